@@ -1,0 +1,89 @@
+//! The `Ready` condition and its reasons.
+
+use crate::closed_set::closed_set;
+
+/// Type of the one condition that every kind has.
+pub const READY: &str = "Ready";
+
+/// Not the name of a [`Reason`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown reason {0:?}")]
+pub struct UnknownReason(pub String);
+
+closed_set! {
+    /// Why the `Ready` condition of an object is as it is: the `reason` of that condition.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum Reason or UnknownReason = |s: &str| UnknownReason(s.to_owned());
+    {
+        /// Mask, MaskConsumer: a slot is assigned and the Secret is there.
+        Assigned,
+        /// Mask, MaskConsumer: all slots of the providers that fit are taken; waits for the next one.
+        NoFreeSlot,
+        /// Mask, MaskConsumer: no provider has one of the wanted tags and allows this namespace.
+        NoProviderFits,
+        /// Mask, MaskConsumer: there are providers that fit, but none is `Ready` or `Active`.
+        NoProviderUsable,
+        /// Mask, MaskConsumer: the provider that fits is giving up slots (`maxSlots` was lowered).
+        ProviderDraining,
+        /// Mask: the MaskConsumer of a former Mask of this name is not gone yet.
+        PreviousConsumerTerminating,
+        /// Mask: a MaskConsumer of this name exists that belongs to something else.
+        ConsumerNameTaken,
+        /// MaskConsumer: a Secret of the name of the copy exists that belongs to something else.
+        SecretNameTaken,
+        /// Mask, MaskConsumer: the namespace is being deleted.
+        NamespaceTerminating,
+        /// Mask, MaskConsumer: a ResourceQuota does not allow the objects that are needed.
+        QuotaExceeded,
+        /// The operator lacks a permission.
+        Forbidden,
+        /// An admission webhook or policy refused a write.
+        AdmissionDenied,
+        /// The API server refused or did not answer a request; tried again with growing delays.
+        RequestFailed,
+        /// MaskConsumer, MaskReservation: the slot is being given back.
+        Releasing,
+        /// MaskConsumer, MaskReservation: Pods still use the slot; the status names them.
+        HeldByPods,
+        /// MaskConsumer, MaskReservation: a Pod on a node that does not answer may still use the slot.
+        HeldByLostNode,
+        /// MaskReservation: the last Pod is gone; held until `status.holdUntil`.
+        HeldUntilDeadline,
+        /// MaskConsumer: the slot was taken back (`maxSlots` lowered, provider deleted).
+        Evicted,
+        /// MaskReservation: the slot is assigned.
+        SlotInUse,
+        /// MaskReservation: nothing uses the slot any more; this object goes.
+        SlotFree,
+        /// MaskProvider: slots can be assigned.
+        Available,
+        /// MaskProvider: the credentials have not been verified yet, or verification failed.
+        NotVerified,
+        /// MaskProvider: `spec.maxSlots` is 0.
+        NoSlots,
+        /// MaskProvider: the Secret named by `spec.secret` does not exist.
+        SecretNotFound,
+        /// A field of `spec` cannot be used; the message names it.
+        InvalidSpec,
+        /// The object is being deleted.
+        Deleting,
+        /// Not looked at yet.
+        Pending,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_round_trip() {
+        assert_eq!(Reason::ALL.len(), 27);
+        for reason in Reason::ALL {
+            assert_eq!(reason.as_str().parse(), Ok(*reason));
+            assert_eq!(reason.to_string(), reason.as_str());
+            assert!(reason.as_str().chars().all(|c| c.is_ascii_alphanumeric()));
+        }
+        assert_eq!("Nope".parse::<Reason>(), Err(UnknownReason("Nope".into())));
+    }
+}

@@ -1,0 +1,163 @@
+//! `MaskConsumer`: the holder of a slot.
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::closed_set::closed_set;
+use crate::schema;
+
+/// What the slot is for. Filled in by the operator from the Mask; a MaskConsumer made by hand is served too.
+#[derive(CustomResource, KubeSchema, Serialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "vpn.beebs.dev",
+    version = "v1",
+    kind = "MaskConsumer",
+    plural = "maskconsumers",
+    namespaced,
+    status = "MaskConsumerStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    category = "vpn",
+    shortname = "mkc",
+    doc = "Holds one slot of a VPN account, and owns the Secret with the credentials. The operator makes one for each Mask, with the same name and namespace.\n\nWorkloads that use the credentials name it in their `ownerReferences`, with `blockOwnerDeletion: true`: the slot goes to the next one only when the last Pod that uses it is gone.",
+    validation = Rule::new("self.metadata.name.size() <= 216").message("metadata.name may be no more than 216 characters, because other names are made from it"),
+    printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "PROVIDER", type_ = "string", json_path = ".status.provider.name"),
+    printcolumn(name = "SLOT", type_ = "integer", json_path = ".status.provider.slot"),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "REASON", type_ = "string", priority = 1, json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "MESSAGE", type_ = "string", priority = 1, json_path = ".status.message"),
+    printcolumn(name = "SECRET", type_ = "string", priority = 1, json_path = ".status.provider.secret"),
+    printcolumn(name = "PRIORITY", type_ = "integer", priority = 1, json_path = ".spec.priority")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MaskConsumerSpec {
+    /// Tags of the providers that will do, from the Mask. Absent: any provider will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::tags")]
+    pub providers: Option<Vec<String>>,
+
+    /// Place in the queue, from the Mask: higher comes first, 0 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+
+    /// The Mask that this MaskConsumer was made for. Absent when it was made by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<MaskReference>,
+}
+
+/// `spec` may be null or absent: a MaskConsumer needs none of its fields.
+impl<'de> Deserialize<'de> for MaskConsumerSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(remote = "MaskConsumerSpec")]
+        struct Shape {
+            #[serde(default)]
+            providers: Option<Vec<String>>,
+            #[serde(default)]
+            priority: Option<i32>,
+            #[serde(default)]
+            mask: Option<MaskReference>,
+        }
+        #[derive(Deserialize)]
+        struct Present(#[serde(with = "Shape")] MaskConsumerSpec);
+
+        let spec = Option::<Present>::deserialize(deserializer)?;
+        Ok(spec.map(|Present(spec)| spec).unwrap_or_default())
+    }
+}
+
+/// The Mask that a MaskConsumer was made for.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct MaskReference {
+    /// UID of the Mask.
+    pub uid: String,
+
+    /// When the Mask was made (RFC 3339): its place in the queue, kept when the MaskConsumer is made again.
+    #[schemars(schema_with = "schema::date_time")]
+    pub creation_timestamp: DateTime<Utc>,
+}
+
+/// The slot that a MaskConsumer holds.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignedProvider {
+    /// Name of the MaskProvider.
+    pub name: String,
+
+    /// Namespace of the MaskProvider.
+    pub namespace: String,
+
+    /// UID of the MaskProvider.
+    pub uid: String,
+
+    /// Number of the slot, from 0. It is below the provider's `maxSlots`, unless that was lowered since and
+    /// the slot is being given back.
+    #[schemars(schema_with = "schema::slots")]
+    pub slot: usize,
+
+    /// UID of the MaskReservation `{provider}-{slot}`, which locks the slot.
+    pub reservation: String,
+
+    /// Name of the Secret with the credentials, in the namespace of the MaskConsumer. Use it with `envFrom`
+    /// or as a volume.
+    pub secret: String,
+}
+
+/// How far the MaskConsumer is.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MaskConsumerStatus {
+    /// `Pending`: not looked at yet. `Waiting`: no slot is free, or something is in the way. `Active`: holds
+    /// a slot, and the Secret is there. `Terminating`: being deleted; Pods that use the slot may still run.
+    /// `ErrNoProviders`: no usable provider fits. The reason is in the `Ready` condition.
+    #[serde(
+        default,
+        deserialize_with = "schema::lenient",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub phase: Option<MaskConsumerPhase>,
+
+    /// Why the MaskConsumer is in this phase, for people to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+
+    /// When something else in this status last changed (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_updated: Option<String>,
+
+    /// The assigned slot, and the name of the Secret with the credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<AssignedProvider>,
+
+    /// `metadata.generation` of the MaskConsumer that this status was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Ready` is `True` while a slot is assigned. Wait for it with
+    /// `kubectl wait --for=condition=Ready maskconsumer/NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Option<Vec<Condition>>,
+}
+
+closed_set! {
+    /// Phase of a `MaskConsumer`.
+    #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum MaskConsumerPhase or () = |_| ();
+    {
+        /// Not looked at yet.
+        Pending,
+        /// No slot is free, or something is in the way.
+        Waiting,
+        /// Holds a slot, and the Secret is there.
+        Active,
+        /// The MaskConsumer is being deleted; Pods that use the slot may still run.
+        Terminating,
+        /// No usable provider fits.
+        ErrNoProviders,
+    }
+}

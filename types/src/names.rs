@@ -1,0 +1,122 @@
+//! Names and marks: everything the operator writes on objects, in one place.
+
+/// API group of all kinds in this crate.
+pub const GROUP: &str = "vpn.beebs.dev";
+
+/// Finalizer that the operator puts on what it must let go of itself.
+pub const FINALIZER: &str = "vpn.beebs.dev/finalizer";
+
+/// Label with the UID of the `MaskProvider` that a copied Secret or a `MaskReservation` belongs to.
+pub const OWNER_LABEL: &str = "vpn.beebs.dev/owner";
+
+/// Label on the `Mask` that verifies a `MaskProvider`, with the UID of that provider.
+pub const VERIFY_LABEL: &str = "vpn.beebs.dev/verify";
+
+/// Field manager of every write.
+pub const FIELD_MANAGER: &str = "vpn-operator";
+
+/// Annotation on a copied Secret: UID of the `MaskReservation` it was copied for.
+pub const RESERVATION_ANNOTATION: &str = "vpn.beebs.dev/reservation";
+
+/// Annotation on a copied Secret: hash of the data it was copied from.
+pub const SOURCE_HASH_ANNOTATION: &str = "vpn.beebs.dev/source-hash";
+
+/// Longest name of a `Mask`: `{mask}-{provider uid}` must still be a name.
+pub const MAX_MASK_NAME: usize = 216;
+
+/// Longest name of a `MaskProvider`: `{provider}-verify` must still be the name of a `Mask`.
+pub const MAX_PROVIDER_NAME: usize = 209;
+
+/// Largest `spec.maxSlots`.
+pub const MAX_SLOTS: usize = i32::MAX as usize;
+
+/// Name of the `MaskReservation` that locks one slot: `{provider}-{slot}`.
+///
+/// ```
+/// assert_eq!(vpn_types::names::reservation_name("my-vpn", 3), "my-vpn-3");
+/// ```
+#[must_use]
+pub fn reservation_name(provider: &str, slot: usize) -> String {
+    format!("{provider}-{slot}")
+}
+
+/// The provider and the slot in the name of a `MaskReservation`, or `None` for a name that
+/// [`reservation_name`] does not give (such as `my-vpn-03`).
+///
+/// ```
+/// use vpn_types::names::parse_reservation_name;
+/// assert_eq!(parse_reservation_name("my-vpn-3"), Some(("my-vpn", 3)));
+/// assert_eq!(parse_reservation_name("my-vpn"), None);
+/// ```
+#[must_use]
+pub fn parse_reservation_name(name: &str) -> Option<(&str, usize)> {
+    let (provider, digits) = name.rsplit_once('-')?;
+    let canonical = !digits.is_empty()
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && (digits == "0" || !digits.starts_with('0'));
+    if provider.is_empty() || !canonical {
+        return None;
+    }
+    Some((provider, digits.parse().ok()?))
+}
+
+/// Name of the copy of a provider's Secret in the namespace of a `Mask`: `{mask}-{provider uid}`.
+#[must_use]
+pub fn secret_name(mask: &str, provider_uid: &str) -> String {
+    format!("{mask}-{provider_uid}")
+}
+
+/// Name of the `Mask` (and of its `MaskConsumer`) that verifies a provider: `{provider}-verify`.
+#[must_use]
+pub fn verify_name(provider: &str) -> String {
+    format!("{provider}-verify")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reservation_names_round_trip() {
+        for provider in ["a", "my-vpn", "my-vpn-7", "a.b-c", "7", "my--vpn"] {
+            for slot in [0, 1, 9, 10, 4096, MAX_SLOTS] {
+                let name = reservation_name(provider, slot);
+                assert_eq!(
+                    parse_reservation_name(&name),
+                    Some((provider, slot)),
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn other_names_are_no_reservations() {
+        for name in [
+            "",
+            "-",
+            "-1",
+            "vpn",
+            "vpn-",
+            "vpn-x",
+            "vpn-01",
+            "vpn-00",
+            "vpn-+1",
+            "vpn-1a",
+            "vpn-1 ",
+            "vpn-٣",
+            "vpn-99999999999999999999999",
+        ] {
+            assert_eq!(parse_reservation_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_longest_names_still_fit() {
+        let uid = "01234567-89ab-cdef-0123-456789abcdef";
+        assert_eq!(secret_name(&"m".repeat(MAX_MASK_NAME), uid).len(), 253);
+        let provider = "p".repeat(MAX_PROVIDER_NAME);
+        assert_eq!(verify_name(&provider).len(), MAX_MASK_NAME);
+        assert!(reservation_name(&provider, MAX_SLOTS).len() <= 253);
+    }
+}
