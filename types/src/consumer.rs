@@ -34,7 +34,8 @@ use crate::schema;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MaskConsumerSpec {
-    /// Tags of the providers that will do, from the Mask. Absent: any provider will do.
+    /// Tags of the providers that will do, from the Mask. Absent: any provider will do. An empty list:
+    /// none will.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::tags")]
     pub providers: Option<Vec<String>>,
@@ -111,9 +112,7 @@ pub struct AssignedProvider {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskConsumerStatus {
-    /// `Pending`: not looked at yet. `Waiting`: no slot is free, or something is in the way. `Active`: holds
-    /// a slot, and the Secret is there. `Terminating`: being deleted; Pods that use the slot may still run.
-    /// `ErrNoProviders`: no usable provider fits. The reason is in the `Ready` condition.
+    /// Where the MaskConsumer stands.
     #[serde(
         default,
         deserialize_with = "schema::lenient",
@@ -145,7 +144,9 @@ pub struct MaskConsumerStatus {
 }
 
 closed_set! {
-    /// Phase of a `MaskConsumer`.
+    /// `Pending`: not looked at yet. `Waiting`: no slot is free, or something is in the way. `Active`: holds
+    /// a slot, and the Secret is there. `Terminating`: being deleted; Pods that use the slot may still run.
+    /// `ErrNoProviders`: no usable provider fits. The reason is in the `Ready` condition.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum MaskConsumerPhase or () = |_| ();
     {

@@ -1,7 +1,37 @@
-//! Kubernetes API types of vpn-operator, for Rust clients.
+//! Kubernetes API types of vpn-operator (group `vpn.beebs.dev`, version `v1`), for Rust clients.
+//!
+//! | kind | what it is |
+//! |---|---|
+//! | [`MaskProvider`] | one VPN account with its slots, made by an administrator |
+//! | [`Mask`] | asks for one slot, made by a user |
+//! | [`MaskConsumer`] | holds the slot for a Mask; Pods that use the credentials are owned by it |
+//! | [`MaskReservation`] | locks one slot; only the operator touches it |
+//!
+//! A client that needs a VPN connection makes a [`Mask`], waits with [`wait_active`], and puts
+//! [`owner_reference_for`] the consumer on the Pods that use the Secret:
+//!
+//! ```no_run
+//! use kube::{Api, Client, api::PostParams};
+//! use vpn_types::{Mask, MaskSpec, owner_reference_for, wait_active};
+//!
+//! # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let masks: Api<Mask> = Api::namespaced(client.clone(), "default");
+//! let mask = Mask::new("my-mask", MaskSpec { providers: Some(vec!["nordvpn".into()]), ..Default::default() });
+//! masks.create(&PostParams::default(), &mask).await?;
+//! let consumer = wait_active(client, "default", "my-mask").await?;
+//! let secret = consumer.status.as_ref().and_then(|s| s.provider.as_ref()).map(|p| &p.secret);
+//! let owner = owner_reference_for(&consumer);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A phase that this version does not know is decoded as absent, and `spec` of a Mask or a MaskConsumer may be
+//! null or missing, so that no single object stops a list or a watch from being decoded.
+//!
+//! This crate chooses no Kubernetes version: enable one of the `v1_*` features of `k8s-openapi` in the binary.
 
 mod closed_set;
-pub mod condition;
+mod condition;
 mod consumer;
 mod crds;
 mod duration;
@@ -11,13 +41,25 @@ mod provider;
 mod reservation;
 mod schema;
 mod verify;
+mod wait;
 
 pub use condition::{READY, Reason, UnknownReason};
-pub use consumer::*;
+pub use consumer::{
+    AssignedProvider, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskConsumerStatus,
+    MaskReference,
+};
 pub use crds::crds;
 pub use duration::{InvalidDuration, parse_duration};
-pub use mask::*;
+pub use mask::{Mask, MaskPhase, MaskSpec, MaskStatus};
 pub use names::*;
-pub use provider::*;
-pub use reservation::*;
-pub use verify::*;
+pub use provider::{
+    MaskProvider, MaskProviderPhase, MaskProviderReleaseSpec, MaskProviderSpec, MaskProviderStatus,
+};
+pub use reservation::{
+    MaskReservation, MaskReservationPhase, MaskReservationSpec, MaskReservationStatus, SlotUser,
+};
+pub use verify::{
+    MaskProviderVerifyContainerOverridesSpec, MaskProviderVerifyOverridesSpec,
+    MaskProviderVerifySpec, VerifyFailurePolicy,
+};
+pub use wait::{WaitError, owner_reference_for, wait_active};

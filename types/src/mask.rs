@@ -36,8 +36,8 @@ use crate::schema;
 #[serde(rename_all = "camelCase")]
 pub struct MaskSpec {
     /// Tags of the providers that will do, for example `["nordvpn", "uk-london"]`: one of them must be
-    /// among the `tags` of the MaskProvider. Absent: any provider will do. A change reaches a Mask that
-    /// waits; one that is `Active` keeps its slot.
+    /// among the `tags` of the MaskProvider. Absent: any provider will do. An empty list: none will. A
+    /// change reaches a Mask that waits; one that is `Active` keeps its slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::tags")]
     pub providers: Option<Vec<String>>,
@@ -71,9 +71,7 @@ impl<'de> Deserialize<'de> for MaskSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskStatus {
-    /// `Pending`: not looked at yet. `Waiting`: no slot is free, or something is in the way. `Active`: a
-    /// slot is assigned and the Secret is there. `Terminating`: being deleted. `ErrNoProviders`: no usable
-    /// provider fits. The reason is in the `Ready` condition.
+    /// Where the request stands.
     #[serde(
         default,
         deserialize_with = "schema::lenient",
@@ -105,7 +103,9 @@ pub struct MaskStatus {
 }
 
 closed_set! {
-    /// Phase of a `Mask`.
+    /// `Pending`: not looked at yet. `Waiting`: no slot is free, or something is in the way. `Active`: a
+    /// slot is assigned and the Secret is there. `Terminating`: being deleted. `ErrNoProviders`: no usable
+    /// provider fits. The reason is in the `Ready` condition.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum MaskPhase or () = |_| ();
     {

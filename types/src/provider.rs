@@ -64,6 +64,7 @@ pub struct MaskProviderSpec {
     pub tags: Option<Vec<String>>,
 
     /// Namespaces whose Masks may use this account. Absent: all namespaces.
+    /// An empty list: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::namespaces")]
     pub namespaces: Option<Vec<String>>,
@@ -141,10 +142,7 @@ impl MaskProviderSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskProviderStatus {
-    /// `Pending`: not looked at yet, or no slots. `Verifying`: the credentials are being tried out. `Verified`:
-    /// they work. `Ready`: slots can be assigned, none is in use. `Active`: slots can be assigned, some are in
-    /// use. `Terminating`: being deleted, slots are given back. `ErrSecretNotFound`: there is no such Secret.
-    /// `ErrVerifyFailed`: the credentials do not work. The reason is in the `Ready` condition.
+    /// Where the MaskProvider stands.
     #[serde(
         default,
         deserialize_with = "schema::lenient",
@@ -184,7 +182,10 @@ pub struct MaskProviderStatus {
 }
 
 closed_set! {
-    /// Phase of a `MaskProvider`.
+    /// `Pending`: not looked at yet, or no slots. `Verifying`: the credentials are being tried out. `Verified`:
+    /// they work. `Ready`: slots can be assigned, none is in use. `Active`: slots can be assigned, some are in
+    /// use. `Terminating`: being deleted, slots are given back. `ErrSecretNotFound`: there is no such Secret.
+    /// `ErrVerifyFailed`: the credentials do not work. The reason is in the `Ready` condition.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum MaskProviderPhase or () = |_| ();
     {

@@ -68,8 +68,7 @@ pub struct MaskReservationSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskReservationStatus {
-    /// `Pending`: taken, not assigned yet. `Active`: assigned to the MaskConsumer. `Terminating`: being given
-    /// back.
+    /// Where the slot stands.
     #[serde(
         default,
         deserialize_with = "schema::lenient",
@@ -121,7 +120,8 @@ pub struct SlotUser {
 }
 
 closed_set! {
-    /// Phase of a `MaskReservation`.
+    /// `Pending`: taken, not assigned yet. `Active`: assigned to the MaskConsumer. `Terminating`: being given
+    /// back; `status.users` names the Pods that are waited for.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum MaskReservationPhase or () = |_| ();
     {

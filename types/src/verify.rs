@@ -30,8 +30,7 @@ pub struct MaskProviderVerifySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<String>,
 
-    /// What happens to slots in use when a later verification fails. `Keep`: they stay, only no new ones are
-    /// assigned. `Release`: they are given back, their Pods are deleted. Default: `Keep`.
+    /// What happens to slots in use when a later verification fails.
     #[serde(
         default,
         deserialize_with = "schema::lenient",
@@ -103,7 +102,8 @@ pub struct MaskProviderVerifyContainerOverridesSpec {
 }
 
 closed_set! {
-    /// What happens to slots in use when a later verification fails.
+    /// What happens to slots in use when a later verification fails. `Keep`: they stay, only no new ones are
+    /// assigned. `Release`: they are given back, their Pods are deleted. Default: `Keep`.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub enum VerifyFailurePolicy or () = |_| ();
     {
