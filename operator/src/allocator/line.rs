@@ -1,0 +1,89 @@
+//! One queue: waiters that fit the same providers.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use chrono::{DateTime, Utc};
+
+use crate::world::{ObjectKey, Tags, Uid};
+
+/// How many waiters of a line are told their place.
+pub const PLACES_SHOWN: usize = 10;
+
+/// What decides which providers fit a waiter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Class {
+    /// Namespace of the consumer.
+    pub namespace: Arc<str>,
+    /// Tags, any one of which must match; absent: any provider.
+    pub tags: Option<Tags>,
+}
+
+/// Order in a line: fields in the order of their weight.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// Higher first.
+    pub priority: Reverse<i32>,
+    /// Creation time of the Mask (of the consumer where it was made by hand): older first.
+    pub created: DateTime<Utc>,
+    /// Name (then namespace) of the consumer.
+    pub name: Arc<str>,
+    /// The consumer.
+    pub key: ObjectKey,
+    /// UID of the consumer.
+    pub uid: Uid,
+}
+
+/// Waiters in order.
+pub struct Line {
+    providers: Vec<ObjectKey>,
+    queue: BTreeSet<Rank>,
+}
+
+impl Line {
+    /// An empty line for these providers (sorted).
+    pub fn new(providers: Vec<ObjectKey>) -> Self {
+        Self { providers, queue: BTreeSet::new() }
+    }
+
+    /// The providers that fit everyone in this line, sorted.
+    pub fn providers(&self) -> &[ObjectKey] {
+        &self.providers
+    }
+
+    /// First in line.
+    pub fn head(&self) -> Option<&Rank> {
+        self.queue.first()
+    }
+
+    /// Everyone in line.
+    pub fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.queue.iter().map(|rank| &rank.key)
+    }
+
+    /// Place in line from 1, for the first few.
+    pub fn place(&self, rank: &Rank) -> Option<usize> {
+        self.queue.iter().take(PLACES_SHOWN).position(|other| other == rank).map(|ahead| ahead + 1)
+    }
+
+    /// Adds a waiter; `touched` gets those whose place this changes.
+    pub fn insert(&mut self, rank: Rank, touched: &mut HashSet<ObjectKey>) {
+        self.queue.insert(rank.clone());
+        self.touch_from(&rank, touched);
+    }
+
+    /// Removes a waiter; `touched` gets those whose place this changes.
+    pub fn remove(&mut self, rank: &Rank, touched: &mut HashSet<ObjectKey>) {
+        self.touch_from(rank, touched);
+        self.queue.remove(rank);
+    }
+
+    /// Those at `rank` or behind it whose place is told, and the first whose place no longer is.
+    fn touch_from(&self, rank: &Rank, touched: &mut HashSet<ObjectKey>) {
+        let shown = self.queue.iter().take(PLACES_SHOWN + 1);
+        touched.extend(shown.filter(|other| *other >= rank).map(|other| other.key.clone()));
+    }
+}

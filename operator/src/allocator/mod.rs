@@ -1,0 +1,257 @@
+//! Who gets the next slot. Owns the queue and what is known of every provider's slots; knows nothing of requests.
+//!
+//! Invariant (after [`Allocator::settle`]): no provider has a slot to hand out while a waiter that fits it is in line.
+//! Matching follows from what is held and who waits, not from wake-up messages, so there is none to lose.
+//!
+//! Waiters whose namespace and tags fit the same set of providers stand in one line. Order in a line, and between the
+//! heads of several lines: `priority`, then age, then name.
+
+mod line;
+mod pool;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+pub use line::{Class, Line, PLACES_SHOWN, Rank};
+pub use pool::{Holder, Pool, PoolSpec};
+
+use crate::world::{ObjectKey, Uid};
+
+/// A slot given to a consumer, to be turned into a reservation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The provider.
+    pub provider: ObjectKey,
+    /// UID of the provider.
+    pub provider_uid: Uid,
+    /// The slot.
+    pub slot: u32,
+}
+
+/// How a consumer stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Not in line.
+    Absent,
+    /// In line. The place counts from 1 and is told to the first few only.
+    InLine {
+        /// Place in line.
+        place: Option<usize>,
+        /// Providers that fit.
+        fitting: Vec<ObjectKey>,
+    },
+}
+
+struct Waiter {
+    class: Class,
+    rank: Rank,
+    line: usize,
+}
+
+/// Queue and slots.
+#[derive(Default)]
+pub struct Allocator {
+    pools: HashMap<ObjectKey, Pool>,
+    /// Slots held under provider names that we know no provider of (its event is still on its way, or it is gone).
+    unowned: HashMap<ObjectKey, BTreeSet<u32>>,
+    waiters: HashMap<Uid, Waiter>,
+    grants: HashMap<Uid, Grant>,
+    granted: HashMap<(ObjectKey, u32), Uid>,
+    lines: Vec<Line>,
+    line_of_class: HashMap<Class, usize>,
+    /// Providers that may have a slot to hand out to somebody in line.
+    open: BTreeSet<ObjectKey>,
+    /// Which provider fits whom may have changed.
+    reshuffle: bool,
+    touched: HashSet<ObjectKey>,
+}
+
+impl Allocator {
+    /// A provider appeared or changed.
+    pub fn set_pool(&mut self, key: ObjectKey, spec: PoolSpec) {
+        if let Some(pool) = self.pools.get_mut(&key) {
+            if pool.spec == spec {
+                return;
+            }
+            let same_fit = pool.spec.tags == spec.tags && pool.spec.namespaces == spec.namespaces;
+            let same_message = pool.spec.usable == spec.usable && pool.spec.why_not == spec.why_not;
+            pool.spec = spec;
+            if !same_fit {
+                self.reshuffle = true;
+            } else if !same_message {
+                self.touch_lines_of(&key);
+            }
+        } else {
+            let mut pool = Pool::new(spec);
+            for slot in self.unowned.remove(&key).unwrap_or_default() {
+                pool.hold(slot, Holder::Reservation);
+            }
+            self.pools.insert(key.clone(), pool);
+            self.reshuffle = true;
+        }
+        self.open.insert(key);
+    }
+
+    /// A provider is gone.
+    pub fn remove_pool(&mut self, key: &ObjectKey) {
+        if let Some(pool) = self.pools.remove(key) {
+            self.unowned.insert(key.clone(), pool.reserved().collect());
+            self.reshuffle = true;
+        }
+    }
+
+    /// A reservation of that slot exists. A grant of it has come to its end: it became this reservation, or somebody
+    /// else was there first.
+    pub fn reserved(&mut self, provider: &ObjectKey, slot: u32) {
+        self.hold_reserved(provider, slot);
+        if let Some(uid) = self.granted.get(&(provider.clone(), slot)).cloned() {
+            self.end_grant(&uid);
+        }
+    }
+
+    fn hold_reserved(&mut self, provider: &ObjectKey, slot: u32) {
+        match self.pools.get_mut(provider) {
+            Some(pool) => pool.hold(slot, Holder::Reservation),
+            None => drop(self.unowned.entry(provider.clone()).or_default().insert(slot)),
+        }
+    }
+
+    /// The reservation of that slot is gone.
+    pub fn unreserved(&mut self, provider: &ObjectKey, slot: u32) {
+        self.let_go(provider, slot, Holder::Reservation);
+    }
+
+    fn let_go(&mut self, provider: &ObjectKey, slot: u32, holder: Holder) {
+        if let Some(pool) = self.pools.get_mut(provider) {
+            pool.let_go(slot, holder);
+            self.open.insert(provider.clone());
+        } else if let Some(slots) = self.unowned.get_mut(provider) {
+            slots.remove(&slot);
+            if slots.is_empty() {
+                self.unowned.remove(provider);
+            }
+        }
+    }
+
+    /// Puts a consumer in line, or moves it when its tags or rank changed.
+    pub fn wait(&mut self, uid: &Uid, class: Class, rank: Rank) {
+        if self.grants.contains_key(uid) {
+            return;
+        }
+        if self.waiters.get(uid).is_some_and(|waiter| waiter.class == class && waiter.rank == rank) {
+            return;
+        }
+        self.leave(uid);
+        let line = self.line_for(&class);
+        self.lines[line].insert(rank.clone(), &mut self.touched);
+        let Self { open, lines, pools, .. } = self;
+        open.extend(lines[line].providers().iter().filter(|key| pools[*key].next_free().is_some()).cloned());
+        self.waiters.insert(uid.clone(), Waiter { class, rank, line });
+    }
+
+    /// Takes a consumer out of the line.
+    pub fn leave(&mut self, uid: &Uid) {
+        if let Some(waiter) = self.waiters.remove(uid) {
+            self.lines[waiter.line].remove(&waiter.rank, &mut self.touched);
+        }
+    }
+
+    /// The slot that a consumer was granted and that is not yet known to be reserved.
+    pub fn grant(&self, uid: &Uid) -> Option<&Grant> {
+        self.grants.get(uid)
+    }
+
+    /// The grant came to nothing.
+    pub fn end_grant(&mut self, uid: &Uid) {
+        if let Some(grant) = self.grants.remove(uid) {
+            self.granted.remove(&(grant.provider.clone(), grant.slot));
+            self.let_go(&grant.provider, grant.slot, Holder::Grant);
+        }
+    }
+
+    /// What is known of a provider's slots.
+    pub fn pool(&self, provider: &ObjectKey) -> Option<&Pool> {
+        self.pools.get(provider)
+    }
+
+    /// How a consumer stands.
+    pub fn standing(&self, uid: &Uid) -> Standing {
+        let Some(waiter) = self.waiters.get(uid) else { return Standing::Absent };
+        let line = &self.lines[waiter.line];
+        Standing::InLine { place: line.place(&waiter.rank), fitting: line.providers().to_vec() }
+    }
+
+    /// Hands out every slot that can be handed out. Returns the consumers that got one.
+    pub fn settle(&mut self) -> Vec<ObjectKey> {
+        if std::mem::take(&mut self.reshuffle) {
+            self.form_lines_anew();
+        }
+        let mut granted = Vec::new();
+        let mut open = std::mem::take(&mut self.open);
+        // Providers that only some namespaces may use go first: what they serve need not take a slot that anyone could.
+        let mut order: Vec<_> = std::mem::take(&mut open).into_iter().collect();
+        order.sort_by_key(|key| self.pools.get(key).is_none_or(|pool| pool.spec.namespaces.is_none()));
+        for provider in order {
+            if self.waiters.is_empty() {
+                break;
+            }
+            while let Some(slot) = self.pools.get(&provider).and_then(Pool::next_free) {
+                let Some(rank) = self.first_in_line_for(&provider) else { break };
+                let Some(pool) = self.pools.get_mut(&provider) else { break };
+                pool.hold(slot, Holder::Grant);
+                let grant = Grant { provider: provider.clone(), provider_uid: pool.spec.uid.clone(), slot };
+                self.leave(&rank.uid);
+                self.granted.insert((provider.clone(), slot), rank.uid.clone());
+                self.grants.insert(rank.uid.clone(), grant);
+                granted.push(rank.key);
+            }
+        }
+        granted
+    }
+
+    /// Consumers whose place or outlook may have changed since the last call.
+    pub fn take_touched(&mut self) -> HashSet<ObjectKey> {
+        std::mem::take(&mut self.touched)
+    }
+
+    fn first_in_line_for(&self, provider: &ObjectKey) -> Option<Rank> {
+        let lines = self.lines.iter().filter(|line| line.providers().binary_search(provider).is_ok());
+        lines.filter_map(Line::head).min().cloned()
+    }
+
+    fn line_for(&mut self, class: &Class) -> usize {
+        if let Some(line) = self.line_of_class.get(class) {
+            return *line;
+        }
+        let mut fitting: Vec<_> = (self.pools.iter())
+            .filter(|(_, pool)| pool.fits(&class.namespace, class.tags.as_ref()))
+            .map(|(key, _)| key.clone())
+            .collect();
+        fitting.sort();
+        let line = self.lines.iter().position(|line| line.providers() == fitting).unwrap_or_else(|| {
+            self.lines.push(Line::new(fitting));
+            self.lines.len() - 1
+        });
+        self.line_of_class.insert(class.clone(), line);
+        line
+    }
+
+    fn form_lines_anew(&mut self) {
+        self.lines.clear();
+        self.line_of_class.clear();
+        let mut waiters = std::mem::take(&mut self.waiters);
+        for waiter in waiters.values_mut() {
+            waiter.line = self.line_for(&waiter.class);
+            self.lines[waiter.line].insert(waiter.rank.clone(), &mut self.touched);
+            self.touched.insert(waiter.rank.key.clone());
+        }
+        self.waiters = waiters;
+        self.open.extend(self.pools.keys().cloned());
+    }
+
+    fn touch_lines_of(&mut self, provider: &ObjectKey) {
+        let Self { lines, touched, .. } = self;
+        for line in lines.iter().filter(|line| line.providers().binary_search(provider).is_ok()) {
+            touched.extend(line.keys().cloned());
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The slots of one provider.
+
+use std::collections::BTreeMap;
+
+use rangemap::RangeSet;
+
+use crate::world::{Tags, Uid};
+
+/// Who holds a slot. A slot is free when nobody does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A MaskReservation of that name exists.
+    Reservation,
+    /// We granted it and the reservation is on its way.
+    Grant,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Holders {
+    reservation: bool,
+    grant: bool,
+}
+
+/// What a pool is made of, as the provider's spec and status say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolSpec {
+    /// UID of the provider.
+    pub uid: Uid,
+    /// Number of slots: 0 … `capacity` − 1 may be handed out.
+    pub capacity: u32,
+    /// Tags of the provider.
+    pub tags: Tags,
+    /// Namespaces that may use it; absent: any.
+    pub namespaces: Option<Tags>,
+    /// Whether users may be assigned, from all that is known besides the slots.
+    pub usable: bool,
+    /// Whether `usable` follows from a status that tells of the present spec.
+    pub current: bool,
+    /// Why it is not usable, in words for users.
+    pub why_not: String,
+}
+
+/// The slots of one provider. Slots are numbers up to 2³¹ − 1 and nothing here counts through them.
+#[derive(Debug)]
+pub struct Pool {
+    /// What the provider says.
+    pub spec: PoolSpec,
+    held: BTreeMap<u32, Holders>,
+    /// The same slots as runs: the lowest free one is the first gap.
+    runs: RangeSet<u32>,
+}
+
+impl Pool {
+    /// A pool with no slot held.
+    pub fn new(spec: PoolSpec) -> Self {
+        Self { spec, held: BTreeMap::new(), runs: RangeSet::new() }
+    }
+
+    /// Notes that `holder` has the slot.
+    pub fn hold(&mut self, slot: u32, holder: Holder) {
+        let holders = self.held.entry(slot).or_default();
+        match holder {
+            Holder::Reservation => holders.reservation = true,
+            Holder::Grant => holders.grant = true,
+        }
+        self.runs.insert(slot..slot.saturating_add(1));
+    }
+
+    /// Notes that `holder` no longer has the slot.
+    pub fn let_go(&mut self, slot: u32, holder: Holder) {
+        let Some(holders) = self.held.get_mut(&slot) else { return };
+        match holder {
+            Holder::Reservation => holders.reservation = false,
+            Holder::Grant => holders.grant = false,
+        }
+        if !holders.reservation && !holders.grant {
+            self.held.remove(&slot);
+            self.runs.remove(slot..slot.saturating_add(1));
+        }
+    }
+
+    /// Whether a slot beyond the capacity is still held; nothing is handed out until it is back.
+    pub fn is_draining(&self) -> bool {
+        self.held.last_key_value().is_some_and(|(slot, _)| *slot >= self.spec.capacity)
+    }
+
+    /// The slot to hand out next: the lowest free one, if any may be handed out.
+    pub fn next_free(&self) -> Option<u32> {
+        if !self.spec.usable || !self.spec.current || self.spec.capacity == 0 || self.is_draining() {
+            return None;
+        }
+        self.runs.gaps(&(0..self.spec.capacity)).next().map(|gap| gap.start)
+    }
+
+    /// The slots of which a reservation exists.
+    pub fn reserved(&self) -> impl Iterator<Item = u32> {
+        self.held.iter().filter(|(_, holders)| holders.reservation).map(|(slot, _)| *slot)
+    }
+
+    /// Number of slots held.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether a waiter of that namespace and those tags may use this provider.
+    pub fn fits(&self, namespace: &str, tags: Option<&Tags>) -> bool {
+        let spec = &self.spec;
+        tags.is_none_or(|wanted| wanted.iter().any(|tag| spec.tags.contains(tag)))
+            && spec.namespaces.as_ref().is_none_or(|allowed| allowed.iter().any(|ns| &**ns == namespace))
+    }
+}

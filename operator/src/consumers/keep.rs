@@ -1,0 +1,92 @@
+//! An assigned consumer: it keeps its slot (I3). What is missing beside it is made again; it is evicted only for the
+//! reasons of I8.
+
+use vpn_types::Reason;
+
+use super::{Scene, assign, note, reservations, withdraw::surrender};
+use crate::{
+    allocator::Grant,
+    engine::{Op, Propagation, Step, delete_unchanged},
+    status,
+    world::{Assigned, ConsumerView, Kind, ObjectKey, ProviderView, ReservationView, Source},
+};
+
+/// The next step for a consumer that is committed to a slot.
+pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
+    let Some(assigned) = consumer.assigned.as_deref() else { return Step::Idle };
+    let world = scene.world;
+    let provider = match world.providers.get(&assigned.provider) {
+        Some(provider) if provider.meta.uid == assigned.provider_uid => provider,
+        Some(_) => return evict(consumer, format!("MaskProvider {} was made anew", assigned.provider)),
+        // Its event may be on its way: only a read tells that it is gone.
+        None if scene.progress(consumer).provider_gone => {
+            return evict(consumer, format!("MaskProvider {} was deleted", assigned.provider));
+        }
+        None => return Step::send(Op::Get(Kind::Provider, assigned.provider.clone())),
+    };
+    if provider.meta.deleting {
+        return evict(consumer, format!("MaskProvider {} is being deleted", assigned.provider));
+    }
+    if assigned.slot >= provider.max_slots {
+        let why = format!(
+            "slot {} of MaskProvider {} is beyond its maxSlots {}",
+            assigned.slot, assigned.provider, provider.max_slots
+        );
+        return evict(consumer, why);
+    }
+    let grant =
+        Grant { provider: assigned.provider.clone(), provider_uid: assigned.provider_uid.clone(), slot: assigned.slot };
+    let name = vpn_types::reservation_name(&assigned.provider.name, assigned.slot as usize);
+    let key = ObjectKey::new(assigned.provider.namespace.clone(), name);
+    match world.reservations.get(&key) {
+        // Somebody forced it away: the lock is posted again.
+        None => Step::send(assign::reserve(consumer, &grant)),
+        Some(reservation) if reservation.consumer_uid != consumer.meta.uid => {
+            evict(consumer, format!("MaskReservation {key} was taken over by {}", reservation.consumer))
+        }
+        Some(reservation) => keep_copy(scene, consumer, assigned, provider, reservation)
+            .or_else(|| keep_status(scene, consumer, assigned, reservation))
+            .or_else(|| free_surplus(scene, consumer, reservation)),
+    }
+}
+
+/// Evicts through the full release path. The masks controller makes a new consumer, which waits in its old place.
+fn evict(consumer: &ConsumerView, why: String) -> Step {
+    let delete = delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background));
+    Step::send(delete).with_note(Some(note(consumer, true, Reason::Evicted, "Evict", why)))
+}
+
+fn keep_copy(
+    scene: &mut Scene<'_>,
+    consumer: &ConsumerView,
+    assigned: &Assigned,
+    provider: &ProviderView,
+    reservation: &ReservationView,
+) -> Step {
+    // Without its source a copy stays as it is: assigned users keep running.
+    let Source::Present(source) = scene.world.source(&provider.secret_key()) else { return Step::Idle };
+    let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: assigned.secret.clone() };
+    let known = scene.world.copies.get(&key).cloned();
+    match known.or_else(|| scene.progress(consumer).obstacle.clone()) {
+        None => Step::send(assign::copy_credentials(consumer, reservation, provider, source, key)),
+        Some(copy) if copy.consumer_uid.as_ref() != Some(&consumer.meta.uid) || copy.meta.deleting => Step::Idle,
+        Some(copy) if assign::is_current(&copy, reservation, source) => Step::Idle,
+        Some(copy) => Step::send(assign::refresh_copy(&copy, Some(reservation), provider, source)),
+    }
+}
+
+/// The status names the reservation that is there now, and says what this version says.
+fn keep_status(scene: &Scene<'_>, consumer: &ConsumerView, assigned: &Assigned, reservation: &ReservationView) -> Step {
+    let assigned = Assigned { reservation: reservation.meta.uid.clone(), ..assigned.clone() };
+    let verdict = assign::active(&assigned);
+    match status::consumer(&consumer.meta, &consumer.status, &verdict, Some(&assigned), scene.now.wall) {
+        Some(patch) => Step::tell(Op::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)),
+        None => Step::Idle,
+    }
+}
+
+/// Reservations that another operator won for this consumer at the same time: the commit has settled which one counts.
+fn free_surplus(scene: &Scene<'_>, consumer: &ConsumerView, kept: &ReservationView) -> Step {
+    let mut others = reservations(scene.world, consumer).filter(|other| other.meta.uid != kept.meta.uid);
+    others.next().map_or(Step::Idle, |other| surrender(scene, consumer, other))
+}

@@ -1,0 +1,243 @@
+//! Release: the slot is free only when its last user is gone.
+//!
+//! 0. the consumer's deletionTimestamp is the durable intent; our finalizer holds it
+//! 1. the copied Secret goes: no new container can start with it
+//! 2. one consistent list of the namespace's Pods gives the users that are left; they are recorded on the reservation
+//! 3. those that the consumer owns are deleted, before the garbage collector could strip a second owner's Pod of its
+//!    reference
+//! 4. the consumer's deletion is upgraded to foreground, so that owned workloads of any kind go
+//! 5. when no user is left (and a hold, if any, is written down), our finalizer goes
+//!
+//! Step 6, freeing the reservation, is the reservations controller's.
+
+use std::time::Duration;
+
+use chrono::SecondsFormat;
+use serde_json::json;
+use vpn_types::{MaskConsumerPhase, MaskReservationStatus, Reason, SlotUser};
+
+use super::{Listing, Scene, note, reservations};
+use crate::{
+    engine::{Effect, Op, Propagation, Step, delete, remove_finalizer},
+    status::{self, Verdict},
+    world::{ConsumerView, Ending, Kind, ObjectKey, PodStage, PodView, PodsOf, ReservationView, SlotUserView},
+};
+
+/// The next step for a consumer that is going away.
+pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
+    if consumer.meta.finalizer.is_none() {
+        return Step::Idle;
+    }
+    let world = scene.world;
+    let held: Vec<_> = reservations(world, consumer).collect();
+    remove_copies(scene, consumer)
+        .or_else(|| if held.is_empty() { Step::Idle } else { stop_users(scene, consumer, &held) })
+        .or_else(|| let_go(scene, consumer, &held))
+}
+
+/// Step 1. `WaitUntil(MAX)` is "wait for the watch".
+fn remove_copies(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
+    let world = scene.world;
+    if let Some(copy) = world.copies_of(&consumer.meta.uid).next() {
+        if !copy.meta.deleting {
+            return Step::send(delete(Kind::Secret, &copy.meta, None));
+        }
+        let message = format!("Secret {} is held by somebody's finalizer", copy.meta.key.name);
+        return tell(scene, consumer, Reason::Releasing, message).or_else(|| Step::WaitUntil(Duration::MAX));
+    }
+    // A committed consumer has a copy. That the store holds none may be the watch's lag: only a read tells.
+    match &consumer.assigned {
+        Some(assigned) if !scene.progress(consumer).copy_gone => {
+            let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: assigned.secret.clone() };
+            Step::send(Op::Get(Kind::Secret, key))
+        }
+        _ => Step::Idle,
+    }
+}
+
+/// Steps 2 to 4, and the wait for the last user.
+fn stop_users(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
+    if let Some(step) = list_users(scene, consumer, held) {
+        return step;
+    }
+    let users = scene.progress(consumer).users.clone().unwrap_or_default();
+    if let Some(reservation) = held.iter().find(|reservation| *reservation.users != *users && !users.is_empty()) {
+        return Step::send(record(reservation, &users));
+    }
+    let namespace = &consumer.meta.key.namespace;
+    let Some(pods) = scene.world.pods.get(namespace) else { return Step::WaitUntil(Duration::MAX) };
+    let present: Vec<_> = users.iter().filter_map(|user| pods.get(&user.uid)).collect();
+    let owned = |pod: &&&PodView| pod.consumers.contains(&consumer.meta.uid) && !pod.meta.deleting;
+    if let Some(pod) = present.iter().find(owned) {
+        return Step::send(delete(Kind::Pod, &pod.meta, None));
+    }
+    if !consumer.meta.foreground {
+        return Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Foreground)));
+    }
+    let left: Vec<_> = present.into_iter().filter(|pod| pod.stage != PodStage::Ended).collect();
+    if let Some((reason, message)) = waiting_for(consumer, &left) {
+        return tell(scene, consumer, reason, message).or_else(|| Step::WaitUntil(Duration::MAX));
+    }
+    // Gone without evidence: a user that the watch saw vanish while it ran, or that it never saw.
+    let unclean = users.iter().any(|user| pods.ending(&user.uid) != Some(Ending::Clean));
+    scene.progress(consumer).unclean |= unclean;
+    Step::Idle
+}
+
+/// Step 2. `None` once the users are known.
+fn list_users(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Option<Step> {
+    let namespace = consumer.meta.key.namespace.clone();
+    if scene.progress(consumer).users.is_some() {
+        return None;
+    }
+    let watched = scene.world.pods.get(&namespace);
+    match scene.progress(consumer).listing {
+        Listing::NotYet => {
+            let followers = scene.followers.entry(namespace.clone()).or_default();
+            let first = followers.is_empty();
+            followers.insert(consumer.meta.uid.clone());
+            scene.progress(consumer).listing = if first { Listing::ByWatch } else { Listing::ByRequest };
+            if first {
+                // The watch begins after the Secret is gone, so its first list is the consistent list.
+                scene.effects.push(Effect::WatchPods(namespace));
+                return Some(Step::WaitUntil(Duration::MAX));
+            }
+            list_users(scene, consumer, held)
+        }
+        // Only from its first list on does the watch miss no ending.
+        _ if !watched.is_some_and(PodsOf::is_synced) => Some(Step::WaitUntil(Duration::MAX)),
+        Listing::ByRequest => Some(Step::send(Op::ListPods(namespace))),
+        Listing::ByWatch => {
+            let users = watched.map(|pods| find_users(consumer, held, pods)).unwrap_or_default();
+            scene.progress(consumer).users = Some(users);
+            None
+        }
+    }
+}
+
+/// The users at this moment, and those that were recorded before a restart.
+pub fn find_users(consumer: &ConsumerView, held: &[&ReservationView], pods: &PodsOf) -> Vec<SlotUserView> {
+    let mut secrets: Vec<String> = held
+        .iter()
+        .filter_map(|reservation| reservation.provider_uid.as_ref())
+        .map(|provider| vpn_types::secret_name(&consumer.meta.key.name, provider.as_str()))
+        .collect();
+    secrets.extend(consumer.assigned.as_ref().map(|assigned| assigned.secret.to_string()));
+    let uses = |pod: &&PodView| {
+        let owned = pod.consumers.contains(&consumer.meta.uid);
+        let reads = pod.secrets.iter().any(|name| secrets.iter().any(|secret| **secret == **name));
+        match pod.stage {
+            PodStage::Ended => false,
+            // It is no user yet, but would become one: owned, it is deleted with the rest.
+            PodStage::Unbound => owned,
+            PodStage::Running => owned || reads,
+        }
+    };
+    let mut users: Vec<_> = (pods.present())
+        .filter(uses)
+        .map(|pod| SlotUserView { name: pod.meta.key.name.clone(), uid: pod.meta.uid.clone(), node: pod.node.clone() })
+        .collect();
+    for user in held.iter().flat_map(|reservation| reservation.users.iter()) {
+        if !users.iter().any(|known| known.uid == user.uid) {
+            users.push(user.clone());
+        }
+    }
+    users.sort_by(|one, other| one.name.cmp(&other.name));
+    users
+}
+
+fn record(reservation: &ReservationView, users: &[SlotUserView]) -> Op {
+    let users = users.iter().map(|user| SlotUser {
+        name: user.name.to_string(),
+        uid: user.uid.to_string(),
+        node: user.node.as_ref().map(ToString::to_string),
+    });
+    let status = MaskReservationStatus { users: Some(users.collect()), ..MaskReservationStatus::default() };
+    patch_reservation(reservation, &json!(status))
+}
+
+fn patch_reservation(reservation: &ReservationView, status: &serde_json::Value) -> Op {
+    let version = reservation.meta.version.to_string();
+    let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
+    Op::PatchStatus(Kind::Reservation, reservation.meta.key.clone(), patch)
+}
+
+/// Which Pods are still waited for, in words.
+fn waiting_for(consumer: &ConsumerView, left: &[&PodView]) -> Option<(Reason, String)> {
+    let bound: Vec<_> = left.iter().filter(|pod| pod.stage == PodStage::Running).collect();
+    let pod = bound.first()?;
+    let node = pod.node.as_deref().unwrap_or_default();
+    let others = match bound.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let name = &pod.meta.key.name;
+    let stays = bound.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid));
+    Some(match stays {
+        Some(pod) => {
+            let name = &pod.meta.key.name;
+            let node = pod.node.as_deref().unwrap_or_default();
+            let message = format!(
+                "Pod {name} on node {node}{others} uses the credentials without an owner reference to this MaskConsumer; \
+                 the slot is held until somebody deletes it"
+            );
+            (Reason::HeldByPods, message)
+        }
+        None => (Reason::Releasing, format!("waiting for Pod {name} on node {node}{others} to stop")),
+    })
+}
+
+/// Step 5.
+fn let_go(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
+    for reservation in held {
+        let delay = hold(scene, consumer, reservation);
+        if delay > Duration::ZERO && reservation.hold_until.is_none() {
+            let until = scene.now.wall + delay;
+            let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+            let message = format!("MaskReservation {} is held until {until}", reservation.meta.key);
+            let op = patch_reservation(reservation, &json!({ "holdUntil": until }));
+            let reason = Reason::HeldUntilDeadline;
+            return Step::send(op).with_note(Some(note(
+                consumer,
+                scene.progress(consumer).unclean,
+                reason,
+                "Hold",
+                message,
+            )));
+        }
+    }
+    if !held.is_empty() && !consumer.meta.foreground {
+        return Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Foreground)));
+    }
+    let released = consumer.assigned.as_ref().map(|assigned| {
+        let message = format!("slot {} of MaskProvider {} is given back", assigned.slot, assigned.provider);
+        note(consumer, false, Reason::SlotFree, "Release", message)
+    });
+    match remove_finalizer(Kind::Consumer, &consumer.meta) {
+        Some(op) => Step::send(op).with_note(released),
+        None => Step::Idle,
+    }
+}
+
+/// How long the slot stays taken after its last user: a VPN service counts a dropped session for a while.
+fn hold(scene: &mut Scene<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Duration {
+    let unclean = scene.progress(consumer).unclean;
+    let provider = reservation.provider().and_then(|key| scene.world.providers.get(&key));
+    match provider {
+        Some(provider) if unclean => provider.unclean_delay,
+        Some(provider) => provider.release_delay,
+        None if unclean => vpn_types::MaskProviderReleaseSpec::DEFAULT_UNCLEAN_DELAY,
+        None => Duration::ZERO,
+    }
+}
+
+fn tell(scene: &Scene<'_>, consumer: &ConsumerView, reason: Reason, message: String) -> Step {
+    let verdict = Verdict::not_ready(MaskConsumerPhase::Terminating, reason, message);
+    // The slot is still this consumer's: `status.provider` stays until it is gone.
+    let assigned = consumer.assigned.as_deref();
+    let patch = status::consumer(&consumer.meta, &consumer.status, &verdict, assigned, scene.now.wall);
+    let Some(patch) = patch else { return Step::Idle };
+    let event =
+        (reason == Reason::HeldByPods).then(|| note(consumer, true, reason, "Release", verdict.message.clone()));
+    Step::tell(Op::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_note(event)
+}

@@ -1,0 +1,329 @@
+//! The heart: takes what happened, says what to do next, and touches nothing else. The same inputs give the same
+//! effects, so every decision can be tested, and a crash can be put between any two writes.
+//!
+//! Invariants: at most one request is under way for each object and controller; an outcome that is not known is read
+//! back by name before anything else is decided for that object; nothing is decided before every store has synced.
+
+mod answers;
+mod observe;
+mod request;
+mod scene;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+pub use request::*;
+pub use scene::*;
+
+use crate::{
+    allocator::Allocator,
+    consumers::{self, Progress, Throttle},
+    masks, providers, reservations,
+    world::{Epoch, Kind, ObjectKey, Uid, World},
+};
+
+/// Which controllers run in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Masks: W1, W5.
+    pub masks: bool,
+    /// Consumers: W2–W4, queue, eviction, release.
+    pub consumers: bool,
+    /// Reservations: W6, freeing, holds.
+    pub reservations: bool,
+    /// Providers: status, finalizer.
+    pub providers: bool,
+}
+
+impl Roles {
+    /// All controllers in one process.
+    pub const ALL: Self = Self { masks: true, consumers: true, reservations: true, providers: true };
+
+    /// The kinds that have to be watched as a whole.
+    pub fn kinds(self) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        for (wanted, kind) in [
+            (self.masks, Kind::Mask),
+            (self.masks || self.consumers || self.reservations, Kind::Consumer),
+            (self.consumers || self.reservations || self.providers, Kind::Reservation),
+            (self.consumers || self.providers, Kind::Provider),
+            (self.consumers, Kind::Secret),
+        ] {
+            if wanted {
+                kinds.push(kind);
+            }
+        }
+        kinds
+    }
+
+    fn needs_sources(self) -> bool {
+        self.consumers || self.providers
+    }
+}
+
+/// What is remembered of a request under way.
+struct InFlight {
+    work: Work,
+    op: Op,
+    lane: Lane,
+    note: Option<Note>,
+    settles: bool,
+    epoch: Epoch,
+    /// UID and version of the target when the request was sent.
+    seen: Option<(Uid, u64)>,
+}
+
+/// The heart.
+pub struct Engine {
+    roles: Roles,
+    world: World,
+    allocator: Allocator,
+    progress: HashMap<Uid, Progress>,
+    holds: reservations::Holds,
+    writes: providers::LastWrites,
+    throttle: Throttle,
+    /// Namespaces whose Pods are watched, by the releases that need it.
+    followers: HashMap<Arc<str>, HashSet<Uid>>,
+    /// Credentials Secrets that are watched, by the providers that name them.
+    sources: HashMap<ObjectKey, HashSet<ObjectKey>>,
+    troubles: HashMap<(Work, Lane), Trouble>,
+    unsure: HashMap<Work, (Kind, ObjectKey)>,
+    in_flight: HashMap<u64, InFlight>,
+    busy: HashSet<Work>,
+    dirty: VecDeque<Work>,
+    is_dirty: HashSet<Work>,
+    timers: BTreeSet<(Duration, Work)>,
+    timer_of: HashMap<Work, Duration>,
+    next_id: u64,
+    effects: Vec<Effect>,
+}
+
+impl Engine {
+    /// A heart that knows nothing yet.
+    pub fn new(roles: Roles) -> Self {
+        Self {
+            roles,
+            world: World::default(),
+            allocator: Allocator::default(),
+            progress: HashMap::new(),
+            holds: HashMap::new(),
+            writes: HashMap::new(),
+            throttle: Throttle::new(),
+            followers: HashMap::new(),
+            sources: HashMap::new(),
+            troubles: HashMap::new(),
+            unsure: HashMap::new(),
+            in_flight: HashMap::new(),
+            busy: HashSet::new(),
+            dirty: VecDeque::new(),
+            is_dirty: HashSet::new(),
+            timers: BTreeSet::new(),
+            timer_of: HashMap::new(),
+            next_id: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// What is known.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Queue and slots.
+    pub fn allocator(&self) -> &Allocator {
+        &self.allocator
+    }
+
+    /// The controllers that run here.
+    pub fn roles(&self) -> Roles {
+        self.roles
+    }
+
+    /// The kinds whose first list is still missing.
+    pub fn unsynced(&self) -> Vec<Kind> {
+        let world = &self.world;
+        let synced = |kind: &Kind| match kind {
+            Kind::Mask => world.masks.is_synced(),
+            Kind::Consumer => world.consumers.is_synced(),
+            Kind::Reservation => world.reservations.is_synced(),
+            Kind::Provider => world.providers.is_synced(),
+            Kind::Secret => world.copies.is_synced(),
+            Kind::Pod => true,
+        };
+        self.roles.kinds().into_iter().filter(|kind| !synced(kind)).collect()
+    }
+
+    /// When [`Input::Tick`] is due (monotonic), if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Takes in what happened, one input or many at once, and returns what to do.
+    pub fn handle(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Vec<Effect> {
+        for input in inputs {
+            match input {
+                Input::Watch(told) => self.told(told),
+                Input::Secret(key, source) => self.source_told(key, source),
+                Input::Pods(namespace, told) => self.pods_told(namespace, told),
+                Input::Answer(id, outcome) => self.answered(id, outcome, now),
+                Input::Tick => {}
+            }
+        }
+        while let Some((at, work)) = self.timers.first().cloned() {
+            if at > now.monotonic {
+                break;
+            }
+            self.clear_timer(&work);
+            self.mark(work);
+        }
+        if self.unsynced().is_empty() {
+            self.work_off(now);
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Decides for all that changed, hands out free slots, and goes on until nothing is left to decide.
+    fn work_off(&mut self, now: Now) {
+        loop {
+            let mut revisit = Vec::new();
+            while let Some(work) = self.dirty.pop_front() {
+                self.is_dirty.remove(&work);
+                self.decide(work, &mut revisit, now);
+            }
+            if self.roles.consumers {
+                revisit.extend(self.allocator.settle());
+                revisit.extend(self.allocator.take_touched());
+            }
+            if revisit.is_empty() {
+                return;
+            }
+            for key in revisit {
+                self.mark(Work::Consumer(key));
+            }
+        }
+    }
+
+    fn decide(&mut self, work: Work, revisit: &mut Vec<ObjectKey>, now: Now) {
+        if self.busy.contains(&work) {
+            // Its answer marks it again.
+            return;
+        }
+        self.clear_timer(&work);
+        let first = self.effects.len();
+        let step = match self.unsure.get(&work) {
+            Some((kind, key)) => Step::send(Op::Get(*kind, key.clone())),
+            None => self.next_step(&work, revisit, now),
+        };
+        for effect in &self.effects[first..] {
+            match effect {
+                Effect::WatchPods(namespace) => {
+                    self.world.pods.insert(namespace.clone(), Default::default());
+                }
+                Effect::UnwatchPods(namespace) => {
+                    self.world.pods.remove(namespace);
+                }
+                _ => {}
+            }
+        }
+        match step {
+            Step::Idle => {}
+            Step::WaitUntil(at) => self.set_timer(work, at),
+            Step::Send(send) => match self.troubles.get(&(work.clone(), send.lane)) {
+                Some(trouble) if trouble.gate && trouble.is_active(now) => {
+                    let until = trouble.until;
+                    self.set_timer(work, until);
+                }
+                _ => self.send(work, send),
+            },
+        }
+    }
+
+    fn next_step(&mut self, work: &Work, revisit: &mut Vec<ObjectKey>, now: Now) -> Step {
+        match work {
+            Work::Mask(key) => {
+                let trouble = self.troubles.get(&(work.clone(), Lane::Slots));
+                masks::decide(&self.world, key, trouble, now)
+            }
+            Work::Consumer(key) => {
+                let slot = (work.clone(), Lane::Slots);
+                let mut trouble = self.troubles.remove(&slot);
+                let step = consumers::decide(
+                    &mut consumers::Scene {
+                        world: &self.world,
+                        allocator: &mut self.allocator,
+                        progress: &mut self.progress,
+                        throttle: &mut self.throttle,
+                        effects: &mut self.effects,
+                        followers: &mut self.followers,
+                        revisit,
+                        trouble: &mut trouble,
+                        now,
+                    },
+                    key,
+                );
+                if let Some(trouble) = trouble {
+                    self.troubles.insert(slot, trouble);
+                }
+                step
+            }
+            Work::Reservation(key) => reservations::decide(&self.world, &mut self.holds, key, now),
+            Work::Provider(key) => providers::decide(&self.world, &mut self.writes, key, now),
+            Work::Read(..) => Step::Idle,
+        }
+    }
+
+    fn send(&mut self, work: Work, send: Send) {
+        let Send { op, lane, note, settles } = send;
+        let id = self.next_id;
+        self.next_id += 1;
+        let (epoch, seen) = op.target().map_or_else(Default::default, |(kind, key)| self.seen(kind, key));
+        self.effects.push(Effect::Send(Request { id, op: op.clone(), lane }));
+        self.busy.insert(work.clone());
+        self.in_flight.insert(id, InFlight { work, op, lane, note, settles, epoch, seen });
+    }
+
+    /// What the store says of a request's target at this moment.
+    fn seen(&self, kind: Kind, key: &ObjectKey) -> (Epoch, Option<(Uid, u64)>) {
+        use crate::world::{Store, Versioned};
+        fn of<V: Versioned>(store: &Store<V>, key: &ObjectKey) -> (Epoch, Option<(Uid, u64)>) {
+            (store.epoch(), store.get(key).map(|view| (view.uid().clone(), view.version())))
+        }
+        match kind {
+            Kind::Mask => of(&self.world.masks, key),
+            Kind::Consumer => of(&self.world.consumers, key),
+            Kind::Reservation => of(&self.world.reservations, key),
+            Kind::Provider => of(&self.world.providers, key),
+            Kind::Secret => of(&self.world.copies, key),
+            Kind::Pod => Default::default(),
+        }
+    }
+
+    fn mark(&mut self, work: Work) {
+        let ours = match &work {
+            Work::Mask(_) => self.roles.masks,
+            Work::Consumer(_) => self.roles.consumers,
+            Work::Reservation(_) => self.roles.reservations,
+            Work::Provider(_) => self.roles.providers,
+            Work::Read(..) => true,
+        };
+        if ours && self.is_dirty.insert(work.clone()) {
+            self.dirty.push_back(work);
+        }
+    }
+
+    fn set_timer(&mut self, work: Work, at: Duration) {
+        if at != Duration::MAX {
+            self.timers.insert((at, work.clone()));
+            self.timer_of.insert(work, at);
+        }
+    }
+
+    fn clear_timer(&mut self, work: &Work) {
+        if let Some(at) = self.timer_of.remove(work) {
+            self.timers.remove(&(at, work.clone()));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Masks: makes the MaskConsumer of each Mask (W1) and lets the Mask's status follow it (W5).
+//!
+//! Invariant: a Mask's status follows the consumer that this very Mask controls and that is not going away. A consumer
+//! of that name that belongs to something else is neither adopted nor touched.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
+use serde_json::{Value, json};
+use vpn_types::{FINALIZER, Mask, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskPhase, MaskReference, Reason};
+
+use crate::{
+    engine::{NewObject, Now, Op, Step, Trouble, delete_unchanged, remove_finalizer, target},
+    engine::{Note, Propagation},
+    status::{self, Verdict},
+    world::{ConsumerView, Kind, MaskView, ObjectKey, World},
+};
+
+/// The next step for the Mask of that name.
+pub fn decide(world: &World, key: &ObjectKey, trouble: Option<&Trouble>, now: Now) -> Step {
+    let consumer = world.consumers.get(key);
+    let Some(mask) = world.masks.get(key) else {
+        return consumer.map_or(Step::Idle, release_orphan);
+    };
+    // Masks stored by 1.0.1 have a finalizer. Ours need none: their consumer has one.
+    if let Some(op) = remove_finalizer(Kind::Mask, &mask.meta) {
+        return Step::send(op);
+    }
+    if mask.meta.deleting {
+        return Step::Idle;
+    }
+    match consumer {
+        None => match trouble.filter(|trouble| trouble.is_active(now)) {
+            Some(trouble) => tell(mask, &in_trouble(trouble), now).or_else(|| Step::WaitUntil(trouble.until)),
+            None => Step::send(create_consumer(mask)),
+        },
+        Some(consumer) if consumer.owner.as_ref() == Some(&mask.meta.uid) && !consumer.meta.deleting => {
+            follow_spec(mask, consumer).or_else(|| follow_status(mask, consumer, now))
+        }
+        Some(consumer) => tell(mask, &in_the_way(consumer), now),
+    }
+}
+
+/// W1. Its creation time and priority travel with the consumer, so that the queue needs to know no Masks.
+fn create_consumer(mask: &MaskView) -> Op {
+    let owner = OwnerReference {
+        api_version: Mask::api_version(&()).into_owned(),
+        kind: Mask::kind(&()).into_owned(),
+        name: mask.meta.key.name.to_string(),
+        uid: mask.meta.uid.to_string(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    };
+    let mut consumer = MaskConsumer::new(
+        &mask.meta.key.name,
+        MaskConsumerSpec {
+            providers: tags(mask),
+            priority: (mask.priority != 0).then_some(mask.priority),
+            mask: Some(MaskReference { uid: mask.meta.uid.to_string(), creation_timestamp: mask.meta.created }),
+        },
+    );
+    consumer.metadata.namespace = Some(mask.meta.key.namespace.to_string());
+    consumer.metadata.owner_references = Some(vec![owner]);
+    consumer.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    Op::Create(mask.meta.key.clone(), NewObject::Consumer(Box::new(consumer)))
+}
+
+fn tags(mask: &MaskView) -> Option<Vec<String>> {
+    mask.tags.as_ref().map(|tags| tags.iter().map(|tag| tag.to_string()).collect())
+}
+
+/// An edited Mask reaches its consumer while that waits; an assigned one keeps its slot and its spec.
+fn follow_spec(mask: &MaskView, consumer: &ConsumerView) -> Step {
+    if consumer.assigned.is_some() || (consumer.tags == mask.tags && consumer.priority == mask.priority) {
+        return Step::Idle;
+    }
+    let tags = tags(mask).map_or(Value::Null, Value::from);
+    let priority = if mask.priority == 0 { Value::Null } else { Value::from(mask.priority) };
+    let patch = json!({
+        "metadata": {"uid": consumer.meta.uid.as_str(), "resourceVersion": consumer.meta.version.to_string()},
+        "spec": {"providers": tags, "priority": priority},
+    });
+    Step::send(Op::Patch(Kind::Consumer, consumer.meta.key.clone(), patch))
+}
+
+fn follow_status(mask: &MaskView, consumer: &ConsumerView, now: Now) -> Step {
+    let Some(said) = &consumer.said else { return Step::Idle };
+    let phase = match consumer.status.phase {
+        // Nothing to say yet.
+        None | Some(MaskConsumerPhase::Pending) => return Step::Idle,
+        Some(MaskConsumerPhase::Waiting) => MaskPhase::Waiting,
+        Some(MaskConsumerPhase::Active) => MaskPhase::Active,
+        Some(MaskConsumerPhase::Terminating) => MaskPhase::Terminating,
+        Some(MaskConsumerPhase::ErrNoProviders) => MaskPhase::ErrNoProviders,
+    };
+    let verdict = Verdict { phase, ready: said.ready, reason: said.reason, message: said.message.to_string() };
+    match status::mask(&mask.meta, &mask.status, &verdict, consumer.assigned.as_deref(), now.wall) {
+        Some(patch) => Step::tell(Op::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)),
+        None => Step::Idle,
+    }
+}
+
+fn in_trouble(trouble: &Trouble) -> Verdict<MaskPhase> {
+    let message = format!("the MaskConsumer cannot be created: {}", trouble.message);
+    Verdict::not_ready(MaskPhase::Pending, trouble.reason, message)
+}
+
+fn in_the_way(consumer: &ConsumerView) -> Verdict<MaskPhase> {
+    let name = &consumer.meta.key.name;
+    // A consumer that was made for a Mask goes with that Mask: it only has to be waited for.
+    if consumer.meta.deleting || (consumer.mask.is_some() && consumer.owner.is_some()) {
+        let message = format!("waiting for the previous MaskConsumer {name} to give its slot back");
+        return Verdict::not_ready(MaskPhase::Waiting, Reason::PreviousConsumerTerminating, message);
+    }
+    let message =
+        format!("a MaskConsumer {name} exists that does not belong to this Mask; delete it or rename the Mask");
+    Verdict::not_ready(MaskPhase::Waiting, Reason::ConsumerNameTaken, message)
+}
+
+fn tell(mask: &MaskView, verdict: &Verdict<MaskPhase>, now: Now) -> Step {
+    let Some(patch) = status::mask(&mask.meta, &mask.status, verdict, None, now.wall) else { return Step::Idle };
+    let note = Note {
+        regarding: target(Kind::Mask, &mask.meta.key, &mask.meta.uid),
+        related: None,
+        warning: true,
+        reason: verdict.reason,
+        action: "Wait",
+        message: verdict.message.clone(),
+    };
+    Step::tell(Op::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)).with_note(Some(note))
+}
+
+/// A Mask deleted with `--cascade=orphan` leaves its consumer without an owner: nobody else would release it.
+fn release_orphan(consumer: &ConsumerView) -> Step {
+    let orphaned = consumer.mask.is_some() && consumer.owner.is_none() && !consumer.meta.deleting;
+    if !orphaned {
+        return Step::Idle;
+    }
+    Step::send(delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background)))
+}

@@ -1,0 +1,171 @@
+//! Statuses as they should be. A status is written only when something other than its timestamps would change, and
+//! `lastTransitionTime` moves only when the condition flips.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde::Serialize;
+use serde_json::{Value, json};
+use vpn_types::{
+    AssignedProvider, MaskConsumerPhase, MaskConsumerStatus, MaskPhase, MaskProviderPhase, MaskProviderStatus,
+    MaskReservationPhase, MaskReservationStatus, READY, Reason,
+};
+
+use crate::world::{Assigned, Meta, StatusView, fingerprint};
+
+/// What the `Ready` condition and the message say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict<P> {
+    /// Phase, from the closed set that clients know.
+    pub phase: P,
+    /// Status of the `Ready` condition.
+    pub ready: bool,
+    /// Reason of the condition.
+    pub reason: Reason,
+    /// Message, of the condition and of the status.
+    pub message: String,
+}
+
+impl<P> Verdict<P> {
+    /// Ready.
+    pub fn ready(phase: P, reason: Reason, message: impl Into<String>) -> Self {
+        Self { phase, ready: true, reason, message: message.into() }
+    }
+
+    /// Not ready.
+    pub fn not_ready(phase: P, reason: Reason, message: impl Into<String>) -> Self {
+        Self { phase, ready: false, reason, message: message.into() }
+    }
+}
+
+fn conditions<P>(verdict: &Verdict<P>, current: &StatusView<P>, generation: i64, now: DateTime<Utc>) -> Vec<Condition> {
+    let since = match current.ready {
+        Some((ready, since)) if ready == verdict.ready => since,
+        _ => now,
+    };
+    let since = k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default();
+    vec![Condition {
+        type_: READY.to_owned(),
+        status: if verdict.ready { "True" } else { "False" }.to_owned(),
+        reason: verdict.reason.as_str().to_owned(),
+        message: verdict.message.clone(),
+        observed_generation: Some(generation),
+        last_transition_time: Time(since),
+    }]
+}
+
+fn timestamp(now: DateTime<Utc>) -> String {
+    now.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// The patch, unless the status is as it should be already. `cleared` are fields to remove where they are absent from
+/// `status`; `guard` makes the write fail when the object has changed since.
+fn patch<S: Serialize, P>(
+    status: &S,
+    current: &StatusView<P>,
+    cleared: &[&str],
+    guard: Option<&Meta>,
+) -> Option<Value> {
+    if fingerprint(status) == current.fingerprint {
+        return None;
+    }
+    let mut body = serde_json::to_value(status).unwrap_or_default();
+    for field in cleared {
+        if body.get(field).is_none() {
+            body[*field] = Value::Null;
+        }
+    }
+    Some(match guard {
+        Some(meta) => json!({"metadata": {"resourceVersion": meta.version.to_string()}, "status": body}),
+        None => json!({ "status": body }),
+    })
+}
+
+fn provider_field(assigned: &Assigned) -> AssignedProvider {
+    AssignedProvider {
+        name: assigned.provider.name.to_string(),
+        namespace: assigned.provider.namespace.to_string(),
+        uid: assigned.provider_uid.to_string(),
+        slot: assigned.slot as usize,
+        reservation: assigned.reservation.to_string(),
+        secret: assigned.secret.to_string(),
+    }
+}
+
+/// Status of a Mask.
+pub fn mask(
+    meta: &Meta,
+    current: &StatusView<MaskPhase>,
+    verdict: &Verdict<MaskPhase>,
+    assigned: Option<&Assigned>,
+    now: DateTime<Utc>,
+) -> Option<Value> {
+    let status = vpn_types::MaskStatus {
+        phase: Some(verdict.phase),
+        message: Some(verdict.message.clone()),
+        last_updated: Some(timestamp(now)),
+        provider: assigned.map(provider_field),
+        observed_generation: Some(meta.generation),
+        conditions: Some(conditions(verdict, current, meta.generation, now)),
+    };
+    patch(&status, current, &["provider"], None)
+}
+
+/// Status of a MaskConsumer, guarded: it is what commits an assignment, or makes a commit under way fail.
+pub fn consumer(
+    meta: &Meta,
+    current: &StatusView<MaskConsumerPhase>,
+    verdict: &Verdict<MaskConsumerPhase>,
+    assigned: Option<&Assigned>,
+    now: DateTime<Utc>,
+) -> Option<Value> {
+    let status = MaskConsumerStatus {
+        phase: Some(verdict.phase),
+        message: Some(verdict.message.clone()),
+        last_updated: Some(timestamp(now)),
+        provider: assigned.map(provider_field),
+        observed_generation: Some(meta.generation),
+        conditions: Some(conditions(verdict, current, meta.generation, now)),
+    };
+    patch(&status, current, &["provider"], Some(meta))
+}
+
+/// Status of a MaskReservation, without the fields that the consumers controller keeps there.
+pub fn reservation(
+    meta: &Meta,
+    current: &StatusView<MaskReservationPhase>,
+    verdict: &Verdict<MaskReservationPhase>,
+    now: DateTime<Utc>,
+) -> Option<Value> {
+    let status = MaskReservationStatus {
+        phase: Some(verdict.phase),
+        message: Some(verdict.message.clone()),
+        last_updated: Some(timestamp(now)),
+        users: None,
+        hold_until: None,
+        observed_generation: Some(meta.generation),
+        conditions: Some(conditions(verdict, current, meta.generation, now)),
+    };
+    patch(&status, current, &[], Some(meta))
+}
+
+/// Status of a MaskProvider. `observed` is the generation whose `maxSlots` is in force.
+pub fn provider(
+    meta: &Meta,
+    current: &StatusView<MaskProviderPhase>,
+    verdict: &Verdict<MaskProviderPhase>,
+    active_slots: usize,
+    observed: Option<i64>,
+    now: DateTime<Utc>,
+) -> Option<Value> {
+    let status = MaskProviderStatus {
+        phase: Some(verdict.phase),
+        message: Some(verdict.message.clone()),
+        last_updated: Some(timestamp(now)),
+        last_verified: None,
+        active_slots: Some(active_slots),
+        selector: Some(format!("{}={}", vpn_types::OWNER_LABEL, meta.uid)),
+        observed_generation: observed,
+        conditions: Some(conditions(verdict, current, meta.generation, now)),
+    };
+    patch(&status, current, &[], None)
+}

@@ -1,0 +1,91 @@
+//! Names of objects inside the operator: cheap to clone, ordered, hashable.
+
+use std::{fmt, sync::Arc};
+
+/// Namespace and name of an object.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Namespace of the object.
+    pub namespace: Arc<str>,
+    /// Name of the object inside its namespace.
+    pub name: Arc<str>,
+}
+
+impl ObjectKey {
+    /// The key of `namespace/name`.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `metadata.uid`: unlike a name, it is never used twice.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uid(Arc<str>);
+
+impl Uid {
+    /// The UID as the API server writes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<Arc<str>>> From<T> for Uid {
+    fn from(uid: T) -> Self {
+        Self(uid.into())
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The kinds that the operator reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A user's request for one slot.
+    Mask,
+    /// What workloads own; made for a Mask.
+    Consumer,
+    /// The lock on one slot.
+    Reservation,
+    /// One VPN account.
+    Provider,
+    /// Credentials: a provider's own, or the copy beside a consumer.
+    Secret,
+    /// A workload that uses a slot.
+    Pod,
+}
+
+impl Kind {
+    /// The kind as users write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Mask => "Mask",
+            Kind::Consumer => "MaskConsumer",
+            Kind::Reservation => "MaskReservation",
+            Kind::Provider => "MaskProvider",
+            Kind::Secret => "Secret",
+            Kind::Pod => "Pod",
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What is known of the cluster: one store a kind, fed by one watch a kind and by our own acknowledged writes.
+
+mod key;
+mod pods;
+mod project;
+mod store;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+pub use key::{Kind, ObjectKey, Uid};
+pub use pods::{Ending, PodsOf};
+pub use project::{Project, fingerprint, meta, source_hash};
+pub use store::{Acknowledged, Change, Epoch, Store, Versioned};
+pub use views::*;
+
+/// One object of any kind that is watched whole.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// A Mask.
+    Mask(MaskView),
+    /// A MaskConsumer.
+    Consumer(ConsumerView),
+    /// A MaskReservation.
+    Reservation(ReservationView),
+    /// A MaskProvider.
+    Provider(ProviderView),
+    /// A copied Secret, metadata only.
+    Copy(CopyView),
+    /// A Pod.
+    Pod(PodView),
+}
+
+impl Object {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Mask(_) => Kind::Mask,
+            Object::Consumer(_) => Kind::Consumer,
+            Object::Reservation(_) => Kind::Reservation,
+            Object::Provider(_) => Kind::Provider,
+            Object::Copy(_) => Kind::Secret,
+            Object::Pod(_) => Kind::Pod,
+        }
+    }
+
+    /// Its metadata.
+    pub fn meta(&self) -> &Meta {
+        match self {
+            Object::Mask(view) => &view.meta,
+            Object::Consumer(view) => &view.meta,
+            Object::Reservation(view) => &view.meta,
+            Object::Provider(view) => &view.meta,
+            Object::Copy(view) => &view.meta,
+            Object::Pod(view) => &view.meta,
+        }
+    }
+}
+
+/// What was in a store before a change.
+#[derive(Debug)]
+pub enum Touched {
+    /// A Mask changed.
+    Mask(Change<MaskView>),
+    /// A MaskConsumer changed.
+    Consumer(Change<ConsumerView>),
+    /// A MaskReservation changed.
+    Reservation(Change<ReservationView>),
+    /// A MaskProvider changed.
+    Provider(Change<ProviderView>),
+    /// A copied Secret changed.
+    Copy(Change<CopyView>),
+}
+
+/// How a consumer ended, kept until its reservations are gone.
+#[derive(Clone, Debug)]
+pub struct Departed {
+    /// UID of the reservation it was committed to.
+    pub committed: Option<Uid>,
+}
+
+/// All that is known.
+#[derive(Default)]
+pub struct World {
+    /// Masks.
+    pub masks: Store<MaskView>,
+    /// MaskConsumers.
+    pub consumers: Store<ConsumerView>,
+    /// MaskReservations.
+    pub reservations: Store<ReservationView>,
+    /// MaskProviders.
+    pub providers: Store<ProviderView>,
+    /// Copied Secrets (metadata of those with the owner label).
+    pub copies: Store<CopyView>,
+    /// Credentials Secrets of providers, each watched by its name.
+    pub sources: HashMap<ObjectKey, Source>,
+    /// Pods, in namespaces where a release is under way.
+    pub pods: HashMap<std::sync::Arc<str>, PodsOf>,
+    consumer_of_uid: HashMap<Uid, ObjectKey>,
+    reservations_of: HashMap<Uid, BTreeSet<ObjectKey>>,
+    slots_of: HashMap<ObjectKey, BTreeMap<u32, ObjectKey>>,
+    copies_of: HashMap<Uid, BTreeSet<ObjectKey>>,
+    departed: HashMap<Uid, Departed>,
+}
+
+impl World {
+    /// The consumer with that UID.
+    pub fn consumer_by_uid(&self, uid: &Uid) -> Option<&ConsumerView> {
+        self.consumers.get(self.consumer_of_uid.get(uid)?).filter(|view| view.meta.uid == *uid)
+    }
+
+    /// The reservations that point at the consumer with that UID, by name.
+    pub fn reservations_of(&self, consumer: &Uid) -> impl Iterator<Item = &ReservationView> {
+        let keys = self.reservations_of.get(consumer).into_iter().flatten();
+        keys.filter_map(|key| self.reservations.get(key))
+    }
+
+    /// The reservations of a provider by slot, whoever made them.
+    pub fn reservations_on(&self, provider: &ObjectKey) -> impl DoubleEndedIterator<Item = (u32, &ReservationView)> {
+        let keys = self.slots_of.get(provider).into_iter().flatten();
+        keys.filter_map(|(slot, key)| Some((*slot, self.reservations.get(key)?)))
+    }
+
+    /// How many reservations a provider has.
+    pub fn slots_used(&self, provider: &ObjectKey) -> usize {
+        self.slots_of.get(provider).map_or(0, BTreeMap::len)
+    }
+
+    /// The copied Secrets that the consumer with that UID owns.
+    pub fn copies_of(&self, consumer: &Uid) -> impl Iterator<Item = &CopyView> {
+        let keys = self.copies_of.get(consumer).into_iter().flatten();
+        keys.filter_map(|key| self.copies.get(key))
+    }
+
+    /// How the consumer with that UID ended, if the watch or an answer said that it is gone.
+    pub fn departed(&self, consumer: &Uid) -> Option<&Departed> {
+        self.departed.get(consumer)
+    }
+
+    /// Notes that the consumer with that UID was read to be gone.
+    pub fn note_departed(&mut self, consumer: &Uid) {
+        self.departed.entry(consumer.clone()).or_insert(Departed { committed: None });
+    }
+
+    /// What the watch on that Secret says.
+    pub fn source(&self, key: &ObjectKey) -> &Source {
+        self.sources.get(key).unwrap_or(&Source::Unknown)
+    }
+
+    /// Updates the indexes after a store changed.
+    pub fn reindex(&mut self, touched: &Touched) {
+        match touched {
+            Touched::Consumer(change) => self.reindex_consumer(change),
+            Touched::Reservation(change) => self.reindex_reservation(change),
+            Touched::Copy(change) => self.reindex_copy(change),
+            Touched::Mask(_) | Touched::Provider(_) => {}
+        }
+    }
+
+    fn reindex_consumer(&mut self, change: &Change<ConsumerView>) {
+        let now = self.consumers.get(&change.key);
+        if let Some(before) = &change.before
+            && now.is_none_or(|view| view.meta.uid != before.meta.uid)
+        {
+            self.consumer_of_uid.remove(&before.meta.uid);
+            if self.reservations_of.contains_key(&before.meta.uid) {
+                let committed = before.assigned.as_ref().map(|assigned| assigned.reservation.clone());
+                self.departed.insert(before.meta.uid.clone(), Departed { committed });
+            }
+        }
+        if let Some(view) = now {
+            self.consumer_of_uid.insert(view.meta.uid.clone(), change.key.clone());
+        }
+    }
+
+    fn reindex_reservation(&mut self, change: &Change<ReservationView>) {
+        if let Some(before) = &change.before {
+            let uid = &before.consumer_uid;
+            if remove_from(&mut self.reservations_of, uid, &change.key) {
+                self.departed.remove(uid);
+            }
+            if let (Some(provider), Some((_, slot))) = (before.provider(), &before.slot)
+                && let Some(slots) = self.slots_of.get_mut(&provider)
+            {
+                slots.remove(slot);
+                if slots.is_empty() {
+                    self.slots_of.remove(&provider);
+                }
+            }
+        }
+        if let Some(view) = self.reservations.get(&change.key) {
+            self.reservations_of.entry(view.consumer_uid.clone()).or_default().insert(change.key.clone());
+            if let (Some(provider), Some((_, slot))) = (view.provider(), &view.slot) {
+                self.slots_of.entry(provider).or_default().insert(*slot, change.key.clone());
+            }
+        }
+    }
+
+    fn reindex_copy(&mut self, change: &Change<CopyView>) {
+        if let Some(uid) = change.before.as_ref().and_then(|before| before.consumer_uid.as_ref()) {
+            remove_from(&mut self.copies_of, uid, &change.key);
+        }
+        if let Some(uid) = self.copies.get(&change.key).and_then(|view| view.consumer_uid.clone()) {
+            self.copies_of.entry(uid).or_default().insert(change.key.clone());
+        }
+    }
+}
+
+/// Removes a key from an index; true when nothing is left under `uid`.
+fn remove_from(index: &mut HashMap<Uid, BTreeSet<ObjectKey>>, uid: &Uid, key: &ObjectKey) -> bool {
+    let Some(keys) = index.get_mut(uid) else { return true };
+    keys.remove(key);
+    let empty = keys.is_empty();
+    if empty {
+        index.remove(uid);
+    }
+    empty
+}

@@ -1,0 +1,325 @@
+//! From objects as the API server has them to views.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use chrono::DateTime;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Container, ContainerStatus, Pod, PodSpec, Secret},
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference},
+};
+use kube::core::PartialObjectMeta;
+use serde::Serialize;
+use serde_json::Value;
+use vpn_types::{
+    FINALIZER, Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL, READY, RESERVATION_ANNOTATION,
+    SOURCE_HASH_ANNOTATION, VERIFY_LABEL, parse_reservation_name,
+};
+
+use super::{
+    key::{ObjectKey, Uid},
+    views::*,
+};
+
+/// Makes the view of an object.
+pub trait Project: Sized {
+    /// The view's type.
+    type View;
+    /// The view; `None` when the API server left out what every stored object has (name, UID, version).
+    fn project(&self) -> Option<Self::View>;
+}
+
+/// The part that every kind shares.
+pub fn meta(meta: &ObjectMeta) -> Option<Meta> {
+    let finalizers = meta.finalizers.as_deref().unwrap_or_default();
+    let position = finalizers.iter().position(|finalizer| finalizer == FINALIZER);
+    let created = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    Some(Meta {
+        key: ObjectKey::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref()?),
+        uid: Uid::from(meta.uid.as_deref()?),
+        version: meta.resource_version.as_deref()?.parse().ok()?,
+        generation: meta.generation.unwrap_or(0),
+        created: DateTime::from_timestamp(created, 0).unwrap_or_default(),
+        deleting: meta.deletion_timestamp.is_some(),
+        finalizer: position.and_then(|position| u16::try_from(position).ok()),
+        finalizers: u16::try_from(finalizers.len()).unwrap_or(u16::MAX),
+        foreground: finalizers.iter().any(|finalizer| finalizer == "foregroundDeletion"),
+    })
+}
+
+fn tags(tags: Option<&Vec<String>>) -> Option<Tags> {
+    // An empty list asks for nothing in particular, as it did in 1.0.1.
+    tags.filter(|tags| !tags.is_empty()).map(|tags| tags.iter().map(|tag| Arc::from(tag.as_str())).collect())
+}
+
+fn owner_of(meta: &ObjectMeta, kind: &str) -> impl Iterator<Item = Uid> {
+    let owners = meta.owner_references.as_deref().unwrap_or_default().iter();
+    owners.filter(move |owner| is_ours(owner, kind)).map(|owner| Uid::from(owner.uid.as_str()))
+}
+
+fn is_ours(owner: &OwnerReference, kind: &str) -> bool {
+    owner.kind == kind && owner.api_version.split('/').next() == Some(vpn_types::GROUP)
+}
+
+/// Fingerprint of a status: everything the main writer of that status writes, timestamps apart.
+pub fn fingerprint(status: &impl Serialize) -> u64 {
+    let mut value = serde_json::to_value(status).unwrap_or_default();
+    if let Value::Object(fields) = &mut value {
+        // `users` and `holdUntil` of a reservation are written by another controller than the rest.
+        fields.retain(|name, value| {
+            !value.is_null() && !matches!(name.as_str(), "lastUpdated" | "lastVerified" | "users" | "holdUntil")
+        });
+        for condition in fields.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Value::Object(fields) = condition {
+                fields.remove("lastTransitionTime");
+            }
+        }
+    }
+    let mut hasher = DefaultHasher::new();
+    value.to_string().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn status<P: Copy, S: Serialize>(
+    status: Option<&S>,
+    phase: Option<P>,
+    conditions: Option<&Vec<Condition>>,
+    observed_generation: Option<i64>,
+) -> StatusView<P> {
+    let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == READY);
+    StatusView {
+        phase,
+        fingerprint: status.map_or(0, fingerprint),
+        ready: ready.map(|condition| {
+            let since = DateTime::from_timestamp(condition.last_transition_time.0.as_second(), 0);
+            (condition.status == "True", since.unwrap_or_default())
+        }),
+        observed_generation,
+    }
+}
+
+macro_rules! status_of {
+    ($object:expr) => {{
+        let found = $object.status.as_ref();
+        status(
+            found,
+            found.and_then(|status| status.phase),
+            found.and_then(|status| status.conditions.as_ref()),
+            found.and_then(|status| status.observed_generation),
+        )
+    }};
+}
+
+impl Project for Mask {
+    type View = MaskView;
+    fn project(&self) -> Option<MaskView> {
+        Some(MaskView {
+            meta: meta(&self.metadata)?,
+            tags: tags(self.spec.providers.as_ref()),
+            priority: self.spec.priority.unwrap_or(0),
+            status: status_of!(self),
+        })
+    }
+}
+
+impl Project for MaskConsumer {
+    type View = ConsumerView;
+    fn project(&self) -> Option<ConsumerView> {
+        let assigned = self.status.as_ref().and_then(|status| status.provider.as_ref()).and_then(|provider| {
+            Some(Box::new(Assigned {
+                provider: ObjectKey::new(provider.namespace.as_str(), provider.name.as_str()),
+                provider_uid: Uid::from(provider.uid.as_str()),
+                slot: u32::try_from(provider.slot).ok()?,
+                reservation: Uid::from(provider.reservation.as_str()),
+                secret: Arc::from(provider.secret.as_str()),
+            }))
+        });
+        let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == READY);
+        let verify = self.metadata.labels.as_ref().and_then(|labels| labels.get(VERIFY_LABEL));
+        Some(ConsumerView {
+            meta: meta(&self.metadata)?,
+            owner: owner_of(&self.metadata, "Mask").next(),
+            mask: self
+                .spec
+                .mask
+                .as_ref()
+                .map(|mask| MadeFor { uid: Uid::from(mask.uid.as_str()), created: mask.creation_timestamp }),
+            tags: tags(self.spec.providers.as_ref()),
+            priority: self.spec.priority.unwrap_or(0),
+            assigned,
+            status: status_of!(self),
+            said: ready.and_then(|condition| {
+                Some(Said {
+                    ready: condition.status == "True",
+                    reason: condition.reason.parse().ok()?,
+                    message: Arc::from(condition.message.as_str()),
+                })
+            }),
+            verifies: verify.map(|uid| Uid::from(uid.as_str())),
+        })
+    }
+}
+
+impl Project for MaskReservation {
+    type View = ReservationView;
+    fn project(&self) -> Option<ReservationView> {
+        let meta = meta(&self.metadata)?;
+        let users = self.status.as_ref().and_then(|status| status.users.as_ref()).into_iter().flatten();
+        Some(ReservationView {
+            slot: parse_reservation_name(&meta.key.name)
+                .and_then(|(provider, slot)| Some((Arc::from(provider), u32::try_from(slot).ok()?))),
+            provider_uid: owner_of(&self.metadata, "MaskProvider").next(),
+            consumer: ObjectKey::new(self.spec.namespace.as_str(), self.spec.name.as_str()),
+            consumer_uid: Uid::from(self.spec.uid.as_str()),
+            users: users
+                .map(|user| SlotUserView {
+                    name: Arc::from(user.name.as_str()),
+                    uid: Uid::from(user.uid.as_str()),
+                    node: user.node.as_deref().map(Arc::from),
+                })
+                .collect(),
+            hold_until: self.status.as_ref().and_then(|status| status.hold_until),
+            status: status_of!(self),
+            meta,
+        })
+    }
+}
+
+impl Project for MaskProvider {
+    type View = ProviderView;
+    fn project(&self) -> Option<ProviderView> {
+        let spec = &self.spec;
+        let mut invalid = None;
+        let mut duration = |parsed: Result<_, vpn_types::InvalidDuration>, field: &str, default| {
+            parsed.unwrap_or_else(|error| {
+                invalid = Some(Arc::from(format!("spec.release.{field}: {error}")));
+                default
+            })
+        };
+        let release_delay = duration(spec.release_delay(), "delay", Default::default());
+        let unclean = vpn_types::MaskProviderReleaseSpec::DEFAULT_UNCLEAN_DELAY;
+        let unclean_delay = duration(spec.release_unclean_delay(), "uncleanDelay", unclean);
+        Some(ProviderView {
+            meta: meta(&self.metadata)?,
+            secret: Arc::from(spec.secret.as_str()),
+            max_slots: u32::try_from(spec.max_slots).unwrap_or(u32::MAX >> 1).min(u32::MAX >> 1),
+            tags: tags(spec.tags.as_ref()).unwrap_or_default(),
+            namespaces: spec.namespaces.as_ref().map(|all| all.iter().map(|ns| Arc::from(ns.as_str())).collect()),
+            skip_verification: spec.verify.as_ref().and_then(|verify| verify.skip).unwrap_or(false),
+            release_delay,
+            unclean_delay,
+            invalid,
+            status: status_of!(self),
+        })
+    }
+}
+
+fn copy(metadata: &ObjectMeta) -> Option<CopyView> {
+    let annotation = |name: &str| metadata.annotations.as_ref().and_then(|all| all.get(name));
+    Some(CopyView {
+        meta: meta(metadata)?,
+        consumer_uid: owner_of(metadata, "MaskConsumer").next(),
+        reservation: annotation(RESERVATION_ANNOTATION).map(|uid| Uid::from(uid.as_str())),
+        source_hash: annotation(SOURCE_HASH_ANNOTATION).map(|hash| Arc::from(hash.as_str())),
+        labelled: metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OWNER_LABEL)),
+    })
+}
+
+impl Project for PartialObjectMeta<Secret> {
+    type View = CopyView;
+    fn project(&self) -> Option<CopyView> {
+        copy(&self.metadata)
+    }
+}
+
+impl Project for Secret {
+    type View = CopyView;
+    fn project(&self) -> Option<CopyView> {
+        copy(&self.metadata)
+    }
+}
+
+/// Fingerprint of credentials, the same in every process and version: FNV-1a, 64 bits, over keys and values with
+/// their lengths. It tells a change from none; it is no protection, and says nothing about the values.
+pub fn source_hash(data: &BTreeMap<String, ByteString>) -> Arc<str> {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut feed = |bytes: &[u8]| {
+        let length = (bytes.len() as u64).to_le_bytes();
+        for byte in length.iter().chain(bytes) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    };
+    for (key, value) in data {
+        feed(key.as_bytes());
+        feed(&value.0);
+    }
+    Arc::from(format!("{hash:016x}"))
+}
+
+impl Project for Pod {
+    type View = PodView;
+    fn project(&self) -> Option<PodView> {
+        let node = self.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Arc::from);
+        Some(PodView {
+            meta: meta(&self.metadata)?,
+            consumers: owner_of(&self.metadata, "MaskConsumer").collect(),
+            secrets: self.spec.as_ref().map(secrets).unwrap_or_default(),
+            stage: match &node {
+                None => PodStage::Unbound,
+                Some(_) if has_ended(self) => PodStage::Ended,
+                Some(_) => PodStage::Running,
+            },
+            node,
+        })
+    }
+}
+
+/// Names of the Secrets from which a Pod takes environment variables or files.
+fn secrets(spec: &PodSpec) -> Box<[Arc<str>]> {
+    let mut names: Vec<&str> = Vec::new();
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    for Container { env, env_from, .. } in containers {
+        names.extend(
+            env.iter().flatten().filter_map(|var| Some(&*var.value_from.as_ref()?.secret_key_ref.as_ref()?.name)),
+        );
+        names.extend(env_from.iter().flatten().filter_map(|from| Some(&*from.secret_ref.as_ref()?.name)));
+    }
+    for container in spec.ephemeral_containers.iter().flatten() {
+        let env = container.env.iter().flatten();
+        names.extend(env.filter_map(|var| Some(&*var.value_from.as_ref()?.secret_key_ref.as_ref()?.name)));
+        let env_from = container.env_from.iter().flatten();
+        names.extend(env_from.filter_map(|from| Some(&*from.secret_ref.as_ref()?.name)));
+    }
+    for volume in spec.volumes.iter().flatten() {
+        names.extend(volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref()));
+        let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+        names.extend(sources.filter_map(|source| Some(&*source.secret.as_ref()?.name)));
+    }
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().map(Arc::from).collect()
+}
+
+/// Whether the status shows that no container runs or will. `phase` proves nothing: Pod garbage collection sets
+/// `Failed` on Pods of lost nodes.
+fn has_ended(pod: &Pod) -> bool {
+    let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else { return false };
+    let main = status.container_statuses.as_deref().unwrap_or_default();
+    let terminated = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let never_ran = |status: &ContainerStatus| {
+        let last = status.last_state.as_ref();
+        status.restart_count == 0
+            && status.state.as_ref().is_none_or(|state| state.running.is_none() && state.terminated.is_none())
+            && last.is_none_or(|state| state.terminated.is_none() && state.running.is_none())
+    };
+    let init = status.init_container_statuses.iter().flatten();
+    main.len() >= spec.containers.len()
+        && main.iter().all(terminated)
+        && init.into_iter().all(|status| terminated(status) || never_ran(status))
+        && status.ephemeral_container_statuses.iter().flatten().all(terminated)
+}
