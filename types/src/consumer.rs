@@ -113,11 +113,7 @@ pub struct AssignedProvider {
 #[serde(rename_all = "camelCase")]
 pub struct MaskConsumerStatus {
     /// Where the MaskConsumer stands.
-    #[serde(
-        default,
-        deserialize_with = "schema::lenient",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub phase: Option<MaskConsumerPhase>,
 
     /// Why the MaskConsumer is in this phase, for people to read.

@@ -38,10 +38,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
             let seconds = u64::try_from(nanos / 1_000_000_000).map_err(|_| TOO_LARGE)?;
             Ok(Duration::new(seconds, (nanos % 1_000_000_000) as u32))
         })
-        .map_err(|why| InvalidDuration {
-            text: text.chars().take(64).collect(),
-            why,
-        })
+        .map_err(|why| InvalidDuration { text: text.chars().take(64).collect(), why })
 }
 
 const TOO_LARGE: &str = "it is too large";
@@ -94,10 +91,7 @@ impl Number {
 
         let fraction = fraction.get(..fraction.len().min(18)).unwrap_or_default();
         let magnitude = format!("{whole}{fraction}").parse().unwrap_or(i128::MAX);
-        Some(Self {
-            digits: if negative { -magnitude } else { magnitude },
-            exponent: exponent - fraction.len() as i32,
-        })
+        Some(Self { digits: if negative { -magnitude } else { magnitude }, exponent: exponent - fraction.len() as i32 })
     }
 
     /// Rounds towards zero; `None` when it does not fit.
@@ -113,10 +107,7 @@ impl Number {
 }
 
 fn digits(text: &str) -> (&str, &str) {
-    text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    )
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
 /// `e3` or `E-3`, with what comes after.
@@ -130,10 +121,7 @@ fn exponent(text: &str) -> Option<(i32, &str)> {
     if digits.is_empty() {
         return None;
     }
-    let value = digits
-        .parse::<i32>()
-        .unwrap_or(i32::MAX / 2)
-        .min(i32::MAX / 2);
+    let value = digits.parse::<i32>().unwrap_or(i32::MAX / 2).min(i32::MAX / 2);
     Some((if negative { -value } else { value }, after))
 }
 
@@ -166,9 +154,7 @@ fn unit_nanos(unit: &str) -> Option<i128> {
     let begins = |name: &str| !name.is_empty() && name.starts_with(&unit);
     UNITS
         .iter()
-        .find(|(name, other, shortest, _)| {
-            unit.chars().count() >= *shortest && (begins(name) || begins(other))
-        })
+        .find(|(name, other, shortest, _)| unit.chars().count() >= *shortest && (begins(name) || begins(other)))
         .map(|(_, _, _, nanos)| *nanos)
 }
 
@@ -223,10 +209,7 @@ mod tests {
         }
         assert_eq!(parse_duration("5us").unwrap(), Duration::from_micros(5));
         assert_eq!(parse_duration("5μs").unwrap(), Duration::from_micros(5));
-        assert_eq!(
-            parse_duration("1.84467e19 seconds").unwrap(),
-            Duration::from_secs(18_446_700_000_000_000_000)
-        );
+        assert_eq!(parse_duration("1.84467e19 seconds").unwrap(), Duration::from_secs(18_446_700_000_000_000_000));
     }
 
     #[test]

@@ -45,21 +45,16 @@ mod wait;
 
 pub use condition::{READY, Reason, UnknownReason};
 pub use consumer::{
-    AssignedProvider, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskConsumerStatus,
-    MaskReference,
+    AssignedProvider, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskConsumerStatus, MaskReference,
 };
 pub use crds::crds;
 pub use duration::{InvalidDuration, parse_duration};
 pub use mask::{Mask, MaskPhase, MaskSpec, MaskStatus};
 pub use names::*;
-pub use provider::{
-    MaskProvider, MaskProviderPhase, MaskProviderReleaseSpec, MaskProviderSpec, MaskProviderStatus,
-};
-pub use reservation::{
-    MaskReservation, MaskReservationPhase, MaskReservationSpec, MaskReservationStatus, SlotUser,
-};
+pub use provider::{MaskProvider, MaskProviderPhase, MaskProviderReleaseSpec, MaskProviderSpec, MaskProviderStatus};
+pub use reservation::{MaskReservation, MaskReservationPhase, MaskReservationSpec, MaskReservationStatus, SlotUser};
 pub use verify::{
-    MaskProviderVerifyContainerOverridesSpec, MaskProviderVerifyOverridesSpec,
-    MaskProviderVerifySpec, VerifyFailurePolicy,
+    MaskProviderVerifyContainerOverridesSpec, MaskProviderVerifyOverridesSpec, MaskProviderVerifySpec,
+    VerifyFailurePolicy,
 };
 pub use wait::{WaitError, owner_reference_for, wait_active};

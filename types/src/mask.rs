@@ -72,11 +72,7 @@ impl<'de> Deserialize<'de> for MaskSpec {
 #[serde(rename_all = "camelCase")]
 pub struct MaskStatus {
     /// Where the request stands.
-    #[serde(
-        default,
-        deserialize_with = "schema::lenient",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub phase: Option<MaskPhase>,
 
     /// Why the Mask is in this phase, for people to read.

@@ -51,9 +51,8 @@ pub fn reservation_name(provider: &str, slot: usize) -> String {
 #[must_use]
 pub fn parse_reservation_name(name: &str) -> Option<(&str, usize)> {
     let (provider, digits) = name.rsplit_once('-')?;
-    let canonical = !digits.is_empty()
-        && digits.bytes().all(|b| b.is_ascii_digit())
-        && (digits == "0" || !digits.starts_with('0'));
+    let canonical =
+        !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     if provider.is_empty() || !canonical {
         return None;
     }
@@ -81,11 +80,7 @@ mod tests {
         for provider in ["a", "my-vpn", "my-vpn-7", "a.b-c", "7", "my--vpn"] {
             for slot in [0, 1, 9, 10, 4096, MAX_SLOTS] {
                 let name = reservation_name(provider, slot);
-                assert_eq!(
-                    parse_reservation_name(&name),
-                    Some((provider, slot)),
-                    "{name}"
-                );
+                assert_eq!(parse_reservation_name(&name), Some((provider, slot)), "{name}");
             }
         }
     }

@@ -46,10 +46,7 @@ pub struct MaskProviderSpec {
     /// Name of the Secret with the credentials, in the namespace of the MaskProvider. Its keys are environment
     /// variables of gluetun, for example `VPN_SERVICE_PROVIDER`, `OPENVPN_USER` and `OPENVPN_PASSWORD`. Each
     /// MaskConsumer gets a copy; when this Secret changes, the copies follow.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(schema_with = "schema::secret_name")]
     pub secret: String,
 
     /// How many devices the account allows at once, 0 to 2147483647. Never more than this many MaskConsumers
@@ -104,9 +101,7 @@ impl MaskProviderReleaseSpec {
     /// # Errors
     /// When the field is not a duration.
     pub fn delay(&self) -> Result<Duration, InvalidDuration> {
-        self.delay
-            .as_deref()
-            .map_or(Ok(Duration::ZERO), parse_duration)
+        self.delay.as_deref().map_or(Ok(Duration::ZERO), parse_duration)
     }
 
     /// How long to hold the slot after an unclean end.
@@ -114,9 +109,7 @@ impl MaskProviderReleaseSpec {
     /// # Errors
     /// When the field is not a duration.
     pub fn unclean_delay(&self) -> Result<Duration, InvalidDuration> {
-        self.unclean_delay
-            .as_deref()
-            .map_or(Ok(Self::DEFAULT_UNCLEAN_DELAY), parse_duration)
+        self.unclean_delay.as_deref().map_or(Ok(Self::DEFAULT_UNCLEAN_DELAY), parse_duration)
     }
 }
 
@@ -143,11 +136,7 @@ impl MaskProviderSpec {
 #[serde(rename_all = "camelCase")]
 pub struct MaskProviderStatus {
     /// Where the MaskProvider stands.
-    #[serde(
-        default,
-        deserialize_with = "schema::lenient",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub phase: Option<MaskProviderPhase>,
 
     /// Why the MaskProvider is in this phase, for people to read.

@@ -23,30 +23,17 @@ use crate::schema;
     shortname = "mkr",
     doc = "Locks one slot of a MaskProvider for one MaskConsumer. Made and deleted by the operator, in the namespace of the MaskProvider, with the name `{provider}-{slot}`: as a name exists once, so does the slot.\n\nIt stays until nothing uses the slot any more; its status names the Pods that are waited for.",
     printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"),
-    printcolumn(
-        name = "CONSUMER-NAMESPACE",
-        type_ = "string",
-        json_path = ".spec.namespace"
-    ),
+    printcolumn(name = "CONSUMER-NAMESPACE", type_ = "string", json_path = ".spec.namespace"),
     printcolumn(name = "CONSUMER", type_ = "string", json_path = ".spec.name"),
     printcolumn(name = "HOLD-UNTIL", type_ = "string", json_path = ".status.holdUntil"),
-    printcolumn(
-        name = "AGE",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    ),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "REASON",
         type_ = "string",
         priority = 1,
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
     ),
-    printcolumn(
-        name = "MESSAGE",
-        type_ = "string",
-        priority = 1,
-        json_path = ".status.message"
-    )
+    printcolumn(name = "MESSAGE", type_ = "string", priority = 1, json_path = ".status.message")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("the spec of a MaskReservation never changes: delete the MaskConsumer to give the slot back"))]
@@ -69,11 +56,7 @@ pub struct MaskReservationSpec {
 #[serde(rename_all = "camelCase")]
 pub struct MaskReservationStatus {
     /// Where the slot stands.
-    #[serde(
-        default,
-        deserialize_with = "schema::lenient",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub phase: Option<MaskReservationPhase>,
 
     /// Why the MaskReservation is in this phase, for people to read.

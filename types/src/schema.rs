@@ -51,10 +51,24 @@ pub(crate) fn namespaces(_: &mut SchemaGenerator) -> Schema {
         "maxItems": 4096,
         "items": {
             "type": "string",
-            "minLength": 1,
             "maxLength": 63,
-            "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+                "message": "must be the name of a namespace",
+            }],
         },
+    })
+}
+
+/// The name of a Secret.
+pub(crate) fn secret_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 253,
+        "x-kubernetes-validations": [{
+            "rule": r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+            "message": "must be the name of a Secret: lowercase letters, digits, '-' and '.'",
+        }],
     })
 }
 
@@ -64,7 +78,10 @@ pub(crate) fn duration(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "nullable": true,
         "maxLength": 32,
-        "pattern": r"^(0|([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d))+)$",
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^(0|([0-9]{1,9}([.][0-9]{1,9})?(ms|s|m|h|d))+)$')",
+            "message": "must be a duration such as 0s, 30s, 1m30s or 1h",
+        }],
     })
 }
 

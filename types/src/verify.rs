@@ -31,11 +31,7 @@ pub struct MaskProviderVerifySpec {
     pub interval: Option<String>,
 
     /// What happens to slots in use when a later verification fails.
-    #[serde(
-        default,
-        deserialize_with = "schema::lenient",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<VerifyFailurePolicy>,
 
     /// Changes to the verification Pod.
@@ -52,9 +48,7 @@ impl MaskProviderVerifySpec {
     /// # Errors
     /// When the field is not a duration.
     pub fn timeout(&self) -> Result<Duration, InvalidDuration> {
-        self.timeout
-            .as_deref()
-            .map_or(Ok(Self::DEFAULT_TIMEOUT), parse_duration)
+        self.timeout.as_deref().map_or(Ok(Self::DEFAULT_TIMEOUT), parse_duration)
     }
 
     /// How often to verify again; `None` for only once.

@@ -45,11 +45,7 @@ pub enum WaitError {
 ///
 /// # Errors
 /// When the Mask does not exist or is deleted meanwhile, and when watching is not allowed.
-pub async fn wait_active(
-    client: Client,
-    namespace: &str,
-    mask: &str,
-) -> Result<MaskConsumer, WaitError> {
+pub async fn wait_active(client: Client, namespace: &str, mask: &str) -> Result<MaskConsumer, WaitError> {
     let masks = watch_object(Api::<Mask>::namespaced(client.clone(), namespace), mask)
         .default_backoff()
         .map(|event| event.map(|mask| Seen::Mask(mask.map(Box::new))));
@@ -116,11 +112,8 @@ impl Wait {
             }
             Seen::Consumer(consumer) => self.consumer = consumer,
         }
-        let ours = |consumer: &mut Box<MaskConsumer>| {
-            self.mask_uid
-                .as_deref()
-                .is_some_and(|uid| is_active(consumer, uid))
-        };
+        let ours =
+            |consumer: &mut Box<MaskConsumer>| self.mask_uid.as_deref().is_some_and(|uid| is_active(consumer, uid));
         Ok(self.consumer.take_if(ours).map(|consumer| *consumer))
     }
 }
@@ -157,9 +150,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn mask(uid: &str) -> Seen {
-        Seen::Mask(Some(from(
-            json!({"metadata": {"name": "m", "uid": uid}, "spec": {}}),
-        )))
+        Seen::Mask(Some(from(json!({"metadata": {"name": "m", "uid": uid}, "spec": {}}))))
     }
 
     fn consumer(owner: &str, phase: &str) -> Value {
@@ -194,10 +185,7 @@ mod tests {
         assert!(wait.step(saw(consumer("m1", "Waiting"))).unwrap().is_none());
         let consumer_seen = wait.step(saw(consumer("m1", "Active"))).unwrap().unwrap();
         assert_eq!(owner_reference_for(&consumer_seen).uid, "c1");
-        assert_eq!(
-            owner_reference_for(&consumer_seen).block_owner_deletion,
-            Some(true)
-        );
+        assert_eq!(owner_reference_for(&consumer_seen).block_owner_deletion, Some(true));
 
         let mut wait = Wait::default();
         assert!(wait.step(saw(consumer("m1", "Active"))).unwrap().is_none());
@@ -221,10 +209,7 @@ mod tests {
     #[test]
     fn a_mask_that_goes() {
         let gone = || Seen::Mask(None);
-        assert!(matches!(
-            Wait::default().step(gone()),
-            Err(WaitError::MaskNotFound)
-        ));
+        assert!(matches!(Wait::default().step(gone()), Err(WaitError::MaskNotFound)));
 
         let mut wait = Wait::default();
         assert!(wait.step(mask("m1")).unwrap().is_none());

@@ -13,10 +13,7 @@ fn crds_up_to_date() {
     let update = std::env::var_os("UPDATE_CRDS").is_some();
     let mut expected = BTreeSet::new();
     for crd in vpn_types::crds() {
-        let name = format!(
-            "vpn.beebs.dev_{}_crd.yaml",
-            crd.spec.names.kind.to_lowercase()
-        );
+        let name = format!("vpn.beebs.dev_{}_crd.yaml", crd.spec.names.kind.to_lowercase());
         let path = dir.join(&name);
         let text = format!("{HEADER}{}", serde_yaml::to_string(&crd).unwrap());
         if update {
@@ -24,15 +21,10 @@ fn crds_up_to_date() {
             fs::write(&path, &text).unwrap();
         }
         let found = fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            found == text,
-            "crds/{name} is out of date: run with UPDATE_CRDS=1"
-        );
+        assert!(found == text, "crds/{name} is out of date: run with UPDATE_CRDS=1");
         expected.insert(name);
     }
-    let found: BTreeSet<String> = fs::read_dir(&dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let found: BTreeSet<String> =
+        fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(found, expected, "files in crds/");
 }

@@ -15,26 +15,11 @@ fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
 fn a_mask_needs_no_spec() {
     let mut absent = object(Value::Null);
     absent.as_object_mut().unwrap().remove("spec");
-    for value in [
-        absent,
-        object(Value::Null),
-        object(json!({})),
-        object(json!({"providers": null})),
-    ] {
-        assert_eq!(
-            read::<Mask>(value.clone()).spec,
-            MaskSpec::default(),
-            "{value}"
-        );
-        assert_eq!(
-            read::<MaskConsumer>(value.clone()).spec,
-            MaskConsumerSpec::default(),
-            "{value}"
-        );
+    for value in [absent, object(Value::Null), object(json!({})), object(json!({"providers": null}))] {
+        assert_eq!(read::<Mask>(value.clone()).spec, MaskSpec::default(), "{value}");
+        assert_eq!(read::<MaskConsumer>(value.clone()).spec, MaskConsumerSpec::default(), "{value}");
     }
-    let mask: Mask = read(object(
-        json!({"providers": ["a"], "priority": -3, "later": 1}),
-    ));
+    let mask: Mask = read(object(json!({"providers": ["a"], "priority": -3, "later": 1})));
     assert_eq!(mask.spec.providers.as_deref(), Some(&["a".to_owned()][..]));
     assert_eq!(mask.spec.priority, Some(-3));
     assert!(serde_json::from_value::<Mask>(object(json!({"providers": "a"}))).is_err());
@@ -45,10 +30,7 @@ fn an_unknown_phase_is_absent() {
     let mut value = object(json!({"secret": "s", "maxSlots": 1}));
     value["status"] = json!({"phase": "Sleeping", "message": "zzz"});
     let status = read::<MaskProvider>(value.clone()).status.unwrap();
-    assert_eq!(
-        (status.phase, status.message.as_deref()),
-        (None, Some("zzz"))
-    );
+    assert_eq!((status.phase, status.message.as_deref()), (None, Some("zzz")));
     value["status"] = json!({"phase": null});
     assert_eq!(read::<MaskProvider>(value).status.unwrap().phase, None);
 
@@ -59,32 +41,20 @@ fn an_unknown_phase_is_absent() {
     let mut value = object(json!({}));
     value["status"] = json!({"phase": "Sleeping"});
     assert_eq!(read::<Mask>(value.clone()).status.unwrap().phase, None);
-    assert_eq!(
-        read::<MaskConsumer>(value.clone()).status.unwrap().phase,
-        None
-    );
+    assert_eq!(read::<MaskConsumer>(value.clone()).status.unwrap().phase, None);
     value["status"] = json!({"phase": "ErrNoProviders"});
-    assert_eq!(
-        read::<Mask>(value).status.unwrap().phase,
-        Some(MaskPhase::ErrNoProviders)
-    );
+    assert_eq!(read::<Mask>(value).status.unwrap().phase, Some(MaskPhase::ErrNoProviders));
 }
 
 #[test]
 fn phases_are_the_closed_sets() {
     fn words<T: std::fmt::Display>(all: &[T]) -> String {
-        all.iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(" ")
+        all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     }
     let mask = "Pending Waiting Active Terminating ErrNoProviders";
     assert_eq!(words(MaskPhase::ALL), mask);
     assert_eq!(words(MaskConsumerPhase::ALL), mask);
-    assert_eq!(
-        words(MaskReservationPhase::ALL),
-        "Pending Active Terminating"
-    );
+    assert_eq!(words(MaskReservationPhase::ALL), "Pending Active Terminating");
     assert_eq!(
         words(MaskProviderPhase::ALL),
         "Pending Verifying Verified Ready Active Terminating ErrSecretNotFound ErrVerifyFailed"
@@ -118,10 +88,7 @@ fn objects_of_1_0_1() {
     assert_eq!(containers.init, Some(json!({"image": "i"})));
     assert_eq!(containers.vpn, None);
     assert_eq!(provider.spec.release_delay().unwrap().as_secs(), 0);
-    assert_eq!(
-        provider.spec.release_unclean_delay().unwrap().as_secs(),
-        300
-    );
+    assert_eq!(provider.spec.release_unclean_delay().unwrap().as_secs(), 300);
     assert_eq!(provider.status.unwrap().active_slots, Some(2));
 
     let consumer: MaskConsumer = read(json!({
@@ -135,23 +102,10 @@ fn objects_of_1_0_1() {
 
 #[test]
 fn what_is_absent_is_not_written() {
-    assert_eq!(
-        serde_json::to_value(MaskSpec::default()).unwrap(),
-        json!({})
-    );
-    assert_eq!(
-        serde_json::to_value(MaskConsumerStatus::default()).unwrap(),
-        json!({})
-    );
-    let spec = MaskProviderSpec {
-        secret: "s".into(),
-        max_slots: 1,
-        ..Default::default()
-    };
-    assert_eq!(
-        serde_json::to_value(spec).unwrap(),
-        json!({"secret": "s", "maxSlots": 1})
-    );
+    assert_eq!(serde_json::to_value(MaskSpec::default()).unwrap(), json!({}));
+    assert_eq!(serde_json::to_value(MaskConsumerStatus::default()).unwrap(), json!({}));
+    let spec = MaskProviderSpec { secret: "s".into(), max_slots: 1, ..Default::default() };
+    assert_eq!(serde_json::to_value(spec).unwrap(), json!({"secret": "s", "maxSlots": 1}));
 }
 
 #[test]
@@ -159,8 +113,5 @@ fn a_place_in_the_queue_survives() {
     let text = "2024-05-06T07:08:09Z";
     let value = object(json!({"mask": {"uid": "m", "creationTimestamp": text}}));
     let consumer: MaskConsumer = read(value.clone());
-    assert_eq!(
-        serde_json::to_value(&consumer).unwrap()["spec"],
-        value["spec"]
-    );
+    assert_eq!(serde_json::to_value(&consumer).unwrap()["spec"], value["spec"]);
 }
