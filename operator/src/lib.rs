@@ -3,8 +3,10 @@
 //! The heart is pure: [`engine::Engine`] takes what happened and says what to do next. [`shell`] carries it out.
 
 pub mod allocator;
+pub mod cli;
 pub mod engine;
 
+pub mod shell;
 pub mod world;
 
 mod consumers;

@@ -1,0 +1,182 @@
+//! Sends one request to the API server and says how it ended. Nothing is sent twice behind the heart's back.
+
+use std::{fmt::Debug, time::Duration};
+
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod, api::core::v1::Secret};
+use kube::{
+    Api, Client, Error, Resource,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    core::{Request, Status, response::StatusCause},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation, Reason};
+
+use crate::{
+    engine::{NewObject, Op, Outcome, Propagation},
+    world::{Kind, Object, ObjectKey, Project},
+};
+
+/// How long a request may take. What is not answered by then has an unknown outcome.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Sends one request.
+pub async fn execute(client: &Client, op: &Op) -> Outcome {
+    let answer = match tokio::time::timeout(DEADLINE, dispatch(client, op)).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => classify(op, &error),
+        Err(_) => Outcome::Unknown { message: format!("no answer within {} s", DEADLINE.as_secs()) },
+    };
+    let target = op.target().map(|(kind, key)| format!("{} {key}", kind.as_str()));
+    let target = target.unwrap_or_default();
+    match &answer {
+        Outcome::Refused { reason, message } => {
+            tracing::warn!(verb = op.verb(), object = target, %reason, message, "refused");
+        }
+        Outcome::Unknown { message } => {
+            tracing::warn!(verb = op.verb(), object = target, message, "outcome unknown, to be read back");
+        }
+        Outcome::Object(_) | Outcome::Gone | Outcome::Pods(_) => {
+            tracing::debug!(verb = op.verb(), object = target, "done");
+        }
+        Outcome::NotFound | Outcome::AlreadyExists | Outcome::Conflict => {
+            tracing::debug!(verb = op.verb(), object = target, outcome = ?answer, "not done");
+        }
+    }
+    answer
+}
+
+/// The typed calls, by kind.
+async fn dispatch(client: &Client, op: &Op) -> Result<Outcome, Error> {
+    macro_rules! by_kind {
+        ($kind:expr, $call:ident ( $($argument:expr),* )) => {
+            match $kind {
+                Kind::Mask => Ok(shown($call::<Mask>(client, $($argument),*).await?, Object::Mask)),
+                Kind::Consumer => Ok(shown($call::<MaskConsumer>(client, $($argument),*).await?, Object::Consumer)),
+                Kind::Reservation => Ok(shown($call::<MaskReservation>(client, $($argument),*).await?, Object::Reservation)),
+                Kind::Provider => Ok(shown($call::<MaskProvider>(client, $($argument),*).await?, Object::Provider)),
+                Kind::Secret => Ok(shown($call::<Secret>(client, $($argument),*).await?, Object::Copy)),
+                Kind::Pod => Ok(shown($call::<Pod>(client, $($argument),*).await?, Object::Pod)),
+            }
+        };
+    }
+    match op {
+        Op::Create(key, NewObject::Consumer(new)) => Ok(shown(create(client, key, &**new).await?, Object::Consumer)),
+        Op::Create(key, NewObject::Reservation(new)) => {
+            Ok(shown(create(client, key, &**new).await?, Object::Reservation))
+        }
+        Op::Create(key, NewObject::Secret(new)) => Ok(shown(create(client, key, &**new).await?, Object::Copy)),
+        Op::Get(kind, key) => by_kind!(kind, get(key)),
+        Op::Patch(kind, key, patch) => by_kind!(kind, merge(key, patch)),
+        Op::PatchStatus(kind, key, patch) => by_kind!(kind, merge_status(key, patch)),
+        Op::JsonPatch(kind, key, patch) => by_kind!(kind, json_patch(key, patch)),
+        Op::Delete { kind, key, uid, version, propagation } => {
+            let params = DeleteParams {
+                propagation_policy: propagation.map(|propagation| match propagation {
+                    Propagation::Background => PropagationPolicy::Background,
+                    Propagation::Foreground => PropagationPolicy::Foreground,
+                }),
+                preconditions: Some(Preconditions {
+                    uid: Some(uid.to_string()),
+                    resource_version: version.map(|version| version.to_string()),
+                }),
+                ..DeleteParams::default()
+            };
+            by_kind!(kind, delete(key, &params))
+        }
+        Op::ListPods(namespace) => {
+            // No resourceVersion: a consistent read.
+            let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?;
+            Ok(Outcome::Pods(pods.iter().filter_map(Project::project).collect()))
+        }
+    }
+}
+
+trait Namespaced: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned {}
+impl<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned> Namespaced
+    for K
+{
+}
+
+fn api<K: Namespaced>(client: &Client, key: &ObjectKey) -> Api<K> {
+    Api::namespaced(client.clone(), &key.namespace)
+}
+
+fn shown<K: Project>(object: Option<K>, wrap: fn(K::View) -> Object) -> Outcome {
+    match object {
+        None => Outcome::Gone,
+        Some(object) => match object.project() {
+            Some(view) => Outcome::Object(Box::new(wrap(view))),
+            None => Outcome::Unknown { message: "the answer lacks metadata".to_owned() },
+        },
+    }
+}
+
+/// POST, with `timeout` so that the server gives up no later than we do.
+async fn create<K: Namespaced + Serialize>(client: &Client, key: &ObjectKey, new: &K) -> Result<Option<K>, Error> {
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let body = serde_json::to_vec(new).map_err(Error::SerdeError)?;
+    let path = K::url_path(&(), Some(&key.namespace));
+    let mut request = Request::new(path).create(&params, body).map_err(Error::BuildRequest)?;
+    let uri = format!("{}&timeout={}s", request.uri(), DEADLINE.as_secs());
+    if let Ok(uri) = uri.parse() {
+        *request.uri_mut() = uri;
+    }
+    client.request(request).await.map(Some)
+}
+
+async fn get<K: Namespaced>(client: &Client, key: &ObjectKey) -> Result<Option<K>, Error> {
+    api::<K>(client, key).get(&key.name).await.map(Some)
+}
+
+fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+async fn merge<K: Namespaced>(client: &Client, key: &ObjectKey, patch: &Value) -> Result<Option<K>, Error> {
+    api::<K>(client, key).patch(&key.name, &patch_params(), &Patch::Merge(patch)).await.map(Some)
+}
+
+async fn merge_status<K: Namespaced>(client: &Client, key: &ObjectKey, patch: &Value) -> Result<Option<K>, Error> {
+    api::<K>(client, key).patch_status(&key.name, &patch_params(), &Patch::Merge(patch)).await.map(Some)
+}
+
+async fn json_patch<K: Namespaced>(client: &Client, key: &ObjectKey, patch: &Value) -> Result<Option<K>, Error> {
+    let patch = Patch::Json::<()>(serde_json::from_value(patch.clone()).map_err(Error::SerdeError)?);
+    api::<K>(client, key).patch(&key.name, &patch_params(), &patch).await.map(Some)
+}
+
+/// The object while a finalizer (or a Pod's grace period) holds it, `None` when it is gone.
+async fn delete<K: Namespaced>(client: &Client, key: &ObjectKey, params: &DeleteParams) -> Result<Option<K>, Error> {
+    Ok(api::<K>(client, key).delete(&key.name, params).await?.left())
+}
+
+/// What an error says about whether the request was carried out.
+pub fn classify(op: &Op, error: &Error) -> Outcome {
+    let Error::Api(status) = error else {
+        return Outcome::Unknown { message: error.to_string() };
+    };
+    let message = status.message.clone();
+    let refused = |reason| Outcome::Refused { reason, message: message.clone() };
+    match status.code {
+        404 => Outcome::NotFound,
+        409 if status.is_already_exists() => Outcome::AlreadyExists,
+        409 => Outcome::Conflict,
+        // A failed `test` of a JSON patch is not told apart from a bad one.
+        422 if matches!(op, Op::JsonPatch(..)) => Outcome::Conflict,
+        408 | 500.. => Outcome::Unknown { message },
+        _ if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") => {
+            refused(Reason::AdmissionDenied)
+        }
+        403 if is_terminating(status) => refused(Reason::NamespaceTerminating),
+        403 if message.contains("exceeded quota") => refused(Reason::QuotaExceeded),
+        401 | 403 => refused(Reason::Forbidden),
+        _ => refused(Reason::RequestFailed),
+    }
+}
+
+fn is_terminating(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| details.causes.iter());
+    let named = |cause: &StatusCause| cause.reason == "NamespaceTerminating";
+    causes.into_iter().any(named) || status.message.contains("is being terminated")
+}

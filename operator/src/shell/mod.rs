@@ -1,0 +1,146 @@
+//! The thin shell around the heart: watches in, requests out. It decides nothing.
+
+mod execute;
+mod publish;
+mod watch;
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::Utc;
+use kube::Client;
+use tokio::{
+    sync::{Semaphore, mpsc, watch as latest},
+    task::AbortHandle,
+};
+
+pub use execute::{DEADLINE, classify};
+
+use crate::{
+    engine::{Effect, Engine, Input, Lane, Now, Request, Roles},
+    world::{Kind, ObjectKey},
+};
+
+/// How many requests may be under way at once on the way to or from a slot.
+const SLOT_REQUESTS: usize = 32;
+/// How many requests that tell people something may be under way at once.
+const STATUS_REQUESTS: usize = 12;
+/// How many inputs are taken in at once, at most.
+const BATCH: usize = 1024;
+
+/// What the operator is waiting for before it decides anything; empty: it is ready.
+pub type Unready = Vec<Kind>;
+
+/// Runs the controllers of `roles` until `shutdown` resolves, then lets the requests under way end.
+///
+/// `ready` is kept up to date with what is still waited for.
+pub async fn run(client: Client, roles: Roles, ready: latest::Sender<Unready>, shutdown: impl Future<Output = ()>) {
+    let (inputs, mut received) = mpsc::unbounded_channel();
+    let mut shell = Shell {
+        publisher: publish::Publisher::new(client.clone()),
+        client,
+        inputs,
+        slots: Arc::new(Semaphore::new(SLOT_REQUESTS)),
+        status: Arc::new(Semaphore::new(STATUS_REQUESTS)),
+        secrets: HashMap::new(),
+        pods: HashMap::new(),
+        kinds: Vec::new(),
+    };
+    for kind in roles.kinds() {
+        shell.kinds.push(watch::kind(&shell.client, kind, shell.inputs.clone()));
+    }
+    let start = Instant::now();
+    let mut engine = Engine::new(roles);
+    ready.send_replace(engine.unsynced());
+    let mut batch = Vec::new();
+    tokio::pin!(shutdown);
+    loop {
+        let tick = async {
+            match engine.next_deadline() {
+                Some(at) => tokio::time::sleep_until((start + at).into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = &mut shutdown => break,
+            _ = received.recv_many(&mut batch, BATCH) => {}
+            () = tick => batch.push(Input::Tick),
+        }
+        let now = Now { wall: Utc::now(), monotonic: start.elapsed() };
+        for effect in engine.handle(batch.drain(..), now) {
+            shell.carry_out(effect);
+        }
+        if !ready.borrow().is_empty() {
+            ready.send_replace(engine.unsynced());
+        }
+    }
+    shell.drain().await;
+}
+
+struct Shell {
+    client: Client,
+    publisher: publish::Publisher,
+    inputs: mpsc::UnboundedSender<Input>,
+    slots: Arc<Semaphore>,
+    status: Arc<Semaphore>,
+    kinds: Vec<AbortHandle>,
+    secrets: HashMap<ObjectKey, AbortHandle>,
+    pods: HashMap<Arc<str>, AbortHandle>,
+}
+
+impl Shell {
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(request) => self.send(request),
+            Effect::Publish(note) => self.publisher.publish(note),
+            Effect::WatchSecret(key) => {
+                let handle = watch::secret(&self.client, key.clone(), self.inputs.clone());
+                stop(self.secrets.insert(key, handle));
+            }
+            Effect::UnwatchSecret(key) => stop(self.secrets.remove(&key)),
+            Effect::WatchPods(namespace) => {
+                let handle = watch::pods(&self.client, namespace.clone(), self.inputs.clone());
+                stop(self.pods.insert(namespace, handle));
+            }
+            Effect::UnwatchPods(namespace) => stop(self.pods.remove(&namespace)),
+        }
+    }
+
+    fn send(&self, request: Request) {
+        let lane = match request.lane {
+            Lane::Slots => self.slots.clone(),
+            Lane::Status => self.status.clone(),
+        };
+        let (client, inputs) = (self.client.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let _permit = lane.acquire_owned().await;
+            let outcome = execute::execute(&client, &request.op).await;
+            // The receiver is gone when the process stops; the next one reads what became of this.
+            let _ = inputs.send(Input::Answer(request.id, outcome));
+        });
+    }
+
+    /// Ends the watches and waits until no request is under way; each has a deadline.
+    async fn drain(self) {
+        for handle in self.kinds.into_iter().chain(self.secrets.into_values()).chain(self.pods.into_values()) {
+            handle.abort();
+        }
+        let all = async {
+            let _ = self.slots.acquire_many(SLOT_REQUESTS as u32).await;
+            let _ = self.status.acquire_many(STATUS_REQUESTS as u32).await;
+        };
+        if tokio::time::timeout(DEADLINE + Duration::from_secs(1), all).await.is_err() {
+            tracing::warn!("some requests were still under way at the end");
+        }
+    }
+}
+
+fn stop(handle: Option<AbortHandle>) {
+    if let Some(handle) = handle {
+        handle.abort();
+    }
+}

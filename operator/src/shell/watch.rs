@@ -1,0 +1,142 @@
+//! One watch a kind, each object made a view on arrival. An object that cannot be decoded is logged and passed over;
+//! it stops no other.
+
+use std::{fmt::Debug, sync::Arc};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{Pod, Secret},
+};
+use kube::{
+    Api, Client, Resource,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Config, Event, watch_object, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
+use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL};
+
+use crate::{
+    engine::{Input, Told},
+    world::{Kind, Object, ObjectKey, PodView, Project, SourceView, source_hash},
+};
+
+type Inputs = UnboundedSender<Input>;
+
+/// Watches all objects of a kind (of Secrets: the metadata of our copies).
+pub fn kind(client: &Client, kind: Kind, inputs: Inputs) -> AbortHandle {
+    match kind {
+        Kind::Mask => objects::<Mask>(client, kind, Object::Mask, inputs),
+        Kind::Consumer => objects::<MaskConsumer>(client, kind, Object::Consumer, inputs),
+        Kind::Reservation => objects::<MaskReservation>(client, kind, Object::Reservation, inputs),
+        Kind::Provider => objects::<MaskProvider>(client, kind, Object::Provider, inputs),
+        Kind::Secret | Kind::Pod => {
+            let copies = Api::<PartialObjectMeta<Secret>>::all(client.clone());
+            let stream = watcher(copies, Config::default().labels(OWNER_LABEL)).default_backoff();
+            let told = stream.map(move |event| told(kind, event, |meta| meta.project().map(Object::Copy)));
+            spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
+        }
+    }
+}
+
+fn objects<K>(client: &Client, kind: Kind, wrap: fn(K::View) -> Object, inputs: Inputs) -> AbortHandle
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Project,
+    K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::View: 'static,
+{
+    let api = Api::<DeserializeGuard<K>>::all(client.clone());
+    let stream = watcher(api, Config::default()).default_backoff();
+    let told = stream.map(move |event| {
+        told(kind, event, |guard| match &guard.0 {
+            Ok(object) => object.project().map(wrap),
+            Err(invalid) => {
+                let (namespace, name) = (&invalid.metadata.namespace, &invalid.metadata.name);
+                tracing::error!(kind = kind.as_str(), ?namespace, ?name, error = invalid.error, "cannot be decoded");
+                None
+            }
+        })
+    });
+    spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
+}
+
+/// Watches the Pods of one namespace.
+pub fn pods(client: &Client, namespace: Arc<str>, inputs: Inputs) -> AbortHandle {
+    let api = Api::<Pod>::namespaced(client.clone(), &namespace);
+    let stream = watcher(api, Config::default()).default_backoff();
+    let told = stream.map(|event| told(Kind::Pod, event, |pod| pod.project().filter(concerns_us).map(Object::Pod)));
+    spawn(told, move |told| inputs.send(Input::Pods(namespace.clone(), told)).is_ok())
+}
+
+/// A Pod with neither credentials nor a MaskConsumer among its owners uses no slot.
+fn concerns_us(pod: &PodView) -> bool {
+    !pod.consumers.is_empty() || !pod.secrets.is_empty()
+}
+
+/// Watches the one Secret of that name.
+pub fn secret(client: &Client, key: ObjectKey, inputs: Inputs) -> AbortHandle {
+    let api = Api::<Secret>::namespaced(client.clone(), &key.namespace);
+    let name = key.name.clone();
+    let stream = watch_object(api, &name).default_backoff();
+    let told = stream.map(|found| match found {
+        Ok(found) => Some(found.map(|secret| {
+            let data = Arc::new(secret.data.unwrap_or_default());
+            SourceView { hash: source_hash(&data), data }
+        })),
+        Err(error) => {
+            report(Kind::Secret, &error);
+            None
+        }
+    });
+    spawn(told, move |found| inputs.send(Input::Secret(key.clone(), found)).is_ok())
+}
+
+fn told<K>(kind: Kind, event: watcher::Result<Event<K>>, view: impl Fn(&K) -> Option<Object>) -> Option<Told> {
+    match event {
+        Ok(Event::Init) => Some(Told::ListBegan(kind)),
+        Ok(Event::InitApply(object)) => view(&object).map(Told::Listed),
+        Ok(Event::InitDone) => Some(Told::ListEnded(kind)),
+        Ok(Event::Apply(object)) => view(&object).map(Told::Applied),
+        Ok(Event::Delete(object)) => view(&object).map(Told::Deleted),
+        Err(error) => {
+            report(kind, &error);
+            None
+        }
+    }
+}
+
+fn report(kind: Kind, error: &watcher::Error) {
+    tracing::warn!(kind = kind.as_str(), error = %chain(error), "watch interrupted, to be taken up again");
+}
+
+/// An error with its sources.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Hands on what a watch tells, until nobody listens.
+fn spawn<T: Send + 'static>(
+    stream: impl Stream<Item = Option<T>> + Send + 'static,
+    mut hand_on: impl FnMut(T) -> bool + Send + 'static,
+) -> AbortHandle {
+    let task = tokio::spawn(async move {
+        futures::pin_mut!(stream);
+        while let Some(item) = stream.next().await {
+            if item.is_some_and(|item| !hand_on(item)) {
+                return;
+            }
+        }
+    });
+    task.abort_handle()
+}
