@@ -1,0 +1,317 @@
+//! The audit log of the API server: who made which requests, exactly.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    io::{BufRead, BufReader, Seek, SeekFrom},
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+
+use crate::identity::Identity;
+
+/// The start of the names in the requests that mark a place in the log.
+const MARKER: &str = "e2e-audit-mark-";
+/// How long a request may take to appear in the log.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks at the log file.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The audit log of one control plane.
+#[derive(Clone, Debug)]
+pub struct AuditLog {
+    path: PathBuf,
+    admin: Identity,
+}
+
+/// A place in the audit log.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(u64);
+
+/// What a request does, as far as counts are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// get and list, and reads outside of resources.
+    Read,
+    /// Every request that may change something, whether it succeeded or not.
+    Write,
+    /// The start of a watch. It ends whenever it ends, so its end is not counted.
+    Watch,
+}
+
+/// A finished request, or a watch that began.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The user's name, such as `system:serviceaccount:ns:name`.
+    pub user: String,
+    /// What the client calls itself.
+    pub user_agent: String,
+    /// The verb: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, …
+    pub verb: String,
+    /// The API group; empty for the core group.
+    pub group: String,
+    /// The plural, such as `pods`; empty for requests outside of resources.
+    pub resource: String,
+    /// The subresource, such as `status`, or empty.
+    pub subresource: String,
+    /// The namespace, or empty.
+    pub namespace: String,
+    /// The object's name, or empty.
+    pub name: String,
+    /// The path and query.
+    pub uri: String,
+    /// The HTTP status.
+    pub code: u16,
+    /// When it arrived.
+    pub received: Timestamp,
+    /// When it was answered.
+    pub answered: Timestamp,
+}
+
+impl Request {
+    /// What it does.
+    pub fn access(&self) -> Access {
+        match self.verb.as_str() {
+            "watch" => Access::Watch,
+            "get" | "list" | "head" | "options" => Access::Read,
+            _ => Access::Write,
+        }
+    }
+
+    fn is_marker(&self) -> bool {
+        self.name.starts_with(MARKER)
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {} -> {}", self.received, self.user, self.verb, self.uri, self.code)
+    }
+}
+
+/// Which requests to count: all conditions that are set must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// The user's name.
+    pub user: Option<String>,
+    /// Reads, writes or watches.
+    pub access: Option<Access>,
+    /// The verb.
+    pub verb: Option<String>,
+    /// The plural, such as `pods`.
+    pub resource: Option<String>,
+    /// The subresource; `Some("")` is the object itself.
+    pub subresource: Option<String>,
+    /// The namespace.
+    pub namespace: Option<String>,
+    /// The object's name.
+    pub name: Option<String>,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $field:ident),*) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $field(mut self, value: impl Into<String>) -> Self {
+            self.$field = Some(value.into());
+            self
+        }
+    )*};
+}
+
+impl Filter {
+    setters! {
+        /// Only requests of this user.
+        user,
+        /// Only requests with this verb.
+        verb,
+        /// Only requests for this resource.
+        resource,
+        /// Only requests for this subresource; the empty string means the object itself.
+        subresource,
+        /// Only requests in this namespace.
+        namespace,
+        /// Only requests for the object of this name.
+        name
+    }
+
+    /// Only reads, writes or watches.
+    #[must_use]
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = Some(access);
+        self
+    }
+
+    /// Whether a request passes.
+    pub fn matches(&self, request: &Request) -> bool {
+        let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+        same(&self.user, &request.user)
+            && self.access.is_none_or(|access| access == request.access())
+            && same(&self.verb, &request.verb)
+            && same(&self.resource, &request.resource)
+            && same(&self.subresource, &request.subresource)
+            && same(&self.namespace, &request.namespace)
+            && same(&self.name, &request.name)
+    }
+}
+
+/// Requests in the order of their end.
+#[derive(Clone, Debug, Default)]
+pub struct Requests(Vec<Request>);
+
+impl Requests {
+    /// Those that pass a filter.
+    pub fn matching<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = &'a Request> {
+        self.0.iter().filter(|request| filter.matches(request))
+    }
+
+    /// How many pass a filter.
+    pub fn count(&self, filter: &Filter) -> usize {
+        self.matching(filter).count()
+    }
+
+    /// How many pass a filter, by access, verb and resource: for messages of assertions.
+    pub fn summary(&self, filter: &Filter) -> BTreeMap<(Access, String, String), usize> {
+        let mut summary = BTreeMap::new();
+        for request in self.matching(filter) {
+            let resource = match request.subresource.as_str() {
+                "" => request.resource.clone(),
+                subresource => format!("{}/{subresource}", request.resource),
+            };
+            *summary.entry((request.access(), request.verb.clone(), resource)).or_default() += 1;
+        }
+        summary
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Request> {
+        self.0.iter()
+    }
+}
+
+impl AuditLog {
+    pub(crate) fn new(path: PathBuf, admin: Identity) -> Self {
+        Self { path, admin }
+    }
+
+    /// Marks this moment.
+    pub async fn mark(&self) -> Result<Mark> {
+        // Where the log is now, before the marker: a request that is answered while the
+        // marker is on its way belongs to what follows.
+        let end = std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
+        self.read_synced(end).await.map(|(mark, _)| mark)
+    }
+
+    /// All requests that ended since `mark` and before this call, the marks left out.
+    pub async fn since(&self, mark: Mark) -> Result<Requests> {
+        let (_, requests) = self.read_synced(mark.0).await?;
+        Ok(Requests(requests.into_iter().filter(|request| !request.is_marker()).collect()))
+    }
+
+    /// Makes a request of a name never used before and reads from `start` until it is in the
+    /// log: what was answered earlier is then in the log too, as the API server writes an
+    /// event before it finishes the request.
+    async fn read_synced(&self, start: u64) -> Result<(Mark, Vec<Request>)> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let marker = format!("{MARKER}{}-{count}-{}", std::process::id(), Timestamp::now().as_nanosecond());
+        let objects: Api<ConfigMap> = Api::namespaced(self.admin.client()?, "default");
+        objects.get_opt(&marker).await.context("cannot mark the audit log")?;
+
+        let mut position = start;
+        let mut requests = Vec::new();
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mut file = BufReader::new(File::open(&self.path)?);
+            file.seek(SeekFrom::Start(position))?;
+            let mut line = String::new();
+            // A line without its end is still being written: it is read again.
+            while file.read_line(&mut line)? > 0 && line.ends_with('\n') {
+                position += line.len() as u64;
+                let request = parse(&line)?;
+                line.clear();
+                if let Some(request) = request {
+                    if request.name == marker {
+                        return Ok((Mark(position), requests));
+                    }
+                    requests.push(request);
+                }
+            }
+            if Instant::now() > deadline {
+                bail!("no request {marker} in {} after {} s", self.path.display(), LIMIT.as_secs());
+            }
+            sleep(POLL).await;
+        }
+    }
+}
+
+/// A line of the log; none for what is not to be counted.
+fn parse(line: &str) -> Result<Option<Request>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Event {
+        stage: String,
+        #[serde(rename = "requestURI")]
+        uri: String,
+        verb: String,
+        user: User,
+        #[serde(default)]
+        user_agent: String,
+        #[serde(default)]
+        object_ref: ObjectRef,
+        #[serde(default)]
+        response_status: Status,
+        request_received_timestamp: Timestamp,
+        stage_timestamp: Timestamp,
+    }
+    #[derive(Deserialize)]
+    struct User {
+        #[serde(default)]
+        username: String,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct ObjectRef {
+        api_group: String,
+        resource: String,
+        subresource: String,
+        namespace: String,
+        name: String,
+    }
+    #[derive(Default, Deserialize)]
+    struct Status {
+        #[serde(default)]
+        code: u16,
+    }
+
+    let event: Event = serde_json::from_str(line).with_context(|| format!("not an audit event: {line}"))?;
+    // A watch counts when it starts, all else when it ends; other long-lived requests
+    // (logs, exec) have both stages too.
+    let counted = if event.verb == "watch" { "ResponseStarted" } else { "ResponseComplete" };
+    if event.stage != counted && event.stage != "Panic" {
+        return Ok(None);
+    }
+    Ok(Some(Request {
+        user: event.user.username,
+        user_agent: event.user_agent,
+        verb: event.verb,
+        group: event.object_ref.api_group,
+        resource: event.object_ref.resource,
+        subresource: event.object_ref.subresource,
+        namespace: event.object_ref.namespace,
+        name: event.object_ref.name,
+        uri: event.uri,
+        code: event.response_status.code,
+        received: event.request_received_timestamp,
+        answered: event.stage_timestamp,
+    }))
+}

@@ -1,0 +1,24 @@
+//! `e2e kubectl`
+
+use std::{os::unix::process::CommandExt, process::Command};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use e2e::binaries::Binaries;
+
+/// Run the kubectl that is built with the control plane, with KUBECONFIG as it is set.
+#[derive(Args)]
+pub struct Kubectl {
+    /// Arguments for kubectl
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+impl Kubectl {
+    /// Becomes kubectl, so that its terminal, signals and exit code are the caller's.
+    pub fn run(self) -> Result<()> {
+        let program = Binaries::ensure()?.control_plane();
+        let failed = Command::new(&program).arg("kubectl").args(self.args).exec();
+        Err(failed).with_context(|| format!("cannot run {}", program.display()))
+    }
+}

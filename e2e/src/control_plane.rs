@@ -1,0 +1,223 @@
+//! A control plane of one's own.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use futures::future::select_all;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::{Api, Client, runtime::wait::await_condition};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    audit::AuditLog,
+    binaries::Binaries,
+    components::{Components, Ports},
+    identity::{self, Identity},
+    kwok,
+    pki::Pki,
+    process::{Process, ProcessSpec, Supervisor},
+};
+
+/// Set to keep logs and data of a control plane after its end.
+pub const KEEP_STATE: &str = "E2E_KEEP_STATE";
+
+/// How long the whole start may take on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// Between two looks at `/readyz`, which cannot be watched.
+const POLL: Duration = Duration::from_millis(50);
+/// How often a start is tried when another process took one of the ports in between.
+const PORT_ATTEMPTS: usize = 5;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many nodes kwok plays: `kwok-node-0` and so on.
+    pub nodes: usize,
+    /// Further arguments of kube-apiserver.
+    pub apiserver_args: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 1, apiserver_args: Vec::new() }
+    }
+}
+
+/// A running control plane. Dropping it stops everything and removes its files.
+pub struct ControlPlane {
+    supervisor: Supervisor,
+    processes: Vec<Process>,
+    binaries: Binaries,
+    pki: Pki,
+    dir: PathBuf,
+    server: String,
+    admin: Identity,
+    audit: AuditLog,
+}
+
+impl ControlPlane {
+    /// Starts everything and returns when Pods can be created and run.
+    pub async fn start(options: Options) -> Result<Self> {
+        // Not on an async thread: the first use builds for minutes.
+        let binaries = tokio::task::spawn_blocking(Binaries::ensure).await??;
+        for _ in 1..PORT_ATTEMPTS {
+            match Self::start_once(&options, &binaries).await {
+                Err(error) if format!("{error:#}").contains("address already in use") => {}
+                result => return result,
+            }
+        }
+        Self::start_once(&options, &binaries).await
+    }
+
+    async fn start_once(options: &Options, binaries: &Binaries) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("vpn-operator-e2e-").tempdir()?;
+        let keep = env::var_os(KEEP_STATE).is_some();
+        let supervisor = Supervisor::spawn((!keep).then_some(dir.path()))?;
+        // From here on the supervisor removes it.
+        let dir = dir.keep();
+        let pki = Pki::create(&dir.join("pki"))?;
+        let ports = Ports::pick()?;
+        let server = format!("https://127.0.0.1:{}", ports.apiserver);
+        std::fs::write(dir.join("audit-policy.yaml"), include_str!("../audit-policy.yaml"))?;
+        let admin = certificate_identity(&pki, &dir, &server, "e2e-admin", Some("system:masters")).await?;
+
+        let components = Components { binaries, dir: &dir, pki: &pki, ports: &ports };
+        let audit = AuditLog::new(components.audit_log(), admin.clone());
+        let etcd = components.etcd();
+        let apiserver = components.apiserver(&options.apiserver_args);
+        let user = |name| certificate_identity(&pki, &dir, &server, name, None);
+        let controller_manager =
+            components.controller_manager(&user("system:kube-controller-manager").await?.kubeconfig);
+        let scheduler = components.scheduler(&user("system:kube-scheduler").await?.kubeconfig);
+        let kwok_user = certificate_identity(&pki, &dir, &server, "kwok", Some("system:masters")).await?;
+        let kwok = kwok::process(binaries, &dir, &kwok_user)?;
+
+        let mut started =
+            Self { supervisor, processes: Vec::new(), binaries: binaries.clone(), pki, dir, server, admin, audit };
+        // In the order of dependence: the end is the reverse.
+        started.add(etcd).await?;
+        started.add(apiserver).await?;
+        let client = started.admin.client()?;
+        started.unless_one_ends(ready(&client)).await.context("the API server did not become ready")?;
+        started.add(controller_manager).await?;
+        started.add(scheduler).await?;
+        started.add(kwok).await?;
+        for index in 0..options.nodes {
+            kwok::create_node(&client, &kwok::node_name(index)).await?;
+        }
+        let usable = async {
+            let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+            let exists = |account: Option<&ServiceAccount>| account.is_some();
+            await_condition(accounts, "default", exists).await?;
+            for index in 0..options.nodes {
+                kwok::wait_ready(&client, &kwok::node_name(index)).await?;
+            }
+            Ok(())
+        };
+        started.unless_one_ends(usable).await.context("the cluster did not become usable")?;
+        Ok(started)
+    }
+
+    async fn add(&mut self, spec: ProcessSpec) -> Result<()> {
+        self.processes.push(self.supervisor.start(spec).await?);
+        Ok(())
+    }
+
+    /// Waits for `step`, but not longer than the programs live.
+    async fn unless_one_ends(&self, step: impl Future<Output = Result<()>>) -> Result<()> {
+        tokio::select! {
+            result = timeout(START_LIMIT, step) => match result {
+                Ok(result) => result,
+                Err(_) => bail!("not done after {} s\n{}", START_LIMIT.as_secs(), self.log_tails(10)),
+            },
+            ended = self.first_end() => Err(ended),
+        }
+    }
+
+    /// Waits until one of the programs ends, which none should, and says what it logged.
+    pub async fn first_end(&self) -> anyhow::Error {
+        let ends = self.processes.iter().map(|process| Box::pin(async move { (process, process.exited().await) }));
+        let ((process, status), ..) = select_all(ends).await;
+        let (name, tail) = (&process.spec().name, process.log_tail(30));
+        anyhow!("{name} ended ({status}). The end of its log:\n{tail}")
+    }
+
+    /// The end of the log of every program.
+    pub fn log_tails(&self, lines: usize) -> String {
+        let tail = |process: &Process| format!("--- {}\n{}\n", process.spec().name, process.log_tail(lines));
+        self.processes.iter().map(tail).collect()
+    }
+
+    /// The user that may do everything.
+    pub fn admin(&self) -> &Identity {
+        &self.admin
+    }
+
+    /// A user of its own, by client certificate, in at most one group. What it may do is
+    /// for RBAC to say; the audit log tells it from all others.
+    pub async fn user(&self, name: &str, group: Option<&str>) -> Result<Identity> {
+        certificate_identity(&self.pki, &self.dir, &self.server, name, group).await
+    }
+
+    /// Runs a program that ends with the control plane, before all of its parts.
+    pub async fn run(&self, spec: ProcessSpec) -> Result<Process> {
+        self.supervisor.start(spec).await
+    }
+
+    /// The log of all requests.
+    pub fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// A directory for files of the run; it is removed at the end.
+    pub fn state_dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The built programs.
+    pub fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
+    /// The programs of the control plane: etcd, kube-apiserver, kube-controller-manager,
+    /// kube-scheduler, kwok.
+    pub fn process(&self, name: &str) -> Option<&Process> {
+        self.processes.iter().find(|process| process.spec().name == name)
+    }
+
+    /// Stops everything and returns when it is gone; dropping does the same.
+    pub async fn stop(self) -> Result<()> {
+        Ok(tokio::task::spawn_blocking(move || drop(self)).await?)
+    }
+}
+
+async fn certificate_identity(
+    pki: &Pki,
+    dir: &Path,
+    server: &str,
+    user: &str,
+    group: Option<&str>,
+) -> Result<Identity> {
+    let path = dir.join(format!("{}.kubeconfig", user.replace([':', '/'], "-")));
+    identity::write_certificate(&path, server, pki.authority_pem(), pki.client(user, group)?)?;
+    let mut identity = Identity::from_file(&path, Some(user.into())).await?;
+    // Loopback is never behind a proxy, whatever the environment says.
+    identity.config.proxy_url = None;
+    Ok(identity)
+}
+
+async fn ready(client: &Client) -> Result<()> {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        let request = http::Request::get("/readyz").body(Vec::new())?;
+        match client.request_text(request).await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => sleep(POLL).await,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! A real Kubernetes control plane for the tests and the demo of vpn-operator.
+//!
+//! [`ControlPlane::start`] runs etcd, kube-apiserver, kube-controller-manager and
+//! kube-scheduler, built from their published Go modules, on loopback ports of its
+//! own; kwok plays the kubelet. Nothing outlives the process that started it,
+//! however that process ends (see [`supervisor`]).
+//!
+//! Tests use [`shared::cluster`] and a [`Namespace`] each. [`Cluster::connect`]
+//! gives the same interface over a cluster of the user's own.
+
+pub mod audit;
+pub mod binaries;
+pub mod cluster;
+mod components;
+pub mod control_plane;
+pub mod identity;
+pub mod kubectl;
+pub mod kwok;
+pub mod namespace;
+mod pki;
+pub mod process;
+pub mod shared;
+pub mod supervisor;
+
+pub use audit::{AuditLog, Filter};
+pub use cluster::Cluster;
+pub use control_plane::{ControlPlane, Options};
+pub use identity::Identity;
+pub use namespace::Namespace;
+pub use process::{Process, ProcessSpec};

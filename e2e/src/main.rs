@@ -1,0 +1,57 @@
+//! The command line over the [`e2e`] library.
+
+mod commands;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use e2e::{binaries::Binaries, supervisor};
+
+/// A real Kubernetes control plane for vpn-operator, without containers.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a cluster and keep it until Ctrl-C
+    Up(commands::up::Up),
+    /// Run the kubectl that is built with the control plane
+    Kubectl(commands::kubectl::Kubectl),
+    /// Build the programs of the control plane, if that is not done yet
+    Build,
+    /// Own the processes of a cluster; started by the library
+    #[command(hide = true, name = supervisor::SUPERVISE)]
+    Supervise {
+        /// The directory to remove at the end
+        remove: Option<PathBuf>,
+    },
+    /// Become a program that is killed with its parent; started by the supervisor
+    #[command(hide = true, name = supervisor::BECOME)]
+    Become {
+        parent: u32,
+        program: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Up(up) => run(up.run()),
+        Command::Kubectl(kubectl) => kubectl.run(),
+        Command::Build => Binaries::ensure().map(|binaries| println!("{}", binaries.dir().display())),
+        Command::Supervise { remove } => supervisor::supervise(remove.as_deref()),
+        Command::Become { parent, program, args } => supervisor::become_program(parent, &program, &args),
+    }
+}
+
+/// Runs a command that needs the async runtime. The supervisor must not have one: it
+/// starts processes from its only long-lived thread.
+fn run(command: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}

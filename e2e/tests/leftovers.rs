@@ -1,0 +1,78 @@
+//! That nothing of a cluster outlives the process that started it, however that ends.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// `e2e up`, ready, and its state directory.
+fn up() -> Result<(Child, PathBuf)> {
+    let mut child =
+        Command::new(env!("CARGO_BIN_EXE_e2e")).arg("up").env("RUST_BACKTRACE", "0").stdout(Stdio::piped()).spawn()?;
+    let mut kubeconfig = String::new();
+    BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut kubeconfig)?;
+    let dir = Path::new(kubeconfig.trim()).parent().context("no kubeconfig")?.to_owned();
+    ensure!(processes(&dir)?.len() >= 6, "the supervisor, four programs and kwok: {:?}", processes(&dir)?);
+    Ok((child, dir))
+}
+
+/// The running processes that name the state directory, by their command lines.
+fn processes(dir: &Path) -> Result<Vec<(i32, String)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // Processes come and go while we look.
+        let Ok(command) = fs::read(entry.path().join("cmdline")) else { continue };
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if command.contains(&dir.display().to_string()) {
+            found.push((pid, command));
+        }
+    }
+    Ok(found)
+}
+
+fn nothing_is_left(dir: &Path) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    while dir.exists() || !processes(dir)?.is_empty() {
+        ensure!(Instant::now() < deadline, "left: {:?}, directory: {}", processes(dir)?, dir.exists());
+        sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+#[test]
+fn after_sigkill_of_the_owner() -> Result<()> {
+    let (mut child, dir) = up()?;
+    child.kill()?;
+    child.wait()?;
+    nothing_is_left(&dir)
+}
+
+#[test]
+fn after_sigterm_of_the_owner() -> Result<()> {
+    let (mut child, dir) = up()?;
+    kill_process(Pid::from_child(&child), Signal::TERM)?;
+    ensure!(child.wait()?.success(), "stopping on request is not a failure");
+    ensure!(!dir.exists() && processes(&dir)?.is_empty(), "the owner returned before all was gone");
+    Ok(())
+}
+
+#[test]
+fn after_sigkill_of_the_supervisor() -> Result<()> {
+    let (mut child, dir) = up()?;
+    let all = processes(&dir)?;
+    let (supervisor, _) = all.iter().find(|(_, command)| command.contains(" supervise ")).context("no supervisor")?;
+    kill_process(Pid::from_raw(*supervisor).context("no pid")?, Signal::KILL)?;
+    ensure!(!child.wait()?.success(), "the owner did not notice the loss of its cluster");
+    nothing_is_left(&dir)
+}
