@@ -57,6 +57,7 @@ fn join_lines(schema: &mut JSONSchemaProps) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

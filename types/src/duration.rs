@@ -159,6 +159,7 @@ fn unit_nanos(unit: &str) -> Option<i128> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -30,6 +30,8 @@
 //!
 //! This crate chooses no Kubernetes version: enable one of the `v1_*` features of `k8s-openapi` in the binary.
 
+#![allow(clippy::duplicated_attributes, reason = "it takes the columns of one `kube(…)` for duplicates")]
+
 mod closed_set;
 mod condition;
 mod consumer;

@@ -1,5 +1,7 @@
 //! The CEL rules in the CRDs, evaluated here (the API server evaluates them again).
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use kube_cel::{Validator, compile_schema};
 use serde_json::{Value, json};
 

@@ -1,5 +1,7 @@
 //! `crds/` is what the types say. After a change: `UPDATE_CRDS=1 cargo test -p vpn-types --test crds_up_to_date`.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! What is stored, by this version or another, can be read.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use serde_json::{Value, json};
 use vpn_types::*;
 
