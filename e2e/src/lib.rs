@@ -27,4 +27,4 @@ pub use cluster::Cluster;
 pub use control_plane::{ControlPlane, Options};
 pub use identity::Identity;
 pub use namespace::Namespace;
-pub use process::{Process, ProcessSpec};
+pub use process::{Process, ProcessSpec, Signal};

@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::process::Signal;
+pub use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 

@@ -277,3 +277,24 @@ async fn users_and_service_accounts_have_their_own_rights() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test]
+async fn a_dump_shows_the_state_but_no_secret_values() -> Result<()> {
+    Namespace::test("dump", async |namespace| {
+        let pods: Api<Pod> = namespace.api()?;
+        let spec = json!({ "containers": [{ "name": "main", "image": "some-image" }] });
+        pods.create(&PostParams::default(), &pod("seen", spec)?).await?;
+        namespace.kubectl(&["create", "secret", "generic", "credentials", "--from-literal=password=hush"]).await?;
+        let log = shared::cluster().await?.state_dir().join("dumped.log");
+        std::fs::write(&log, "the last words")?;
+        namespace.add_log(log);
+        let dump = namespace.dump();
+        for part in ["some-image", "credentials", "the last words", namespace.name()] {
+            ensure!(dump.contains(part), "no {part} in {dump}");
+        }
+        // "hush" in base64.
+        ensure!(!dump.contains("aHVzaA"), "a secret value in {dump}");
+        Ok(())
+    })
+    .await
+}
