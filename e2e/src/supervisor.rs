@@ -122,6 +122,10 @@ pub fn become_program(parent: u32, program: &Path, args: &[String]) -> Result<()
 }
 
 fn start(spec: &ProcessSpec, exits: mpsc::Sender<Message>) -> Result<Running> {
+    // Said here, it is the caller's error; later it would be a line in a log.
+    if spec.program.components().count() > 1 && !spec.program.is_file() {
+        bail!("there is no program {}", spec.program.display());
+    }
     let log = File::options()
         .create(true)
         .append(true)
