@@ -22,6 +22,8 @@ async fn main() -> anyhow::Result<()> {
     // An outcome that is not known is read back, never sent again behind our back.
     config.default_retry = false;
     config.connect_timeout = Some(shell::DEADLINE);
+    let agent = format!("vpn-operator/{} ({})", env!("CARGO_PKG_VERSION"), cli.command.name());
+    config.headers.push((http::header::USER_AGENT, agent.parse().context("User-Agent")?));
     let client = Client::try_from(config).context("the API server's address or credentials cannot be used")?;
     let (ready, mut unready) = tokio::sync::watch::channel(Vec::new());
     let mut terminate = signal(SignalKind::terminate())?;

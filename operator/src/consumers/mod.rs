@@ -39,6 +39,8 @@ pub struct Progress {
     pub listing: Listing,
     /// Release: some user vanished without evidence that its containers ended.
     pub unclean: bool,
+    /// Waiting: since when (monotonic) a provider that fits is about to be judged.
+    pub settling_since: Option<std::time::Duration>,
     /// The provider was read and is gone.
     pub provider_gone: bool,
 }

@@ -9,9 +9,9 @@ use super::{Scene, note};
 use crate::{
     allocator::{Class, Rank, Standing},
     engine::{Now, Op, Step},
-    providers::why_not_usable,
+    providers::{is_about_to_open, why_not_usable},
     status::{self, Verdict},
-    world::{ConsumerView, ObjectKey, World},
+    world::{ConsumerView, ObjectKey, ProviderView, World},
 };
 
 /// A token bucket: at most `RATE` rewrites of waiting statuses a second. The Mask follows its consumer, which doubles
@@ -62,7 +62,27 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
         return Step::Idle;
     }
     let Standing::InLine { place, fitting } = scene.allocator.standing(uid) else { return Step::Idle };
+    if is_settling(scene.world, &fitting) {
+        // A provider that fits is about to be judged: what would be said now would be wrong in a moment.
+        let now = scene.now.monotonic;
+        let until = *scene.progress(consumer).settling_since.get_or_insert(now) + SETTLING_TIME;
+        if now < until {
+            return Step::WaitUntil(until);
+        }
+    } else {
+        scene.progress(consumer).settling_since = None;
+    }
     tell(scene, consumer, &outlook(scene.world, consumer, place, &fitting))
+}
+
+/// How long nothing is said while a provider that fits is about to be judged.
+const SETTLING_TIME: Duration = Duration::from_secs(2);
+
+fn is_settling(world: &World, fitting: &[ObjectKey]) -> bool {
+    let mut providers = fitting.iter().filter_map(|key| world.providers.get(key)).peekable();
+    providers.peek().is_some()
+        && !providers.clone().any(ProviderView::is_usable)
+        && providers.any(|provider| is_about_to_open(world, provider))
 }
 
 fn class(consumer: &ConsumerView) -> Class {
@@ -113,13 +133,12 @@ fn outlook(
 }
 
 /// The first three of a list, and how many more there are.
-fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
+fn list<T: ToString>(mut items: impl Iterator<Item = T>) -> String {
     const SHOWN: usize = 3;
-    let items: Vec<_> = items.map(|item| item.to_string()).collect();
-    let shown = items[..items.len().min(SHOWN)].join(", ");
-    match items.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
+    let shown: Vec<_> = items.by_ref().take(SHOWN).map(|item| item.to_string()).collect();
+    match items.count() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 

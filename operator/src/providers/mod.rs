@@ -95,6 +95,13 @@ pub fn why_not_usable(world: &World, provider: &ProviderView) -> String {
     }
 }
 
+/// Whether what its status says (or that it says nothing yet) is about to be replaced by "usable" or by a first verdict.
+pub fn is_about_to_open(world: &World, provider: &ProviderView) -> bool {
+    !provider.meta.deleting
+        && (provider.status.phase.is_none()
+            || judge(world, provider).is_none_or(|verdict| verdict.ready && !provider.is_usable()))
+}
+
 /// An Event when the provider turns usable or unusable, or is unusable from the start.
 fn transition(provider: &ProviderView, verdict: &Verdict<MaskProviderPhase>) -> Option<Note> {
     let before = provider.status.ready.map(|(ready, _)| ready);
