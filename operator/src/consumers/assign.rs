@@ -34,7 +34,9 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
         scene.out_of_line(consumer);
         return adopt(scene, consumer, reservation);
     }
-    scene.progress(consumer).withdrawing = None;
+    if let Some(progress) = scene.recall(consumer) {
+        progress.withdrawing = None;
+    }
     if let Some(grant) = scene.allocator.grant(&consumer.meta.uid) {
         return Step::send(reserve(consumer, grant)).provisional();
     }
@@ -56,7 +58,7 @@ fn choose<'a>(world: &'a World, consumer: &'a ConsumerView) -> Option<&'a Reserv
 fn adopt(scene: &mut Scene<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
     let world = scene.world;
     let uid = &reservation.meta.uid;
-    let withdrawing = scene.progress(consumer).withdrawing.as_ref() == Some(uid);
+    let withdrawing = scene.recall(consumer).is_some_and(|progress| progress.withdrawing.as_ref() == Some(uid));
     let lock_is_good = !reservation.meta.deleting && reservation.meta.finalizer.is_some();
     let Some((provider, slot)) = usable_provider(world, reservation).filter(|_| lock_is_good && !withdrawing) else {
         return withdraw::decide(scene, consumer, reservation);
@@ -68,7 +70,7 @@ fn adopt(scene: &mut Scene<'_>, consumer: &ConsumerView, reservation: &Reservati
     };
     let key = copy_key(consumer, provider);
     let known = world.copies.get(&key).cloned();
-    match known.or_else(|| scene.progress(consumer).obstacle.clone()) {
+    match known.or_else(|| scene.obstacle(consumer)) {
         None => Step::send(copy_credentials(consumer, reservation, provider, source, key)).provisional(),
         Some(copy) if copy.consumer_uid.as_ref() == Some(&consumer.meta.uid) && !copy.meta.deleting => {
             if is_current(&copy, reservation, source) {

@@ -19,7 +19,7 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
         Some(provider) if provider.meta.uid == assigned.provider_uid => provider,
         Some(_) => return evict(consumer, format!("MaskProvider {} was made anew", assigned.provider)),
         // Its event may be on its way: only a read tells that it is gone.
-        None if scene.progress(consumer).provider_gone => {
+        None if scene.recall(consumer).is_some_and(|progress| progress.provider_gone) => {
             return evict(consumer, format!("MaskProvider {} was deleted", assigned.provider));
         }
         None => return Step::send(Op::Get(Kind::Provider, assigned.provider.clone())),
@@ -67,7 +67,7 @@ fn keep_copy(
     let Source::Present(source) = scene.world.source(&provider.secret_key()) else { return Step::Idle };
     let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: assigned.secret.clone() };
     let known = scene.world.copies.get(&key).cloned();
-    match known.or_else(|| scene.progress(consumer).obstacle.clone()) {
+    match known.or_else(|| scene.obstacle(consumer)) {
         None => Step::send(assign::copy_credentials(consumer, reservation, provider, source, key)),
         Some(copy) if copy.consumer_uid.as_ref() != Some(&consumer.meta.uid) || copy.meta.deleting => Step::Idle,
         Some(copy) if assign::is_current(&copy, reservation, source) => Step::Idle,

@@ -84,6 +84,15 @@ impl Scene<'_> {
         self.progress.entry(consumer.meta.uid.clone()).or_default()
     }
 
+    /// What is remembered of a consumer, if anything is: of most there is nothing.
+    fn recall(&mut self, consumer: &ConsumerView) -> Option<&mut Progress> {
+        self.progress.get_mut(&consumer.meta.uid)
+    }
+
+    fn obstacle(&mut self, consumer: &ConsumerView) -> Option<CopyView> {
+        self.recall(consumer)?.obstacle.clone()
+    }
+
     fn trouble_now(&self) -> Option<&Trouble> {
         self.trouble.as_ref().filter(|trouble| trouble.is_active(self.now))
     }

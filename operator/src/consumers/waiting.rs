@@ -69,8 +69,8 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
         if now < until {
             return Step::WaitUntil(until);
         }
-    } else {
-        scene.progress(consumer).settling_since = None;
+    } else if let Some(progress) = scene.recall(consumer) {
+        progress.settling_since = None;
     }
     tell(scene, consumer, &outlook(scene.world, consumer, place, &fitting))
 }

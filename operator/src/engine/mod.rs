@@ -25,6 +25,9 @@ use crate::{
     world::{Epoch, Kind, ObjectKey, Uid, World},
 };
 
+/// Room that the work queue keeps when it is empty.
+const SPARE_ROOM: usize = 256;
+
 /// Which controllers run in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Roles {
@@ -198,6 +201,9 @@ impl Engine {
                 revisit.extend(self.allocator.take_touched());
             }
             if revisit.is_empty() {
+                // After a start with thousands of objects this would stay as large as all of them.
+                self.dirty.shrink_to(SPARE_ROOM);
+                self.is_dirty.shrink_to(SPARE_ROOM);
                 return;
             }
             for key in revisit {
@@ -236,7 +242,7 @@ impl Engine {
                     let until = trouble.until;
                     self.set_timer(work, until);
                 }
-                _ => self.send(work, send),
+                _ => self.send(work, *send),
             },
         }
     }

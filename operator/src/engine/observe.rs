@@ -256,10 +256,13 @@ impl Engine {
             let Some(consumer) = self.world.consumer_by_uid(&uid) else { continue };
             let was_its_copy = consumer.assigned.as_ref().is_some_and(|assigned| assigned.secret == key.name);
             let work = Work::Consumer(consumer.meta.key.clone());
-            let progress = self.progress.entry(uid).or_default();
-            progress.obstacle = None;
-            if was_its_copy {
-                progress.copy_gone = gone;
+            if was_its_copy && gone {
+                self.progress.entry(uid.clone()).or_default().copy_gone = true;
+            } else if let Some(progress) = self.progress.get_mut(&uid) {
+                progress.copy_gone &= !was_its_copy;
+            }
+            if let Some(progress) = self.progress.get_mut(&uid) {
+                progress.obstacle = None;
             }
             self.mark(work);
         }

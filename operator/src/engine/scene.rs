@@ -31,7 +31,7 @@ pub enum Step {
     /// Nothing to do until something changes or that time (monotonic) has come.
     WaitUntil(Duration),
     /// Send this.
-    Send(Send),
+    Send(Box<Send>),
 }
 
 /// A request and what goes with it.
@@ -50,12 +50,12 @@ pub struct Send {
 impl Step {
     /// Sends `op` on the way to or from a slot.
     pub fn send(op: Op) -> Self {
-        Step::Send(Send { op, lane: Lane::Slots, note: None, settles: true })
+        Step::Send(Box::new(Send { op, lane: Lane::Slots, note: None, settles: true }))
     }
 
     /// Sends `op`, which tells people something.
     pub fn tell(op: Op) -> Self {
-        Step::Send(Send { op, lane: Lane::Status, note: None, settles: true })
+        Step::Send(Box::new(Send { op, lane: Lane::Status, note: None, settles: true }))
     }
 
     /// Publishes an Event when it succeeded.

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use super::intern::intern;
+
 /// Namespace and name of an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
@@ -13,8 +15,8 @@ pub struct ObjectKey {
 
 impl ObjectKey {
     /// The key of `namespace/name`.
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
+        Self { namespace: intern(namespace.as_ref()), name: intern(name.as_ref()) }
     }
 }
 
@@ -41,9 +43,9 @@ impl Uid {
     }
 }
 
-impl<T: Into<Arc<str>>> From<T> for Uid {
+impl<T: AsRef<str>> From<T> for Uid {
     fn from(uid: T) -> Self {
-        Self(uid.into())
+        Self(intern(uid.as_ref()))
     }
 }
 

@@ -1,13 +1,17 @@
 //! What is known of the cluster: one store a kind, fed by one watch a kind and by our own acknowledged writes.
 
+mod intern;
 mod key;
 mod pods;
 mod project;
 mod store;
 mod views;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
+use smallvec::SmallVec;
+
+pub use intern::intern;
 pub use key::{Kind, ObjectKey, Uid};
 pub use pods::{Ending, PodsOf};
 pub use project::{Project, fingerprint, meta, source_hash};
@@ -97,9 +101,9 @@ pub struct World {
     /// Pods, in namespaces where a release is under way.
     pub pods: HashMap<std::sync::Arc<str>, PodsOf>,
     consumer_of_uid: HashMap<Uid, ObjectKey>,
-    reservations_of: HashMap<Uid, BTreeSet<ObjectKey>>,
+    reservations_of: HashMap<Uid, Keys>,
     slots_of: HashMap<ObjectKey, BTreeMap<u32, ObjectKey>>,
-    copies_of: HashMap<Uid, BTreeSet<ObjectKey>>,
+    copies_of: HashMap<Uid, Keys>,
     departed: HashMap<Uid, Departed>,
 }
 
@@ -189,7 +193,7 @@ impl World {
             }
         }
         if let Some(view) = self.reservations.get(&change.key) {
-            self.reservations_of.entry(view.consumer_uid.clone()).or_default().insert(change.key.clone());
+            add_to(&mut self.reservations_of, view.consumer_uid.clone(), &change.key);
             if let (Some(provider), Some((_, slot))) = (view.provider(), &view.slot) {
                 self.slots_of.entry(provider).or_default().insert(*slot, change.key.clone());
             }
@@ -201,15 +205,25 @@ impl World {
             remove_from(&mut self.copies_of, uid, &change.key);
         }
         if let Some(uid) = self.copies.get(&change.key).and_then(|view| view.consumer_uid.clone()) {
-            self.copies_of.entry(uid).or_default().insert(change.key.clone());
+            add_to(&mut self.copies_of, uid, &change.key);
         }
     }
 }
 
+/// Objects that point at one consumer: one of a kind, but for the moment in which two operators compete.
+type Keys = SmallVec<[ObjectKey; 1]>;
+
+fn add_to(index: &mut HashMap<Uid, Keys>, uid: Uid, key: &ObjectKey) {
+    let keys = index.entry(uid).or_default();
+    if let Err(at) = keys.binary_search(key) {
+        keys.insert(at, key.clone());
+    }
+}
+
 /// Removes a key from an index; true when nothing is left under `uid`.
-fn remove_from(index: &mut HashMap<Uid, BTreeSet<ObjectKey>>, uid: &Uid, key: &ObjectKey) -> bool {
+fn remove_from(index: &mut HashMap<Uid, Keys>, uid: &Uid, key: &ObjectKey) -> bool {
     let Some(keys) = index.get_mut(uid) else { return true };
-    keys.remove(key);
+    keys.retain(|other| other != key);
     let empty = keys.is_empty();
     if empty {
         index.remove(uid);

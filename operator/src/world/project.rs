@@ -21,6 +21,7 @@ use vpn_types::{
 };
 
 use super::{
+    intern::intern,
     key::{ObjectKey, Uid},
     views::*,
 };
@@ -52,8 +53,8 @@ pub fn meta(meta: &ObjectMeta) -> Option<Meta> {
 }
 
 fn tags(tags: Option<&Vec<String>>) -> Option<Tags> {
-    // An empty list asks for nothing in particular, as it did in 1.0.1.
-    tags.filter(|tags| !tags.is_empty()).map(|tags| tags.iter().map(|tag| Arc::from(tag.as_str())).collect())
+    // An empty list is kept: nothing matches it, as in 1.0.1.
+    tags.map(|tags| tags.iter().map(|tag| intern(tag.as_str())).collect())
 }
 
 fn owner_of(meta: &ObjectMeta, kind: &str) -> impl Iterator<Item = Uid> {
@@ -135,7 +136,7 @@ impl Project for MaskConsumer {
                 provider_uid: Uid::from(provider.uid.as_str()),
                 slot: u32::try_from(provider.slot).ok()?,
                 reservation: Uid::from(provider.reservation.as_str()),
-                secret: Arc::from(provider.secret.as_str()),
+                secret: intern(provider.secret.as_str()),
             }))
         });
         let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref());
@@ -172,15 +173,15 @@ impl Project for MaskReservation {
         let users = self.status.as_ref().and_then(|status| status.users.as_ref()).into_iter().flatten();
         Some(ReservationView {
             slot: parse_reservation_name(&meta.key.name)
-                .and_then(|(provider, slot)| Some((Arc::from(provider), u32::try_from(slot).ok()?))),
+                .and_then(|(provider, slot)| Some((intern(provider), u32::try_from(slot).ok()?))),
             provider_uid: owner_of(&self.metadata, "MaskProvider").next(),
             consumer: ObjectKey::new(self.spec.namespace.as_str(), self.spec.name.as_str()),
             consumer_uid: Uid::from(self.spec.uid.as_str()),
             users: users
                 .map(|user| SlotUserView {
-                    name: Arc::from(user.name.as_str()),
+                    name: intern(user.name.as_str()),
                     uid: Uid::from(user.uid.as_str()),
-                    node: user.node.as_deref().map(Arc::from),
+                    node: user.node.as_deref().map(intern),
                 })
                 .collect(),
             hold_until: self.status.as_ref().and_then(|status| status.hold_until),
@@ -206,10 +207,10 @@ impl Project for MaskProvider {
         let unclean_delay = duration(spec.release_unclean_delay(), "uncleanDelay", unclean);
         Some(ProviderView {
             meta: meta(&self.metadata)?,
-            secret: Arc::from(spec.secret.as_str()),
+            secret: intern(spec.secret.as_str()),
             max_slots: u32::try_from(spec.max_slots).unwrap_or(u32::MAX >> 1).min(u32::MAX >> 1),
             tags: tags(spec.tags.as_ref()).unwrap_or_default(),
-            namespaces: spec.namespaces.as_ref().map(|all| all.iter().map(|ns| Arc::from(ns.as_str())).collect()),
+            namespaces: spec.namespaces.as_ref().map(|all| all.iter().map(|ns| intern(ns.as_str())).collect()),
             skip_verification: spec.verify.as_ref().and_then(|verify| verify.skip).unwrap_or(false),
             release_delay,
             unclean_delay,
@@ -225,7 +226,7 @@ fn copy(metadata: &ObjectMeta) -> Option<CopyView> {
         meta: meta(metadata)?,
         consumer_uid: owner_of(metadata, "MaskConsumer").next(),
         reservation: annotation(RESERVATION_ANNOTATION).map(|uid| Uid::from(uid.as_str())),
-        source_hash: annotation(SOURCE_HASH_ANNOTATION).map(|hash| Arc::from(hash.as_str())),
+        source_hash: annotation(SOURCE_HASH_ANNOTATION).map(|hash| intern(hash.as_str())),
         labelled: metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OWNER_LABEL)),
     })
 }
@@ -258,13 +259,13 @@ pub fn source_hash(data: &BTreeMap<String, ByteString>) -> Arc<str> {
         feed(key.as_bytes());
         feed(&value.0);
     }
-    Arc::from(format!("{hash:016x}"))
+    intern(&format!("{hash:016x}"))
 }
 
 impl Project for Pod {
     type View = PodView;
     fn project(&self) -> Option<PodView> {
-        let node = self.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Arc::from);
+        let node = self.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(intern);
         Some(PodView {
             meta: meta(&self.metadata)?,
             consumers: owner_of(&self.metadata, "MaskConsumer").collect(),
@@ -302,7 +303,7 @@ fn secrets(spec: &PodSpec) -> Box<[Arc<str>]> {
     }
     names.sort_unstable();
     names.dedup();
-    names.into_iter().map(Arc::from).collect()
+    names.into_iter().map(intern).collect()
 }
 
 /// Whether the status shows that no container runs or will. `phase` proves nothing: Pod garbage collection sets

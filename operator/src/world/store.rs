@@ -36,7 +36,8 @@ pub enum Acknowledged {
 }
 
 struct Entry<V> {
-    view: V,
+    /// Boxed: a table of large entries wastes up to as much again.
+    view: Box<V>,
     /// Set while only our own write has told of this version: the epoch in which it was acknowledged.
     assumed: Option<Epoch>,
 }
@@ -88,12 +89,12 @@ impl<V: Versioned> Store<V> {
 
     /// The object of that name.
     pub fn get(&self, key: &ObjectKey) -> Option<&V> {
-        self.entries.get(key).map(|entry| &entry.view)
+        self.entries.get(key).map(|entry| &*entry.view)
     }
 
     /// All objects, in no order.
     pub fn values(&self) -> impl Iterator<Item = &V> {
-        self.entries.values().map(|entry| &entry.view)
+        self.entries.values().map(|entry| &*entry.view)
     }
 
     /// How many objects there are.
@@ -131,7 +132,7 @@ impl<V: Versioned> Store<V> {
                 if entry.get().view.uid() == view.uid() || entry.get().view.version() <= view.version() =>
             {
                 let (key, entry) = entry.remove_entry();
-                Some(Change { key, before: Some(entry.view) })
+                Some(Change { key, before: Some(*entry.view) })
             }
             _ => None,
         }
@@ -171,7 +172,7 @@ impl<V: Versioned> Store<V> {
             if self.entries.get(&key).is_some_and(|entry| entry.assumed.is_some_and(|at| at >= epoch)) {
                 doubtful.push(key);
             } else if let Some(entry) = self.entries.remove(&key) {
-                changes.push(Change { key, before: Some(entry.view) });
+                changes.push(Change { key, before: Some(*entry.view) });
             }
         }
         (changes, doubtful)
@@ -200,7 +201,7 @@ impl<V: Versioned> Store<V> {
         }
         let entry = self.entries.remove(key)?;
         self.buried.insert(key.clone(), (entry.view.uid().clone(), self.epoch));
-        Some(Change { key: key.clone(), before: Some(entry.view) })
+        Some(Change { key: key.clone(), before: Some(*entry.view) })
     }
 
     fn put(&mut self, view: V, assumed: Option<Epoch>) -> Option<Change<V>> {
@@ -213,7 +214,7 @@ impl<V: Versioned> Store<V> {
             return None;
         }
         let key = view.key().clone();
-        let before = self.entries.insert(key.clone(), Entry { view, assumed }).map(|entry| entry.view);
+        let before = self.entries.insert(key.clone(), Entry { view: Box::new(view), assumed }).map(|entry| *entry.view);
         Some(Change { key, before })
     }
 
@@ -223,7 +224,8 @@ impl<V: Versioned> Store<V> {
             return None;
         }
         let key = view.key().clone();
-        let before = self.entries.insert(key.clone(), Entry { view, assumed: None }).map(|entry| entry.view);
+        let before =
+            self.entries.insert(key.clone(), Entry { view: Box::new(view), assumed: None }).map(|entry| *entry.view);
         Some(Change { key, before })
     }
 }
