@@ -142,7 +142,7 @@ fn go_output(args: &[&str]) -> Result<String> {
             .unwrap_or_else(|| "the version named in e2e/control-plane/go.mod".into());
         format!(
             "the control plane is built from source: install Go {wanted} or newer (https://go.dev/dl) and have `go` \
-             in PATH, or set KUBECONFIG and E2E_EXISTING_CLUSTER=1 to use a cluster of your own"
+             in PATH, or set KUBECONFIG to use a cluster of your own"
         )
     };
     let output = Command::new("go").current_dir(MODULE).args(args).output().with_context(needed)?;

@@ -16,11 +16,9 @@ use crate::{
     process::{Process, ProcessSpec, Supervisor},
 };
 
-/// Set to `1` to run against the current context of `KUBECONFIG` (or `~/.kube/config`).
-///
-/// `KUBECONFIG` alone does not decide: many people have it set all day, to clusters that
-/// are no place for tests.
-pub const EXISTING_CLUSTER: &str = "E2E_EXISTING_CLUSTER";
+/// When it is set, everything runs against the current context of the kubeconfig that it names (kind, k3s, a company's
+/// cluster); else against a control plane of our own.
+pub const KUBECONFIG: &str = "KUBECONFIG";
 
 /// A cluster to test against.
 pub enum Cluster {
@@ -38,13 +36,15 @@ pub struct Existing {
 }
 
 impl Cluster {
-    /// The user's cluster when [`EXISTING_CLUSTER`] says so, else a control plane started now.
+    /// The user's cluster when [`KUBECONFIG`] is set, else a control plane started now.
     pub async fn connect(options: Options) -> Result<Self> {
-        match env::var_os(EXISTING_CLUSTER).unwrap_or_default().to_str() {
-            Some("1" | "true") => Ok(Self::Existing(Box::new(Existing::connect().await?))),
-            Some("" | "0" | "false") => Ok(Self::Ours(Box::new(ControlPlane::start(options).await?))),
-            other => bail!("{EXISTING_CLUSTER} is {other:?}: it takes 1 or 0"),
+        if env::var_os(KUBECONFIG).is_none_or(|path| path.is_empty()) {
+            return Ok(Self::Ours(Box::new(ControlPlane::start(options).await?)));
         }
+        let existing = Existing::connect().await?;
+        let url = &existing.admin.config.cluster_url;
+        eprintln!("{KUBECONFIG} is set: using the cluster at {url} (unset it for a control plane of our own)");
+        Ok(Self::Existing(Box::new(existing)))
     }
 
     /// Whether the control plane was started by us; else tests that need its audit log or
