@@ -142,13 +142,12 @@ impl Existing {
         // One file, whatever KUBECONFIG lists, for programs that take a single path.
         let merged = Kubeconfig::from_env()?
             .map_or_else(Kubeconfig::read, Ok)
-            .with_context(|| format!("{EXISTING_CLUSTER} is set, but there is no usable kubeconfig: set KUBECONFIG"))?;
+            .with_context(|| format!("{KUBECONFIG} is set, but names no usable kubeconfig"))?;
         let path = dir.join("kubeconfig");
         std::fs::write(&path, serde_yaml::to_string(&merged)?)?;
         let admin = Identity::from_file(&path, None).await?;
         let version = admin.client()?.apiserver_version().await;
-        version
-            .with_context(|| format!("{EXISTING_CLUSTER} is set, but {} does not answer", admin.config.cluster_url))?;
+        version.with_context(|| format!("{KUBECONFIG} is set, but {} does not answer", admin.config.cluster_url))?;
         Ok(Self { admin, supervisor, dir })
     }
 }
