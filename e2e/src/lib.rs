@@ -9,22 +9,29 @@
 //! gives the same interface over a cluster of the user's own.
 
 pub mod audit;
+pub mod bench;
 pub mod binaries;
+pub mod cargo;
 pub mod cluster;
 mod components;
 pub mod control_plane;
+pub mod history;
 pub mod identity;
 pub mod kubectl;
 pub mod kwok;
 pub mod namespace;
+pub mod operator;
 mod pki;
 pub mod process;
 pub mod shared;
 pub mod supervisor;
 
 pub use audit::{AuditLog, Filter};
+pub use bench::Bench;
 pub use cluster::Cluster;
 pub use control_plane::{ControlPlane, Options};
+pub use history::History;
 pub use identity::Identity;
 pub use namespace::Namespace;
+pub use operator::{Layout, Operator};
 pub use process::{Process, ProcessSpec, Signal};

@@ -1,0 +1,288 @@
+//! What happened in a namespace, in order, and the judgement on it: that no account ever had more users than slots.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, WatchEvent, WatchParams},
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+use vpn_types::{MaskConsumer, MaskProvider};
+
+use crate::bench::{Kind, LIMIT, is_active};
+
+/// An object at one moment.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// A Pod.
+    Pod(Box<Pod>),
+    /// A MaskConsumer.
+    Consumer(Box<MaskConsumer>),
+    /// A MaskProvider.
+    Provider(Box<MaskProvider>),
+}
+
+/// One event of a watch.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// The place in the order of all writes. The API server takes it from etcd, where it is one sequence for all
+    /// kinds.
+    pub version: u64,
+    /// Whether the object is gone; it is then shown as it was last.
+    pub gone: bool,
+    /// The object.
+    pub seen: Seen,
+}
+
+/// A recording of Pods, MaskConsumers and MaskProviders, from the moment it was started.
+pub struct History {
+    client: Client,
+    namespace: Option<String>,
+    moments: Vec<Moment>,
+    received: mpsc::UnboundedReceiver<Result<Moment>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl History {
+    /// Starts recording in one namespace, or in all.
+    pub async fn start(client: &Client, namespace: Option<&str>) -> Result<Self> {
+        let (sender, received) = mpsc::unbounded_channel();
+        let (client, namespace) = (client.clone(), namespace.map(str::to_owned));
+        let mut history = Self { client, namespace, moments: Vec::new(), received, tasks: Vec::new() };
+        history.follow(&sender, |pod| Seen::Pod(Box::new(pod))).await?;
+        history.follow(&sender, |consumer| Seen::Consumer(Box::new(consumer))).await?;
+        history.follow(&sender, |provider| Seen::Provider(Box::new(provider))).await?;
+        Ok(history)
+    }
+
+    fn api<K: Kind>(&self) -> Api<K> {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    async fn follow<K: Kind>(
+        &mut self,
+        sender: &mpsc::UnboundedSender<Result<Moment>>,
+        wrap: fn(K) -> Seen,
+    ) -> Result<()> {
+        let api = self.api::<K>();
+        let list = api.list(&ListParams::default()).await?;
+        let mut version = list.metadata.resource_version.clone().context("a list without resourceVersion")?;
+        for object in list {
+            self.moments.push(moment(object, false, wrap)?);
+        }
+        let sender = sender.clone();
+        self.tasks.push(tokio::spawn(async move {
+            loop {
+                let result = async {
+                    let mut events = api.watch(&WatchParams::default(), &version).await?.boxed();
+                    while let Some(event) = events.try_next().await? {
+                        let (object, gone) = match event {
+                            WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+                            WatchEvent::Deleted(object) => (object, true),
+                            WatchEvent::Bookmark(_) => continue,
+                            WatchEvent::Error(status) => bail!("{status:?}"),
+                        };
+                        version = object.resource_version().context("an event without resourceVersion")?;
+                        sender.send(moment(object, gone, wrap))?;
+                    }
+                    Ok(())
+                };
+                if let Err(error) = result.await {
+                    drop(sender.send(Err(error)));
+                    return;
+                }
+            }
+        }));
+        Ok(())
+    }
+
+    /// All that was recorded, in order, once each watch has shown all that has happened until now.
+    pub async fn moments(&mut self) -> Result<&[Moment]> {
+        // What the watches must have reached: every object that exists, as it is, and the end of every other.
+        let mut current: BTreeMap<String, u64> = BTreeMap::new();
+        for object in self.api::<Pod>().list(&ListParams::default()).await? {
+            note(&mut current, &object)?;
+        }
+        for object in self.api::<MaskConsumer>().list(&ListParams::default()).await? {
+            note(&mut current, &object)?;
+        }
+        for object in self.api::<MaskProvider>().list(&ListParams::default()).await? {
+            note(&mut current, &object)?;
+        }
+        let deadline = Instant::now() + LIMIT;
+        while !self.has_reached(&current) {
+            let next = timeout_at(deadline, self.received.recv()).await.context("the watches lag")?;
+            self.moments.push(next.context("the watches ended")??);
+        }
+        while let Ok(next) = self.received.try_recv() {
+            self.moments.push(next?);
+        }
+        self.moments.sort_by_key(|moment| moment.version);
+        Ok(&self.moments)
+    }
+
+    fn has_reached(&self, current: &BTreeMap<String, u64>) -> bool {
+        let mut latest: BTreeMap<String, (u64, bool)> = BTreeMap::new();
+        for moment in &self.moments {
+            let state = latest.entry(moment.seen.uid()).or_default();
+            *state = (*state).max((moment.version, moment.gone));
+        }
+        let alive = latest.iter().filter(|(_, (_, gone))| !gone);
+        let ended = alive.filter(|(uid, _)| !current.contains_key(*uid)).count() == 0;
+        ended && current.iter().all(|(uid, version)| latest.get(uid).is_some_and(|(seen, _)| seen >= version))
+    }
+
+    /// The most slots that were held at once of each provider (by UID), after having made sure that this was never
+    /// more than it allowed.
+    ///
+    /// A slot is held by a MaskConsumer from its commit until its last Pod is gone; that is stricter than the
+    /// contract, which counts Pods only. `maxSlots` counts from the generation in `status.observedGeneration`.
+    pub async fn judge(&mut self) -> Result<BTreeMap<String, usize>> {
+        let mut holders = Holders::default();
+        for moment in self.moments().await? {
+            holders.take_in(moment)?;
+        }
+        Ok(holders.most)
+    }
+}
+
+fn note<K: Kind>(current: &mut BTreeMap<String, u64>, object: &K) -> Result<()> {
+    current.insert(object.uid().context("no uid")?, version(object)?);
+    Ok(())
+}
+
+fn version<K: Kind>(object: &K) -> Result<u64> {
+    Ok(object.resource_version().context("no resourceVersion")?.parse()?)
+}
+
+fn moment<K: Kind>(object: K, gone: bool, wrap: fn(K) -> Seen) -> Result<Moment> {
+    Ok(Moment { version: version(&object)?, gone, seen: wrap(object) })
+}
+
+impl Seen {
+    /// The object's UID.
+    pub fn uid(&self) -> String {
+        match self {
+            Self::Pod(object) => object.uid(),
+            Self::Consumer(object) => object.uid(),
+            Self::Provider(object) => object.uid(),
+        }
+        .unwrap_or_default()
+    }
+}
+
+/// Whether any container of a Pod may run: it is bound to a node, and not all its containers have terminated.
+pub fn may_run(pod: &Pod) -> bool {
+    let Some(spec) = pod.spec.as_ref().filter(|spec| spec.node_name.is_some()) else { return false };
+    let status = pod.status.clone().unwrap_or_default();
+    let statuses = [status.container_statuses, status.init_container_statuses].into_iter().flatten().flatten();
+    let terminated =
+        statuses.filter(|status| status.state.as_ref().is_some_and(|state| state.terminated.is_some())).count();
+    terminated < spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len)
+}
+
+#[derive(Default)]
+struct Holders {
+    /// By UID of the provider: UIDs of the MaskConsumers that are committed to it.
+    committed: BTreeMap<String, BTreeSet<String>>,
+    /// By UID of the Pod: provider and MaskConsumer, by UID, as at its first sight. An owner reference that the
+    /// garbage collector takes off ends no use.
+    users: BTreeMap<String, (String, String)>,
+    running: BTreeSet<String>,
+    /// The provider of each MaskConsumer that was ever committed.
+    provider_of: BTreeMap<String, String>,
+    /// The last MaskConsumer that was given the Secret of that namespace and name.
+    reader_of: BTreeMap<(Option<String>, String), String>,
+    limits: BTreeMap<String, usize>,
+    most: BTreeMap<String, usize>,
+}
+
+impl Holders {
+    fn take_in(&mut self, moment: &Moment) -> Result<()> {
+        let uid = moment.seen.uid();
+        match &moment.seen {
+            Seen::Provider(provider) => {
+                let (slots, generation) = (provider.spec.max_slots, provider.metadata.generation);
+                let in_force = provider.status.as_ref().and_then(|status| status.observed_generation) == generation;
+                let limit = self.limits.entry(uid).or_default();
+                *limit = if in_force { slots } else { slots.max(*limit) };
+            }
+            Seen::Consumer(consumer) => {
+                let assigned = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
+                if let Some(assigned) = assigned {
+                    self.provider_of.insert(uid.clone(), assigned.uid.clone());
+                    self.reader_of.insert((consumer.namespace(), assigned.secret.clone()), uid.clone());
+                    let committed = self.committed.entry(assigned.uid.clone()).or_default();
+                    if is_active(consumer) {
+                        committed.insert(uid.clone());
+                    }
+                }
+                if moment.gone || assigned.is_none() {
+                    for committed in self.committed.values_mut() {
+                        committed.remove(&uid);
+                    }
+                }
+            }
+            Seen::Pod(pod) => {
+                if !self.users.contains_key(&uid) {
+                    let Some(consumer) = self.consumer_of(pod) else { return Ok(()) };
+                    let provider = self.provider_of.get(&consumer).cloned().unwrap_or_default();
+                    self.users.insert(uid.clone(), (provider, consumer));
+                }
+                if moment.gone || !may_run(pod) {
+                    self.running.remove(&uid);
+                } else {
+                    self.running.insert(uid);
+                }
+            }
+        }
+        self.check(moment)
+    }
+
+    fn consumer_of(&self, pod: &Pod) -> Option<String> {
+        let owner = pod.owner_references().iter().find(|owner| owner.kind == "MaskConsumer");
+        if let Some(owner) = owner {
+            return Some(owner.uid.clone());
+        }
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let sources = containers.flat_map(|container| container.env_from.iter().flatten());
+        let mut secrets = sources.filter_map(|source| source.secret_ref.as_ref());
+        secrets.find_map(|secret| self.reader_of.get(&(pod.namespace(), secret.name.clone())).cloned())
+    }
+
+    fn check(&mut self, moment: &Moment) -> Result<()> {
+        let mut held = self.committed.clone();
+        for uid in &self.running {
+            if let Some((provider, consumer)) = self.users.get(uid) {
+                held.entry(provider.clone()).or_default().insert(consumer.clone());
+            }
+        }
+        for (provider, holders) in held {
+            let most = self.most.entry(provider.clone()).or_default();
+            *most = holders.len().max(*most);
+            let limit = self.limits.get(&provider).copied().unwrap_or_default();
+            ensure!(
+                holders.len() <= limit,
+                "provider {provider} allows {limit} users and has {holders:?} at version {}",
+                moment.version
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,225 @@
+//! The operator as processes of its own, as users run it: one for all controllers, or one each.
+//!
+//! Each process is an API user of its own, a ServiceAccount, with no more rights than the
+//! manifests in `e2e/rbac` give it.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, sleep},
+};
+
+use crate::{Cluster, Identity, Process, ProcessSpec, Signal, cargo, process::log_tail, shared};
+
+/// Set to the path of an operator to test; else the one of this checkout is built.
+pub const BINARY: &str = "E2E_OPERATOR";
+
+/// The namespace of the ServiceAccounts, as in `e2e/rbac`.
+const NAMESPACE: &str = "vpn-operator";
+const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
+const RBAC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/rbac");
+/// What the operator logs when all its watches have listed.
+const READY: &str = "ready: all watches have listed";
+/// How long becoming ready, or ending, may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at the log file.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How the controllers are spread over processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// All controllers in one process.
+    Combined,
+    /// One process for each controller.
+    FourProcesses,
+}
+
+impl Layout {
+    /// What each process is called; `vpn-operator manage-{name}` runs it.
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Combined => &["all"],
+            Self::FourProcesses => &["masks", "consumers", "reservations", "providers"],
+        }
+    }
+}
+
+/// An operator. Dropping it leaves its processes running, until the cluster stops.
+pub struct Operator {
+    parts: Vec<Part>,
+    binary: PathBuf,
+    state_dir: PathBuf,
+}
+
+struct Part {
+    name: &'static str,
+    identity: Identity,
+    process: Process,
+}
+
+/// Makes a cluster ready for operators: the kinds, and the ServiceAccounts with their rights.
+pub async fn install(cluster: &Cluster) -> Result<()> {
+    // kubectl applies in the order it is given, and files of a directory by name.
+    let namespace = format!("{RBAC}/namespace.yaml");
+    let files = ["-f", &namespace, "-f", RBAC, "-f", CRDS];
+    cluster.run_kubectl(&[&["apply", "--server-side", "--force-conflicts"], &files[..]].concat()).await?;
+    let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", CRDS];
+    cluster.run_kubectl(&wait).await.map(drop)
+}
+
+/// The operator that the tests of this process share, in the [shared cluster](shared::cluster).
+pub async fn shared() -> Result<&'static Operator> {
+    static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
+    OPERATOR.get_or_try_init(async || Operator::start(shared::cluster().await?, Layout::Combined).await).await
+}
+
+impl Operator {
+    /// [Installs](install) what an operator needs, starts one and returns when it is ready.
+    pub async fn start(cluster: &Cluster, layout: Layout) -> Result<Self> {
+        let (installed, binary) = tokio::join!(install(cluster), tokio::task::spawn_blocking(binary));
+        installed?;
+        let state_dir = cluster.state_dir().to_owned();
+        let binary = own_link(&binary??, &state_dir)?;
+        let mut parts = Vec::new();
+        for &name in layout.names() {
+            let identity = cluster.service_account(NAMESPACE, &format!("vpn-operator-{name}")).await?;
+            let process = cluster.run(spec(name, &identity, &binary, &state_dir)).await?;
+            parts.push(Part { name, identity, process });
+        }
+        let operator = Self { parts, binary, state_dir };
+        operator.ready().await?;
+        Ok(operator)
+    }
+
+    /// Starts the processes that have ended again, and returns when they are ready.
+    pub async fn restart(&mut self, cluster: &Cluster) -> Result<()> {
+        for part in &mut self.parts {
+            if part.process.pid().is_none() {
+                let spec = spec(part.name, &part.identity, &self.binary, &self.state_dir);
+                part.process = cluster.run(spec).await?;
+            }
+        }
+        self.ready().await
+    }
+
+    /// Ends all processes by SIGTERM; each has to end well.
+    pub async fn stop(&self) -> Result<()> {
+        for part in &self.parts {
+            let end = part.process.stop(LIMIT).await?;
+            ensure!(end == "exit code 0", "vpn-operator manage-{}: {end}\n{}", part.name, part.process.log_tail(30));
+        }
+        Ok(())
+    }
+
+    /// Ends all processes by SIGKILL, as a crash does.
+    pub async fn kill(&self) -> Result<()> {
+        for part in &self.parts {
+            part.process.signal(Signal::KILL)?;
+        }
+        for part in &self.parts {
+            part.process.exited().await;
+        }
+        Ok(())
+    }
+
+    /// Ends one process by SIGKILL: `masks`, `consumers`, `reservations` or `providers`.
+    pub async fn kill_part(&self, name: &str) -> Result<()> {
+        let part = self.parts.iter().find(|part| part.name == name).context("no such process")?;
+        part.process.signal(Signal::KILL)?;
+        part.process.exited().await;
+        Ok(())
+    }
+
+    /// The names by which the audit log knows its processes.
+    pub fn users(&self) -> Vec<String> {
+        self.parts.iter().filter_map(|part| part.identity.user.clone()).collect()
+    }
+
+    /// The logs of its processes.
+    pub fn logs(&self) -> impl Iterator<Item = PathBuf> {
+        self.parts.iter().map(|part| part.process.spec().log.clone())
+    }
+
+    /// Waits until all processes have listed all they watch.
+    async fn ready(&self) -> Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        for Part { name, process, .. } in &self.parts {
+            let log = &process.spec().log;
+            let is_ready = async {
+                while !fs::read_to_string(log).is_ok_and(|text| text.contains(READY)) {
+                    ensure!(Instant::now() < deadline, "not ready after {} s", LIMIT.as_secs());
+                    sleep(POLL).await;
+                }
+                Ok(())
+            };
+            tokio::select! {
+                result = is_ready => result,
+                end = process.exited() => Err(anyhow::anyhow!("it ended: {end}")),
+            }
+            .with_context(|| format!("vpn-operator manage-{name}\n{}", log_tail(log, 30)))?;
+        }
+        Ok(())
+    }
+}
+
+fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSpec {
+    // A log of its own for each start: being ready is read from it.
+    static STARTS: AtomicU64 = AtomicU64::new(0);
+    let start = STARTS.fetch_add(1, Ordering::Relaxed);
+    let mut spec =
+        ProcessSpec::new(format!("vpn-operator-{name}"), binary, dir.join(format!("operator-{name}-{start}.log")))
+            .arg(format_args!("manage-{name}"))
+            .env("KUBECONFIG", identity.kubeconfig.display())
+            .env("RUST_LOG", env::var("RUST_LOG").unwrap_or_else(|_| "info,vpn_operator=debug".into()))
+            .env("NO_COLOR", "1");
+    // Requests under way may take 5 s to end.
+    spec.patience_ms = 10_000;
+    spec
+}
+
+/// The operator, never an old one: cargo knows whether it has to be built.
+fn binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os(BINARY) {
+        return Ok(path.into());
+    }
+    // target/<profile>/deps/<test> or target/<profile>/e2e
+    let own = env::current_exe()?;
+    let profile_dir =
+        own.ancestors().skip(1).find(|dir| !dir.ends_with("deps")).context("not in a target directory")?;
+    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let output = cargo::command()
+        .args(["build", "--package=vpn-operator", "--bin=vpn-operator", "--message-format=json-render-diagnostics"])
+        .args(["--profile", profile])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo; E2E_OPERATOR can name an operator that is built already")?;
+    ensure!(output.status.success(), "the operator cannot be built");
+    let messages = String::from_utf8(output.stdout)?;
+    let executable = |line: &str| serde_json::from_str::<Value>(line).ok()?["executable"].as_str().map(PathBuf::from);
+    match messages.lines().filter_map(executable).next_back() {
+        Some(path) => Ok(path),
+        None => bail!("cargo does not tell where the operator is"),
+    }
+}
+
+/// A name of its own for the binary, so that a build while the tests run changes nothing.
+fn own_link(binary: &Path, dir: &Path) -> Result<PathBuf> {
+    let link = dir.join("vpn-operator");
+    if !link.exists() && fs::hard_link(binary, &link).is_err() {
+        fs::copy(binary, &link).with_context(|| format!("cannot copy {}", binary.display()))?;
+    }
+    Ok(link)
+}

@@ -1,0 +1,3 @@
+//! The operator on a real control plane: what users see. One cluster and one operator for all tests here.
+
+mod assignment;
