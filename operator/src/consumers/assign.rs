@@ -17,7 +17,7 @@ use vpn_types::{
 use super::{Scene, note, reservations, waiting, withdraw};
 use crate::{
     allocator::Grant,
-    engine::{NewObject, Op, Step, Trouble, add_finalizer},
+    engine::{NewObject, Op, Step, Trouble},
     status::{self, Verdict},
     world::{
         Assigned, ConsumerView, CopyView, Kind, ObjectKey, ProviderView, ReservationView, Source, SourceView, World,
@@ -27,9 +27,6 @@ use crate::{
 /// The next step for a consumer that is not committed to a slot.
 pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
     let world = scene.world;
-    if consumer.meta.finalizer.is_none() {
-        return Step::send(add_finalizer(Kind::Consumer, &consumer.meta));
-    }
     if let Some(reservation) = choose(world, consumer) {
         scene.out_of_line(consumer);
         return adopt(scene, consumer, reservation);

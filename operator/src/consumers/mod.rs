@@ -19,7 +19,7 @@ pub use waiting::Throttle;
 
 use crate::{
     allocator::Allocator,
-    engine::{Effect, Note, NoteTarget, Now, Step, Trouble, target},
+    engine::{Effect, Note, NoteTarget, Now, Step, Trouble, add_finalizer, target},
     world::{ConsumerView, CopyView, Kind, ObjectKey, ReservationView, SlotUserView, Uid, World},
 };
 
@@ -110,6 +110,9 @@ pub fn decide(scene: &mut Scene<'_>, key: &ObjectKey) -> Step {
     if consumer.meta.deleting {
         scene.out_of_line(consumer);
         return release::decide(scene, consumer);
+    }
+    if consumer.meta.finalizer.is_none() {
+        return Step::send(add_finalizer(Kind::Consumer, &consumer.meta));
     }
     if consumer.assigned.is_some() {
         scene.out_of_line(consumer);

@@ -55,13 +55,18 @@ fn create_consumer(mask: &MaskView) -> Op {
         MaskConsumerSpec {
             providers: tags(mask),
             priority: (mask.priority != 0).then_some(mask.priority),
-            mask: Some(MaskReference { uid: mask.meta.uid.to_string(), creation_timestamp: mask.meta.created }),
+            mask: Some(made_for_mask(mask)),
         },
     );
     consumer.metadata.namespace = Some(mask.meta.key.namespace.to_string());
+    consumer.metadata.labels = mask.labels.as_deref().cloned();
     consumer.metadata.owner_references = Some(vec![owner]);
     consumer.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
     Op::Create(mask.meta.key.clone(), NewObject::Consumer(Box::new(consumer)))
+}
+
+fn made_for_mask(mask: &MaskView) -> MaskReference {
+    MaskReference { uid: mask.meta.uid.to_string(), creation_timestamp: mask.meta.created }
 }
 
 fn tags(mask: &MaskView) -> Option<Vec<String>> {
@@ -70,14 +75,20 @@ fn tags(mask: &MaskView) -> Option<Vec<String>> {
 
 /// An edited Mask reaches its consumer while that waits; an assigned one keeps its slot and its spec.
 fn follow_spec(mask: &MaskView, consumer: &ConsumerView) -> Step {
-    if consumer.assigned.is_some() || (consumer.tags == mask.tags && consumer.priority == mask.priority) {
+    let made_for = consumer.mask.as_ref().is_some_and(|made_for| made_for.uid == mask.meta.uid);
+    let same = consumer.assigned.is_some() || (consumer.tags == mask.tags && consumer.priority == mask.priority);
+    if same && made_for {
         return Step::Idle;
     }
-    let tags = tags(mask).map_or(Value::Null, Value::from);
-    let priority = if mask.priority == 0 { Value::Null } else { Value::from(mask.priority) };
+    // Consumers stored by 1.0.1 do not say for which Mask they were made.
+    let mut spec = json!({"mask": made_for_mask(mask)});
+    if !same {
+        spec["providers"] = tags(mask).map_or(Value::Null, Value::from);
+        spec["priority"] = if mask.priority == 0 { Value::Null } else { Value::from(mask.priority) };
+    }
     let patch = json!({
         "metadata": {"uid": consumer.meta.uid.as_str(), "resourceVersion": consumer.meta.version.to_string()},
-        "spec": {"providers": tags, "priority": priority},
+        "spec": spec,
     });
     Step::send(Op::Patch(Kind::Consumer, consumer.meta.key.clone(), patch))
 }

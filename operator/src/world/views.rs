@@ -59,6 +59,8 @@ pub struct MaskView {
     pub tags: Option<Tags>,
     /// `spec.priority`.
     pub priority: i32,
+    /// Labels, which its consumer inherits.
+    pub labels: Option<Box<BTreeMap<String, String>>>,
     /// Status.
     pub status: StatusView<MaskPhase>,
 }
