@@ -8,8 +8,14 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures::future::select_all;
-use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::{Api, Client, runtime::wait::await_condition};
+use k8s_openapi::{
+    api::core::v1::ServiceAccount, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::PostParams,
+    runtime::{conditions::is_crd_established, wait::await_condition},
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -103,6 +109,8 @@ impl ControlPlane {
         started.add(apiserver).await?;
         let client = started.admin.client()?;
         started.unless_one_ends(ready(&client)).await.context("the API server did not become ready")?;
+        // First, because the garbage collector looks for new kinds only every 30 s.
+        started.unless_one_ends(create_kinds(&client)).await.context("the kinds of vpn-operator are not served")?;
         started.add(controller_manager).await?;
         started.add(scheduler).await?;
         started.add(kwok).await?;
@@ -208,6 +216,19 @@ async fn certificate_identity(
     // Loopback is never behind a proxy, whatever the environment says.
     identity.config.proxy_url = None;
     Ok(identity)
+}
+
+/// Makes the kinds of vpn-operator known.
+async fn create_kinds(client: &Client) -> Result<()> {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let kinds = vpn_types::crds();
+    for kind in &kinds {
+        definitions.create(&PostParams::default(), kind).await?;
+    }
+    for kind in &kinds {
+        await_condition(definitions.clone(), &kind.name_any(), is_crd_established()).await?;
+    }
+    Ok(())
 }
 
 async fn ready(client: &Client) -> Result<()> {
