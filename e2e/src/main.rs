@@ -1,8 +1,10 @@
 //! The command line over the [`e2e`] library.
 
+mod checks;
 mod commands;
+mod demo;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -18,6 +20,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See vpn-operator at work on a real control plane
+    Demo(commands::demo::Demo),
+    /// Run every check that a change has to pass
+    Test(commands::test::Test),
     /// Start a cluster and keep it until Ctrl-C
     Up(commands::up::Up),
     /// Run the kubectl that is built with the control plane
@@ -40,14 +46,17 @@ enum Command {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Cli::parse().command {
+        Command::Test(test) => return test.run(),
+        Command::Demo(demo) => run(demo.run()),
         Command::Up(up) => run(up.run()),
         Command::Kubectl(kubectl) => kubectl.run(),
         Command::Build => Binaries::ensure().map(|binaries| println!("{}", binaries.dir().display())),
         Command::Supervise { remove } => supervisor::supervise(remove.as_deref()),
         Command::Become { parent, program, args } => supervisor::become_program(parent, &program, &args),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs a command that needs the async runtime. The supervisor must not have one: it

@@ -1,4 +1,24 @@
 //! One file per subcommand.
 
+pub mod demo;
 pub mod kubectl;
+pub mod test;
 pub mod up;
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Resolves when somebody wants this process to end: Ctrl-C, SIGTERM, a closed terminal.
+fn stopped() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {},
+            _ = terminate.recv() => {},
+            _ = hangup.recv() => {},
+        }
+    })
+}

@@ -5,7 +5,8 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use e2e::{ControlPlane, Options, control_plane::KEEP_STATE};
-use tokio::signal::unix::{SignalKind, signal};
+
+use super::stopped;
 
 /// Start a cluster and keep it until Ctrl-C.
 #[derive(Args)]
@@ -17,16 +18,7 @@ pub struct Up {
 
 impl Up {
     pub async fn run(self) -> Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        let stop = async {
-            tokio::select! {
-                _ = interrupt.recv() => {},
-                _ = terminate.recv() => {},
-                _ = hangup.recv() => {},
-            }
-        };
+        let stop = stopped()?;
         tokio::pin!(stop);
 
         let began = Instant::now();

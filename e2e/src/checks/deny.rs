@@ -1,0 +1,63 @@
+//! cargo-deny: installed into the user's cache directory at first use.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use e2e::cargo::ROOT;
+
+use super::{Outcome, Runner, cargo};
+
+/// One version, so that the same checkout gives the same result everywhere.
+const VERSION: &str = "0.20.2";
+
+/// `cargo-deny`, to be given a subcommand.
+pub fn command() -> Result<Command> {
+    let program = ensure_installed()?;
+    let mut command = Command::new(program);
+    command.current_dir(ROOT);
+    Ok(command)
+}
+
+/// Known vulnerabilities. The list of them is a git repository, which not every network lets one reach.
+pub fn advisories(runner: &Runner) -> Result<Outcome> {
+    let fetch = command()?.args(["fetch", "db"]).stdin(Stdio::null()).output()?;
+    if !fetch.status.success() {
+        let message = String::from_utf8_lossy(&fetch.stderr);
+        let why = message.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given").trim();
+        return Ok(Outcome::skipped(&format!("the advisory database cannot be fetched: {why}")));
+    }
+    runner.check(command()?.args(["check", "--disable-fetch", "advisories"]))
+}
+
+fn ensure_installed() -> Result<PathBuf> {
+    let base = match env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
+        Some(dir) => dir.into(),
+        None => env::home_dir().context("neither XDG_CACHE_HOME nor HOME is set")?.join(".cache"),
+    };
+    let tools = base.join("vpn-operator/tools");
+    let dir = tools.join(format!("cargo-deny-{VERSION}"));
+    let program = dir.join("bin/cargo-deny");
+    if program.is_file() {
+        return Ok(program);
+    }
+    println!("installing cargo-deny {VERSION} into {}: needed once, takes some minutes", dir.display());
+    fs::create_dir_all(&tools)?;
+    let unfinished = tempfile::Builder::new().prefix(".installing-").tempdir_in(&tools)?;
+    let status = cargo(&["install", "cargo-deny", "--locked", "--version", VERSION])
+        .arg("--root")
+        .arg(unfinished.path())
+        // Not into the checkout's target directory: `cargo clean` need not cost a build of it.
+        .env("CARGO_TARGET_DIR", unfinished.path().join("target"))
+        .stdin(Stdio::null())
+        .status()?;
+    ensure!(status.success(), "cargo-deny cannot be installed ({status}); the messages are above");
+    fs::remove_dir_all(unfinished.path().join("target"))?;
+    // The rename is what makes it visible: an interrupted build leaves no half result.
+    fs::rename(unfinished.keep(), &dir)?;
+    Ok(program)
+}

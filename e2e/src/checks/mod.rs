@@ -1,0 +1,150 @@
+//! Running the checks of `e2e test` and counting what they say.
+
+pub mod deny;
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Seek, Write, stdout},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+use e2e::cargo;
+
+/// How a stage ended. A stage that is no test suite counts as one check.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub passed: usize,
+    pub failed: usize,
+    pub skipped: usize,
+    /// What else there is to say.
+    pub note: String,
+}
+
+impl Outcome {
+    pub fn passed() -> Self {
+        Self { passed: 1, ..Self::default() }
+    }
+
+    pub fn failed(why: &str) -> Self {
+        Self { failed: 1, note: why.to_owned(), ..Self::default() }
+    }
+
+    /// Never without a reason.
+    pub fn skipped(why: &str) -> Self {
+        Self { skipped: 1, note: why.to_owned(), ..Self::default() }
+    }
+
+    /// Adds what a line of a test harness says.
+    fn count(&mut self, line: &str) {
+        let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
+        for count in counts.1.split("; ") {
+            let Some((number, word)) = count.split_once(' ') else { continue };
+            let Ok(number) = number.parse::<usize>() else { continue };
+            match word {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Runs commands.
+pub struct Runner {
+    quiet: bool,
+}
+
+impl Runner {
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet }
+    }
+
+    /// Runs a command that fails or not.
+    pub fn check(&self, command: &mut Command) -> Result<Outcome> {
+        let (success, _) = self.run(command)?;
+        Ok(if success { Outcome::passed() } else { Outcome::failed(&shown(command)) })
+    }
+
+    /// Runs a test harness.
+    pub fn tests(&self, command: &mut Command) -> Result<Outcome> {
+        let (success, mut outcome) = self.run(command)?;
+        if !success && outcome.failed == 0 {
+            // It did not build, or a test ended the process.
+            outcome.failed = 1;
+        }
+        if !success {
+            outcome.note = format!(": {}", shown(command));
+        }
+        Ok(outcome)
+    }
+
+    fn run(&self, command: &mut Command) -> Result<(bool, Outcome)> {
+        println!("$ {}", shown(command));
+        command.stdin(Stdio::null());
+        if self.quiet { run_quietly(command) } else { run_loudly(command) }.with_context(|| shown(command))
+    }
+}
+
+/// Passes the output on as it comes.
+fn run_loudly(command: &mut Command) -> Result<(bool, Outcome)> {
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let mut outcome = Outcome::default();
+    let mut output = BufReader::new(child.stdout.take().context("no output")?);
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line)? > 0 {
+        outcome.count(String::from_utf8_lossy(&line).trim_end());
+        stdout().write_all(&line)?;
+        line.clear();
+    }
+    Ok((child.wait()?.success(), outcome))
+}
+
+/// Shows the output once it is known that the command failed.
+fn run_quietly(command: &mut Command) -> Result<(bool, Outcome)> {
+    let mut file: File = tempfile::tempfile()?;
+    let success = command.stdout(file.try_clone()?).stderr(file.try_clone()?).status()?.success();
+    let mut output = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut output)?;
+    let mut outcome = Outcome::default();
+    String::from_utf8_lossy(&output).lines().for_each(|line| outcome.count(line));
+    if !success {
+        stdout().write_all(&output)?;
+    }
+    Ok((success, outcome))
+}
+
+/// The command as one would type it.
+fn shown(command: &Command) -> String {
+    let program = std::path::Path::new(command.get_program()).file_stem().unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// cargo with these arguments.
+pub fn cargo(args: &[&str]) -> Command {
+    let mut command = cargo::command();
+    command.args(args);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Outcome;
+
+    #[test]
+    fn the_results_of_test_binaries_add_up() {
+        let mut outcome = Outcome::default();
+        for line in [
+            "running 7 tests",
+            "test some::test ... ok",
+            "test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 1 filtered out; finished in 0.01s",
+            "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
+        ] {
+            outcome.count(line);
+        }
+        assert_eq!((outcome.passed, outcome.failed, outcome.skipped), (6, 3, 2));
+    }
+}

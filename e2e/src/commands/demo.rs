@@ -1,0 +1,84 @@
+//! `e2e demo`
+
+use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Instant};
+
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+use e2e::{Cluster, ControlPlane, Layout, Operator, Options, process::log_tail};
+
+use super::stopped;
+use crate::demo::{Screen, Tour};
+
+/// See vpn-operator at work on a real control plane.
+#[derive(Args)]
+pub struct Demo {
+    /// End after the tour; the exit code is 0 if all that it promises has happened
+    #[arg(long)]
+    exit: bool,
+}
+
+impl Demo {
+    pub async fn run(self) -> Result<()> {
+        let stop = stopped()?;
+        tokio::pin!(stop);
+        let mut screen = Screen::new();
+        screen.step("A control plane starts: etcd, API server, controllers, scheduler; kwok plays the node");
+        let began = Instant::now();
+        let control_plane = tokio::select! {
+            started = ControlPlane::start(Options::default()) => started?,
+            // Leaving this scope closes the pipe to the supervisor, which stops the rest.
+            () = &mut stop => bail!("interrupted during the start"),
+        };
+        screen.print(&format!("    ready after {:.1} s", began.elapsed().as_secs_f64()));
+
+        let cluster = Cluster::Ours(Box::new(control_plane));
+        let mut interrupted = false;
+        let result = tokio::select! {
+            result = self.show(&cluster, screen) => result,
+            error = first_end(&cluster) => Err(error),
+            () = &mut stop => {
+                interrupted = true;
+                Ok(())
+            }
+        };
+        eprintln!("\nstopping");
+        cluster.stop().await?;
+        ensure!(!(interrupted && self.exit), "interrupted before the end of the tour");
+        result
+    }
+
+    async fn show(&self, cluster: &Cluster, mut screen: Screen) -> Result<()> {
+        screen.step("vpn-operator is installed: its kinds (crds/), its rights (e2e/rbac/), one process");
+        let operator = Operator::start(cluster, Layout::Combined).await?;
+        let mut tour = Tour::new(cluster, screen)?;
+        let result = tour.walk().await;
+        if result.is_err() {
+            for log in operator.logs() {
+                eprintln!("\nThe end of the operator's log:\n{}", log_tail(&log, 30));
+            }
+        }
+        result?;
+        if self.exit {
+            return Ok(());
+        }
+        tour.stay(&kubectl_dir(cluster)?).await
+    }
+}
+
+/// A directory for `PATH` with the built kubectl in it.
+fn kubectl_dir(cluster: &Cluster) -> Result<PathBuf> {
+    let dir = cluster.state_dir().join("bin");
+    if let Some(control_plane) = cluster.control_plane() {
+        fs::create_dir_all(&dir)?;
+        // It holds several programs, and is the one it is called as.
+        symlink(control_plane.binaries().control_plane(), dir.join("kubectl"))?;
+    }
+    Ok(dir)
+}
+
+async fn first_end(cluster: &Cluster) -> anyhow::Error {
+    match cluster.control_plane() {
+        Some(control_plane) => control_plane.first_end().await,
+        None => std::future::pending().await,
+    }
+}

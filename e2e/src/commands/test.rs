@@ -1,0 +1,136 @@
+//! `e2e test`
+
+use std::{
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use clap::Args;
+use e2e::binaries::Binaries;
+
+use crate::checks::{Outcome, Runner, cargo, deny};
+
+/// Run every check that a change has to pass.
+#[derive(Args)]
+pub struct Test {
+    /// Show the output of failed stages only
+    #[arg(long, short)]
+    quiet: bool,
+    /// Which to run; all of them when none is named
+    #[arg(value_enum)]
+    stages: Vec<Stage>,
+}
+
+/// In the order in which they run: what is quick to fail comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Stage {
+    /// The source is formatted
+    Fmt,
+    /// No lints, all targets
+    Clippy,
+    /// The documentation builds, no broken links
+    Doc,
+    /// crds/ is what the types say
+    Crds,
+    /// Unit tests, property tests and documentation tests
+    Unit,
+    /// Licenses, sources and duplicates of dependencies
+    Deny,
+    /// Known vulnerabilities of dependencies
+    Advisories,
+    /// The programs of the control plane are built
+    ControlPlane,
+    /// Tests on a real control plane
+    E2e,
+    /// The demo keeps what it promises
+    Demo,
+}
+
+impl Stage {
+    fn name(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn run(self, runner: &Runner) -> Result<Outcome> {
+        match self {
+            Stage::Fmt => runner.check(&mut cargo(&["fmt", "--all", "--check"])),
+            Stage::Clippy => {
+                let args = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny=warnings"];
+                runner.check(&mut cargo(&args))
+            }
+            Stage::Doc => {
+                let mut command = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+                runner.check(command.env("RUSTDOCFLAGS", "--deny=warnings"))
+            }
+            Stage::Crds => {
+                let args = ["test", "--locked", "--package=vpn-types", "--test=crds_up_to_date"];
+                runner.check(cargo(&args).env_remove("UPDATE_CRDS"))
+            }
+            Stage::Unit => {
+                let args = ["test", "--workspace", "--exclude=e2e", "--locked", "--no-fail-fast"];
+                runner.tests(&mut cargo(&args))
+            }
+            Stage::Deny => {
+                let mut command = deny::command()?;
+                runner.check(command.args(["check", "licenses", "bans", "sources"]))
+            }
+            Stage::Advisories => deny::advisories(runner),
+            Stage::ControlPlane => {
+                Binaries::ensure()?;
+                Ok(Outcome::passed())
+            }
+            Stage::E2e => runner.tests(&mut cargo(&["test", "--package=e2e", "--locked", "--no-fail-fast"])),
+            Stage::Demo => runner.check(&mut demo()),
+        }
+    }
+}
+
+fn demo() -> Command {
+    cargo(&["run", "--quiet", "--package=e2e", "--locked", "--", "demo", "--exit"])
+}
+
+impl Test {
+    pub fn run(self) -> Result<ExitCode> {
+        let all = <Stage as clap::ValueEnum>::value_variants();
+        let wanted: Vec<_> = all.iter().filter(|stage| self.stages.is_empty() || self.stages.contains(stage)).collect();
+        let runner = Runner::new(self.quiet);
+        let began = Instant::now();
+        let mut results = Vec::new();
+        for (index, stage) in wanted.iter().enumerate() {
+            println!("\n===== {} of {}: {}", index + 1, wanted.len(), stage.name());
+            let began = Instant::now();
+            // A stage that cannot even run has failed; the others still tell something.
+            let outcome = stage.run(&runner).unwrap_or_else(|error| Outcome::failed(&format!("{error:#}")));
+            println!("===== {}", line(&stage.name(), &outcome, began.elapsed()));
+            results.push((stage.name(), outcome, began.elapsed()));
+        }
+        Ok(summary(&results, began.elapsed()))
+    }
+}
+
+fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
+    let Outcome { passed, failed, skipped, note } = outcome;
+    let word = match (failed, skipped, passed) {
+        (1.., ..) => "FAILED",
+        (0, 1.., 0) => "skipped",
+        _ => "ok",
+    };
+    let count = match passed + failed + skipped {
+        0 | 1 => String::new(),
+        _ => format!("{passed} passed, {failed} failed, {skipped} skipped"),
+    };
+    let line = format!("{name:<14} {word:<8} {:>6.1} s  {count}{note}", took.as_secs_f64());
+    line.trim_end().to_owned()
+}
+
+fn summary(results: &[(String, Outcome, Duration)], took: Duration) -> ExitCode {
+    println!("\n===== summary, {:.0} s in all", took.as_secs_f64());
+    for (name, outcome, took) in results {
+        println!("{}", line(name, outcome, *took));
+    }
+    let sum = |part: fn(&Outcome) -> usize| results.iter().map(|(_, outcome, _)| part(outcome)).sum::<usize>();
+    let failed = sum(|outcome| outcome.failed);
+    println!("\n{} passed, {failed} failed, {} skipped", sum(|o| o.passed), sum(|o| o.skipped));
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,251 @@
+//! The tour: what a user does with vpn-operator, and what happens then, checked.
+
+mod screen;
+mod view;
+
+use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::{Cluster, cargo::ROOT};
+use futures::{
+    StreamExt,
+    stream::{BoxStream, SelectAll},
+};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{Api, Client, ResourceExt, api::PostParams};
+use tokio::time::timeout;
+use vpn_types::MaskConsumer;
+
+pub use screen::Screen;
+use view::{ACCOUNTS, APPS, Seen, View, is_active, places, pod_runs, slot, uid};
+
+/// How long a step may take on a busy machine.
+const STEP_LIMIT: Duration = Duration::from_secs(60);
+
+pub struct Tour<'a> {
+    cluster: &'a Cluster,
+    client: Client,
+    screen: Screen,
+    view: View,
+    events: SelectAll<BoxStream<'static, Seen>>,
+    /// MaskConsumers that a Pod was made for, by UID.
+    served: BTreeSet<String>,
+}
+
+/// A Mask that holds a slot.
+struct Holder {
+    name: String,
+    consumer_uid: String,
+    pod_uid: String,
+}
+
+impl<'a> Tour<'a> {
+    pub fn new(cluster: &'a Cluster, screen: Screen) -> Result<Self> {
+        let client = cluster.client()?;
+        Ok(Self { cluster, client, screen, view: View::default(), events: SelectAll::new(), served: BTreeSet::new() })
+    }
+
+    /// Walks through all of it; an error says what did not happen.
+    pub async fn walk(&mut self) -> Result<()> {
+        self.accounts().await?;
+        self.requests().await?;
+        let (freed, next) = self.release().await?;
+        self.handover(&freed, &next).await?;
+        self.more_slots().await
+    }
+
+    async fn accounts(&mut self) -> Result<()> {
+        self.events = view::watch_all(&self.client);
+        self.screen.step("Two VPN accounts: london allows one device at once, paris two");
+        self.kubectl(&["apply", "-f", "e2e/demo/providers.yaml"]).await?;
+        let usable = |view: &View| view.providers().filter(|provider| view::is_usable(provider)).count() == 2;
+        self.until("both accounts are usable", usable).await?;
+        self.screen.table();
+        Ok(())
+    }
+
+    async fn requests(&mut self) -> Result<()> {
+        self.screen
+            .step("Five workloads ask for one of the three slots; the Pod of each starts when its Mask is Active");
+        self.kubectl(&["apply", "-f", "e2e/demo/masks.yaml"]).await?;
+        let settled = |view: &View| {
+            let running = view.consumers().filter(|consumer| is_active(consumer) && pod_runs(view, consumer));
+            running.count() == 3 && places(view).len() == 2
+        };
+        self.until("three Masks are Active with running Pods, two wait in line", settled).await?;
+        self.check_slots()?;
+        for consumer in self.view.consumers().filter(|consumer| is_active(consumer)) {
+            self.check_copy(consumer).await?;
+        }
+        self.screen.table();
+        Ok(())
+    }
+
+    /// Every Active MaskConsumer has a slot of its own, and Pods never were too many.
+    fn check_slots(&self) -> Result<()> {
+        let active = || self.view.consumers().filter(|consumer| is_active(consumer));
+        let slots: BTreeSet<_> = active().filter_map(slot).collect();
+        ensure!(slots.len() == active().count(), "two MaskConsumers share a slot: {slots:?}");
+        for provider in self.view.providers() {
+            let (name, limit) = (provider.name_any(), provider.spec.max_slots);
+            let most = self.view.most_users(&name);
+            ensure!(most <= limit, "{most} Masks had Pods on {name} at once, {limit} are allowed");
+        }
+        Ok(())
+    }
+
+    /// The copied Secret has what the account's Secret has.
+    async fn check_copy(&self, consumer: &MaskConsumer) -> Result<()> {
+        let slot = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
+        let slot = slot.context("an Active MaskConsumer without a slot")?;
+        let secret = async |namespace, name| {
+            Api::<Secret>::namespaced(self.client.clone(), namespace).get(name).await.map(|secret| secret.data)
+        };
+        let (copy, source) = (secret(APPS, &slot.secret).await?, secret(ACCOUNTS, &slot.name).await?);
+        ensure!(copy == source, "Secret {} differs from the one it is a copy of", slot.secret);
+        Ok(())
+    }
+
+    /// One workload ends; gives it and the one that is first in line.
+    async fn release(&mut self) -> Result<(Holder, String)> {
+        let freed = self.holder("paris")?;
+        let next = places(&self.view).remove(&1).context("nobody is first in line")?;
+        self.screen.step(&format!(
+            "{} ends. Its Pod takes 5 s to stop, so its slot stays taken and {next} keeps waiting",
+            freed.name
+        ));
+        self.kubectl(&["delete", "mask", &freed.name, "--namespace", APPS]).await?;
+        let held = |view: &View| {
+            let names_pod = |reservation: &vpn_types::MaskReservation| {
+                let users = reservation.status.as_ref().and_then(|status| status.users.as_ref());
+                users.into_iter().flatten().any(|user| user.uid == freed.pod_uid)
+            };
+            let told = view.consumer(&freed.name).and_then(|consumer| consumer.status.as_ref());
+            let told = told.and_then(|status| status.message.as_deref()).unwrap_or_default();
+            view.reservations().any(names_pod) && told.contains("waiting for Pod")
+        };
+        self.until("the slot is held for the Pod that stops", held).await?;
+        self.screen.table();
+        Ok((freed, next))
+    }
+
+    async fn handover(&mut self, freed: &Holder, next: &str) -> Result<()> {
+        self.screen.step(&format!("The last container has ended, the Pod is gone: now {next} is served"));
+        let served = |view: &View| {
+            let consumer = view.consumer(next).filter(|consumer| is_active(consumer));
+            view.gone_at(&freed.pod_uid).is_some()
+                && consumer.is_some_and(|consumer| pod_runs(view, consumer))
+                && places(view).keys().eq([&1])
+        };
+        self.until(&format!("{next} has the slot, and its Pod runs"), served).await?;
+        self.screen.table();
+        let uid = self.view.consumer(next).map(uid).unwrap_or_default();
+        let gone = self.view.gone_at(&freed.pod_uid).context("the Pod's end was not seen")?;
+        let active = self.view.active_at(&uid).context("the commit was not seen")?;
+        ensure!(gone < active, "{next} was served at revision {active}, before the Pod was gone at {gone}");
+        ensure!(self.view.active_at(&freed.consumer_uid).is_some_and(|first| first < gone), "the order is not known");
+        self.check_slots()?;
+        self.screen.print(&format!(
+            "    In the order of writes: Pod {} gone at revision {gone}, MaskConsumer {next} Active at {active}.",
+            freed.name
+        ));
+        Ok(())
+    }
+
+    async fn more_slots(&mut self) -> Result<()> {
+        self.screen.step("london is upgraded to two devices: the last one in line is served at once");
+        self.kubectl(&["scale", "maskprovider/london", "--replicas=2", "--namespace", ACCOUNTS]).await?;
+        let all = |view: &View| {
+            let upgraded = view.providers().any(|p| p.name_any() == "london" && p.spec.max_slots == 2);
+            upgraded && view.consumers().count() == 4 && view.consumers().all(|consumer| pod_runs(view, consumer))
+        };
+        self.until("all Masks are Active with running Pods", all).await?;
+        self.check_slots()?;
+        self.screen.table();
+        Ok(())
+    }
+
+    /// Shows how to go on by hand, and goes on showing what happens.
+    pub async fn stay(&mut self, kubectl_dir: &Path) -> Result<()> {
+        let kubeconfig = self.cluster.kubeconfig().display();
+        self.screen.step("Look around, in another terminal; Ctrl-C here ends everything");
+        self.screen.print(&format!("    export KUBECONFIG={kubeconfig}"));
+        self.screen.print(&format!("    export PATH={}:$PATH", kubectl_dir.display()));
+        for command in [
+            "get masks,maskconsumers,pods,secrets --namespace apps",
+            "get maskproviders,maskreservations --namespace accounts",
+            "describe mask mirror --namespace apps",
+            "delete mask mirror --namespace apps",
+            "scale maskprovider/paris --replicas=1 --namespace accounts",
+        ] {
+            self.screen.print(&format!("    kubectl {command}"));
+        }
+        loop {
+            self.follow().await?;
+        }
+    }
+
+    /// Waits until what the watches have told fulfils a promise.
+    async fn until(&mut self, what: &str, holds: impl Fn(&View) -> bool) -> Result<()> {
+        let fulfilled = async {
+            while !holds(&self.view) {
+                self.follow().await?;
+            }
+            anyhow::Ok(())
+        };
+        match timeout(STEP_LIMIT, fulfilled).await {
+            Ok(result) => result,
+            Err(_) => bail!("not within {} s: {what}", STEP_LIMIT.as_secs()),
+        }
+    }
+
+    /// Takes in and shows one event. Like any controller that needs a VPN connection, it
+    /// makes the Pod of a workload once the MaskConsumer is Active.
+    async fn follow(&mut self) -> Result<()> {
+        let seen = self.events.next().await.context("the watches ended")?;
+        self.view.take(seen);
+        self.screen.show(&self.view);
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), APPS);
+        for consumer in self.view.consumers().filter(|consumer| is_active(consumer)) {
+            // Once for each, so that a Pod that the user deletes stays away.
+            if self.served.contains(&uid(consumer)) || self.view.pod(&consumer.name_any()).is_some() {
+                continue;
+            }
+            match pods.create(&PostParams::default(), &view::pod_for(consumer)?).await {
+                // Its event is on the way.
+                Err(kube::Error::Api(status)) if status.is_already_exists() => continue,
+                created => created.context("cannot create a Pod")?,
+            };
+            self.served.insert(uid(consumer));
+        }
+        Ok(())
+    }
+
+    /// Runs kubectl at the root of the checkout, and goes on showing what happens.
+    async fn kubectl(&mut self, args: &[&str]) -> Result<()> {
+        self.screen.print(&format!("    $ kubectl {}", args.join(" ")));
+        let mut command = self.cluster.kubectl().command(self.cluster.admin());
+        let run = command.current_dir(ROOT).args(args).stdin(Stdio::null()).output();
+        tokio::pin!(run);
+        let output = loop {
+            tokio::select! {
+                output = &mut run => break output?,
+                followed = self.follow() => followed?,
+            }
+        };
+        let message = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl {} failed: {}", args.join(" "), message.trim());
+        Ok(())
+    }
+
+    /// The oldest Mask that has a slot of this account.
+    fn holder(&self, account: &str) -> Result<Holder> {
+        let ours =
+            |consumer: &&MaskConsumer| is_active(consumer) && slot(consumer).is_some_and(|(of, _)| of == account);
+        let oldest = self.view.consumers().filter(ours).min_by_key(|consumer| self.view.active_at(&uid(*consumer)));
+        let consumer = oldest.with_context(|| format!("nobody has a slot of {account}"))?;
+        let name = consumer.name_any();
+        let pod_uid = self.view.pod(&name).map(uid).context("an Active Mask without a Pod")?;
+        Ok(Holder { name, consumer_uid: uid(consumer), pod_uid })
+    }
+}

@@ -1,0 +1,253 @@
+//! What the watches have told so far.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use futures::{
+    StreamExt,
+    stream::{BoxStream, SelectAll},
+};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use vpn_types::{Mask, MaskConsumer, MaskConsumerPhase, MaskPhase, MaskProvider, MaskReservation, READY};
+
+/// The namespace of the accounts in `e2e/demo/providers.yaml`.
+pub const ACCOUNTS: &str = "accounts";
+/// The namespace of the workloads in `e2e/demo/masks.yaml`.
+pub const APPS: &str = "apps";
+
+/// One thing that a watch told.
+pub enum Seen {
+    Mask(Box<Event<Mask>>),
+    Consumer(Box<Event<MaskConsumer>>),
+    Reservation(Box<Event<MaskReservation>>),
+    Provider(Box<Event<MaskProvider>>),
+    Pod(Box<Event<Pod>>),
+}
+
+/// A watch on each kind; what goes wrong is tried again.
+pub fn watch_all(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
+    let mut all = SelectAll::new();
+    all.push(watch(client, APPS, Seen::Mask));
+    all.push(watch(client, APPS, Seen::Consumer));
+    all.push(watch(client, APPS, Seen::Pod));
+    all.push(watch(client, ACCOUNTS, Seen::Reservation));
+    all.push(watch(client, ACCOUNTS, Seen::Provider));
+    all
+}
+
+fn watch<K>(client: &Client, namespace: &str, seen: fn(Box<Event<K>>) -> Seen) -> BoxStream<'static, Seen>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + DeserializeOwned
+        + Clone
+        + std::fmt::Debug
+        + Send
+        + 'static,
+{
+    watcher(Api::<K>::namespaced(client.clone(), namespace), watcher::Config::default())
+        .default_backoff()
+        .filter_map(move |event| async move { event.ok().map(Box::new).map(seen) })
+        .boxed()
+}
+
+/// The objects of one kind in one namespace, by name.
+struct Store<K> {
+    objects: BTreeMap<String, K>,
+    /// While a list comes in: the names it has.
+    listed: BTreeSet<String>,
+}
+
+impl<K> Default for Store<K> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), listed: BTreeSet::new() }
+    }
+}
+
+impl<K: ResourceExt> Store<K> {
+    fn take(&mut self, event: Event<K>) {
+        match event {
+            Event::Init => self.listed.clear(),
+            Event::InitApply(object) => {
+                self.listed.insert(object.name_any());
+                self.objects.insert(object.name_any(), object);
+            }
+            Event::InitDone => self.objects.retain(|name, _| self.listed.contains(name)),
+            Event::Apply(object) => drop(self.objects.insert(object.name_any(), object)),
+            Event::Delete(object) => drop(self.objects.remove(&object.name_any())),
+        }
+    }
+}
+
+/// All of it, and what has to be remembered of the past.
+#[derive(Default)]
+pub struct View {
+    masks: Store<Mask>,
+    consumers: Store<MaskConsumer>,
+    reservations: Store<MaskReservation>,
+    providers: Store<MaskProvider>,
+    pods: Store<Pod>,
+    /// Revision at which a Pod was gone, by UID.
+    gone: BTreeMap<String, u64>,
+    /// Revision at which a MaskConsumer was first seen Active, by UID.
+    activated: BTreeMap<String, u64>,
+    /// The most MaskConsumers with a running Pod at one time, by provider.
+    most_users: BTreeMap<String, usize>,
+}
+
+impl View {
+    pub fn take(&mut self, seen: Seen) {
+        match seen {
+            Seen::Mask(event) => self.masks.take(*event),
+            Seen::Consumer(event) => {
+                if let Event::Apply(consumer) | Event::InitApply(consumer) = &*event
+                    && is_active(consumer)
+                {
+                    self.activated.entry(uid(consumer)).or_insert(revision(consumer));
+                }
+                self.consumers.take(*event);
+            }
+            Seen::Reservation(event) => self.reservations.take(*event),
+            Seen::Provider(event) => self.providers.take(*event),
+            Seen::Pod(event) => {
+                if let Event::Delete(pod) = &*event {
+                    self.gone.insert(uid(pod), revision(pod));
+                }
+                self.pods.take(*event);
+                self.count_users();
+            }
+        }
+    }
+
+    pub fn masks(&self) -> impl Iterator<Item = &Mask> {
+        self.masks.objects.values()
+    }
+
+    pub fn consumers(&self) -> impl Iterator<Item = &MaskConsumer> {
+        self.consumers.objects.values()
+    }
+
+    pub fn consumer(&self, name: &str) -> Option<&MaskConsumer> {
+        self.consumers.objects.get(name)
+    }
+
+    pub fn reservations(&self) -> impl Iterator<Item = &MaskReservation> {
+        self.reservations.objects.values()
+    }
+
+    pub fn providers(&self) -> impl Iterator<Item = &MaskProvider> {
+        self.providers.objects.values()
+    }
+
+    pub fn pod(&self, name: &str) -> Option<&Pod> {
+        self.pods.objects.get(name)
+    }
+
+    /// When the Pod with this UID was gone. Our cluster keeps all kinds in one etcd, so the
+    /// revision tells the order of writes across kinds.
+    pub fn gone_at(&self, pod_uid: &str) -> Option<u64> {
+        self.gone.get(pod_uid).copied()
+    }
+
+    /// When the MaskConsumer with this UID became Active.
+    pub fn active_at(&self, consumer_uid: &str) -> Option<u64> {
+        self.activated.get(consumer_uid).copied()
+    }
+
+    /// The most MaskConsumers with a running Pod at one time.
+    pub fn most_users(&self, provider: &str) -> usize {
+        self.most_users.get(provider).copied().unwrap_or_default()
+    }
+
+    /// Judged on Pods: whatever statuses say, these are the sessions that a VPN service counts.
+    fn count_users(&mut self) {
+        for (name, provider) in &self.providers.objects {
+            let suffix = format!("-{}", uid(provider));
+            let uses = |pod: &&Pod| runs(pod) && secrets(pod).any(|secret| secret.ends_with(&suffix));
+            let users: BTreeSet<_> = self.pods.objects.values().filter(uses).filter_map(owner).collect();
+            let most = self.most_users.entry(name.clone()).or_default();
+            *most = users.len().max(*most);
+        }
+    }
+}
+
+/// Whether a slot is assigned and nobody is taking it back.
+pub fn is_active(consumer: &MaskConsumer) -> bool {
+    consumer.metadata.deletion_timestamp.is_none()
+        && consumer.status.as_ref().and_then(|status| status.phase) == Some(MaskConsumerPhase::Active)
+}
+
+/// Whether a container of the Pod may run.
+pub fn runs(pod: &Pod) -> bool {
+    let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let ended = statuses.is_some_and(|all| {
+        all.iter().all(|container| container.state.as_ref().is_some_and(|state| state.terminated.is_some()))
+    });
+    bound && !ended
+}
+
+fn secrets(pod: &Pod) -> impl Iterator<Item = &str> {
+    let spec = pod.spec.as_ref();
+    let containers = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    let sources = containers.flat_map(|container| container.env_from.iter().flatten());
+    sources.filter_map(|source| source.secret_ref.as_ref()).map(|secret| secret.name.as_str())
+}
+
+fn owner(pod: &Pod) -> Option<&str> {
+    pod.owner_references().first().map(|owner| owner.uid.as_str())
+}
+
+pub fn uid(object: &impl ResourceExt) -> String {
+    object.uid().unwrap_or_default()
+}
+
+fn revision(object: &impl ResourceExt) -> u64 {
+    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+/// Whether slots of the account can be assigned.
+pub fn is_usable(provider: &MaskProvider) -> bool {
+    let conditions = provider.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == READY && condition.status == "True")
+}
+
+/// Account and number of the slot that a MaskConsumer has.
+pub fn slot(consumer: &MaskConsumer) -> Option<(&str, usize)> {
+    let provider = consumer.status.as_ref()?.provider.as_ref()?;
+    Some((&provider.name, provider.slot))
+}
+
+/// Whether the MaskConsumer is Active and its Pod runs.
+pub fn pod_runs(view: &View, consumer: &MaskConsumer) -> bool {
+    let pod = view.pod(&consumer.name_any()).filter(|pod| owner(pod) == Some(&uid(consumer)));
+    let phase = pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
+    is_active(consumer) && phase == Some("Running")
+}
+
+/// The Masks that wait, by their place in line.
+pub fn places(view: &View) -> BTreeMap<usize, String> {
+    let place = |mask: &Mask| {
+        let status = mask.status.as_ref().filter(|status| status.phase == Some(MaskPhase::Waiting))?;
+        let (_, place) = status.message.as_ref()?.split_once("place ")?;
+        Some((place.split(' ').next()?.parse().ok()?, mask.name_any()))
+    };
+    view.masks().filter_map(place).collect()
+}
+
+/// The template of a Pod that uses the slot of a MaskConsumer, filled in.
+pub fn pod_for(consumer: &MaskConsumer) -> Result<Pod> {
+    let slot = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
+    let text = include_str!("../../demo/pod.yaml")
+        .replace("${MASK}", &consumer.name_any())
+        .replace("${CONSUMER_UID}", &uid(consumer))
+        .replace("${SECRET}", &slot.context("an Active MaskConsumer without a slot")?.secret);
+    Ok(serde_yaml::from_str(&text)?)
+}
