@@ -12,6 +12,18 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 
+    /// Port for `/healthz` and `/readyz`, on all addresses. Absent: no server.
+    #[arg(long, env = "METRICS_PORT", global = true)]
+    pub metrics_port: Option<u16>,
+
+    /// Let one of several processes with the same controllers work, and the others stand by.
+    #[arg(long, env = "LEADER_ELECT", global = true)]
+    pub leader_elect: bool,
+
+    /// Namespace of the lease. Default: that of the Pod, or of the kubeconfig's current context.
+    #[arg(long, env = "POD_NAMESPACE", global = true)]
+    pub lease_namespace: Option<String>,
+
     /// How to write logs.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text", global = true)]
     pub log_format: LogFormat,
@@ -63,6 +75,17 @@ impl Command {
             Command::ManageConsumers => "consumers",
             Command::ManageReservations => "reservations",
             Command::ManageAll => "all",
+        }
+    }
+
+    /// Name of the lease that processes with these controllers compete for.
+    pub fn lease(self) -> &'static str {
+        match self {
+            Command::ManageMasks => "vpn-operator-masks",
+            Command::ManageProviders => "vpn-operator-providers",
+            Command::ManageConsumers => "vpn-operator-consumers",
+            Command::ManageReservations => "vpn-operator-reservations",
+            Command::ManageAll => "vpn-operator",
         }
     }
 }

@@ -3,47 +3,92 @@
 use anyhow::Context;
 use clap::Parser;
 use kube::{Client, Config};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 use tracing_subscriber::{EnvFilter, fmt};
 use vpn_operator::{
     cli::{Cli, LogFormat},
-    shell,
+    shell::{self, health, lease::LeaderLease},
 };
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    match cli.log_format {
-        LogFormat::Text => fmt().with_env_filter(filter).with_writer(std::io::stderr).init(),
-        LogFormat::Json => fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init(),
-    }
+    log(cli.log_format);
     let mut config = Config::infer().await.context("no kubeconfig and no in-cluster credentials found")?;
     // An outcome that is not known is read back, never sent again behind our back.
     config.default_retry = false;
     config.connect_timeout = Some(shell::DEADLINE);
     let agent = format!("vpn-operator/{} ({})", env!("CARGO_PKG_VERSION"), cli.command.name());
     config.headers.push((http::header::USER_AGENT, agent.parse().context("User-Agent")?));
+    let namespace = cli.lease_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("the API server's address or credentials cannot be used")?;
-    let (ready, mut unready) = tokio::sync::watch::channel(Vec::new());
+
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), controllers = cli.command.name(), "starting");
+    let (ready, unready) = watch::channel(cli.command.roles().kinds());
+    let (lead, leading) = watch::channel(!cli.leader_elect);
+    let mut lease = LeaderLease::new(client.clone(), &namespace, cli.command.lease(), identity());
+    tokio::spawn(say_when_ready(unready.clone()));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = async move {
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let controllers = shell::run(client, cli.command.roles(), ready, leading, async {
+        // The sender goes only with the process.
+        let _ = stopped.await;
+    });
+    let guardian = async {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            lost = lease.lead(lead), if cli.leader_elect => lost.map_err(anyhow::Error::from),
+            ended = serve(cli.metrics_port, unready) => ended,
+        }
+    };
+    let shutdown = async {
+        let why = guardian.await;
+        if let Err(error) = &why {
+            // Another process may lead already: nothing may be sent any more, not even what is under way may be
+            // waited for.
+            tracing::error!("{error:#}");
+            std::process::exit(1);
         }
         tracing::info!("stopping");
+        let _ = stop.send(());
     };
-    tokio::spawn(async move {
-        while unready.changed().await.is_ok() {
-            if unready.borrow_and_update().is_empty() {
-                tracing::info!("ready: all watches have listed");
-                return;
-            }
-        }
-    });
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), controllers = cli.command.name(), "starting");
-    shell::run(client, cli.command.roles(), ready, stop).await;
+    tokio::join!(controllers, shutdown);
+    if cli.leader_elect {
+        lease.release().await;
+    }
     Ok(())
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+/// A name that no other process has: the Pod's, and the time of the start for two on one host.
+fn identity() -> String {
+    let host =
+        std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "vpn-operator".into());
+    format!("{host}_{}_{}", std::process::id(), chrono::Utc::now().timestamp_micros())
+}
+
+async fn say_when_ready(mut unready: watch::Receiver<shell::Unready>) {
+    if unready.wait_for(Vec::is_empty).await.is_ok() {
+        tracing::info!("ready: all watches have listed");
+    }
+}
+
+async fn serve(port: Option<u16>, unready: watch::Receiver<shell::Unready>) -> anyhow::Result<()> {
+    match port {
+        Some(port) => health::serve(port, unready).await,
+        None => std::future::pending().await,
+    }
 }

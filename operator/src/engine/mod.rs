@@ -102,6 +102,8 @@ pub struct Engine {
     timer_of: HashMap<Work, Duration>,
     next_id: u64,
     effects: Vec<Effect>,
+    /// A standby takes everything in and decides nothing.
+    leading: bool,
 }
 
 impl Engine {
@@ -127,7 +129,13 @@ impl Engine {
             timer_of: HashMap::new(),
             next_id: 0,
             effects: Vec::new(),
+            leading: true,
         }
+    }
+
+    /// The same, but it decides nothing until it hears [`Input::Lead`].
+    pub fn standby(roles: Roles) -> Self {
+        Self { leading: false, ..Self::new(roles) }
     }
 
     /// What is known.
@@ -172,6 +180,7 @@ impl Engine {
                 Input::Secret(key, source) => self.source_told(key, source),
                 Input::Pods(namespace, told) => self.pods_told(namespace, told),
                 Input::Answer(id, outcome) => self.answered(id, outcome, now),
+                Input::Lead => self.leading = true,
                 Input::Tick => {}
             }
         }
@@ -182,7 +191,7 @@ impl Engine {
             self.clear_timer(&work);
             self.mark(work);
         }
-        if self.unsynced().is_empty() {
+        if self.leading && self.unsynced().is_empty() {
             self.work_off(now);
         }
         std::mem::take(&mut self.effects)

@@ -226,6 +226,8 @@ pub enum Input {
     Pods(Arc<str>, Told),
     /// A request ended.
     Answer(u64, Outcome),
+    /// This process leads from now on.
+    Lead,
     /// Time passed.
     Tick,
 }

@@ -1,6 +1,8 @@
 //! The thin shell around the heart: watches in, requests out. It decides nothing.
 
 mod execute;
+pub mod health;
+pub mod lease;
 mod publish;
 mod watch;
 
@@ -37,8 +39,15 @@ pub type Unready = Vec<Kind>;
 
 /// Runs the controllers of `roles` until `shutdown` resolves, then lets the requests under way end.
 ///
-/// `ready` is kept up to date with what is still waited for.
-pub async fn run(client: Client, roles: Roles, ready: latest::Sender<Unready>, shutdown: impl Future<Output = ()>) {
+/// `ready` is kept up to date with what is still waited for. Nothing is decided before `leading` is true; it does not
+/// become false again: who loses the lead ends.
+pub async fn run(
+    client: Client,
+    roles: Roles,
+    ready: latest::Sender<Unready>,
+    mut leading: latest::Receiver<bool>,
+    shutdown: impl Future<Output = ()>,
+) {
     let (inputs, mut received) = mpsc::unbounded_channel();
     let mut shell = Shell {
         publisher: publish::Publisher::new(client.clone()),
@@ -54,7 +63,15 @@ pub async fn run(client: Client, roles: Roles, ready: latest::Sender<Unready>, s
         shell.kinds.push(watch::kind(&shell.client, kind, shell.inputs.clone()));
     }
     let start = Instant::now();
-    let mut engine = Engine::new(roles);
+    let mut engine = Engine::standby(roles);
+    let leader = shell.inputs.clone();
+    let lead = async move {
+        if leading.wait_for(|leading| *leading).await.is_ok() {
+            // Fails when the process is stopping.
+            let _ = leader.send(Input::Lead);
+        }
+    };
+    shell.kinds.push(tokio::spawn(lead).abort_handle());
     ready.send_replace(engine.unsynced());
     let mut batch = Vec::new();
     tokio::pin!(shutdown);
