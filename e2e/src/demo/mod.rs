@@ -19,6 +19,8 @@ use vpn_types::MaskConsumer;
 pub use screen::Screen;
 use view::{ACCOUNTS, APPS, Seen, View, is_active, places, pod_runs, slot, uid};
 
+/// Between two steps, for people to read; nothing depends on it.
+const PAUSE: Duration = Duration::from_secs(3);
 /// How long a step may take on a busy machine.
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 
@@ -30,6 +32,7 @@ pub struct Tour<'a> {
     events: SelectAll<BoxStream<'static, Seen>>,
     /// MaskConsumers that a Pod was made for, by UID.
     served: BTreeSet<String>,
+    pauses: bool,
 }
 
 /// A Mask that holds a slot.
@@ -40,18 +43,34 @@ struct Holder {
 }
 
 impl<'a> Tour<'a> {
-    pub fn new(cluster: &'a Cluster, screen: Screen) -> Result<Self> {
+    pub fn new(cluster: &'a Cluster, screen: Screen, pauses: bool) -> Result<Self> {
         let client = cluster.client()?;
-        Ok(Self { cluster, client, screen, view: View::default(), events: SelectAll::new(), served: BTreeSet::new() })
+        let (view, events, served) = (View::default(), SelectAll::new(), BTreeSet::new());
+        Ok(Self { cluster, client, screen, view, events, served, pauses })
     }
 
     /// Walks through all of it; an error says what did not happen.
     pub async fn walk(&mut self) -> Result<()> {
         self.accounts().await?;
         self.requests().await?;
+        self.pause().await?;
         let (freed, next) = self.release().await?;
         self.handover(&freed, &next).await?;
+        self.pause().await?;
         self.more_slots().await
+    }
+
+    /// On a terminal the next step would overwrite what this one shows.
+    async fn pause(&mut self) -> Result<()> {
+        if self.pauses {
+            let following = async {
+                loop {
+                    self.follow().await?
+                }
+            };
+            return timeout(PAUSE, following).await.unwrap_or(Ok(()));
+        }
+        Ok(())
     }
 
     async fn accounts(&mut self) -> Result<()> {
