@@ -62,7 +62,7 @@ fn adopt(scene: &mut Scene<'_>, consumer: &ConsumerView, reservation: &Reservati
     };
     let source = match world.source(&provider.secret_key()) {
         Source::Present(source) => source,
-        Source::Unknown => return Step::Idle,
+        Source::Unknown | Source::Unreadable(_) => return Step::Idle,
         Source::Missing => return withdraw::decide(scene, consumer, reservation),
     };
     let key = copy_key(consumer, provider);

@@ -18,7 +18,7 @@ use vpn_types::{MaskConsumerPhase, MaskReservationStatus, Reason, SlotUser};
 
 use super::{Listing, Scene, note, reservations};
 use crate::{
-    engine::{Effect, Op, Propagation, Step, delete, remove_finalizer},
+    engine::{Effect, Now, Op, Propagation, Step, delete, remove_finalizer},
     status::{self, Verdict},
     world::{ConsumerView, Ending, Kind, ObjectKey, PodStage, PodView, PodsOf, ReservationView, SlotUserView},
 };
@@ -60,12 +60,12 @@ fn stop_users(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&Reservati
     if let Some(step) = list_users(scene, consumer, held) {
         return step;
     }
-    let users = scene.progress(consumer).users.clone().unwrap_or_default();
+    let namespace = &consumer.meta.key.namespace;
+    let Some(pods) = scene.world.pods.get(namespace) else { return Step::WaitUntil(Duration::MAX) };
+    let users = still_more_users(scene, consumer, held, pods);
     if let Some(reservation) = held.iter().find(|reservation| *reservation.users != *users && !users.is_empty()) {
         return Step::send(record(reservation, &users));
     }
-    let namespace = &consumer.meta.key.namespace;
-    let Some(pods) = scene.world.pods.get(namespace) else { return Step::WaitUntil(Duration::MAX) };
     let present: Vec<_> = users.iter().filter_map(|user| pods.get(&user.uid)).collect();
     let owned = |pod: &&&PodView| pod.consumers.contains(&consumer.meta.uid) && !pod.meta.deleting;
     if let Some(pod) = present.iter().find(owned) {
@@ -74,14 +74,37 @@ fn stop_users(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&Reservati
     if !consumer.meta.foreground {
         return Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Foreground)));
     }
-    let left: Vec<_> = present.into_iter().filter(|pod| pod.stage != PodStage::Ended).collect();
-    if let Some((reason, message)) = waiting_for(consumer, &left) {
-        return tell(scene, consumer, reason, message).or_else(|| Step::WaitUntil(Duration::MAX));
+    let left: Vec<_> = present.into_iter().filter(|pod| pod.stage == PodStage::Running).collect();
+    if let Some(wait) = waiting_for(consumer, &left, scene.now) {
+        return tell(scene, consumer, wait.reason, wait.message).or_else(|| Step::WaitUntil(wait.until));
     }
     // Gone without evidence: a user that the watch saw vanish while it ran, or that it never saw.
-    let unclean = users.iter().any(|user| pods.ending(&user.uid) != Some(Ending::Clean));
-    scene.progress(consumer).unclean |= unclean;
+    let unclean =
+        users.iter().any(|user| pods.get(&user.uid).is_none() && pods.ending(&user.uid) != Some(Ending::Clean));
+    if unclean {
+        scene.progress(consumer).unclean = true;
+    }
     Step::Idle
+}
+
+/// The users so far, and Pods that have come since: a controller may make one anew, and it counts as soon as it is
+/// bound, whether or not it can start without the Secret.
+fn still_more_users(
+    scene: &mut Scene<'_>,
+    consumer: &ConsumerView,
+    held: &[&ReservationView],
+    pods: &PodsOf,
+) -> Vec<SlotUserView> {
+    let known = scene.progress(consumer).users.clone().unwrap_or_default();
+    let mut users = find_users(consumer, held, pods);
+    users.extend(
+        known.iter().filter(|user| !users.iter().any(|other| other.uid == user.uid)).cloned().collect::<Vec<_>>(),
+    );
+    users.sort_by(|one, other| (&one.name, &one.uid).cmp(&(&other.name, &other.uid)));
+    if users != known {
+        scene.progress(consumer).users = Some(users.clone());
+    }
+    users
 }
 
 /// Step 2. `None` once the users are known.
@@ -142,7 +165,7 @@ pub fn find_users(consumer: &ConsumerView, held: &[&ReservationView], pods: &Pod
             users.push(user.clone());
         }
     }
-    users.sort_by(|one, other| one.name.cmp(&other.name));
+    users.sort_by(|one, other| (&one.name, &one.uid).cmp(&(&other.name, &other.uid)));
     users
 }
 
@@ -162,29 +185,50 @@ fn patch_reservation(reservation: &ReservationView, status: &serde_json::Value) 
     Op::PatchStatus(Kind::Reservation, reservation.meta.key.clone(), patch)
 }
 
-/// Which Pods are still waited for, in words.
-fn waiting_for(consumer: &ConsumerView, left: &[&PodView]) -> Option<(Reason, String)> {
-    let bound: Vec<_> = left.iter().filter(|pod| pod.stage == PodStage::Running).collect();
-    let pod = bound.first()?;
-    let node = pod.node.as_deref().unwrap_or_default();
-    let others = match bound.len() - 1 {
+/// Why the slot is still held, and when there may be something else to say.
+struct Wait {
+    reason: Reason,
+    message: String,
+    until: Duration,
+}
+
+/// How long after its grace period a Pod is given until its node counts as lost: kubelet needs a moment to report.
+const OVERDUE: Duration = Duration::from_secs(30);
+
+/// Which Pods are still waited for, in words. The one that needs somebody's hand comes first.
+fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<Wait> {
+    let others = match left.len().checked_sub(1)? {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let name = &pod.meta.key.name;
-    let stays = bound.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid));
-    Some(match stays {
-        Some(pod) => {
-            let name = &pod.meta.key.name;
-            let node = pod.node.as_deref().unwrap_or_default();
-            let message = format!(
-                "Pod {name} on node {node}{others} uses the credentials without an owner reference to this MaskConsumer; \
-                 the slot is held until somebody deletes it"
-            );
-            (Reason::HeldByPods, message)
-        }
-        None => (Reason::Releasing, format!("waiting for Pod {name} on node {node}{others} to stop")),
-    })
+    let describe = |pod: &PodView| {
+        let node = pod.node.as_deref().unwrap_or_default();
+        format!("Pod {} on node {node}{others}", pod.meta.key.name)
+    };
+    let overdue = |pod: &PodView| {
+        let end = pod.stop_by? + OVERDUE;
+        (end - now.wall).to_std().ok().filter(|rest| !rest.is_zero())
+    };
+    if let Some(pod) = left.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid)) {
+        let message = format!(
+            "{} uses the credentials without an owner reference to this MaskConsumer; \
+             the slot is held until somebody deletes it",
+            describe(pod)
+        );
+        return Some(Wait { reason: Reason::HeldByPods, message, until: Duration::MAX });
+    }
+    if let Some(pod) = left.iter().find(|pod| pod.meta.deleting && overdue(pod).is_none()) {
+        let message = format!(
+            "{} should have stopped by now; if its node is lost for good, delete the Node object or the Pod by force: \
+             the slot is then held for the provider's release.uncleanDelay",
+            describe(pod)
+        );
+        return Some(Wait { reason: Reason::HeldByLostNode, message, until: Duration::MAX });
+    }
+    let rest = left.iter().filter_map(|pod| overdue(pod)).min();
+    let until = rest.map_or(Duration::MAX, |rest| now.monotonic + rest);
+    let message = format!("waiting for {} to stop", describe(left.first()?));
+    Some(Wait { reason: Reason::Releasing, message, until })
 }
 
 /// Step 5.
@@ -237,7 +281,7 @@ fn tell(scene: &Scene<'_>, consumer: &ConsumerView, reason: Reason, message: Str
     let assigned = consumer.assigned.as_deref();
     let patch = status::consumer(&consumer.meta, &consumer.status, &verdict, assigned, scene.now.wall);
     let Some(patch) = patch else { return Step::Idle };
-    let event =
-        (reason == Reason::HeldByPods).then(|| note(consumer, true, reason, "Release", verdict.message.clone()));
+    let event = matches!(reason, Reason::HeldByPods | Reason::HeldByLostNode)
+        .then(|| note(consumer, true, reason, "Release", verdict.message.clone()));
     Step::tell(Op::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_note(event)
 }

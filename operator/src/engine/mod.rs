@@ -178,6 +178,7 @@ impl Engine {
             match input {
                 Input::Watch(told) => self.told(told),
                 Input::Secret(key, source) => self.source_told(key, source),
+                Input::SecretUnreadable(key, why) => self.source_unreadable(&key, why),
                 Input::Pods(namespace, told) => self.pods_told(namespace, told),
                 Input::Answer(id, outcome) => self.answered(id, outcome, now),
                 Input::Lead => self.leading = true,

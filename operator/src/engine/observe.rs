@@ -306,6 +306,19 @@ impl Engine {
         }
     }
 
+    /// The watch on one named Secret failed. What it told before stays true until it tells otherwise.
+    pub(super) fn source_unreadable(&mut self, key: &ObjectKey, why: Arc<str>) {
+        let Some(providers) = self.sources.get(key) else { return };
+        if matches!(self.world.source(key), Source::Unknown | Source::Unreadable(_)) {
+            let providers: Vec<_> = providers.iter().cloned().collect();
+            self.world.sources.insert(key.clone(), Source::Unreadable(why));
+            for provider in providers {
+                self.refresh_pool(&provider);
+                self.mark(Work::Provider(provider));
+            }
+        }
+    }
+
     /// The watch on the Pods of a namespace told something.
     pub(super) fn pods_told(&mut self, namespace: Arc<str>, told: Told) {
         let Some(pods) = self.world.pods.get_mut(&namespace) else { return };

@@ -222,6 +222,8 @@ pub enum Input {
     Watch(Told),
     /// The watch on one named Secret: its content, or that there is none.
     Secret(ObjectKey, Option<SourceView>),
+    /// The watch on one named Secret cannot be had; why, in words for users.
+    SecretUnreadable(ObjectKey, Arc<str>),
     /// The watch on the Pods of a namespace.
     Pods(Arc<str>, Told),
     /// A request ended.

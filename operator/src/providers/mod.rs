@@ -64,6 +64,10 @@ fn judge(world: &World, provider: &ProviderView) -> Option<Verdict<MaskProviderP
                 format!("Secret {} does not exist in namespace {}", provider.secret, provider.meta.key.namespace);
             return Some(Verdict::not_ready(ErrSecretNotFound, Reason::SecretNotFound, message));
         }
+        Source::Unreadable(why) => {
+            let message = format!("Secret {} cannot be read: {why}", provider.secret);
+            return Some(Verdict::not_ready(Pending, Reason::Forbidden, message));
+        }
         Source::Present(_) => {}
     }
     if is_draining(world, provider) {

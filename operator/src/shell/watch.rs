@@ -82,17 +82,28 @@ pub fn secret(client: &Client, key: ObjectKey, inputs: Inputs) -> AbortHandle {
     let api = Api::<Secret>::namespaced(client.clone(), &key.namespace);
     let name = key.name.clone();
     let stream = watch_object(api, &name).default_backoff();
-    let told = stream.map(|found| match found {
-        Ok(found) => Some(found.map(|secret| {
-            let data = Arc::new(secret.data.unwrap_or_default());
-            SourceView { hash: source_hash(&data), data }
-        })),
+    let told = stream.map(move |found| match found {
+        Ok(found) => Some(Input::Secret(key.clone(), found.map(source))),
         Err(error) => {
             report(Kind::Secret, &error);
-            None
+            is_forbidden(&error).then(|| Input::SecretUnreadable(key.clone(), Arc::from(chain(&error))))
         }
     });
-    spawn(told, move |found| inputs.send(Input::Secret(key.clone(), found)).is_ok())
+    spawn(told, move |input| inputs.send(input).is_ok())
+}
+
+fn source(secret: Secret) -> SourceView {
+    let data = Arc::new(secret.data.unwrap_or_default());
+    SourceView { hash: source_hash(&data), data }
+}
+
+/// Other failures pass by themselves: the API server is away, or the watch is too old.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let failed = match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => error,
+        _ => return false,
+    };
+    matches!(failed, kube::Error::Api(status) if matches!(status.code, 401 | 403))
 }
 
 fn told<K>(kind: Kind, event: watcher::Result<Event<K>>, view: impl Fn(&K) -> Option<Object>) -> Option<Told> {

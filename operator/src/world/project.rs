@@ -276,6 +276,11 @@ impl Project for Pod {
                 Some(_) if has_ended(self) => PodStage::Ended,
                 Some(_) => PodStage::Running,
             },
+            stop_by: self
+                .metadata
+                .deletion_timestamp
+                .as_ref()
+                .and_then(|time| DateTime::from_timestamp(time.0.as_second(), 0)),
             node,
         })
     }

@@ -241,6 +241,8 @@ pub enum Source {
     Unknown,
     /// There is none.
     Missing,
+    /// It cannot be watched; why, in words for users.
+    Unreadable(Arc<str>),
     /// Here it is.
     Present(SourceView),
 }
@@ -269,6 +271,8 @@ pub struct PodView {
     pub node: Option<Arc<str>>,
     /// How far it has come.
     pub stage: PodStage,
+    /// `metadata.deletionTimestamp`: when its grace period ends.
+    pub stop_by: Option<DateTime<Utc>>,
 }
 
 macro_rules! versioned {
