@@ -38,19 +38,20 @@ pub struct Rank {
 }
 
 /// Waiters in order.
+#[derive(Clone)]
 pub struct Line {
-    providers: Vec<ObjectKey>,
+    providers: Arc<[ObjectKey]>,
     queue: BTreeSet<Rank>,
 }
 
 impl Line {
     /// An empty line for these providers (sorted).
     pub fn new(providers: Vec<ObjectKey>) -> Self {
-        Self { providers, queue: BTreeSet::new() }
+        Self { providers: providers.into(), queue: BTreeSet::new() }
     }
 
     /// The providers that fit everyone in this line, sorted.
-    pub fn providers(&self) -> &[ObjectKey] {
+    pub fn providers(&self) -> &Arc<[ObjectKey]> {
         &self.providers
     }
 

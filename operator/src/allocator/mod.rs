@@ -9,7 +9,10 @@
 mod line;
 mod pool;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 pub use line::{Class, Line, PLACES_SHOWN, Rank};
 pub use pool::{Holder, Pool, PoolSpec};
@@ -37,10 +40,11 @@ pub enum Standing {
         /// Place in line.
         place: Option<usize>,
         /// Providers that fit.
-        fitting: Vec<ObjectKey>,
+        fitting: Arc<[ObjectKey]>,
     },
 }
 
+#[derive(Clone)]
 struct Waiter {
     class: Class,
     rank: Rank,
@@ -48,7 +52,7 @@ struct Waiter {
 }
 
 /// Queue and slots.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Allocator {
     pools: HashMap<ObjectKey, Pool>,
     /// Slots held under provider names that we know no provider of (its event is still on its way, or it is gone).
@@ -177,7 +181,7 @@ impl Allocator {
     pub fn standing(&self, uid: &Uid) -> Standing {
         let Some(waiter) = self.waiters.get(uid) else { return Standing::Absent };
         let line = &self.lines[waiter.line];
-        Standing::InLine { place: line.place(&waiter.rank), fitting: line.providers().to_vec() }
+        Standing::InLine { place: line.place(&waiter.rank), fitting: line.providers().clone() }
     }
 
     /// Hands out every slot that can be handed out. Returns the consumers that got one.
@@ -227,7 +231,7 @@ impl Allocator {
             .map(|(key, _)| key.clone())
             .collect();
         fitting.sort();
-        let line = self.lines.iter().position(|line| line.providers() == fitting).unwrap_or_else(|| {
+        let line = self.lines.iter().position(|line| **line.providers() == *fitting).unwrap_or_else(|| {
             self.lines.push(Line::new(fitting));
             self.lines.len() - 1
         });

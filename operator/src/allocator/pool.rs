@@ -41,7 +41,7 @@ pub struct PoolSpec {
 }
 
 /// The slots of one provider. Slots are numbers up to 2³¹ − 1 and nothing here counts through them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pool {
     /// What the provider says.
     pub spec: PoolSpec,

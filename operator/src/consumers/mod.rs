@@ -25,7 +25,7 @@ use crate::{
 
 /// What has to be remembered of a consumer beside what the stores say. All of it can be lost: a restart reads or does
 /// the same again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// The reservation that is being given back because the assignment met a refusal.
     pub withdrawing: Option<Uid>,

@@ -16,7 +16,7 @@ use crate::{
 
 /// A token bucket: at most `RATE` rewrites of waiting statuses a second. The Mask follows its consumer, which doubles
 /// them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Throttle {
     next: Duration,
 }

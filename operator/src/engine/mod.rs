@@ -68,6 +68,7 @@ impl Roles {
 }
 
 /// What is remembered of a request under way.
+#[derive(Clone)]
 struct InFlight {
     work: Work,
     op: Op,
@@ -79,7 +80,8 @@ struct InFlight {
     seen: Option<(Uid, u64)>,
 }
 
-/// The heart.
+/// The heart. A clone goes its own way from here: a model checker can try one input after the other.
+#[derive(Clone)]
 pub struct Engine {
     roles: Roles,
     world: World,

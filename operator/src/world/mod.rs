@@ -84,7 +84,7 @@ pub struct Departed {
 }
 
 /// All that is known.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct World {
     /// Masks.
     pub masks: Store<MaskView>,

@@ -21,7 +21,7 @@ pub enum Ending {
 }
 
 /// Pods of one namespace that use, or may use, a slot.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct PodsOf {
     present: HashMap<Uid, PodView>,
     ended: HashMap<Uid, Ending>,

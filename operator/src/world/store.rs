@@ -35,6 +35,7 @@ pub enum Acknowledged {
     Doubtful,
 }
 
+#[derive(Clone)]
 struct Entry<V> {
     /// Boxed: a table of large entries wastes up to as much again.
     view: Box<V>,
@@ -43,6 +44,7 @@ struct Entry<V> {
 }
 
 /// Objects of one kind by namespace and name.
+#[derive(Clone)]
 pub struct Store<V> {
     entries: HashMap<ObjectKey, Entry<V>>,
     /// Objects that our own write removed for good, until the watch says so too.
