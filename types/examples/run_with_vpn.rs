@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             "restartPolicy": "Never",
             "containers": [{
                 "name": "vpn",
-                "image": "qmcgaw/gluetun:v3.41.1",
+                "image": "qmcgaw/gluetun:v3.41.3",
                 "envFrom": [{ "secretRef": { "name": slot.secret } }],
                 "securityContext": { "capabilities": { "add": ["NET_ADMIN"] } },
             }],

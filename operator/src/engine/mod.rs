@@ -183,6 +183,7 @@ impl Engine {
                 Input::SecretUnreadable(key, why) => self.source_unreadable(&key, why),
                 Input::Pods(namespace, told) => self.pods_told(namespace, told),
                 Input::Answer(id, outcome) => self.answered(id, outcome, now),
+                Input::Undecodable { target, error } => self.undecodable(target, &error),
                 Input::Lead => self.leading = true,
                 Input::Tick => {}
             }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Effect, Engine, Told, Work};
+use vpn_types::Reason;
+
+use super::{Effect, Engine, Note, NoteTarget, Told, Work};
 use crate::{
     allocator::PoolSpec,
     providers::why_not_usable,
@@ -336,6 +338,21 @@ impl Engine {
                 let work = Work::Consumer(consumer.meta.key.clone());
                 self.mark(work);
             }
+        }
+    }
+
+    /// An object that cannot be decoded is passed over; its owner is told where `kubectl describe` shows it.
+    pub(super) fn undecodable(&mut self, target: NoteTarget, error: &str) {
+        if self.leading {
+            let message = format!("this object cannot be read, and nothing is done for it: {error}");
+            self.effects.push(Effect::Publish(Note {
+                regarding: target,
+                related: None,
+                warning: true,
+                reason: Reason::InvalidSpec,
+                action: "Read",
+                message,
+            }));
         }
     }
 

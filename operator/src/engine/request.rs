@@ -228,6 +228,13 @@ pub enum Input {
     Pods(Arc<str>, Told),
     /// A request ended.
     Answer(u64, Outcome),
+    /// An object of this kind cannot be decoded.
+    Undecodable {
+        /// Which object.
+        target: NoteTarget,
+        /// What is wrong with it.
+        error: String,
+    },
     /// This process leads from now on.
     Lead,
     /// Time passed.

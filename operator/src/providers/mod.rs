@@ -82,7 +82,14 @@ fn judge(world: &World, provider: &ProviderView) -> Option<Verdict<MaskProviderP
         return Some(Verdict::not_ready(Pending, Reason::NotVerified, message));
     }
     let phase = if used == 0 { Ready } else { Active };
-    Some(Verdict::ready(phase, Reason::Available, format!("{used} of {} slots are taken", provider.max_slots)))
+    let mut message = format!("{used} of {} slots are taken", provider.max_slots);
+    // Somebody's own object of such a name blocks the slot as well as ours would.
+    let mut foreign = world.reservations_on(&provider.meta.key).filter(|(_, other)| other.provider_uid.is_none());
+    if let Some((_, other)) = foreign.next() {
+        message +=
+            &format!("; MaskReservation {} was not made by the operator and blocks its slot", other.meta.key.name);
+    }
+    Some(Verdict::ready(phase, Reason::Available, message))
 }
 
 /// Whether a slot beyond `maxSlots` is held.

@@ -6,7 +6,7 @@ use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod, api::core::v1::Sec
 use kube::{
     Api, Client, Error, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
-    core::{Request, Status, response::StatusCause},
+    core::{DeserializeGuard, Request, Status, response::StatusCause},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation
 
 use crate::{
     engine::{NewObject, Op, Outcome, Propagation},
-    world::{Kind, Object, ObjectKey, Project},
+    world::{Kind, Object, ObjectKey, Project, unreadable_reservation},
 };
 
 /// How long a request may take. What is not answered by then has an unknown outcome.
@@ -66,6 +66,7 @@ async fn dispatch(client: &Client, op: &Op) -> Result<Outcome, Error> {
             Ok(shown(create(client, key, &**new).await?, Object::Reservation))
         }
         Op::Create(key, NewObject::Secret(new)) => Ok(shown(create(client, key, &**new).await?, Object::Copy)),
+        Op::Get(Kind::Reservation, key) => get_reservation(client, key).await,
         Op::Get(kind, key) => by_kind!(kind, get(key)),
         Op::Patch(kind, key, patch) => by_kind!(kind, merge(key, patch)),
         Op::PatchStatus(kind, key, patch) => by_kind!(kind, merge_status(key, patch)),
@@ -127,6 +128,19 @@ async fn create<K: Namespaced + Serialize>(client: &Client, key: &ObjectKey, new
 
 async fn get<K: Namespaced>(client: &Client, key: &ObjectKey) -> Result<Option<K>, Error> {
     api::<K>(client, key).get(&key.name).await.map(Some)
+}
+
+/// A reservation locks its slot even when it cannot be decoded.
+async fn get_reservation(client: &Client, key: &ObjectKey) -> Result<Outcome, Error> {
+    let read: Option<DeserializeGuard<MaskReservation>> = get(client, key).await?;
+    Ok(match read.map(|guard| guard.0) {
+        Some(Err(invalid)) => match unreadable_reservation(&invalid.metadata) {
+            Some(view) => Outcome::Object(Box::new(Object::Reservation(view))),
+            None => Outcome::Unknown { message: invalid.error },
+        },
+        Some(Ok(reservation)) => shown(Some(reservation), Object::Reservation),
+        None => Outcome::NotFound,
+    })
 }
 
 fn patch_params() -> PatchParams {

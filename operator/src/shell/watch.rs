@@ -21,8 +21,8 @@ use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL};
 
 use crate::{
-    engine::{Input, Told},
-    world::{Kind, Object, ObjectKey, PodView, Project, SourceView, source_hash},
+    engine::{Input, NoteTarget, Told},
+    world::{Kind, Object, ObjectKey, PodView, Project, SourceView, meta, source_hash, unreadable_reservation},
 };
 
 type Inputs = UnboundedSender<Input>;
@@ -51,13 +51,18 @@ where
 {
     let api = Api::<DeserializeGuard<K>>::all(client.clone());
     let stream = watcher(api, Config::default()).default_backoff();
+    let unreadable = inputs.clone();
     let told = stream.map(move |event| {
         told(kind, event, |guard| match &guard.0 {
             Ok(object) => object.project().map(wrap),
             Err(invalid) => {
-                let (namespace, name) = (&invalid.metadata.namespace, &invalid.metadata.name);
-                tracing::error!(kind = kind.as_str(), ?namespace, ?name, error = invalid.error, "cannot be decoded");
-                None
+                let metadata = meta(&invalid.metadata)?;
+                tracing::error!(kind = kind.as_str(), object = %metadata.key, error = invalid.error, "cannot be decoded");
+                let target = NoteTarget { kind, key: metadata.key, uid: metadata.uid };
+                // Fails when the process is stopping.
+                let _ = unreadable.send(Input::Undecodable { target, error: invalid.error.clone() });
+                let is_lock = kind == Kind::Reservation;
+                is_lock.then(|| unreadable_reservation(&invalid.metadata))?.map(Object::Reservation)
             }
         })
     });

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 pub use intern::intern;
 pub use key::{Kind, ObjectKey, Uid};
 pub use pods::{Ending, PodsOf};
-pub use project::{Project, fingerprint, meta, source_hash};
+pub use project::{Project, fingerprint, meta, source_hash, unreadable_reservation};
 pub use store::{Acknowledged, Change, Epoch, Store, Versioned};
 pub use views::*;
 

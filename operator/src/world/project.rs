@@ -192,6 +192,14 @@ impl Project for MaskReservation {
     }
 }
 
+/// A reservation whose spec cannot be read still locks its slot; as it names no consumer, nothing else comes of it.
+pub fn unreadable_reservation(metadata: &ObjectMeta) -> Option<ReservationView> {
+    let mut unreadable = MaskReservation::new("", Default::default());
+    unreadable.metadata = metadata.clone();
+    unreadable.metadata.owner_references = None;
+    unreadable.project()
+}
+
 impl Project for MaskProvider {
     type View = ProviderView;
     fn project(&self) -> Option<ProviderView> {
