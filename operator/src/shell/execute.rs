@@ -133,12 +133,12 @@ async fn get<K: Namespaced>(client: &Client, key: &ObjectKey) -> Result<Option<K
 /// A reservation locks its slot even when it cannot be decoded.
 async fn get_reservation(client: &Client, key: &ObjectKey) -> Result<Outcome, Error> {
     let read: Option<DeserializeGuard<MaskReservation>> = get(client, key).await?;
-    Ok(match read.map(|guard| guard.0) {
-        Some(Err(invalid)) => match unreadable_reservation(&invalid.metadata) {
+    Ok(match read {
+        Some(DeserializeGuard(Err(invalid))) => match unreadable_reservation(&invalid.metadata) {
             Some(view) => Outcome::Object(Box::new(Object::Reservation(view))),
             None => Outcome::Unknown { message: invalid.error },
         },
-        Some(Ok(reservation)) => shown(Some(reservation), Object::Reservation),
+        Some(DeserializeGuard(Ok(reservation))) => shown(Some(reservation), Object::Reservation),
         None => Outcome::NotFound,
     })
 }
