@@ -200,7 +200,13 @@ fn binary() -> Result<PathBuf> {
         Some(profile) => profile,
     };
     let output = cargo::command()
-        .args(["build", "--package=vpn-operator", "--bin=vpn-operator", "--message-format=json-render-diagnostics"])
+        .args([
+            "build",
+            "--package=e2e",
+            "--package=vpn-operator",
+            "--bin=vpn-operator",
+            "--message-format=json-render-diagnostics",
+        ])
         .args(["--profile", profile])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
