@@ -52,6 +52,9 @@ pub enum Command {
     /// Run all controllers in one process.
     #[command(visible_alias = "run")]
     ManageAll,
+    /// Take the operator's finalizer off all Masks, MaskConsumers, MaskReservations and MaskProviders, and exit. For
+    /// when the operator is uninstalled and objects hang in deletion: nothing guards the slots after that.
+    RemoveFinalizers,
 }
 
 impl Command {
@@ -64,6 +67,7 @@ impl Command {
             Command::ManageConsumers => Roles { consumers: true, ..none },
             Command::ManageReservations => Roles { reservations: true, ..none },
             Command::ManageAll => Roles::ALL,
+            Command::RemoveFinalizers => none,
         }
     }
 
@@ -75,6 +79,7 @@ impl Command {
             Command::ManageConsumers => "consumers",
             Command::ManageReservations => "reservations",
             Command::ManageAll => "all",
+            Command::RemoveFinalizers => "remove-finalizers",
         }
     }
 
@@ -85,7 +90,7 @@ impl Command {
             Command::ManageProviders => "vpn-operator-providers",
             Command::ManageConsumers => "vpn-operator-consumers",
             Command::ManageReservations => "vpn-operator-reservations",
-            Command::ManageAll => "vpn-operator",
+            Command::ManageAll | Command::RemoveFinalizers => "vpn-operator",
         }
     }
 }

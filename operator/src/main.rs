@@ -9,7 +9,7 @@ use tokio::{
 };
 use tracing_subscriber::{EnvFilter, fmt};
 use vpn_operator::{
-    cli::{Cli, LogFormat},
+    cli::{Cli, Command, LogFormat},
     shell::{self, health, lease::LeaderLease},
 };
 
@@ -26,6 +26,11 @@ async fn main() -> anyhow::Result<()> {
     let namespace = cli.lease_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("the API server's address or credentials cannot be used")?;
 
+    if matches!(cli.command, Command::RemoveFinalizers) {
+        let removed = shell::finalizers::remove_all(&client).await?;
+        tracing::info!("{removed} finalizers removed");
+        return Ok(());
+    }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), controllers = cli.command.name(), "starting");
     let (ready, unready) = watch::channel(cli.command.roles().kinds());
     let (lead, leading) = watch::channel(!cli.leader_elect);

@@ -102,7 +102,7 @@ impl Trouble {
     /// First delay after a refusal; it doubles each time.
     const FIRST_DELAY: Duration = Duration::from_millis(500);
     /// The longest delay.
-    const LONGEST_DELAY: Duration = Duration::from_secs(300);
+    const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
     /// The trouble after one more failure.
     pub fn after(previous: Option<&Trouble>, reason: Reason, message: String, now: Now) -> Self {

@@ -1,6 +1,7 @@
 //! The thin shell around the heart: watches in, requests out. It decides nothing.
 
 mod execute;
+pub mod finalizers;
 pub mod health;
 pub mod lease;
 mod publish;

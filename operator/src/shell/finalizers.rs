@@ -1,0 +1,55 @@
+//! The way out: takes our finalizer off every object, for when the operator is gone for good. Nothing guards the slots
+//! after that.
+
+use std::fmt::Debug;
+
+use anyhow::Context;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+    core::PartialObjectMeta,
+};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use vpn_types::{FINALIZER, Mask, MaskConsumer, MaskProvider, MaskReservation};
+
+/// Takes our finalizer, and no other, off all objects of our kinds. Returns how many had it.
+///
+/// # Errors
+/// When a list or a patch fails; what was done until then stays done, and the rest can be tried again.
+pub async fn remove_all(client: &Client) -> anyhow::Result<usize> {
+    // Holders first, then what they hold.
+    Ok(remove::<Mask>(client).await?
+        + remove::<MaskConsumer>(client).await?
+        + remove::<MaskReservation>(client).await?
+        + remove::<MaskProvider>(client).await?)
+}
+
+async fn remove<K>(client: &Client) -> anyhow::Result<usize>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let kind = K::kind(&());
+    let all = Api::<PartialObjectMeta<K>>::all(client.clone()).list(&ListParams::default()).await;
+    let all = match all {
+        // The kind itself is gone already.
+        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(0),
+        other => other.with_context(|| format!("{kind} objects cannot be listed"))?,
+    };
+    let mut removed = 0;
+    for object in all {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let Some(at) = object.finalizers().iter().position(|finalizer| finalizer == FINALIZER) else { continue };
+        let path = format!("/metadata/finalizers/{at}");
+        let patch = json!([{"op": "test", "path": path, "value": FINALIZER}, {"op": "remove", "path": path}]);
+        let patch = Patch::Json::<()>(serde_json::from_value(patch)?);
+        let api = Api::<PartialObjectMeta<K>>::namespaced(client.clone(), &namespace);
+        match api.patch(&name, &PatchParams::default(), &patch).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => continue,
+            done => done.with_context(|| format!("the finalizer of {kind} {namespace}/{name} cannot be removed"))?,
+        };
+        tracing::info!(kind = %kind, object = format!("{namespace}/{name}"), "finalizer removed");
+        removed += 1;
+    }
+    Ok(removed)
+}
