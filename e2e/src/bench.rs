@@ -3,53 +3,20 @@
 use std::{fmt::Debug, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use futures::TryStreamExt;
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::core::v1::{Pod, Secret},
-    apimachinery::pkg::apis::meta::v1::Condition,
-};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy},
-    runtime::{WatchStreamExt, wait::await_condition, watcher},
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy},
+    runtime::wait::await_condition,
 };
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use vpn_types::{
-    Mask, MaskConsumer, MaskConsumerPhase, MaskProvider, MaskProviderSpec, MaskProviderVerifySpec, MaskSpec, READY,
-    owner_reference_for,
+    Mask, MaskConsumer, MaskProvider, MaskProviderSpec, MaskProviderVerifySpec, MaskReservation, MaskSpec,
 };
 
+pub use crate::observe::{Kind, LIMIT, is_active, is_ready, ready_condition, until_all};
 use crate::{Cluster, Namespace, Operator, operator, shared};
-
-/// How long anything may take on a busy machine: it matters only when a test fails.
-pub const LIMIT: Duration = Duration::from_secs(60);
-
-/// A kind in a namespace.
-pub trait Kind:
-    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-    + Clone
-    + Debug
-    + Serialize
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
-{
-}
-impl<K> Kind for K where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static
-{
-}
 
 /// A namespace with an operator at work.
 pub struct Bench {
@@ -72,11 +39,26 @@ impl Bench {
         prefix: &str,
         body: impl AsyncFnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
-        let bench = Self { namespace: Namespace::create(cluster, prefix).await?, client: cluster.client()? };
-        operator.logs().for_each(|log| bench.namespace.add_log(log));
-        let result = body(&bench).await;
+        let bench = Self::new(cluster, prefix).await?;
+        bench.add_logs(operator);
+        bench.dump_on_error(body(&bench)).await
+    }
+
+    /// A new namespace.
+    pub async fn new(cluster: &Cluster, prefix: &str) -> Result<Self> {
+        Ok(Self { namespace: Namespace::create(cluster, prefix).await?, client: cluster.client()? })
+    }
+
+    /// Adds the logs of an operator, as it runs now, to the dump.
+    pub fn add_logs(&self, operator: &Operator) {
+        operator.logs().for_each(|log| self.namespace.add_log(log));
+    }
+
+    /// Runs a test and dumps the state of the namespace when it fails.
+    pub async fn dump_on_error(&self, test: impl Future<Output = Result<()>>) -> Result<()> {
+        let result = test.await;
         if result.is_err() {
-            eprintln!("{}", bench.namespace.dump());
+            eprintln!("{}", self.namespace.dump());
         }
         result
     }
@@ -218,6 +200,17 @@ impl Bench {
         until_all(self.api(), LIMIT, what, holds).await
     }
 
+    /// Deletes all Masks and providers, and waits until nothing is left of them.
+    pub async fn clear(&self, limit: Duration) -> Result<()> {
+        self.api::<Mask>().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        self.api::<MaskProvider>().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        until_all(self.api::<Mask>(), limit, "no Mask", <[_]>::is_empty).await?;
+        until_all(self.api::<MaskConsumer>(), limit, "no MaskConsumer", <[_]>::is_empty).await?;
+        until_all(self.api::<MaskReservation>(), limit, "no MaskReservation", <[_]>::is_empty).await?;
+        until_all(self.api::<MaskProvider>(), limit, "no MaskProvider", <[_]>::is_empty).await?;
+        Ok(())
+    }
+
     /// Runs a Pod and waits until its containers run.
     pub async fn run_pod(&self, pod: Pod) -> Result<Pod> {
         let name = pod.name_any();
@@ -227,84 +220,6 @@ impl Bench {
         })
         .await
     }
-}
-
-/// Waits until all objects that `api` reaches, together, are as they should be.
-pub async fn until_all<K: Kind>(
-    api: Api<K>,
-    limit: Duration,
-    what: &str,
-    holds: impl Fn(&[K]) -> bool,
-) -> Result<Vec<K>> {
-    let (reader, writer) = kube::runtime::reflector::store();
-    let mut stream = Box::pin(watcher(api, watcher::Config::default()).default_backoff().reflect(writer));
-    let snapshot = || reader.state().iter().map(|object| (**object).clone()).collect::<Vec<K>>();
-    let wait = async {
-        let mut listed = false;
-        while let Some(event) = stream.try_next().await? {
-            listed |= matches!(event, watcher::Event::InitDone);
-            if listed && holds(&snapshot()) {
-                return anyhow::Ok(());
-            }
-        }
-        Err(anyhow!("the watch ended"))
-    };
-    match timeout(limit, wait).await {
-        Ok(result) => result.map(|()| snapshot()),
-        Err(_) => {
-            let last = serde_yaml::to_string(&snapshot())?;
-            Err(anyhow!("not so after {limit:?}: {what}\n{last}"))
-        }
-    }
-}
-
-/// A Pod that uses the slot of a MaskConsumer as the README tells: by its Secret, and owned by it. It takes `grace`
-/// seconds to stop.
-pub fn user_pod(name: &str, consumer: &MaskConsumer, grace: u32) -> Result<Pod> {
-    let mut pod = stranger_pod(name, consumer, grace)?;
-    pod.metadata.owner_references = Some(vec![owner_reference_for(consumer)]);
-    Ok(pod)
-}
-
-/// The same, but without an owner reference.
-pub fn stranger_pod(name: &str, consumer: &MaskConsumer, grace: u32) -> Result<Pod> {
-    let secret = secret_of(consumer)?;
-    Ok(serde_json::from_value(json!({
-        "metadata": { "name": name },
-        "spec": {
-            "terminationGracePeriodSeconds": grace,
-            "containers": [{
-                "name": "main",
-                "image": "any",
-                "envFrom": [{ "secretRef": { "name": secret } }],
-            }],
-        },
-    }))?)
-}
-
-/// The name of the Secret with the credentials.
-pub fn secret_of(consumer: &MaskConsumer) -> Result<String> {
-    let status = consumer.status.as_ref();
-    let provider = status.and_then(|status| status.provider.as_ref()).context("no provider assigned")?;
-    Ok(provider.secret.clone())
-}
-
-/// Whether a MaskConsumer has a slot.
-pub fn is_active(consumer: &MaskConsumer) -> bool {
-    consumer.status.as_ref().and_then(|status| status.phase) == Some(MaskConsumerPhase::Active)
-}
-
-/// Whether the `Ready` condition is `True`.
-pub fn is_ready<K: Kind>(object: &K) -> bool {
-    ready_condition(object).is_some_and(|ready| ready.status == "True")
-}
-
-/// The `Ready` condition.
-pub fn ready_condition<K: Kind>(object: &K) -> Option<Condition> {
-    let object = serde_json::to_value(object).ok()?;
-    let conditions = object["status"]["conditions"].as_array()?;
-    let ready = conditions.iter().find(|condition| condition["type"] == READY)?;
-    serde_json::from_value(ready.clone()).ok()
 }
 
 /// Fails unless two values are equal, naming them.

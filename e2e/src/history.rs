@@ -16,7 +16,10 @@ use tokio::{
 };
 use vpn_types::{MaskConsumer, MaskProvider};
 
-use crate::bench::{Kind, LIMIT, is_active};
+use crate::{
+    bench::{Kind, LIMIT, is_active},
+    users::may_run,
+};
 
 /// An object at one moment.
 #[derive(Clone, Debug)]
@@ -112,6 +115,23 @@ impl History {
         Ok(())
     }
 
+    /// Waits until so many more changes have been seen.
+    pub async fn wait_for_changes(&mut self, count: usize) -> Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        for seen in 0..count {
+            let next = timeout_at(deadline, self.received.recv()).await;
+            let next = next.with_context(|| format!("{seen} changes instead of {count}"))?;
+            self.moments.push(next.context("the watches ended")??);
+        }
+        Ok(())
+    }
+
+    /// How many MaskConsumers were seen, by UID.
+    pub fn consumers(&self) -> usize {
+        let consumers = self.moments.iter().filter(|moment| matches!(moment.seen, Seen::Consumer(_)));
+        consumers.map(|moment| moment.seen.uid()).collect::<BTreeSet<_>>().len()
+    }
+
     /// All that was recorded, in order, once each watch has shown all that has happened until now.
     pub async fn moments(&mut self) -> Result<&[Moment]> {
         // What the watches must have reached: every object that exists, as it is, and the end of every other.
@@ -185,16 +205,6 @@ impl Seen {
         }
         .unwrap_or_default()
     }
-}
-
-/// Whether any container of a Pod may run: it is bound to a node, and not all its containers have terminated.
-pub fn may_run(pod: &Pod) -> bool {
-    let Some(spec) = pod.spec.as_ref().filter(|spec| spec.node_name.is_some()) else { return false };
-    let status = pod.status.clone().unwrap_or_default();
-    let statuses = [status.container_statuses, status.init_container_statuses].into_iter().flatten().flatten();
-    let terminated =
-        statuses.filter(|status| status.state.as_ref().is_some_and(|state| state.terminated.is_some())).count();
-    terminated < spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len)
 }
 
 #[derive(Default)]

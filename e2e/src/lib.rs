@@ -20,11 +20,13 @@ pub mod identity;
 pub mod kubectl;
 pub mod kwok;
 pub mod namespace;
+pub mod observe;
 pub mod operator;
 mod pki;
 pub mod process;
 pub mod shared;
 pub mod supervisor;
+pub mod users;
 
 pub use audit::{AuditLog, Filter};
 pub use bench::Bench;

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Namespace,
-    bench::{ready_condition, same, secret_of},
-    shared,
+    bench::{ready_condition, same},
+    users::secret_of,
 };
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt};
@@ -199,29 +199,6 @@ async fn a_secret_of_somebody_else_is_left_alone() -> Result<()> {
         same("the Secret", bench.api::<Secret>().get(&name).await?, foreign)?;
         // The slot is not wasted on it.
         bench.active_mask("other").await?;
-        Ok(())
-    })
-    .await
-}
-
-/// What users of version 1.0.1 have in their repositories, field for field.
-#[tokio::test]
-async fn the_published_example_applies_without_a_warning() -> Result<()> {
-    Bench::test("example", async |bench| {
-        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/operator/fixtures/example.yaml");
-        let cluster = shared::cluster().await?;
-        let output = cluster
-            .kubectl()
-            .command(cluster.admin())
-            .args(["--namespace", bench.name(), "apply", "--filename", example])
-            .output()
-            .await?;
-        let (out, warnings) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-        ensure!(output.status.success() && warnings.is_empty(), "{warnings}");
-        same("objects", out.lines().count(), 3)?;
-        // Not only accepted: understood.
-        bench.says::<MaskProvider>("my-vpn", "NotVerified").await?;
-        bench.says::<Mask>("my-mask", "NoProviderUsable").await?;
         Ok(())
     })
     .await

@@ -1,3 +1,7 @@
 //! The operator on a real control plane: what users see. One cluster and one operator for all tests here.
 
 mod assignment;
+mod eviction;
+mod kubectl;
+mod queue;
+mod release;

@@ -1,0 +1,87 @@
+//! Waits on watches, and what to look for.
+
+use std::{fmt::Debug, time::Duration};
+
+use anyhow::{Result, anyhow};
+use futures::StreamExt;
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Api, Resource,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
+use vpn_types::{MaskConsumer, MaskConsumerPhase, READY};
+
+/// How long anything may take on a busy machine: it matters only when a test fails.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A kind in a namespace.
+pub trait Kind:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+impl<K> Kind for K
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+    K: Serialize + DeserializeOwned,
+{
+}
+
+/// Waits until all objects that `api` reaches, together, are as they should be.
+pub async fn until_all<K: Kind>(
+    api: Api<K>,
+    limit: Duration,
+    what: &str,
+    holds: impl Fn(&[K]) -> bool,
+) -> Result<Vec<K>> {
+    let (reader, writer) = kube::runtime::reflector::store();
+    let stream = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
+    // Looked at once for all events that are there: with hundreds of objects each look costs.
+    let mut stream = Box::pin(stream.ready_chunks(1024));
+    let snapshot = || reader.state().iter().map(|object| (**object).clone()).collect::<Vec<K>>();
+    let wait = async {
+        let mut listed = false;
+        while let Some(events) = stream.next().await {
+            for event in events {
+                listed |= matches!(event?, watcher::Event::InitDone);
+            }
+            if listed && holds(&snapshot()) {
+                return anyhow::Ok(());
+            }
+        }
+        Err(anyhow!("the watch ended"))
+    };
+    match timeout(limit, wait).await {
+        Ok(result) => result.map(|()| snapshot()),
+        Err(_) => {
+            let last = serde_yaml::to_string(&snapshot())?;
+            Err(anyhow!("not so after {limit:?}: {what}\n{last}"))
+        }
+    }
+}
+
+/// Whether a MaskConsumer has a slot.
+pub fn is_active(consumer: &MaskConsumer) -> bool {
+    consumer.status.as_ref().and_then(|status| status.phase) == Some(MaskConsumerPhase::Active)
+}
+
+/// Whether the `Ready` condition is `True`.
+pub fn is_ready<K: Kind>(object: &K) -> bool {
+    ready_condition(object).is_some_and(|ready| ready.status == "True")
+}
+
+/// The `Ready` condition.
+pub fn ready_condition<K: Kind>(object: &K) -> Option<Condition> {
+    let object = serde_json::to_value(object).ok()?;
+    let conditions = object["status"]["conditions"].as_array()?;
+    let ready = conditions.iter().find(|condition| condition["type"] == READY)?;
+    serde_json::from_value(ready.clone()).ok()
+}

@@ -1,0 +1,47 @@
+//! Pods that use a slot.
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+use vpn_types::{MaskConsumer, owner_reference_for};
+
+/// A Pod that uses the slot of a MaskConsumer as the README tells: by its Secret, and owned by it. It takes `grace`
+/// seconds to stop.
+pub fn user_pod(name: &str, consumer: &MaskConsumer, grace: u32) -> Result<Pod> {
+    let mut pod = stranger_pod(name, consumer, grace)?;
+    pod.metadata.owner_references = Some(vec![owner_reference_for(consumer)]);
+    Ok(pod)
+}
+
+/// The same, but without an owner reference.
+pub fn stranger_pod(name: &str, consumer: &MaskConsumer, grace: u32) -> Result<Pod> {
+    let secret = secret_of(consumer)?;
+    Ok(serde_json::from_value(json!({
+        "metadata": { "name": name },
+        "spec": {
+            "terminationGracePeriodSeconds": grace,
+            "containers": [{
+                "name": "main",
+                "image": "any",
+                "envFrom": [{ "secretRef": { "name": secret } }],
+            }],
+        },
+    }))?)
+}
+
+/// The name of the Secret with the credentials.
+pub fn secret_of(consumer: &MaskConsumer) -> Result<String> {
+    let status = consumer.status.as_ref();
+    let provider = status.and_then(|status| status.provider.as_ref()).context("no provider assigned")?;
+    Ok(provider.secret.clone())
+}
+
+/// Whether any container of a Pod may run: it is bound to a node, and not all its containers have terminated.
+pub fn may_run(pod: &Pod) -> bool {
+    let Some(spec) = pod.spec.as_ref().filter(|spec| spec.node_name.is_some()) else { return false };
+    let status = pod.status.clone().unwrap_or_default();
+    let statuses = [status.container_statuses, status.init_container_statuses].into_iter().flatten().flatten();
+    let terminated =
+        statuses.filter(|status| status.state.as_ref().is_some_and(|state| state.terminated.is_some())).count();
+    terminated < spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len)
+}

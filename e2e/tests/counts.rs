@@ -1,0 +1,287 @@
+//! How many requests the operator makes, counted by the API server's audit log.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    io::{Write, stderr},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    Bench, Cluster, Filter, Layout, Operator,
+    audit::{Access, Mark, Request},
+    bench::{is_active, is_ready, ready_condition, same, until_all},
+    shared,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::events::v1::Event;
+use tokio::{sync::Mutex, time::sleep};
+use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
+
+/// Seconds for which nothing may be requested.
+const QUIET_SECONDS: &str = "E2E_QUIET_SECONDS";
+/// How long hundreds of Masks may take.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// One at a time: an operator works in all namespaces.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Runs a test beside an operator that has nothing else to do.
+async fn alone(prefix: &str, layout: Layout, body: impl AsyncFnOnce(&Bench, &Counter<'_>) -> Result<()>) -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let cluster = shared::cluster().await?;
+    if !cluster.is_ours() {
+        return Ok(());
+    }
+    let operator = Operator::start(cluster, layout).await?;
+    let counter = Counter { cluster, users: operator.users(), layout };
+    Bench::run(cluster, &operator, prefix, async |bench| {
+        body(bench, &counter).await?;
+        // Nothing is left for the next test.
+        bench.clear(LIMIT).await
+    })
+    .await?;
+    operator.stop().await
+}
+
+struct Counter<'a> {
+    cluster: &'a Cluster,
+    users: Vec<String>,
+    layout: Layout,
+}
+
+/// What the operator requested in some time.
+struct Counts {
+    requests: Vec<Request>,
+}
+
+impl Counter<'_> {
+    async fn mark(&self) -> Result<Mark> {
+        self.cluster.audit().context("no audit log")?.mark().await
+    }
+
+    async fn since(&self, mark: Mark) -> Result<Counts> {
+        let all = self.cluster.audit().context("no audit log")?.since(mark).await?;
+        let ours = |request: &&Request| self.users.contains(&request.user) && request.access() != Access::Watch;
+        Ok(Counts { requests: all.iter().filter(ours).cloned().collect() })
+    }
+
+    /// Waits for a second without a request.
+    async fn settled(&self) -> Result<()> {
+        for _ in 0..LIMIT.as_secs() {
+            let mark = self.mark().await?;
+            sleep(Duration::from_secs(1)).await;
+            if self.since(mark).await?.requests.is_empty() {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("never quiet");
+    }
+
+    fn report(&self, what: &str, figures: &str) {
+        // Straight to stderr: the test harness hides what goes through `eprintln!`.
+        drop(writeln!(stderr(), "figures, {:?}: {what}: {figures}", self.layout));
+    }
+}
+
+impl Counts {
+    fn count(&self, filter: &Filter) -> usize {
+        self.requests.iter().filter(|request| filter.matches(request)).count()
+    }
+
+    fn created(&self, resource: &str) -> usize {
+        let created = Filter::default().verb("create").resource(resource);
+        self.requests.iter().filter(|request| created.matches(request) && request.code == 201).count()
+    }
+
+    fn reads(&self) -> usize {
+        self.count(&Filter::default().access(Access::Read))
+    }
+
+    fn conflicts(&self) -> usize {
+        self.requests.iter().filter(|request| request.code == 409).count()
+    }
+
+    fn events(&self) -> usize {
+        self.count(&Filter::default().resource("events"))
+    }
+
+    fn provider_status(&self) -> usize {
+        self.count(&Filter::default().resource("maskproviders"))
+    }
+
+    /// Writes to Masks, MaskConsumers, MaskReservations and Secrets.
+    fn slot_writes(&self) -> usize {
+        self.count(&Filter::default().access(Access::Write)) - self.events() - self.provider_status()
+    }
+
+    fn list(&self) -> String {
+        self.requests.iter().map(|request| format!("{request}\n")).collect()
+    }
+}
+
+/// Makes Masks, many at once, and waits until they have their slots and all statuses say so.
+async fn assign(bench: &Bench, provider: &str, names: &[String]) -> Result<Duration> {
+    let before = Instant::now();
+    let create = stream::iter(names).map(|name| bench.mask(name)).buffer_unordered(16);
+    create.try_for_each(|_| async { Ok(()) }).await?;
+    let active = |all: &[MaskConsumer]| all.iter().filter(|consumer| is_active(consumer)).count() >= names.len();
+    until_all(bench.api(), LIMIT, "all Active", active).await?;
+    let took = before.elapsed();
+    let followed = |all: &[Mask]| all.iter().filter(|mask| is_ready(*mask)).count() >= names.len();
+    until_all(bench.api(), LIMIT, "all Masks Active", followed).await?;
+    let locked = |all: &[MaskReservation]| all.iter().filter(|one| is_ready(*one)).count() >= names.len();
+    until_all(bench.api(), LIMIT, "all reservations Active", locked).await?;
+    let count = Some(bench.api::<MaskReservation>().list(&Default::default()).await?.items.len());
+    let used = |provider: &MaskProvider| provider.status.as_ref().and_then(|s| s.active_slots) == count;
+    bench.until(provider, "all counted", used).await?;
+    Ok(took)
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("{prefix}-{index:03}")).collect()
+}
+
+async fn one_assignment(layout: Layout) -> Result<()> {
+    alone("one", layout, async |bench, counter| {
+        bench.provider("vpn", 2).await?;
+        counter.settled().await?;
+        let mark = counter.mark().await?;
+        assign(bench, "vpn", &names("mask", 1)).await?;
+        let assigned = |event: &Event| event.reason.as_deref() == Some("Assigned");
+        bench.until_all::<Event>("Assigned", |all| all.iter().any(assigned)).await?;
+        let counts = counter.since(mark).await?;
+        same(&format!("writes\n{}", counts.list()), counts.slot_writes(), 6)?;
+        same(&format!("reads\n{}", counts.list()), counts.reads(), 0)?;
+        same(&format!("Events\n{}", counts.list()), counts.events(), 1)?;
+        same(&format!("writes of MaskProvider.status\n{}", counts.list()), counts.provider_status(), 1)?;
+        counter.report("one assignment", "6 writes, 0 reads, 1 Event, 1 provider status");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_assignment_takes_six_writes_in_one_process() -> Result<()> {
+    one_assignment(Layout::Combined).await
+}
+
+#[tokio::test]
+async fn an_assignment_takes_six_writes_in_four_processes() -> Result<()> {
+    one_assignment(Layout::FourProcesses).await
+}
+
+async fn at_once(layout: Layout, count: usize) -> Result<()> {
+    alone("at-once", layout, async |bench, counter| {
+        bench.provider("vpn", count).await?;
+        counter.settled().await?;
+        let mark = counter.mark().await?;
+        let began = Instant::now();
+        let took = assign(bench, "vpn", &names("mask", count)).await?;
+        counter.settled().await?;
+        let seconds = began.elapsed().as_secs() as usize + 1;
+        let counts = counter.since(mark).await?;
+        counter.report(
+            &format!("{count} Masks at once on {count} slots"),
+            &format!(
+                "all Active after {:.1} s; {} writes, {} reads, {} conflicts, {} Events, {} provider statuses",
+                took.as_secs_f64(),
+                counts.slot_writes(),
+                counts.reads(),
+                counts.conflicts(),
+                counts.events(),
+                counts.provider_status()
+            ),
+        );
+        same("MaskConsumers created", counts.created("maskconsumers"), count)?;
+        same("MaskReservations created", counts.created("maskreservations"), count)?;
+        same("Secrets created", counts.created("secrets"), count)?;
+        same("deletions", counts.count(&Filter::default().verb("delete")), 0)?;
+        // A write that comes too late fails and is decided anew; that must stay rare.
+        let spare = count / 20;
+        ensure!(counts.conflicts() <= spare, "{} conflicts\n{}", counts.conflicts(), counts.list());
+        let most = 6 * count + 2 * spare;
+        ensure!(counts.slot_writes() <= most, "{} writes\n{}", counts.slot_writes(), counts.list());
+        ensure!(counts.reads() <= 2 * spare, "{} reads\n{}", counts.reads(), counts.list());
+        ensure!(counts.events() <= count, "{} Events", counts.events());
+        ensure!(counts.provider_status() <= seconds, "{} provider statuses in {seconds} s", counts.provider_status());
+
+        let consumers = bench.api::<MaskConsumer>().list(&Default::default()).await?;
+        let slot = |consumer: &MaskConsumer| Some(consumer.status.as_ref()?.provider.as_ref()?.slot);
+        let slots: BTreeSet<_> = consumers.iter().filter_map(slot).collect();
+        ensure!(slots.into_iter().eq(0..count), "not each slot is assigned once");
+
+        let began = Instant::now();
+        bench.clear(LIMIT).await?;
+        let took = began.elapsed().as_secs_f64();
+        counter.report(&format!("{count} Masks deleted at once"), &format!("nothing left after {took:.1} s"));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn twenty_at_once_on_twenty_slots() -> Result<()> {
+    at_once(Layout::Combined, 20).await
+}
+
+#[tokio::test]
+async fn twenty_at_once_on_twenty_slots_in_four_processes() -> Result<()> {
+    at_once(Layout::FourProcesses, 20).await
+}
+
+#[tokio::test]
+async fn five_hundred_at_once_on_five_hundred_slots() -> Result<()> {
+    at_once(Layout::Combined, 500).await
+}
+
+async fn quiet(layout: Layout) -> Result<()> {
+    alone("quiet", layout, async |bench, counter| {
+        bench.provider("vpn", 100).await?;
+        assign(bench, "vpn", &names("active", 100)).await?;
+        let waiting = names("waiting", 100);
+        let create = stream::iter(&waiting).map(|name| bench.mask(name)).buffer_unordered(16);
+        create.try_for_each(|_| async { Ok(()) }).await?;
+        let waits = |mask: &&Mask| ready_condition(*mask).is_some_and(|ready| ready.reason == "NoFreeSlot");
+        let all_wait = |all: &[Mask]| all.iter().filter(waits).count() == waiting.len();
+        until_all(bench.api(), LIMIT, "100 waiting", all_wait).await?;
+        counter.settled().await?;
+
+        let seconds = env::var(QUIET_SECONDS).map_or(Ok(20), |text| text.parse())?;
+        let mark = counter.mark().await?;
+        // Not to wait for something: this is the time in which nothing may happen.
+        sleep(Duration::from_secs(seconds)).await;
+        let counts = counter.since(mark).await?;
+        counter.report("100 Active and 100 waiting", &format!("{} requests in {seconds} s", counts.requests.len()));
+        ensure!(counts.requests.is_empty(), "{}", counts.list());
+
+        // One slot becomes free: one waiter is served, nobody else tries.
+        let mark = counter.mark().await?;
+        bench.delete::<Mask>("active-042").await?;
+        bench.active("waiting-000").await?;
+        counter.settled().await?;
+        let counts = counter.since(mark).await?;
+        counter.report(
+            "one of 100 slots handed to one of 100 waiters",
+            &format!("{} writes, {} reads, {} conflicts", counts.slot_writes(), counts.reads(), counts.conflicts()),
+        );
+        same(
+            "MaskReservations asked for",
+            counts.count(&Filter::default().verb("create").resource("maskreservations")),
+            1,
+        )?;
+        same("conflicts", counts.conflicts(), 0)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_hundred_active_and_a_hundred_waiting_cost_nothing() -> Result<()> {
+    quiet(Layout::Combined).await
+}
+
+#[tokio::test]
+async fn nor_in_four_processes() -> Result<()> {
+    quiet(Layout::FourProcesses).await
+}
