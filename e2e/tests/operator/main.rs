@@ -2,6 +2,7 @@
 
 mod assignment;
 mod eviction;
+mod in_the_way;
 mod kubectl;
 mod queue;
 mod release;
