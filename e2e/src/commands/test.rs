@@ -35,7 +35,7 @@ enum Stage {
     Crds,
     /// Unit tests, property tests and documentation tests
     Unit,
-    /// Licenses, sources and duplicates of dependencies
+    /// Licenses and sources of dependencies, and those that are banned
     Deny,
     /// Known vulnerabilities of dependencies
     Advisories,
