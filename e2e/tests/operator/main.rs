@@ -5,4 +5,5 @@ mod eviction;
 mod in_the_way;
 mod kubectl;
 mod queue;
+mod refusals;
 mod release;
