@@ -11,8 +11,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, Filter, Layout, Operator,
     audit::{Access, Mark, Request},
-    bench::{is_active, is_ready, ready_condition, same, until_all},
-    shared,
+    bench::{is_active, is_ready, our_cluster, ready_condition, same, until_all},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::events::v1::Event;
@@ -30,10 +29,7 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 /// Runs a test beside an operator that has nothing else to do.
 async fn alone(prefix: &str, layout: Layout, body: impl AsyncFnOnce(&Bench, &Counter<'_>) -> Result<()>) -> Result<()> {
     let _alone = ALONE.lock().await;
-    let cluster = shared::cluster().await?;
-    if !cluster.is_ours() {
-        return Ok(());
-    }
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
     let operator = Operator::start(cluster, layout).await?;
     let counter = Counter { cluster, users: operator.users(), layout };
     Bench::run(cluster, &operator, prefix, async |bench| {
