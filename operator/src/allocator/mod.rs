@@ -72,6 +72,10 @@ pub struct Allocator {
 impl Allocator {
     /// A provider appeared or changed.
     pub fn set_pool(&mut self, key: ObjectKey, spec: PoolSpec) {
+        // Another provider of the same name: what was granted of the former one is worth nothing.
+        if self.pools.get(&key).is_some_and(|pool| pool.spec.uid != spec.uid) {
+            self.end_grants_of(&key);
+        }
         if let Some(pool) = self.pools.get_mut(&key) {
             if pool.spec == spec {
                 return;
@@ -97,9 +101,17 @@ impl Allocator {
 
     /// A provider is gone.
     pub fn remove_pool(&mut self, key: &ObjectKey) {
+        self.end_grants_of(key);
         if let Some(pool) = self.pools.remove(key) {
             self.unowned.insert(key.clone(), pool.reserved().collect());
             self.reshuffle = true;
+        }
+    }
+
+    fn end_grants_of(&mut self, provider: &ObjectKey) {
+        let granted = self.granted.iter().filter(|((key, _), _)| key == provider);
+        for uid in granted.map(|(_, uid)| uid.clone()).collect::<Vec<_>>() {
+            self.end_grant(&uid);
         }
     }
 
@@ -148,7 +160,9 @@ impl Allocator {
         let line = self.line_for(&class);
         self.lines[line].insert(rank.clone(), &mut self.touched);
         let Self { open, lines, pools, .. } = self;
-        open.extend(lines[line].providers().iter().filter(|key| pools[*key].next_free().is_some()).cloned());
+        // A provider of this line may just have gone; the lines are formed anew when slots are handed out.
+        let has_free = |key: &&ObjectKey| pools.get(*key).and_then(Pool::next_free).is_some();
+        open.extend(lines[line].providers().iter().filter(has_free).cloned());
         self.waiters.insert(uid.clone(), Waiter { class, rank, line });
     }
 
@@ -167,7 +181,10 @@ impl Allocator {
     /// The grant came to nothing.
     pub fn end_grant(&mut self, uid: &Uid) {
         if let Some(grant) = self.grants.remove(uid) {
-            self.granted.remove(&(grant.provider.clone(), grant.slot));
+            let slot = (grant.provider.clone(), grant.slot);
+            if self.granted.get(&slot) == Some(uid) {
+                self.granted.remove(&slot);
+            }
             self.let_go(&grant.provider, grant.slot, Holder::Grant);
         }
     }
@@ -259,3 +276,6 @@ impl Allocator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

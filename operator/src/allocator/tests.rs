@@ -1,0 +1,238 @@
+use std::cmp::Reverse;
+
+use chrono::DateTime;
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+
+fn provider(name: &str) -> ObjectKey {
+    ObjectKey::new("vpn", name)
+}
+
+fn spec(uid: &str, capacity: u32) -> PoolSpec {
+    PoolSpec {
+        uid: Uid::from(uid),
+        capacity,
+        tags: Default::default(),
+        namespaces: None,
+        usable: true,
+        current: true,
+        why_not: String::new(),
+    }
+}
+
+fn tags(all: &[&str]) -> crate::world::Tags {
+    all.iter().map(|tag| (*tag).into()).collect()
+}
+
+fn class(namespace: &str, wanted: Option<&[&str]>) -> Class {
+    Class { namespace: namespace.into(), tags: wanted.map(tags) }
+}
+
+fn rank(name: &str, priority: i32, created: i64) -> Rank {
+    Rank {
+        priority: Reverse(priority),
+        created: DateTime::from_timestamp(created, 0).unwrap_or_default(),
+        name: name.into(),
+        key: ObjectKey::new("ns", name),
+        uid: Uid::from(name),
+    }
+}
+
+fn wait(allocator: &mut Allocator, name: &str, priority: i32, created: i64) {
+    allocator.wait(&Uid::from(name), class("ns", None), rank(name, priority, created));
+}
+
+fn names(granted: Vec<ObjectKey>) -> Vec<String> {
+    granted.iter().map(|key| key.name.to_string()).collect()
+}
+
+#[test]
+fn order_is_priority_then_age_then_name() {
+    let mut allocator = Allocator::default();
+    for (name, priority, created) in [("d", 0, 2), ("c", 0, 1), ("b", 0, 1), ("a", -1, 0), ("e", 1, 9)] {
+        wait(&mut allocator, name, priority, created);
+    }
+    allocator.set_pool(provider("p"), spec("u", 5));
+    assert_eq!(names(allocator.settle()), ["e", "b", "c", "d", "a"]);
+}
+
+#[test]
+fn nothing_is_handed_out_while_a_slot_beyond_the_capacity_is_held() {
+    let mut allocator = Allocator::default();
+    allocator.set_pool(provider("p"), spec("u", 4));
+    allocator.reserved(&provider("p"), 3);
+    allocator.set_pool(provider("p"), spec("u", 2));
+    wait(&mut allocator, "a", 0, 0);
+    assert!(allocator.settle().is_empty());
+    allocator.unreserved(&provider("p"), 3);
+    assert_eq!(names(allocator.settle()), ["a"]);
+}
+
+#[test]
+fn slots_held_under_the_name_of_an_unknown_provider_stay_held_when_it_appears() {
+    let mut allocator = Allocator::default();
+    allocator.reserved(&provider("p"), 0);
+    allocator.set_pool(provider("p"), spec("u", 2));
+    wait(&mut allocator, "a", 0, 0);
+    wait(&mut allocator, "b", 0, 1);
+    assert_eq!(names(allocator.settle()), ["a"]);
+    assert_eq!(allocator.grant(&Uid::from("a")).map(|grant| grant.slot), Some(1));
+}
+
+#[test]
+fn grants_of_a_provider_that_is_gone_are_void() {
+    for anew in [false, true] {
+        let mut allocator = Allocator::default();
+        allocator.set_pool(provider("p"), spec("old", 1));
+        wait(&mut allocator, "a", 0, 0);
+        assert_eq!(names(allocator.settle()), ["a"]);
+        if !anew {
+            allocator.remove_pool(&provider("p"));
+        }
+        allocator.set_pool(provider("p"), spec("new", 1));
+        assert!(allocator.grant(&Uid::from("a")).is_none());
+        wait(&mut allocator, "b", 0, 1);
+        assert_eq!(names(allocator.settle()), ["b"]);
+        allocator.end_grant(&Uid::from("a"));
+        allocator.reserved(&provider("p"), 0);
+        assert!(allocator.grant(&Uid::from("b")).is_none());
+    }
+}
+
+#[test]
+fn a_slot_that_is_reserved_by_somebody_else_ends_the_grant_and_the_next_one_is_given() {
+    let mut allocator = Allocator::default();
+    allocator.set_pool(provider("p"), spec("u", 2));
+    wait(&mut allocator, "a", 0, 0);
+    allocator.settle();
+    allocator.reserved(&provider("p"), 0);
+    assert!(allocator.grant(&Uid::from("a")).is_none());
+    wait(&mut allocator, "a", 0, 0);
+    allocator.settle();
+    assert_eq!(allocator.grant(&Uid::from("a")).map(|grant| grant.slot), Some(1));
+}
+
+#[test]
+fn a_waiter_that_nothing_fits_does_not_block_the_one_behind_it() {
+    let mut allocator = Allocator::default();
+    allocator.set_pool(provider("p"), PoolSpec { tags: tags(&["x"]), ..spec("u", 1) });
+    allocator.wait(&Uid::from("a"), class("ns", Some(&["y"])), rank("a", 9, 0));
+    allocator.wait(&Uid::from("b"), class("ns", Some(&["y", "x"])), rank("b", 0, 1));
+    assert_eq!(names(allocator.settle()), ["b"]);
+    allocator.set_pool(provider("q"), PoolSpec { tags: tags(&["y"]), ..spec("v", 1) });
+    assert_eq!(names(allocator.settle()), ["a"]);
+}
+
+#[test]
+fn somebody_may_get_in_line_for_a_provider_that_has_just_gone() {
+    let mut allocator = Allocator::default();
+    allocator.set_pool(provider("p"), spec("u", 1));
+    wait(&mut allocator, "a", 0, 0);
+    allocator.settle();
+    allocator.remove_pool(&provider("p"));
+    wait(&mut allocator, "b", 0, 0);
+    assert!(allocator.settle().is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pool { which: usize, capacity: u32, tag: usize, usable: bool, namespaced: bool },
+    NoPool(usize),
+    Reserved(usize, u32),
+    Unreserved(usize, u32),
+    Wait { who: usize, namespace: usize, tag: usize, priority: i32 },
+    Leave(usize),
+    EndGrant(usize),
+    Settle,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..2usize, 0..4u32, 0..3usize, prop::bool::weighted(0.8), any::<bool>()).prop_map(
+            |(which, capacity, tag, usable, namespaced)| Step::Pool { which, capacity, tag, usable, namespaced }
+        ),
+        (0..2usize).prop_map(Step::NoPool),
+        (0..2usize, 0..4u32).prop_map(|(which, slot)| Step::Reserved(which, slot)),
+        (0..2usize, 0..4u32).prop_map(|(which, slot)| Step::Unreserved(which, slot)),
+        (0..5usize, 0..2usize, 0..3usize, 0..3i32).prop_map(|(who, namespace, tag, priority)| Step::Wait {
+            who,
+            namespace,
+            tag,
+            priority
+        }),
+        (0..5usize).prop_map(Step::Leave),
+        (0..5usize).prop_map(Step::EndGrant),
+        Just(Step::Settle),
+    ]
+}
+
+const POOLS: [&str; 2] = ["p", "q"];
+const TAGS: [&str; 3] = ["x", "y", ""];
+
+fn who(number: usize) -> Uid {
+    Uid::from(format!("w{number}"))
+}
+
+fn take(allocator: &mut Allocator, step: &Step) {
+    match *step {
+        Step::Pool { which, capacity, tag, usable, namespaced } => {
+            let spec = PoolSpec {
+                tags: tags(&[TAGS[tag]]),
+                usable,
+                namespaces: namespaced.then(|| tags(&["n0"])),
+                ..spec(POOLS[which], capacity)
+            };
+            allocator.set_pool(provider(POOLS[which]), spec);
+        }
+        Step::NoPool(which) => allocator.remove_pool(&provider(POOLS[which])),
+        Step::Reserved(which, slot) => allocator.reserved(&provider(POOLS[which]), slot),
+        Step::Unreserved(which, slot) => allocator.unreserved(&provider(POOLS[which]), slot),
+        Step::Wait { who: number, namespace, tag, priority } => {
+            let wanted = [TAGS[tag]];
+            let class = class(&format!("n{namespace}"), (tag < 2).then_some(&wanted));
+            allocator.wait(&who(number), class, rank(&format!("w{number}"), priority, 0));
+        }
+        Step::Leave(number) => allocator.leave(&who(number)),
+        Step::EndGrant(number) => allocator.end_grant(&who(number)),
+        Step::Settle => drop(allocator.settle()),
+    }
+}
+
+proptest! {
+    #[test]
+    fn after_settle_no_slot_is_free_that_somebody_in_line_could_have(steps in vec(step(), 0..60)) {
+        let mut allocator = Allocator::default();
+        for step in &steps {
+            take(&mut allocator, step);
+        }
+        allocator.settle();
+        for name in POOLS {
+            let Some(pool) = allocator.pool(&provider(name)) else { continue };
+            let fits = |waiter: &Waiter| pool.fits(&waiter.class.namespace, waiter.class.tags.as_ref());
+            prop_assert!(pool.next_free().is_none() || !allocator.waiters.values().any(fits));
+        }
+        let mut slots = std::collections::HashSet::new();
+        for (uid, grant) in &allocator.grants {
+            prop_assert!(slots.insert((grant.provider.clone(), grant.slot)), "{uid} shares a slot");
+            prop_assert_eq!(allocator.granted.get(&(grant.provider.clone(), grant.slot)), Some(uid));
+            let taken = allocator.pool(&grant.provider).is_some_and(|pool| pool.held() > 0);
+            prop_assert!(taken);
+            prop_assert!(!allocator.waiters.contains_key(uid));
+        }
+    }
+
+    #[test]
+    fn a_slot_goes_to_the_first_that_it_fits(priorities in vec(0..3i32, 1..8), capacity in 1..8u32) {
+        let mut allocator = Allocator::default();
+        for (number, priority) in priorities.iter().enumerate() {
+            wait(&mut allocator, &format!("w{number}"), *priority, number as i64);
+        }
+        allocator.set_pool(provider("p"), spec("u", capacity));
+        let mut expected: Vec<_> = priorities.iter().enumerate().map(|(number, priority)| (-priority, number)).collect();
+        expected.sort_unstable();
+        expected.truncate(capacity as usize);
+        let expected: Vec<_> = expected.into_iter().map(|(_, number)| format!("w{number}")).collect();
+        prop_assert_eq!(names(allocator.settle()), expected);
+    }
+}
