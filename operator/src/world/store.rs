@@ -47,8 +47,8 @@ struct Entry<V> {
 #[derive(Clone)]
 pub struct Store<V> {
     entries: HashMap<ObjectKey, Entry<V>>,
-    /// Objects that our own write removed for good, until the watch says so too.
-    buried: HashMap<ObjectKey, (Uid, Epoch)>,
+    /// UIDs of objects that our own write removed for good, until the watch says so too.
+    buried: HashMap<Uid, Epoch>,
     /// The highest resourceVersion that the watch has told of.
     passed: u64,
     listing: Option<Vec<V>>,
@@ -113,11 +113,8 @@ impl<V: Versioned> Store<V> {
     #[must_use]
     pub fn applied(&mut self, view: V) -> Option<Change<V>> {
         self.passed = self.passed.max(view.version());
-        if let Some((uid, _)) = self.buried.get(view.key()) {
-            if uid == view.uid() {
-                return None;
-            }
-            self.buried.remove(view.key());
+        if self.buried.contains_key(view.uid()) {
+            return None;
         }
         self.put(view, None)
     }
@@ -126,9 +123,7 @@ impl<V: Versioned> Store<V> {
     #[must_use]
     pub fn deleted(&mut self, view: &V) -> Option<Change<V>> {
         self.passed = self.passed.max(view.version());
-        if self.buried.get(view.key()).is_some_and(|(uid, _)| uid == view.uid()) {
-            self.buried.remove(view.key());
-        }
+        self.buried.remove(view.uid());
         match self.entries.entry(view.key().clone()) {
             hash_map::Entry::Occupied(entry)
                 if entry.get().view.uid() == view.uid() || entry.get().view.version() <= view.version() =>
@@ -157,14 +152,16 @@ impl<V: Versioned> Store<V> {
     pub fn list_ended(&mut self) -> (Vec<Change<V>>, Vec<ObjectKey>) {
         let epoch = self.epoch;
         self.synced = true;
-        self.buried.retain(|_, (_, since)| *since >= epoch);
+        self.buried.retain(|_, since| *since >= epoch);
+        // What was sent while the list was made and is answered only now may be missing in it, and gone.
+        self.epoch.0 += 1;
         let listing = self.listing.take().unwrap_or_default();
         let mut gone: HashSet<ObjectKey> = self.entries.keys().cloned().collect();
         let mut changes = Vec::new();
         for view in listing {
             self.passed = self.passed.max(view.version());
             gone.remove(view.key());
-            if self.buried.get(view.key()).is_none_or(|(uid, _)| uid != view.uid()) {
+            if !self.buried.contains_key(view.uid()) {
                 let forget = self.entries.get(view.key()).is_some_and(|e| e.assumed.is_none_or(|at| at < epoch));
                 changes.extend(if forget { self.replace(view) } else { self.put(view, None) });
             }
@@ -186,7 +183,7 @@ impl<V: Versioned> Store<V> {
         if self.synced && view.version() <= self.passed {
             return (Acknowledged::Passed, None);
         }
-        if self.buried.get(view.key()).is_some_and(|(uid, _)| uid == view.uid()) {
+        if self.buried.contains_key(view.uid()) {
             return (Acknowledged::Passed, None);
         }
         let doubtful = sent != self.epoch;
@@ -202,7 +199,7 @@ impl<V: Versioned> Store<V> {
             return None;
         }
         let entry = self.entries.remove(key)?;
-        self.buried.insert(key.clone(), (entry.view.uid().clone(), self.epoch));
+        self.buried.insert(uid.clone(), self.epoch);
         Some(Change { key: key.clone(), before: Some(*entry.view) })
     }
 
@@ -231,3 +228,6 @@ impl<V: Versioned> Store<V> {
         Some(Change { key, before })
     }
 }
+
+#[cfg(test)]
+mod tests;
