@@ -36,6 +36,10 @@ pub fn decide(world: &World, key: &ObjectKey, trouble: Option<&Trouble>, now: No
         Some(consumer) if consumer.owner.as_ref() == Some(&mask.meta.uid) && !consumer.meta.deleting => {
             follow_spec(mask, consumer).or_else(|| follow_status(mask, consumer, now))
         }
+        // Left behind by a Mask of this name that was deleted with `--cascade=orphan`.
+        Some(consumer) if consumer.mask.as_ref().is_some_and(|made_for| made_for.uid != mask.meta.uid) => {
+            release_orphan(consumer).or_else(|| tell(mask, &in_the_way(consumer), now))
+        }
         Some(consumer) => tell(mask, &in_the_way(consumer), now),
     }
 }
