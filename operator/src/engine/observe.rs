@@ -292,11 +292,11 @@ impl Engine {
     /// The watch on one named Secret told what is there.
     pub(super) fn source_told(&mut self, key: ObjectKey, source: Option<SourceView>) {
         let Some(providers) = self.sources.get(&key) else { return };
-        let hash_before = match self.world.sources.get(&key) {
-            Some(Source::Present(view)) => Some(view.hash.clone()),
-            _ => None,
+        let changed = match (self.world.source(&key), &source) {
+            (Source::Present(before), Some(now)) => before.hash != now.hash,
+            (Source::Missing, None) => false,
+            _ => true,
         };
-        let changed = source.as_ref().map(|view| &view.hash) != hash_before.as_ref();
         let providers: Vec<_> = providers.iter().cloned().collect();
         self.world.sources.insert(key, source.map_or(Source::Missing, Source::Present));
         for provider in providers {
