@@ -30,8 +30,10 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
     }
     let world = scene.world;
     let held: Vec<_> = reservations(world, consumer).collect();
+    let took_no_slot = held.is_empty() && consumer.assigned.is_none();
     remove_copies(scene, consumer)
-        .or_else(|| if held.is_empty() { Step::Idle } else { stop_users(scene, consumer, &held) })
+        .or_else(|| find_lock(scene, consumer, &held))
+        .or_else(|| if took_no_slot { Step::Idle } else { stop_users(scene, consumer, &held) })
         .or_else(|| let_go(scene, consumer, &held))
 }
 
@@ -55,6 +57,18 @@ fn remove_copies(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
     }
 }
 
+/// A committed consumer has a lock. That the store holds none may be the watch's lag: only a read tells.
+fn find_lock(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
+    let Some(assigned) = consumer.assigned.as_deref() else { return Step::Idle };
+    let name = vpn_types::reservation_name(&assigned.provider.name, assigned.slot as usize);
+    let key = ObjectKey::new(assigned.provider.namespace.clone(), name);
+    let known = held.iter().any(|reservation| reservation.meta.key == key);
+    if known || scene.progress(consumer).lock_gone {
+        return Step::Idle;
+    }
+    Step::send(Op::Get(Kind::Reservation, key))
+}
+
 /// Steps 2 to 4, and the wait for the last user.
 fn stop_users(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
     if let Some(step) = list_users(scene, consumer, held) {
@@ -63,7 +77,12 @@ fn stop_users(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&Reservati
     let namespace = &consumer.meta.key.namespace;
     let Some(pods) = scene.world.pods.get(namespace) else { return Step::WaitUntil(Duration::MAX) };
     let users = still_more_users(scene, consumer, held, pods);
-    if let Some(reservation) = held.iter().find(|reservation| *reservation.users != *users && !users.is_empty()) {
+    // Not by order or detail: another operator may not have seen yet that the same Pod is on a node.
+    let says = |known: &SlotUserView, user: &SlotUserView| {
+        known.uid == user.uid && (known.node.is_some() || user.node.is_none())
+    };
+    let lacks = |recorded: &[SlotUserView]| users.iter().any(|user| !recorded.iter().any(|known| says(known, user)));
+    if let Some(reservation) = held.iter().find(|reservation| lacks(&reservation.users)) {
         return Step::send(record(reservation, &users));
     }
     let present: Vec<_> = users.iter().filter_map(|user| pods.get(&user.uid)).collect();
@@ -71,8 +90,8 @@ fn stop_users(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&Reservati
     if let Some(pod) = present.iter().find(owned) {
         return Step::send(delete(Kind::Pod, &pod.meta, None));
     }
-    if !consumer.meta.foreground {
-        return Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Foreground)));
+    if let Some(step) = upgrade(scene, consumer) {
+        return step;
     }
     let left: Vec<_> = present.into_iter().filter(|pod| pod.stage == PodStage::Running).collect();
     if let Some(wait) = waiting_for(consumer, &left, scene.now) {
@@ -105,6 +124,13 @@ fn still_more_users(
         scene.progress(consumer).users = Some(users.clone());
     }
     users
+}
+
+/// Step 4, once.
+fn upgrade(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Option<Step> {
+    let progress = scene.progress(consumer);
+    progress.upgraded |= consumer.meta.foreground;
+    (!progress.upgraded).then(|| Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Foreground))))
 }
 
 /// Step 2. `None` once the users are known.
@@ -249,9 +275,6 @@ fn let_go(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&ReservationVi
                 message,
             )));
         }
-    }
-    if !held.is_empty() && !consumer.meta.foreground {
-        return Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Foreground)));
     }
     let released = consumer.assigned.as_ref().map(|assigned| {
         let message = format!("slot {} of MaskProvider {} is given back", assigned.slot, assigned.provider);

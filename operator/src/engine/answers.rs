@@ -2,7 +2,7 @@
 
 use vpn_types::Reason;
 
-use super::{Effect, Engine, InFlight, Lane, NewObject, Now, Op, Outcome, Trouble, Work};
+use super::{Effect, Engine, InFlight, Lane, NewObject, Now, Op, Outcome, Propagation, Trouble, Work};
 use crate::{
     consumers,
     world::{Acknowledged, CopyView, Kind, Object, ObjectKey, PodView, Touched, Uid},
@@ -19,6 +19,7 @@ impl Engine {
         match outcome {
             Outcome::Gone | Outcome::NotFound | Outcome::Conflict if is_pod(&op) => {
                 succeeded = true;
+                self.unsure.remove(&work);
                 self.pod_vanished(&op);
             }
             // The write that removed the last finalizer shows the object a last time.
@@ -31,6 +32,7 @@ impl Engine {
                 succeeded = true;
                 self.unsure.remove(&work);
                 self.read(&work, &object);
+                self.upgraded(&op, &object);
                 self.acknowledge(*object, epoch);
             }
             Outcome::Gone => {
@@ -78,6 +80,13 @@ impl Engine {
             self.effects.extend(note.map(Effect::Publish));
         }
         self.mark(work);
+    }
+
+    /// Release, step 4, was carried out.
+    fn upgraded(&mut self, op: &Op, object: &Object) {
+        if let Op::Delete { kind: Kind::Consumer, propagation: Some(Propagation::Foreground), .. } = op {
+            self.progress.entry(object.meta().uid.clone()).or_default().upgraded = true;
+        }
     }
 
     fn pod_vanished(&mut self, op: &Op) {
@@ -154,6 +163,10 @@ impl Engine {
                 let Some(consumer) = self.world.consumers.get(consumer) else { return };
                 self.progress.entry(consumer.meta.uid.clone()).or_default().provider_gone = true;
             }
+            (Work::Consumer(consumer), Kind::Reservation) if matches!(op, Op::Get(..)) => {
+                let Some(consumer) = self.world.consumers.get(consumer) else { return };
+                self.progress.entry(consumer.meta.uid.clone()).or_default().lock_gone = true;
+            }
             (Work::Reservation(reservation), Kind::Consumer) => {
                 let Some(reservation) = self.world.reservations.get(reservation) else { return };
                 let uid = reservation.consumer_uid.clone();
@@ -185,6 +198,13 @@ impl Engine {
             (Work::Consumer(key), Object::Provider(_)) => {
                 if let Some(consumer) = self.world.consumers.get(key) {
                     self.progress.entry(consumer.meta.uid.clone()).or_default().provider_gone = false;
+                }
+            }
+            (Work::Consumer(key), Object::Reservation(reservation)) => {
+                if let Some(consumer) = self.world.consumers.get(key)
+                    && consumer.meta.uid != reservation.consumer_uid
+                {
+                    self.progress.entry(consumer.meta.uid.clone()).or_default().lock_gone = true;
                 }
             }
             (Work::Reservation(key), Object::Consumer(consumer)) => {
