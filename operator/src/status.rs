@@ -169,3 +169,6 @@ pub fn provider(
     };
     patch(&status, current, &[], None)
 }
+
+#[cfg(test)]
+mod tests;

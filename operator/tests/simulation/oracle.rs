@@ -1,0 +1,219 @@
+//! The invariants, judged on what runs and on what is stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use vpn_operator::{
+    engine::Op,
+    world::{Kind, ObjectKey},
+};
+use vpn_types::{FINALIZER, OWNER_LABEL};
+
+use crate::{
+    run::Sim,
+    server::{Server, finalizers, generation, is_deleting, owners, uid_of},
+};
+
+type Verdict = Result<(), String>;
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What holds after every single step.
+pub fn always(sim: &Sim) -> Verdict {
+    capacity(sim)?;
+    // Known: while one of two operators withdraws a lock, the other may commit to it once more, until it hears that the
+    // lock is gone.
+    if sim.processes.iter().filter(|process| process.engine.roles().consumers).count() > 1 {
+        return Ok(());
+    }
+    for (key, consumer) in sim.server.of_kind(Kind::Consumer) {
+        let lock = text(consumer, "/status/provider/reservation");
+        if !lock.is_empty() && sim.server.by_uid(lock).is_none() && !sim.forced.iter().any(|uid| uid == lock) {
+            return Err(format!("I3: consumer {key} is committed to reservation {lock}, which does not exist"));
+        }
+    }
+    Ok(())
+}
+
+/// I1.
+fn capacity(sim: &Sim) -> Verdict {
+    for (key, provider) in sim.server.of_kind(Kind::Provider) {
+        let uid = uid_of(provider);
+        let sessions = sim.nodes.sessions.values().filter(|session| session.provider == uid);
+        let users: BTreeSet<_> = sessions.map(|session| &session.consumer).collect();
+        let observed = provider.pointer("/status/observedGeneration").and_then(Value::as_i64);
+        let limit = observed.and_then(|generation| sim.server.slots_by_generation.get(&(uid.to_owned(), generation)));
+        let limit = limit.copied().unwrap_or(0);
+        if users.len() as u64 > limit {
+            return Err(format!("I1: {} consumers use {key} which allows {limit}: {users:?}", users.len()));
+        }
+    }
+    Ok(())
+}
+
+/// What the operator may delete (I6, I8), judged before the request is carried out.
+pub fn allowed(sim: &Sim, op: &Op, before: Option<&Value>) -> Verdict {
+    let (Op::Delete { kind, key, .. }, Some(before)) = (op, before) else { return Ok(()) };
+    let owner = owners(before).into_iter().find_map(|(uid, _)| sim.server.by_uid(&uid));
+    let fine = match kind {
+        Kind::Consumer => is_deleting(before) || may_evict(sim, before),
+        Kind::Reservation => true,
+        Kind::Secret => before["metadata"]["labels"].get(OWNER_LABEL).is_some(),
+        Kind::Pod => owner.is_some_and(|((kind, _), owner)| *kind == Kind::Consumer && is_deleting(owner)),
+        Kind::Mask | Kind::Provider => false,
+    };
+    if fine { Ok(()) } else { Err(format!("I6/I8: no reason to delete {} {key}", kind.as_str())) }
+}
+
+fn may_evict(sim: &Sim, consumer: &Value) -> bool {
+    let orphaned = owners(consumer).is_empty() && consumer["spec"].get("mask").is_some();
+    let name = ObjectKey::new(text(consumer, "/status/provider/namespace"), text(consumer, "/status/provider/name"));
+    let slot = consumer.pointer("/status/provider/slot").and_then(Value::as_u64);
+    let uid = text(consumer, "/status/provider/uid");
+    let lowered = sim.server.slots_by_generation.iter().any(|((u, _), slots)| *u == uid && slot >= Some(*slots));
+    let provider_gone = match sim.server.get(Kind::Provider, &name) {
+        None => true,
+        Some(provider) => is_deleting(provider) || uid_of(provider) != uid,
+    };
+    let forced = sim.forced.iter().any(|uid| *uid == text(consumer, "/status/provider/reservation"));
+    orphaned || (slot.is_some() && (lowered || provider_gone || forced))
+}
+
+/// I6: other people's finalizers, owner references and labels are as before. I3: a lock goes after its consumer.
+pub fn touched_only_ours(server: &Server, op: &Op, before: Option<&Value>) -> Verdict {
+    let (Some((kind, key)), Some(before)) = (op.target(), before) else { return Ok(()) };
+    let last = server.log.last().map(|event| &event.last).filter(|last| uid_of(last) == uid_of(before));
+    let Some(after) = server.get(kind, key).or(last) else { return Ok(()) };
+    if matches!(op, Op::Get(..) | Op::Delete { .. } | Op::Create(..)) {
+        return Ok(());
+    }
+    let foreign = |value: &Value| finalizers(value).into_iter().filter(|name| name != FINALIZER).collect::<Vec<_>>();
+    let labels = |value: &Value| {
+        let mut labels = value["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+        labels.remove(OWNER_LABEL);
+        labels
+    };
+    if foreign(before) != foreign(after) || owners(before) != owners(after) || labels(before) != labels(after) {
+        return Err(format!("I6: {} {key}: {before} became {after}", kind.as_str()));
+    }
+    Ok(())
+}
+
+/// What holds when all is quiet and nobody holds anything back.
+pub fn at_rest(sim: &Sim) -> Verdict {
+    let server = &sim.server;
+    let mut taken: BTreeMap<ObjectKey, u64> = BTreeMap::new();
+    for (key, reservation) in server.of_kind(Kind::Reservation) {
+        let holder = server.by_uid(text(reservation, "/spec/uid"));
+        let lock = holder.map(|(_, consumer)| text(consumer, "/status/provider/reservation"));
+        if lock != Some(uid_of(reservation)) {
+            return Err(format!("I4: reservation {key} has no consumer: {reservation}"));
+        }
+        if text(reservation, "/status/phase") != "Active" {
+            return Err(format!("reservation {key} is not shown as Active: {reservation}"));
+        }
+        let (name, _) = vpn_types::parse_reservation_name(&key.name).unwrap();
+        *taken.entry(ObjectKey::new(key.namespace.clone(), name)).or_default() += 1;
+    }
+    for (key, secret) in server.of_kind(Kind::Secret) {
+        if secret["metadata"]["labels"].get(OWNER_LABEL).is_some() {
+            let holder = owners(secret).into_iter().find_map(|(uid, _)| server.by_uid(&uid));
+            if holder.map(|(_, consumer)| text(consumer, "/status/provider/secret")) != Some(&*key.name) {
+                return Err(format!("I4: Secret {key} is left over: {secret}"));
+            }
+        }
+    }
+    for (key, provider) in server.of_kind(Kind::Provider) {
+        let used = taken.get(key).copied().unwrap_or(0);
+        if provider.pointer("/status/activeSlots").and_then(Value::as_u64).unwrap_or(0) != used {
+            return Err(format!("provider {key} does not show {used} slots in use: {provider}"));
+        }
+        if is_deleting(provider) {
+            return Err(format!("I4: provider {key} is still there: {provider}"));
+        }
+        let source = ObjectKey::new(key.namespace.clone(), text(provider, "/spec/secret"));
+        if server.get(Kind::Secret, &source).is_some()
+            && provider.pointer("/status/observedGeneration").and_then(Value::as_i64) != Some(generation(provider))
+        {
+            return Err(format!("provider {key} is not current: {provider}"));
+        }
+    }
+    for (key, mask) in server.of_kind(Kind::Mask) {
+        follows(sim, key, mask)?;
+    }
+    for (key, consumer) in server.of_kind(Kind::Consumer) {
+        if is_deleting(consumer) {
+            return Err(format!("I4: consumer {key} is still there: {consumer}"));
+        }
+        served(sim, key, consumer, &taken)?;
+    }
+    Ok(())
+}
+
+/// A Mask's status says what its consumer's does.
+fn follows(sim: &Sim, key: &ObjectKey, mask: &Value) -> Verdict {
+    if is_deleting(mask) {
+        return Err(format!("Mask {key} is still there: {mask}"));
+    }
+    let Some(consumer) = sim.server.get(Kind::Consumer, key) else {
+        return Err(format!("I5: Mask {key} has no consumer: {mask}"));
+    };
+    if !owners(consumer).iter().any(|(uid, _)| uid == uid_of(mask)) {
+        // Made by hand under the same name: to be told, not to be touched.
+        let told = consumer["spec"].get("mask").is_none() && text(mask, "/status/phase") == "Waiting";
+        return if told { Ok(()) } else { Err(format!("Mask {key} has another's consumer: {mask} {consumer}")) };
+    }
+    for field in ["phase", "provider"] {
+        if mask["status"][field] != consumer["status"][field] {
+            return Err(format!("Mask {key} does not follow its consumer: {mask} {consumer}"));
+        }
+    }
+    Ok(())
+}
+
+/// I5, and what an assigned consumer has.
+fn served(sim: &Sim, key: &ObjectKey, consumer: &Value, taken: &BTreeMap<ObjectKey, u64>) -> Verdict {
+    let server = &sim.server;
+    let phase = text(consumer, "/status/phase");
+    if phase == "Active" {
+        let secret = ObjectKey::new(key.namespace.clone(), text(consumer, "/status/provider/secret"));
+        let name =
+            ObjectKey::new(text(consumer, "/status/provider/namespace"), text(consumer, "/status/provider/name"));
+        let provider = server.get(Kind::Provider, &name);
+        let source = provider.map(|provider| ObjectKey::new(name.namespace, text(provider, "/spec/secret")));
+        let source = source.and_then(|key| server.get(Kind::Secret, &key));
+        return match (server.get(Kind::Secret, &secret), source) {
+            (None, Some(_)) => Err(format!("consumer {key} has no Secret")),
+            (Some(copy), Some(source)) if copy["data"] != source["data"] => {
+                Err(format!("the copy of consumer {key} is out of date"))
+            }
+            _ => Ok(()),
+        };
+    }
+    let wanted = consumer["spec"]["providers"].as_array();
+    let mut usable = false;
+    for (name, provider) in server.of_kind(Kind::Provider) {
+        let contains = |pointer: &str, value: &Value| {
+            provider.pointer(pointer).and_then(Value::as_array).is_some_and(|all| all.contains(value))
+        };
+        let fits = wanted.is_none_or(|tags| tags.iter().any(|tag| contains("/spec/tags", tag)))
+            && (provider["spec"].get("namespaces").is_none()
+                || contains("/spec/namespaces", &Value::from(&*key.namespace)));
+        let source = ObjectKey::new(name.namespace.clone(), text(provider, "/spec/secret"));
+        let slots = provider["spec"]["maxSlots"].as_u64().unwrap_or(0);
+        if fits && slots > 0 && server.get(Kind::Secret, &source).is_some() {
+            usable = true;
+            if taken.get(name).copied().unwrap_or(0) < slots {
+                return Err(format!("I5: consumer {key} waits while {name} has a free slot: {consumer}"));
+            }
+        }
+    }
+    let expected = if usable { "Waiting" } else { "ErrNoProviders" };
+    // A verdict on a provider that was never usable is not always known here.
+    if phase != expected && (usable || phase != "Waiting") {
+        return Err(format!("consumer {key} should be {expected}: {consumer}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! A process of the operator, and its requests.
+
+use std::collections::BTreeMap;
+
+use vpn_operator::engine::{Engine, NewObject, Op, Outcome, Roles};
+
+use crate::watch::{Filter, Watch};
+
+pub struct Process {
+    pub engine: Engine,
+    pub watches: BTreeMap<Filter, Watch>,
+    pub incarnation: u64,
+    pub started: u64,
+}
+
+/// A request on its way.
+pub struct Flight {
+    pub process: usize,
+    pub incarnation: u64,
+    pub id: u64,
+    pub op: Op,
+    pub sent: u64,
+    /// Set once the server has carried it out.
+    pub outcome: Option<Outcome>,
+}
+
+/// One process for each controller.
+pub fn apart() -> Vec<Roles> {
+    let none = Roles { masks: false, consumers: false, reservations: false, providers: false };
+    vec![
+        Roles { masks: true, ..none },
+        Roles { consumers: true, ..none },
+        Roles { reservations: true, ..none },
+        Roles { providers: true, ..none },
+    ]
+}
+
+pub fn boot(roles: Roles, incarnation: u64, started: u64) -> Process {
+    let filters = roles.kinds().into_iter().map(Filter::Whole);
+    let watches = filters.map(|filter| (filter.clone(), Watch::new(filter))).collect();
+    Process { engine: Engine::new(roles), watches, incarnation, started }
+}
+
+pub fn begin(process: &mut Process, filter: Filter) {
+    process.watches.insert(filter.clone(), Watch::new(filter));
+}
+
+pub fn describe(op: &Op) -> String {
+    let detail = match op {
+        Op::PatchStatus(_, _, patch) | Op::Patch(_, _, patch) | Op::JsonPatch(_, _, patch) => {
+            let mut patch = patch.clone();
+            if let Some(status) = patch.get_mut("status").and_then(|status| status.as_object_mut()) {
+                status.remove("conditions");
+                status.remove("lastUpdated");
+            }
+            patch.to_string()
+        }
+        Op::Delete { uid, propagation, .. } => format!("{uid} {propagation:?}"),
+        Op::Create(_, NewObject::Reservation(reservation)) => reservation.spec.uid.clone(),
+        _ => String::new(),
+    };
+    match op.target() {
+        Some((kind, key)) => format!("{} {} {key} {detail}", op.verb(), kind.as_str()),
+        None => op.verb().to_owned(),
+    }
+}
+
+pub fn outcome_name(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Object(object) => format!("{} v{}", object.meta().uid, object.meta().version),
+        Outcome::Gone => "gone".to_owned(),
+        Outcome::Pods(pods) => format!("{} pods", pods.len()),
+        Outcome::NotFound => "404".to_owned(),
+        Outcome::AlreadyExists => "409 exists".to_owned(),
+        Outcome::Conflict => "409 conflict".to_owned(),
+        Outcome::Refused { .. } => "refused".to_owned(),
+        Outcome::Unknown { .. } => "unknown".to_owned(),
+    }
+}

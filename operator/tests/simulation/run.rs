@@ -1,0 +1,326 @@
+//! One simulated cluster with its operators: everything that can happen next is a [`Move`], and any order is allowed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use vpn_operator::{
+    engine::{Effect, Input, Now, Outcome, Roles},
+    world::{Kind, ObjectKey},
+};
+
+use crate::{
+    garbage,
+    node::Nodes,
+    oracle,
+    process::{Flight, Process, begin, boot, describe, outcome_name},
+    server::{Server, refused},
+    watch::Filter,
+};
+
+/// A request ends or is given up within this time, as the operator's deadlines have it.
+pub const DEADLINE: u64 = 5_000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// The server carries a request out.
+    Apply(usize),
+    /// Its answer arrives.
+    Answer(usize),
+    /// A watch delivers.
+    Watch(usize, Filter),
+    /// Time is up for a process.
+    Tick(usize),
+    Garbage(Kind, ObjectKey),
+    Node(ObjectKey),
+}
+
+pub struct Sim {
+    pub server: Server,
+    pub nodes: Nodes,
+    pub processes: Vec<Process>,
+    pub flights: Vec<Flight>,
+    pub trace: Vec<String>,
+    /// Requests that were carried out, by verb and kind.
+    pub counts: BTreeMap<(&'static str, Option<Kind>), usize>,
+    /// UIDs of reservations that the user took away by force.
+    pub forced: Vec<String>,
+    pub clock: u64,
+    /// Which moves come first when several are possible.
+    pub bias: Bias,
+    /// A crash to come, once so many requests have been carried out.
+    pub crash_at: Option<(usize, Crash)>,
+    turn: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    Even,
+    /// Watches lag behind everything else.
+    WatchesLast,
+    WatchesFirst,
+}
+
+/// What becomes of the request during which a process crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// It was never sent.
+    Before,
+    /// It was carried out, and nobody heard the answer.
+    After,
+    /// It is still on its way.
+    Late,
+}
+
+fn start() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+impl Sim {
+    pub fn new(roles: &[Roles]) -> Self {
+        Self {
+            server: Server { now: start(), ..Server::default() },
+            nodes: Nodes::default(),
+            processes: roles.iter().map(|roles| boot(*roles, 0, 0)).collect(),
+            flights: Vec::new(),
+            trace: Vec::new(),
+            counts: BTreeMap::new(),
+            forced: Vec::new(),
+            clock: 0,
+            bias: Bias::Even,
+            crash_at: None,
+            turn: 0,
+        }
+    }
+
+    pub fn note(&mut self, text: impl Into<String>) {
+        self.trace.push(format!("{:>8.3} {}", self.clock as f64 / 1000.0, text.into()));
+    }
+
+    /// Everything that can happen without anybody's fault.
+    pub fn moves(&self) -> Vec<Move> {
+        let mut moves = Vec::new();
+        for (i, flight) in self.flights.iter().enumerate() {
+            moves.push(if flight.outcome.is_some() { Move::Answer(i) } else { Move::Apply(i) });
+        }
+        for (p, process) in self.processes.iter().enumerate() {
+            let behind = process.watches.values().filter(|watch| watch.is_behind(&self.server));
+            moves.extend(behind.map(|watch| Move::Watch(p, watch.filter.clone())));
+            if self.due(p).is_some_and(|at| at <= self.clock) {
+                moves.push(Move::Tick(p));
+            }
+        }
+        moves.extend(garbage::chores(&self.server).into_iter().map(|(kind, key)| Move::Garbage(kind, key)));
+        let pods = self.server.of_kind(Kind::Pod).filter(|(_, pod)| self.nodes.can_step(&self.server, pod));
+        moves.extend(pods.map(|(key, _)| Move::Node(key.clone())));
+        moves
+    }
+
+    fn due(&self, p: usize) -> Option<u64> {
+        let process = &self.processes[p];
+        let at = process.engine.next_deadline()?;
+        Some(process.started + u64::try_from(at.as_micros().div_ceil(1000)).unwrap())
+    }
+
+    pub fn make(&mut self, chosen: Move) -> Result<(), String> {
+        match chosen {
+            Move::Apply(i) => match self.crash_at {
+                Some((0, crash)) => self.crash_during(i, crash)?,
+                _ => {
+                    self.crash_at = self.crash_at.map(|(left, crash)| (left - 1, crash));
+                    self.apply(i)?;
+                }
+            },
+            Move::Answer(i) => self.answer(i),
+            Move::Watch(p, filter) => {
+                let inputs = self.processes[p].watches.get_mut(&filter).unwrap().advance(&self.server);
+                self.note(format!("watch {filter:?} of {p} tells {} things", inputs.len()));
+                self.feed(p, inputs);
+            }
+            Move::Tick(p) => {
+                self.note(format!("tick {p}"));
+                self.feed(p, vec![Input::Tick]);
+            }
+            Move::Garbage(kind, key) => {
+                let id = (kind, key);
+                self.note(format!("gc {} {}: {:?}", kind.as_str(), id.1, garbage::chore(&self.server, &id)));
+                garbage::step(&mut self.server, &id);
+            }
+            Move::Node(key) => {
+                self.note(format!("node {key}"));
+                self.nodes.step(&mut self.server, &key);
+            }
+        }
+        oracle::always(self)
+    }
+
+    pub fn apply(&mut self, i: usize) -> Result<(), String> {
+        let op = self.flights[i].op.clone();
+        let before = op.target().and_then(|(kind, key)| self.server.get(kind, key).cloned());
+        let allowed = oracle::allowed(self, &op, before.as_deref());
+        let outcome = self.server.carry_out(&op);
+        self.note(format!("apply {} -> {}", describe(&op), outcome_name(&outcome)));
+        *self.counts.entry((op.verb(), op.target().map(|(kind, _)| kind))).or_default() += 1;
+        let changed = matches!(outcome, Outcome::Object(_) | Outcome::Gone);
+        self.flights[i].outcome = Some(outcome);
+        if changed {
+            allowed?;
+            oracle::touched_only_ours(&self.server, &op, before.as_deref())?;
+        }
+        oracle::always(self)
+    }
+
+    fn crash_during(&mut self, i: usize, crash: Crash) -> Result<(), String> {
+        self.crash_at = None;
+        let p = self.flights[i].process;
+        match crash {
+            Crash::Before => drop(self.flights.remove(i)),
+            Crash::After => self.apply(i)?,
+            Crash::Late => self.note(format!("late: {}", describe(&self.flights[i].op))),
+        }
+        self.crash(p);
+        Ok(())
+    }
+
+    pub fn answer(&mut self, i: usize) {
+        let flight = self.flights.remove(i);
+        let outcome = flight.outcome.unwrap();
+        if self.processes[flight.process].incarnation == flight.incarnation {
+            self.note(format!("answer {}", describe(&flight.op)));
+            self.feed(flight.process, vec![Input::Answer(flight.id, outcome)]);
+        }
+    }
+
+    /// The process hears nothing of its request; whether it is carried out is open for now.
+    pub fn lose(&mut self, i: usize) {
+        self.note(format!("no answer to {}", describe(&self.flights[i].op)));
+        let (process, id, incarnation) = (self.flights[i].process, self.flights[i].id, self.flights[i].incarnation);
+        self.flights[i].incarnation = u64::MAX;
+        if self.flights[i].outcome.is_some() {
+            self.flights.remove(i);
+        }
+        if self.processes[process].incarnation == incarnation {
+            let outcome = Outcome::Unknown { message: "timeout".to_owned() };
+            self.feed(process, vec![Input::Answer(id, outcome)]);
+        }
+    }
+
+    pub fn refuse(&mut self, i: usize) {
+        if self.flights[i].outcome.is_none() {
+            self.note(format!("refuse {}", describe(&self.flights[i].op)));
+            self.flights[i].outcome = Some(refused());
+        }
+    }
+
+    /// A process ends and starts anew; what it has sent may still arrive.
+    pub fn crash(&mut self, p: usize) {
+        self.note(format!("crash {p}"));
+        let process = &mut self.processes[p];
+        *process = boot(process.engine.roles(), process.incarnation + 1, self.clock);
+    }
+
+    pub fn feed(&mut self, p: usize, inputs: Vec<Input>) {
+        let process = &mut self.processes[p];
+        let monotonic = Duration::from_millis(self.clock - process.started);
+        let now = Now { wall: self.server.now, monotonic };
+        let mut sent = Vec::new();
+        for effect in process.engine.handle(inputs, now) {
+            match effect {
+                Effect::Send(request) => sent.push(Flight {
+                    process: p,
+                    incarnation: process.incarnation,
+                    id: request.id,
+                    op: request.op,
+                    sent: self.clock,
+                    outcome: None,
+                }),
+                Effect::Publish(_) => {}
+                Effect::WatchSecret(key) => begin(process, Filter::Named(key)),
+                Effect::UnwatchSecret(key) => drop(process.watches.remove(&Filter::Named(key))),
+                Effect::WatchPods(namespace) => begin(process, Filter::Pods(namespace)),
+                Effect::UnwatchPods(namespace) => drop(process.watches.remove(&Filter::Pods(namespace))),
+            }
+        }
+        sent.sort_by_key(|flight| describe(&flight.op));
+        for flight in sent {
+            self.note(format!("{p} sends {}", describe(&flight.op)));
+            self.flights.push(flight);
+        }
+    }
+
+    /// Time passes. Requests whose deadline passes meanwhile are given up.
+    pub fn advance(&mut self, millis: u64) {
+        let end = self.clock + millis;
+        while let Some(i) = (0..self.flights.len()).find(|i| self.flights[*i].sent + DEADLINE <= end) {
+            self.set_clock(self.clock.max(self.flights[i].sent + DEADLINE));
+            let unanswered = self.flights[i].id;
+            self.lose(i);
+            // It cannot arrive any more.
+            self.flights.retain(|flight| flight.incarnation != u64::MAX || flight.id != unanswered);
+        }
+        self.set_clock(end);
+        self.note(format!("{millis} ms pass"));
+    }
+
+    fn set_clock(&mut self, clock: u64) {
+        self.clock = clock;
+        self.server.now = start() + TimeDelta::milliseconds(i64::try_from(clock).unwrap());
+        self.nodes.expire(self.server.now);
+    }
+
+    /// Goes on without disturbance until nothing is left to happen, timers included.
+    pub fn settle(&mut self) -> Result<(), String> {
+        let horizon = self.clock + 40 * 60_000;
+        for _ in 0..5_000 {
+            let moves = self.moves();
+            if !moves.is_empty() {
+                self.turn = self.turn.wrapping_add(7919);
+                self.advance_quietly();
+                let preferred: Vec<_> = (moves.iter())
+                    .filter(|chosen| match self.bias {
+                        Bias::Even => true,
+                        Bias::WatchesLast => !matches!(chosen, Move::Watch(..)),
+                        Bias::WatchesFirst => matches!(chosen, Move::Watch(..)),
+                    })
+                    .collect();
+                let chosen = match preferred.len() {
+                    0 => &moves[self.turn % moves.len()],
+                    all => preferred[self.turn % all],
+                };
+                self.make(chosen.clone())?;
+                continue;
+            }
+            let due = (0..self.processes.len()).filter_map(|p| self.due(p)).min();
+            match due {
+                None => return Ok(()),
+                Some(at) if at <= horizon => self.advance(at.saturating_sub(self.clock)),
+                Some(_) => return Err("timers go on for ever".to_owned()),
+            }
+        }
+        Err("does not come to rest".to_owned())
+    }
+
+    /// A millisecond for every thing that happens, unless a request would run into its deadline.
+    pub fn advance_quietly(&mut self) {
+        if self.flights.iter().all(|flight| flight.sent + DEADLINE > self.clock + 1) {
+            self.set_clock(self.clock + 1);
+        }
+    }
+
+    /// Nothing is sent any more, however long one waits.
+    pub fn stays_quiet(&mut self) -> Result<(), String> {
+        for _ in 0..10 {
+            self.advance(60_000);
+            for p in 0..self.processes.len() {
+                self.feed(p, vec![Input::Tick]);
+            }
+            if let Some(flight) = self.flights.first() {
+                return Err(format!("I7: not quiet: {}", describe(&flight.op)));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn total(&self, verb: &'static str, kind: Kind) -> usize {
+        self.counts.get(&(verb, Some(kind))).copied().unwrap_or(0)
+    }
+}

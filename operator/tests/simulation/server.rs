@@ -1,0 +1,286 @@
+//! Storage and verbs of the API server, as far as the operator relies on them.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use serde_json::{Value, json};
+use vpn_operator::{
+    engine::{NewObject, Op, Outcome, Propagation},
+    world::{Kind, Object, ObjectKey, Project},
+};
+use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, Reason};
+
+pub const FOREGROUND: &str = "foregroundDeletion";
+pub const ORPHAN: &str = "orphan";
+
+/// A change of one object; absent before: created; absent after: removed, `last` is its final state.
+pub struct Event {
+    pub kind: Kind,
+    pub before: Option<Rc<Value>>,
+    pub after: Option<Rc<Value>>,
+    pub last: Rc<Value>,
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Failure {
+    NotFound,
+    Exists,
+    Conflict,
+}
+
+#[derive(Default)]
+pub struct Server {
+    pub objects: BTreeMap<(Kind, ObjectKey), Rc<Value>>,
+    pub log: Vec<Event>,
+    /// `maxSlots` of each provider (UID) by generation.
+    pub slots_by_generation: BTreeMap<(String, i64), u64>,
+    pub now: DateTime<Utc>,
+    pub version: u64,
+    pub uids: u64,
+}
+
+pub type Answer = Result<Option<Rc<Value>>, Failure>;
+
+impl Server {
+    pub fn get(&self, kind: Kind, key: &ObjectKey) -> Option<&Rc<Value>> {
+        self.objects.get(&(kind, key.clone()))
+    }
+
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Rc<Value>)> {
+        self.objects.iter().filter(move |((k, _), _)| *k == kind).map(|((_, key), value)| (key, value))
+    }
+
+    pub fn by_uid(&self, uid: &str) -> Option<(&(Kind, ObjectKey), &Rc<Value>)> {
+        self.objects.iter().find(|(_, value)| uid_of(value) == uid)
+    }
+
+    fn time(&self) -> Value {
+        json!(self.now.to_rfc3339_opts(SecondsFormat::Secs, true))
+    }
+
+    fn store(&mut self, kind: Kind, key: &ObjectKey, mut value: Value, removed: bool) -> Rc<Value> {
+        self.version += 1;
+        value["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        if kind == Kind::Provider {
+            let slots = value["spec"]["maxSlots"].as_u64().unwrap_or(0);
+            self.slots_by_generation.insert((uid_of(&value).to_owned(), generation(&value)), slots);
+        }
+        let last = Rc::new(value);
+        let id = (kind, key.clone());
+        let before = if removed { self.objects.remove(&id) } else { self.objects.insert(id, last.clone()) };
+        let after = (!removed).then(|| last.clone());
+        self.log.push(Event { kind, before, after, last: last.clone() });
+        last
+    }
+
+    pub fn create(&mut self, kind: Kind, key: &ObjectKey, mut value: Value) -> Answer {
+        if self.get(kind, key).is_some() {
+            return Err(Failure::Exists);
+        }
+        self.uids += 1;
+        let meta = &mut value["metadata"];
+        meta["name"] = json!(&*key.name);
+        meta["namespace"] = json!(&*key.namespace);
+        meta["uid"] = json!(format!("u{}", self.uids));
+        meta["creationTimestamp"] = self.time();
+        meta["generation"] = json!(1);
+        if is_custom(kind) {
+            value.as_object_mut().unwrap().remove("status");
+        }
+        Ok(Some(self.store(kind, key, value, false)))
+    }
+
+    /// Replaces an object (or its status alone) after a patch. No change: no write.
+    fn update(&mut self, kind: Kind, key: &ObjectKey, patched: Value, status: bool) -> Answer {
+        let old = self.get(kind, key).ok_or(Failure::NotFound)?.clone();
+        if patched["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]
+            || (!status && patched["metadata"]["uid"] != old["metadata"]["uid"])
+        {
+            return Err(Failure::Conflict);
+        }
+        let mut new = patched;
+        if status {
+            let patched = std::mem::replace(&mut new, (*old).clone());
+            new["status"] = patched["status"].clone();
+        } else if is_custom(kind) {
+            match old.get("status") {
+                Some(status) => new["status"] = status.clone(),
+                None => drop(new.as_object_mut().unwrap().remove("status")),
+            }
+        }
+        for field in ["name", "namespace", "creationTimestamp", "deletionTimestamp", "generation"] {
+            match old["metadata"].get(field) {
+                Some(value) => new["metadata"][field] = value.clone(),
+                None => drop(new["metadata"].as_object_mut().unwrap().remove(field)),
+            }
+        }
+        let deleting = is_deleting(&old);
+        if deleting && finalizers(&new).iter().any(|added| !finalizers(&old).contains(added)) {
+            return Err(Failure::Conflict);
+        }
+        if new == *old {
+            return Ok(Some(old));
+        }
+        if is_custom(kind) && new["spec"] != old["spec"] {
+            new["metadata"]["generation"] = json!(generation(&old) + 1);
+        }
+        let removed = deleting && finalizers(&new).is_empty() && kind != Kind::Pod;
+        Ok(Some(self.store(kind, key, new, removed)))
+    }
+
+    pub fn merge(&mut self, kind: Kind, key: &ObjectKey, patch: &Value, status: bool) -> Answer {
+        let mut patched = (**self.get(kind, key).ok_or(Failure::NotFound)?).clone();
+        json_patch::merge(&mut patched, patch);
+        self.update(kind, key, patched, status)
+    }
+
+    fn json_patch(&mut self, kind: Kind, key: &ObjectKey, patch: &Value) -> Answer {
+        let mut patched = (**self.get(kind, key).ok_or(Failure::NotFound)?).clone();
+        let patch: json_patch::Patch = serde_json::from_value(patch.clone()).unwrap();
+        json_patch::patch(&mut patched, &patch).map_err(|_| Failure::Conflict)?;
+        self.update(kind, key, patched, false)
+    }
+
+    /// `Ok(None)`: gone for good.
+    pub fn delete(
+        &mut self,
+        kind: Kind,
+        key: &ObjectKey,
+        uid: Option<&str>,
+        version: Option<u64>,
+        how: Option<&str>,
+    ) -> Answer {
+        let old = self.get(kind, key).ok_or(Failure::NotFound)?.clone();
+        let same_version = version.is_none_or(|v| old["metadata"]["resourceVersion"] == json!(v.to_string()));
+        if uid.is_some_and(|uid| uid != uid_of(&old)) || !same_version {
+            return Err(Failure::Conflict);
+        }
+        let mut left: Vec<_> = finalizers(&old);
+        if let Some(how) = how.filter(|_| kind != Kind::Pod) {
+            left.retain(|finalizer| finalizer != FOREGROUND && finalizer != ORPHAN);
+            if how != "Background" {
+                left.push(how.to_owned());
+            }
+        }
+        let graceful = kind == Kind::Pod && old["spec"].get("nodeName").is_some();
+        if left.is_empty() && !graceful {
+            let mut last = (*old).clone();
+            set_finalizers(&mut last, &left);
+            self.store(kind, key, last, true);
+            return Ok(None);
+        }
+        let mut new = (*old).clone();
+        set_finalizers(&mut new, &left);
+        if !is_deleting(&old) {
+            new["metadata"]["deletionTimestamp"] = self.time();
+            new["metadata"]["generation"] = json!(generation(&old) + 1);
+        }
+        if new == *old { Ok(Some(old)) } else { Ok(Some(self.store(kind, key, new, false))) }
+    }
+
+    /// Removes an object whatever holds it.
+    pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
+        if let Some(old) = self.get(kind, key).cloned() {
+            self.store(kind, key, (*old).clone(), true);
+        }
+    }
+
+    /// Carries out a request of the operator.
+    pub fn carry_out(&mut self, op: &Op) -> Outcome {
+        let answer = match op {
+            Op::Create(key, new) => match new {
+                NewObject::Consumer(object) => self.create(Kind::Consumer, key, json!(object)),
+                NewObject::Reservation(object) => self.create(Kind::Reservation, key, json!(object)),
+                NewObject::Secret(object) => self.create(Kind::Secret, key, json!(object)),
+            },
+            Op::PatchStatus(kind, key, patch) => self.merge(*kind, key, patch, true),
+            Op::Patch(kind, key, patch) => self.merge(*kind, key, patch, false),
+            Op::JsonPatch(kind, key, patch) => self.json_patch(*kind, key, patch),
+            Op::Delete { kind, key, uid, version, propagation } => {
+                let how = propagation.map(|how| match how {
+                    Propagation::Background => "Background",
+                    Propagation::Foreground => FOREGROUND,
+                });
+                self.delete(*kind, key, Some(uid.as_str()), *version, how)
+            }
+            Op::Get(kind, key) => self.get(*kind, key).cloned().map(Some).ok_or(Failure::NotFound),
+            Op::ListPods(namespace) => {
+                let pods = self.of_kind(Kind::Pod).filter(|(key, _)| key.namespace == *namespace);
+                let pods = pods.filter_map(|(_, pod)| match project(Kind::Pod, pod) {
+                    Object::Pod(view) => Some(view),
+                    _ => None,
+                });
+                return Outcome::Pods(pods.collect());
+            }
+        };
+        match answer {
+            Ok(Some(object)) => {
+                let kind = op.target().unwrap().0;
+                Outcome::Object(Box::new(project(kind, &object)))
+            }
+            Ok(None) => Outcome::Gone,
+            Err(Failure::NotFound) => Outcome::NotFound,
+            Err(Failure::Exists) => Outcome::AlreadyExists,
+            Err(Failure::Conflict) => Outcome::Conflict,
+        }
+    }
+}
+
+pub fn refused() -> Outcome {
+    Outcome::Refused { reason: Reason::QuotaExceeded, message: "exceeded quota".to_owned() }
+}
+
+/// The view that the shell would make.
+pub fn project(kind: Kind, value: &Value) -> Object {
+    fn typed<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+        T::deserialize(value).unwrap_or_else(|error| panic!("{error}: {value}"))
+    }
+    match kind {
+        Kind::Mask => Object::Mask(typed::<Mask>(value).project().unwrap()),
+        Kind::Consumer => Object::Consumer(typed::<MaskConsumer>(value).project().unwrap()),
+        Kind::Reservation => Object::Reservation(typed::<MaskReservation>(value).project().unwrap()),
+        Kind::Provider => Object::Provider(typed::<MaskProvider>(value).project().unwrap()),
+        Kind::Secret => Object::Copy(typed::<Secret>(value).project().unwrap()),
+        Kind::Pod => Object::Pod(typed::<Pod>(value).project().unwrap()),
+    }
+}
+
+fn is_custom(kind: Kind) -> bool {
+    !matches!(kind, Kind::Pod | Kind::Secret)
+}
+
+pub fn uid_of(value: &Value) -> &str {
+    value["metadata"]["uid"].as_str().unwrap_or_default()
+}
+
+pub fn generation(value: &Value) -> i64 {
+    value["metadata"]["generation"].as_i64().unwrap_or(0)
+}
+
+pub fn is_deleting(value: &Value) -> bool {
+    value["metadata"].get("deletionTimestamp").is_some()
+}
+
+pub fn finalizers(value: &Value) -> Vec<String> {
+    let all = value["metadata"]["finalizers"].as_array();
+    all.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+}
+
+pub fn set_finalizers(value: &mut Value, left: &[String]) {
+    if left.is_empty() {
+        value["metadata"].as_object_mut().unwrap().remove("finalizers");
+    } else {
+        value["metadata"]["finalizers"] = json!(left);
+    }
+}
+
+/// UID, name and `blockOwnerDeletion` of each owner.
+pub fn owners(value: &Value) -> Vec<(String, bool)> {
+    let all = value["metadata"]["ownerReferences"].as_array();
+    let owner = |owner: &Value| {
+        (owner["uid"].as_str().unwrap_or_default().to_owned(), owner["blockOwnerDeletion"] == json!(true))
+    };
+    all.into_iter().flatten().map(owner).collect()
+}

@@ -1,0 +1,210 @@
+//! What users do.
+
+use serde_json::{Value, json};
+use vpn_operator::world::{Kind, ObjectKey};
+
+use crate::{
+    run::Sim,
+    server::{FOREGROUND, ORPHAN, finalizers, is_deleting, uid_of},
+};
+
+pub const FOREIGN: &str = "example.com/finalizer";
+
+pub fn key(namespace: &str, name: &str) -> ObjectKey {
+    ObjectKey::new(namespace, name)
+}
+
+/// How a Pod is tied to a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    Owned,
+    OwnedWithoutBlocking,
+    TwoOwners,
+    SecretOnly,
+}
+
+impl Sim {
+    pub fn create(&mut self, kind: Kind, key: &ObjectKey, body: Value) {
+        self.note(format!("user creates {} {key}", kind.as_str()));
+        // The name may be taken.
+        let _ = self.server.create(kind, key, body);
+    }
+
+    pub fn delete(&mut self, kind: Kind, key: &ObjectKey, how: &str) {
+        self.note(format!("user deletes {} {key} {how}", kind.as_str()));
+        let _ = self.server.delete(kind, key, None, None, Some(how));
+    }
+
+    pub fn edit(&mut self, kind: Kind, key: &ObjectKey, patch: Value) {
+        self.note(format!("user edits {} {key}: {patch}", kind.as_str()));
+        let _ = self.server.merge(kind, key, &patch, false);
+    }
+
+    pub fn source(&mut self, key: &ObjectKey, password: &str) {
+        self.create(Kind::Secret, key, json!({"metadata": {}, "data": {"OPENVPN_PASSWORD": password}}));
+    }
+
+    pub fn provider(&mut self, key: &ObjectKey, mut spec: Value) {
+        spec["verify"] = json!({"skip": true});
+        self.create(Kind::Provider, key, json!({"metadata": {}, "spec": spec}));
+    }
+
+    /// A provider with its Secret.
+    pub fn account(&mut self, name: &str, slots: u64) {
+        let secret = format!("{name}-secret");
+        self.source(&key("vpn", &secret), "cGFzcw==");
+        self.provider(&key("vpn", name), json!({"secret": secret, "maxSlots": slots}));
+    }
+
+    pub fn mask(&mut self, key: &ObjectKey, spec: Value) {
+        self.create(Kind::Mask, key, json!({"metadata": {}, "spec": spec}));
+    }
+
+    /// A Pod that uses the slot of that consumer, if it has one.
+    pub fn pod(&mut self, name: &str, consumer: &ObjectKey, tie: Tie) {
+        let Some(found) = self.server.get(Kind::Consumer, consumer) else { return };
+        let Some(secret) = found.pointer("/status/provider/secret").cloned() else { return };
+        let owner = |uid: &str, blocks| json!({"apiVersion": "vpn.beebs.dev/v1", "kind": "MaskConsumer", "name": &*consumer.name, "uid": uid, "blockOwnerDeletion": blocks});
+        let mut owners = match tie {
+            Tie::Owned | Tie::TwoOwners => vec![owner(uid_of(found), true)],
+            Tie::OwnedWithoutBlocking => vec![owner(uid_of(found), false)],
+            Tie::SecretOnly => vec![],
+        };
+        if tie == Tie::TwoOwners
+            && let Some((_, other)) = self.server.of_kind(Kind::Provider).next()
+        {
+            owners.push(json!({"apiVersion": "example.com/v1", "kind": "Other", "name": "x", "uid": uid_of(other)}));
+        }
+        let container = json!({"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": secret}}]});
+        let body = json!({"metadata": {"ownerReferences": owners}, "spec": {"containers": [container]}});
+        self.create(Kind::Pod, &ObjectKey::new(consumer.namespace.clone(), name), body);
+    }
+
+    pub fn slots(&mut self, name: &str, slots: u64) {
+        self.edit(Kind::Provider, &key("vpn", name), json!({"spec": {"maxSlots": slots}}));
+    }
+
+    pub fn phase(&self, kind: Kind, key: &ObjectKey) -> &str {
+        let found = self.server.get(kind, key).and_then(|object| object.pointer("/status/phase"));
+        found.and_then(Value::as_str).unwrap_or("")
+    }
+
+    fn strip_foreign(&mut self) {
+        for (kind, key) in self.server.objects.keys().cloned().collect::<Vec<_>>() {
+            let all = finalizers(&self.server.objects[&(kind, key.clone())]);
+            if all.iter().any(|name| name == FOREIGN) {
+                let left: Vec<_> = all.into_iter().filter(|name| name != FOREIGN).collect();
+                self.edit(kind, &key, json!({"metadata": {"finalizers": left}}));
+            }
+        }
+    }
+
+    /// Whatever somebody else holds back is let go: foreign finalizers, lost nodes, Pods that only somebody can delete.
+    pub fn clean_up(&mut self) {
+        self.strip_foreign();
+        self.nodes.lost.clear();
+        for key in self.server.of_kind(Kind::Pod).map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.delete(Kind::Pod, &key, "Background");
+        }
+    }
+
+    /// One of the many things that users do, at random.
+    pub fn whim(&mut self, choice: usize) {
+        const MASKS: [(&str, &str); 4] = [("a", "m0"), ("a", "m1"), ("b", "m2"), ("a", "m3")];
+        const HOW: [&str; 4] = ["Background", "Background", FOREGROUND, ORPHAN];
+        let (action, n) = (choice % 32, choice / 32);
+        let mask = key(MASKS[n % 4].0, MASKS[n % 4].1);
+        let account = if n % 3 == 0 { "q" } else { "p" };
+        let how = HOW[(n / 4) % 4];
+        match action {
+            0..=5 => {
+                let spec = match (n / 4) % 4 {
+                    0 => json!({"priority": 1}),
+                    1 => json!({"providers": ["t"]}),
+                    _ => json!({}),
+                };
+                self.mask(&mask, spec);
+            }
+            6..=8 => self.delete(Kind::Mask, &mask, how),
+            9..=13 => {
+                let tie = [Tie::Owned, Tie::Owned, Tie::TwoOwners, Tie::SecretOnly, Tie::OwnedWithoutBlocking];
+                self.pod(&format!("{}-{}", mask.name, (n / 4) % 3), &mask, tie[action - 9]);
+            }
+            14 | 15 => {
+                let slots = [0, 1, 2, 3][(n / 3) % 4];
+                self.slots(account, slots);
+            }
+            16 => self.delete(Kind::Consumer, &mask, if how == ORPHAN { "Background" } else { how }),
+            17 => {
+                if let Some(found) = self.nth(Kind::Reservation, n) {
+                    self.delete(Kind::Reservation, &found, "Background");
+                }
+            }
+            18 => {
+                let copies = self.server.of_kind(Kind::Secret);
+                let copies: Vec<_> =
+                    copies.filter(|(key, _)| &*key.namespace != "vpn").map(|(key, _)| key.clone()).collect();
+                if let Some(found) = copies.get(n % copies.len().max(1)) {
+                    self.delete(Kind::Secret, &found.clone(), "Background");
+                }
+            }
+            19 => self.delete(Kind::Provider, &key("vpn", account), if how == ORPHAN { "Background" } else { how }),
+            20 | 21 => self.account(account, 1 + (n as u64 / 3) % 2),
+            22 => self.delete(Kind::Secret, &key("vpn", &format!("{account}-secret")), "Background"),
+            23 => {
+                let password = ["YQ==", "Yg==", "Yw=="][(n / 3) % 3];
+                let patch = json!({"data": {"OPENVPN_PASSWORD": password}});
+                self.edit(Kind::Secret, &key("vpn", &format!("{account}-secret")), patch);
+            }
+            24 => {
+                let spec = [
+                    json!({"tags": ["t"]}),
+                    json!({"tags": null}),
+                    json!({"namespaces": ["a"]}),
+                    json!({"namespaces": null}),
+                ];
+                self.edit(Kind::Provider, &key("vpn", account), json!({"spec": spec[(n / 3) % 4]}));
+            }
+            25 => {
+                let spec = [json!({"priority": 5}), json!({"priority": null}), json!({"providers": ["t"]})];
+                self.edit(Kind::Mask, &mask, json!({"spec": spec[(n / 4) % 3]}));
+            }
+            26..=29 => {
+                let Some(pod) = self.nth(Kind::Pod, n) else { return };
+                match action {
+                    26 => self.delete(Kind::Pod, &pod, "Background"),
+                    27 => {
+                        self.note(format!("user removes Pod {pod} by force"));
+                        self.nodes.vanish(&mut self.server, &pod);
+                    }
+                    28 => {
+                        self.note(format!("node of {pod} is lost"));
+                        let uid = uid_of(&self.server.objects[&(Kind::Pod, pod)]).to_owned();
+                        self.nodes.lost.push(uid);
+                    }
+                    _ => {
+                        self.note(format!("Pod {pod} completes"));
+                        self.nodes.finish(&mut self.server, &pod);
+                    }
+                }
+            }
+            30 => {
+                let kind = [Kind::Mask, Kind::Consumer, Kind::Secret][(n / 4) % 3];
+                let Some(object) = self.server.get(kind, &mask) else { return };
+                let mut all = finalizers(object);
+                if !is_deleting(object) && !all.iter().any(|name| name == FOREIGN) {
+                    all.insert(0, FOREIGN.to_owned());
+                    let patch = json!({"metadata": {"finalizers": all, "labels": {"x": "y"}}});
+                    self.edit(kind, &mask, patch);
+                }
+            }
+            _ if n % 2 == 0 => self.strip_foreign(),
+            _ => self.create(Kind::Consumer, &mask, json!({"metadata": {}, "spec": {}})),
+        }
+    }
+
+    fn nth(&self, kind: Kind, n: usize) -> Option<ObjectKey> {
+        let all: Vec<_> = self.server.of_kind(kind).map(|(key, _)| key).collect();
+        all.get(n % all.len().max(1)).map(|key| (*key).clone())
+    }
+}

@@ -1,0 +1,154 @@
+//! Watch streams: ordered, each with a lag of its own; any of them may start over with a list.
+
+use std::{rc::Rc, sync::Arc};
+
+use k8s_openapi::api::core::v1::Secret;
+use serde::Deserialize;
+use serde_json::Value;
+use vpn_operator::{
+    engine::{Input, Told},
+    world::{Kind, ObjectKey, SourceView, source_hash},
+};
+
+use crate::server::{Event, Server, project};
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Filter {
+    /// A whole kind; of Secrets, those with the label of copies.
+    Whole(Kind),
+    /// One Secret by name.
+    Named(ObjectKey),
+    /// The Pods of a namespace.
+    Pods(Arc<str>),
+}
+
+enum Stage {
+    New,
+    Began,
+    Listed(Vec<Rc<Value>>),
+    Live,
+}
+
+pub struct Watch {
+    pub filter: Filter,
+    stage: Stage,
+    cursor: usize,
+}
+
+impl Filter {
+    fn kind(&self) -> Kind {
+        match self {
+            Filter::Whole(kind) => *kind,
+            Filter::Named(_) => Kind::Secret,
+            Filter::Pods(_) => Kind::Pod,
+        }
+    }
+
+    fn admits(&self, value: &Value) -> bool {
+        let meta = &value["metadata"];
+        match self {
+            Filter::Whole(Kind::Secret) => meta["labels"].get(vpn_types::OWNER_LABEL).is_some(),
+            Filter::Whole(_) => true,
+            Filter::Named(key) => meta["name"] == *key.name && meta["namespace"] == *key.namespace,
+            Filter::Pods(namespace) => meta["namespace"] == **namespace,
+        }
+    }
+
+    fn told(&self, told: Told) -> Input {
+        match self {
+            Filter::Pods(namespace) => Input::Pods(namespace.clone(), told),
+            Filter::Whole(_) | Filter::Named(_) => Input::Watch(told),
+        }
+    }
+
+    fn source(key: &ObjectKey, value: Option<&Value>) -> Input {
+        let source = value.map(|value| {
+            let data = Secret::deserialize(value).unwrap().data.unwrap_or_default();
+            SourceView { hash: source_hash(&data), data: Arc::new(data) }
+        });
+        Input::Secret(key.clone(), source)
+    }
+
+    fn tell(&self, event: &Event) -> Option<Input> {
+        if event.kind != self.kind() {
+            return None;
+        }
+        let before = event.before.as_ref().is_some_and(|value| self.admits(value));
+        let after = event.after.as_ref().filter(|value| self.admits(value));
+        match (self, before, after) {
+            (_, false, None) => None,
+            (Filter::Named(key), _, after) => Some(Self::source(key, after.map(|value| &**value))),
+            (_, _, Some(value)) => Some(self.told(Told::Applied(project(event.kind, value)))),
+            (_, true, None) => Some(self.told(Told::Deleted(project(event.kind, &event.last)))),
+        }
+    }
+}
+
+impl Watch {
+    pub fn new(filter: Filter) -> Self {
+        Self { filter, stage: Stage::New, cursor: 0 }
+    }
+
+    /// The stream broke (410): it starts over with a list.
+    pub fn restart(&mut self) {
+        self.stage = Stage::New;
+    }
+
+    pub fn is_live(&self) -> bool {
+        matches!(self.stage, Stage::Live)
+    }
+
+    /// Whether there is something to deliver.
+    pub fn is_behind(&self, server: &Server) -> bool {
+        match self.stage {
+            Stage::Live => server.log[self.cursor..].iter().any(|event| {
+                event.kind == self.filter.kind()
+                    && [&event.before, &event.after].into_iter().flatten().any(|value| self.filter.admits(value))
+            }),
+            _ => true,
+        }
+    }
+
+    /// The next thing that the stream delivers.
+    pub fn advance(&mut self, server: &Server) -> Vec<Input> {
+        let kind = self.filter.kind();
+        let snapshot = || {
+            let all = server.of_kind(kind).map(|(_, value)| value);
+            all.filter(|value| self.filter.admits(value)).cloned().collect::<Vec<_>>()
+        };
+        match &self.stage {
+            Stage::New => match &self.filter {
+                Filter::Named(key) => {
+                    let input = Filter::source(key, snapshot().first().map(|value| &**value));
+                    (self.stage, self.cursor) = (Stage::Live, server.log.len());
+                    vec![input]
+                }
+                filter => {
+                    let input = filter.told(Told::ListBegan(kind));
+                    self.stage = Stage::Began;
+                    vec![input]
+                }
+            },
+            Stage::Began => {
+                (self.stage, self.cursor) = (Stage::Listed(snapshot()), server.log.len());
+                Vec::new()
+            }
+            Stage::Listed(values) => {
+                let told = |value: &Rc<Value>| self.filter.told(Told::Listed(project(kind, value)));
+                let mut inputs: Vec<_> = values.iter().map(told).collect();
+                inputs.push(self.filter.told(Told::ListEnded(kind)));
+                self.stage = Stage::Live;
+                inputs
+            }
+            Stage::Live => {
+                while let Some(event) = server.log.get(self.cursor) {
+                    self.cursor += 1;
+                    if let Some(input) = self.filter.tell(event) {
+                        return vec![input];
+                    }
+                }
+                Vec::new()
+            }
+        }
+    }
+}
