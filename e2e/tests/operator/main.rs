@@ -4,6 +4,7 @@ mod assignment;
 mod eviction;
 mod in_the_way;
 mod kubectl;
+mod limits;
 mod queue;
 mod refusals;
 mod release;
