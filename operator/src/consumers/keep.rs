@@ -41,6 +41,13 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
     match world.reservations.get(&key) {
         // Somebody forced it away: the lock is posted again.
         None => Step::send(assign::reserve(consumer, &grant)),
+        // This may be the former holder still, when its watch is late: only a read tells.
+        Some(reservation)
+            if reservation.consumer_uid != consumer.meta.uid
+                && !scene.recall(consumer).is_some_and(|progress| progress.lock_gone) =>
+        {
+            Step::send(Op::Get(Kind::Reservation, key))
+        }
         Some(reservation) if reservation.consumer_uid != consumer.meta.uid => {
             evict(consumer, format!("MaskReservation {key} was taken over by {}", reservation.consumer))
         }

@@ -37,7 +37,7 @@ pub struct Progress {
     pub users: Option<Vec<SlotUserView>>,
     /// Release: how the Pods are, or were, listed.
     pub listing: Listing,
-    /// Release: the reservation that the consumer is committed to was read and is not there, or not its own.
+    /// The reservation that the consumer is committed to was read and is not there, or not its own.
     pub lock_gone: bool,
     /// Release: the deletion was upgraded to foreground. The garbage collector takes its finalizer away again as soon
     /// as no dependent blocks, which may be long before the last user is gone.

@@ -201,10 +201,12 @@ impl Engine {
                 }
             }
             (Work::Consumer(key), Object::Reservation(reservation)) => {
-                if let Some(consumer) = self.world.consumers.get(key)
-                    && consumer.meta.uid != reservation.consumer_uid
-                {
-                    self.progress.entry(consumer.meta.uid.clone()).or_default().lock_gone = true;
+                let Some(consumer) = self.world.consumers.get(key) else { return };
+                let uid = consumer.meta.uid.clone();
+                if uid != reservation.consumer_uid {
+                    self.progress.entry(uid).or_default().lock_gone = true;
+                } else if let Some(progress) = self.progress.get_mut(&uid) {
+                    progress.lock_gone = false;
                 }
             }
             (Work::Reservation(key), Object::Consumer(consumer)) => {
