@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, History,
+    bench::ready_condition,
     bench::{is_active, same},
     users::{secret_of, user_pod},
 };
@@ -140,6 +141,10 @@ async fn a_reservation_forced_away_is_posted_again() -> Result<()> {
         let mut history = History::start(&bench.client, Some(bench.name())).await?;
         let consumer = bench.active_mask("mine").await?;
         bench.run_pod(user_pod("user", &consumer, 1)?).await?;
+        // Somebody waits for the slot, and must not get it while its lock is missing.
+        bench.mask("other").await?;
+        let waits = |mask: &Mask| ready_condition(mask).is_some_and(|ready| ready.reason == "NoFreeSlot");
+        bench.until("other", "in line", waits).await?;
         let reservation = bench.api::<MaskReservation>().get("vpn-0").await?;
         bench.delete::<MaskReservation>("vpn-0").await?;
         bench.patch::<MaskReservation>("vpn-0", json!({ "metadata": { "finalizers": Value::Null } })).await?;
@@ -153,7 +158,7 @@ async fn a_reservation_forced_away_is_posted_again() -> Result<()> {
         same("consumer", kept.uid(), consumer.uid())?;
 
         bench.delete::<Mask>("mine").await?;
-        let other = bench.active_mask("other").await?;
+        let other = bench.active("other").await?;
         let provider = other.status.and_then(|status| status.provider).context("no provider")?;
         ensure!(Some(provider.reservation) != again.uid(), "an old reservation for a new consumer");
         same("most users at once", history.judge().await?.into_values().max(), Some(1))

@@ -15,7 +15,7 @@ use std::{
 };
 
 pub use line::{Class, Line, PLACES_SHOWN, Rank};
-pub use pool::{Holder, Pool, PoolSpec};
+pub use pool::{Holder, Pool, PoolSpec, Slots};
 
 use crate::world::{ObjectKey, Uid};
 
@@ -56,7 +56,7 @@ struct Waiter {
 pub struct Allocator {
     pools: HashMap<ObjectKey, Pool>,
     /// Slots held under provider names that we know no provider of (its event is still on its way, or it is gone).
-    unowned: HashMap<ObjectKey, BTreeSet<u32>>,
+    unowned: HashMap<ObjectKey, Slots>,
     waiters: HashMap<Uid, Waiter>,
     grants: HashMap<Uid, Grant>,
     granted: HashMap<(ObjectKey, u32), Uid>,
@@ -89,11 +89,8 @@ impl Allocator {
                 self.touch_lines_of(&key);
             }
         } else {
-            let mut pool = Pool::new(spec);
-            for slot in self.unowned.remove(&key).unwrap_or_default() {
-                pool.hold(slot, Holder::Reservation);
-            }
-            self.pools.insert(key.clone(), pool);
+            let slots = self.unowned.remove(&key).unwrap_or_default();
+            self.pools.insert(key.clone(), Pool { spec, slots });
             self.reshuffle = true;
         }
         self.open.insert(key);
@@ -103,7 +100,9 @@ impl Allocator {
     pub fn remove_pool(&mut self, key: &ObjectKey) {
         self.end_grants_of(key);
         if let Some(pool) = self.pools.remove(key) {
-            self.unowned.insert(key.clone(), pool.reserved().collect());
+            if !pool.slots.is_empty() {
+                self.unowned.insert(key.clone(), pool.slots);
+            }
             self.reshuffle = true;
         }
     }
@@ -118,16 +117,9 @@ impl Allocator {
     /// A reservation of that slot exists. A grant of it has come to its end: it became this reservation, or somebody
     /// else was there first.
     pub fn reserved(&mut self, provider: &ObjectKey, slot: u32) {
-        self.hold_reserved(provider, slot);
+        self.hold(provider, slot, Holder::Reservation);
         if let Some(uid) = self.granted.get(&(provider.clone(), slot)).cloned() {
             self.end_grant(&uid);
-        }
-    }
-
-    fn hold_reserved(&mut self, provider: &ObjectKey, slot: u32) {
-        match self.pools.get_mut(provider) {
-            Some(pool) => pool.hold(slot, Holder::Reservation),
-            None => drop(self.unowned.entry(provider.clone()).or_default().insert(slot)),
         }
     }
 
@@ -136,12 +128,29 @@ impl Allocator {
         self.let_go(provider, slot, Holder::Reservation);
     }
 
+    /// A consumer is committed to that slot: even without its reservation nobody else may have it.
+    pub fn committed(&mut self, provider: &ObjectKey, slot: u32) {
+        self.hold(provider, slot, Holder::Consumer);
+    }
+
+    /// A consumer that was committed to that slot is so no longer, or is gone.
+    pub fn uncommitted(&mut self, provider: &ObjectKey, slot: u32) {
+        self.let_go(provider, slot, Holder::Consumer);
+    }
+
+    fn hold(&mut self, provider: &ObjectKey, slot: u32, holder: Holder) {
+        match self.pools.get_mut(provider) {
+            Some(pool) => pool.slots.hold(slot, holder),
+            None => self.unowned.entry(provider.clone()).or_default().hold(slot, holder),
+        }
+    }
+
     fn let_go(&mut self, provider: &ObjectKey, slot: u32, holder: Holder) {
         if let Some(pool) = self.pools.get_mut(provider) {
-            pool.let_go(slot, holder);
+            pool.slots.let_go(slot, holder);
             self.open.insert(provider.clone());
         } else if let Some(slots) = self.unowned.get_mut(provider) {
-            slots.remove(&slot);
+            slots.let_go(slot, holder);
             if slots.is_empty() {
                 self.unowned.remove(provider);
             }
@@ -218,7 +227,7 @@ impl Allocator {
             while let Some(slot) = self.pools.get(&provider).and_then(Pool::next_free) {
                 let Some(rank) = self.first_in_line_for(&provider) else { break };
                 let Some(pool) = self.pools.get_mut(&provider) else { break };
-                pool.hold(slot, Holder::Grant);
+                pool.slots.hold(slot, Holder::Grant);
                 let grant = Grant { provider: provider.clone(), provider_uid: pool.spec.uid.clone(), slot };
                 self.leave(&rank.uid);
                 self.granted.insert((provider.clone(), slot), rank.uid.clone());

@@ -13,12 +13,60 @@ pub enum Holder {
     Reservation,
     /// We granted it and the reservation is on its way.
     Grant,
+    /// A MaskConsumer is committed to it, even if somebody forced its reservation away.
+    Consumer,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Holders {
     reservation: bool,
     grant: bool,
+    consumers: usize,
+}
+
+/// Slots that are held: numbers up to 2³¹ − 1, and nothing here counts through them.
+#[derive(Clone, Debug, Default)]
+pub struct Slots {
+    held: BTreeMap<u32, Holders>,
+    /// The same slots as runs: the lowest free one is the first gap.
+    runs: RangeSet<u32>,
+}
+
+impl Slots {
+    /// Notes that `holder` has the slot.
+    pub fn hold(&mut self, slot: u32, holder: Holder) {
+        let holders = self.held.entry(slot).or_default();
+        match holder {
+            Holder::Reservation => holders.reservation = true,
+            Holder::Grant => holders.grant = true,
+            Holder::Consumer => holders.consumers += 1,
+        }
+        self.runs.insert(slot..slot.saturating_add(1));
+    }
+
+    /// Notes that `holder` no longer has the slot.
+    pub fn let_go(&mut self, slot: u32, holder: Holder) {
+        let Some(holders) = self.held.get_mut(&slot) else { return };
+        match holder {
+            Holder::Reservation => holders.reservation = false,
+            Holder::Grant => holders.grant = false,
+            Holder::Consumer => holders.consumers = holders.consumers.saturating_sub(1),
+        }
+        if !holders.reservation && !holders.grant && holders.consumers == 0 {
+            self.held.remove(&slot);
+            self.runs.remove(slot..slot.saturating_add(1));
+        }
+    }
+
+    /// Whether no slot is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Number of slots held.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
 }
 
 /// What a pool is made of, as the provider's spec and status say.
@@ -40,48 +88,19 @@ pub struct PoolSpec {
     pub why_not: String,
 }
 
-/// The slots of one provider. Slots are numbers up to 2³¹ − 1 and nothing here counts through them.
+/// A provider and its slots.
 #[derive(Clone, Debug)]
 pub struct Pool {
     /// What the provider says.
     pub spec: PoolSpec,
-    held: BTreeMap<u32, Holders>,
-    /// The same slots as runs: the lowest free one is the first gap.
-    runs: RangeSet<u32>,
+    /// Its slots that are held.
+    pub slots: Slots,
 }
 
 impl Pool {
-    /// A pool with no slot held.
-    pub fn new(spec: PoolSpec) -> Self {
-        Self { spec, held: BTreeMap::new(), runs: RangeSet::new() }
-    }
-
-    /// Notes that `holder` has the slot.
-    pub fn hold(&mut self, slot: u32, holder: Holder) {
-        let holders = self.held.entry(slot).or_default();
-        match holder {
-            Holder::Reservation => holders.reservation = true,
-            Holder::Grant => holders.grant = true,
-        }
-        self.runs.insert(slot..slot.saturating_add(1));
-    }
-
-    /// Notes that `holder` no longer has the slot.
-    pub fn let_go(&mut self, slot: u32, holder: Holder) {
-        let Some(holders) = self.held.get_mut(&slot) else { return };
-        match holder {
-            Holder::Reservation => holders.reservation = false,
-            Holder::Grant => holders.grant = false,
-        }
-        if !holders.reservation && !holders.grant {
-            self.held.remove(&slot);
-            self.runs.remove(slot..slot.saturating_add(1));
-        }
-    }
-
     /// Whether a slot beyond the capacity is still held; nothing is handed out until it is back.
     pub fn is_draining(&self) -> bool {
-        self.held.last_key_value().is_some_and(|(slot, _)| *slot >= self.spec.capacity)
+        self.slots.held.last_key_value().is_some_and(|(slot, _)| *slot >= self.spec.capacity)
     }
 
     /// The slot to hand out next: the lowest free one, if any may be handed out.
@@ -89,17 +108,7 @@ impl Pool {
         if !self.spec.usable || !self.spec.current || self.spec.capacity == 0 || self.is_draining() {
             return None;
         }
-        self.runs.gaps(&(0..self.spec.capacity)).next().map(|gap| gap.start)
-    }
-
-    /// The slots of which a reservation exists.
-    pub fn reserved(&self) -> impl Iterator<Item = u32> {
-        self.held.iter().filter(|(_, holders)| holders.reservation).map(|(slot, _)| *slot)
-    }
-
-    /// Number of slots held.
-    pub fn held(&self) -> usize {
-        self.held.len()
+        self.slots.runs.gaps(&(0..self.spec.capacity)).next().map(|gap| gap.start)
     }
 
     /// Whether a waiter of that namespace and those tags may use this provider.

@@ -70,6 +70,24 @@ fn nothing_is_handed_out_while_a_slot_beyond_the_capacity_is_held() {
 }
 
 #[test]
+fn a_slot_stays_with_the_consumer_that_is_committed_to_it_though_its_reservation_is_gone() {
+    for known in [true, false] {
+        let mut allocator = Allocator::default();
+        if known {
+            allocator.set_pool(provider("p"), spec("u", 1));
+        }
+        allocator.reserved(&provider("p"), 0);
+        allocator.committed(&provider("p"), 0);
+        allocator.unreserved(&provider("p"), 0);
+        allocator.set_pool(provider("p"), spec("u", 1));
+        wait(&mut allocator, "a", 0, 0);
+        assert!(allocator.settle().is_empty());
+        allocator.uncommitted(&provider("p"), 0);
+        assert_eq!(names(allocator.settle()), ["a"]);
+    }
+}
+
+#[test]
 fn slots_held_under_the_name_of_an_unknown_provider_stay_held_when_it_appears() {
     let mut allocator = Allocator::default();
     allocator.reserved(&provider("p"), 0);
@@ -216,7 +234,7 @@ proptest! {
         for (uid, grant) in &allocator.grants {
             prop_assert!(slots.insert((grant.provider.clone(), grant.slot)), "{uid} shares a slot");
             prop_assert_eq!(allocator.granted.get(&(grant.provider.clone(), grant.slot)), Some(uid));
-            let taken = allocator.pool(&grant.provider).is_some_and(|pool| pool.held() > 0);
+            let taken = allocator.pool(&grant.provider).is_some_and(|pool| !pool.slots.is_empty());
             prop_assert!(taken);
             prop_assert!(!allocator.waiters.contains_key(uid));
         }

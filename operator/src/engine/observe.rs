@@ -128,6 +128,15 @@ impl Engine {
     }
 
     fn consumer_changed(&mut self, Change { key, before }: Change<ConsumerView>) {
+        let assigned = self.world.consumers.get(&key).and_then(|view| view.assigned.clone());
+        let assigned_before = before.as_ref().and_then(|view| view.assigned.clone());
+        // The new holder first, so that a slot that stays with it is never free in between.
+        if let Some(assigned) = &assigned {
+            self.allocator.committed(&assigned.provider, assigned.slot);
+        }
+        if let Some(assigned) = &assigned_before {
+            self.allocator.uncommitted(&assigned.provider, assigned.slot);
+        }
         let now = self.world.consumers.get(&key).map(|view| view.meta.uid.clone());
         let mut uids: Vec<_> = now.iter().cloned().collect();
         if let Some(before) = before

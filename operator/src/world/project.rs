@@ -214,13 +214,21 @@ impl Project for MaskProvider {
         let release_delay = duration(spec.release_delay(), "delay", Default::default());
         let unclean = vpn_types::MaskProviderReleaseSpec::DEFAULT_UNCLEAN_DELAY;
         let unclean_delay = duration(spec.release_unclean_delay(), "uncleanDelay", unclean);
+        let verify = spec.verify.clone().unwrap_or_default();
+        let skip_verification = verify.skip.unwrap_or(false);
+        if !skip_verification && let Err(error) = verify.timeout() {
+            invalid = Some(Arc::from(format!("spec.verify.timeout: {error}")));
+        }
+        if !skip_verification && let Err(error) = verify.interval() {
+            invalid = Some(Arc::from(format!("spec.verify.interval: {error}")));
+        }
         Some(ProviderView {
             meta: meta(&self.metadata)?,
             secret: intern(spec.secret.as_str()),
             max_slots: u32::try_from(spec.max_slots).unwrap_or(u32::MAX >> 1).min(u32::MAX >> 1),
             tags: tags(spec.tags.as_ref()).unwrap_or_default(),
             namespaces: spec.namespaces.as_ref().map(|all| all.iter().map(|ns| intern(ns.as_str())).collect()),
-            skip_verification: spec.verify.as_ref().and_then(|verify| verify.skip).unwrap_or(false),
+            skip_verification,
             release_delay,
             unclean_delay,
             invalid,
