@@ -63,7 +63,8 @@ fn create_consumer(mask: &MaskView) -> Op {
         },
     );
     consumer.metadata.namespace = Some(mask.meta.key.namespace.to_string());
-    consumer.metadata.labels = mask.labels.as_deref().cloned();
+    let labels = mask.labels.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+    consumer.metadata.labels = (!mask.labels.is_empty()).then(|| labels.collect());
     consumer.metadata.owner_references = Some(vec![owner]);
     consumer.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
     Op::Create(mask.meta.key.clone(), NewObject::Consumer(Box::new(consumer)))

@@ -122,7 +122,7 @@ impl Project for Mask {
             meta: meta(&self.metadata)?,
             tags: tags(self.spec.providers.as_ref()),
             priority: self.spec.priority.unwrap_or(0),
-            labels: self.metadata.labels.clone().filter(|labels| !labels.is_empty()).map(Box::new),
+            labels: self.metadata.labels.iter().flatten().map(|(key, value)| (intern(key), intern(value))).collect(),
             status: status_of!(self),
         })
     }

@@ -60,7 +60,7 @@ pub struct MaskView {
     /// `spec.priority`.
     pub priority: i32,
     /// Labels, which its consumer inherits.
-    pub labels: Option<Box<BTreeMap<String, String>>>,
+    pub labels: Box<[(Arc<str>, Arc<str>)]>,
     /// Status.
     pub status: StatusView<MaskPhase>,
 }
