@@ -244,7 +244,7 @@ async fn quiet(layout: Layout) -> Result<()> {
         until_all(bench.api(), LIMIT, "100 waiting", all_wait).await?;
         counter.settled().await?;
 
-        let seconds = env::var(QUIET_SECONDS).map_or(Ok(20), |text| text.parse())?;
+        let seconds = env::var(QUIET_SECONDS).map_or(Ok(60), |text| text.parse())?;
         let mark = counter.mark().await?;
         // Not to wait for something: this is the time in which nothing may happen.
         sleep(Duration::from_secs(seconds)).await;
