@@ -24,11 +24,11 @@ use crate::{Cluster, Identity, Process, ProcessSpec, Signal, cargo, process::log
 pub const BINARY: &str = "E2E_OPERATOR";
 
 /// The namespace of the ServiceAccounts, as in `e2e/rbac`.
-const NAMESPACE: &str = "vpn-operator";
+pub const NAMESPACE: &str = "vpn-operator";
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 const RBAC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/rbac");
 /// What the operator logs when all its watches have listed.
-const READY: &str = "ready: all watches have listed";
+pub const READY: &str = "ready: all watches have listed";
 /// How long becoming ready, or ending, may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at the log file.
@@ -85,10 +85,9 @@ pub async fn shared() -> Result<&'static Operator> {
 impl Operator {
     /// [Installs](install) what an operator needs, starts one and returns when it is ready.
     pub async fn start(cluster: &Cluster, layout: Layout) -> Result<Self> {
-        let (installed, binary) = tokio::join!(install(cluster), tokio::task::spawn_blocking(binary));
+        let (installed, binary) = tokio::join!(install(cluster), executable(cluster));
         installed?;
-        let state_dir = cluster.state_dir().to_owned();
-        let binary = own_link(&binary??, &state_dir)?;
+        let (binary, state_dir) = (binary?, cluster.state_dir().to_owned());
         let mut parts = Vec::new();
         for &name in layout.names() {
             let identity = cluster.service_account(NAMESPACE, &format!("vpn-operator-{name}")).await?;
@@ -151,24 +150,34 @@ impl Operator {
 
     /// Waits until all processes have listed all they watch.
     async fn ready(&self) -> Result<()> {
-        let deadline = Instant::now() + LIMIT;
-        for Part { name, process, .. } in &self.parts {
-            let log = &process.spec().log;
-            let is_ready = async {
-                while !fs::read_to_string(log).is_ok_and(|text| text.contains(READY)) {
-                    ensure!(Instant::now() < deadline, "not ready after {} s", LIMIT.as_secs());
-                    sleep(POLL).await;
-                }
-                Ok(())
-            };
-            tokio::select! {
-                result = is_ready => result,
-                end = process.exited() => Err(anyhow::anyhow!("it ended: {end}")),
-            }
-            .with_context(|| format!("vpn-operator manage-{name}\n{}", log_tail(log, 30)))?;
+        for part in &self.parts {
+            until_logged(&part.process, READY).await?;
         }
         Ok(())
     }
+}
+
+/// The operator to test, for processes that are not those of an [`Operator`].
+pub async fn executable(cluster: &Cluster) -> Result<PathBuf> {
+    let binary = tokio::task::spawn_blocking(binary).await??;
+    own_link(&binary, cluster.state_dir())
+}
+
+/// Waits until a process has written this into its log.
+pub async fn until_logged(process: &Process, words: &str) -> Result<()> {
+    let (log, deadline) = (&process.spec().log, Instant::now() + LIMIT);
+    let is_there = async {
+        while !fs::read_to_string(log).is_ok_and(|text| text.contains(words)) {
+            ensure!(Instant::now() < deadline, "no {words:?} after {} s", LIMIT.as_secs());
+            sleep(POLL).await;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        result = is_there => result,
+        end = process.exited() => Err(anyhow::anyhow!("it ended: {end}")),
+    }
+    .with_context(|| format!("{}\n{}", process.spec().name, log_tail(log, 30)))
 }
 
 fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSpec {
