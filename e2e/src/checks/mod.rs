@@ -19,6 +19,8 @@ pub struct Outcome {
     pub skipped: usize,
     /// What else there is to say.
     pub note: String,
+    /// The tests that were not run, and why.
+    pub ignored: Vec<String>,
 }
 
 impl Outcome {
@@ -37,6 +39,9 @@ impl Outcome {
 
     /// Adds what a line of a test harness says.
     fn count(&mut self, line: &str) {
+        if let Some((test, why)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ignored")) {
+            self.ignored.push(format!("{test}{}", why.replacen(", ", ": ", 1)));
+        }
         let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
         for count in counts.1.split("; ") {
             let Some((number, word)) = count.split_once(' ') else { continue };
@@ -140,11 +145,13 @@ mod tests {
         for line in [
             "running 7 tests",
             "test some::test ... ok",
+            "test other::test ... ignored, known, and why",
             "test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 1 filtered out; finished in 0.01s",
             "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
         ] {
             outcome.count(line);
         }
         assert_eq!((outcome.passed, outcome.failed, outcome.skipped), (6, 3, 2));
+        assert_eq!(outcome.ignored, ["other::test: known, and why"]);
     }
 }

@@ -111,7 +111,7 @@ impl Test {
 }
 
 fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
-    let Outcome { passed, failed, skipped, note } = outcome;
+    let Outcome { passed, failed, skipped, note, ignored: _ } = outcome;
     let word = match (failed, skipped, passed) {
         (1.., ..) => "FAILED",
         (0, 1.., 0) => "skipped",
@@ -129,6 +129,7 @@ fn summary(results: &[(String, Outcome, Duration)], took: Duration) -> ExitCode 
     println!("\n===== summary, {:.0} s in all", took.as_secs_f64());
     for (name, outcome, took) in results {
         println!("{}", line(name, outcome, *took));
+        outcome.ignored.iter().for_each(|test| println!("    skipped: {test}"));
     }
     let sum = |part: fn(&Outcome) -> usize| results.iter().map(|(_, outcome, _)| part(outcome)).sum::<usize>();
     let failed = sum(|outcome| outcome.failed);
