@@ -209,7 +209,6 @@ async fn an_uninstallation_in_order_leaves_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "fails: remove-finalizers gives up when the first kind is gone"]
 async fn the_way_out_when_the_operator_went_first() -> Result<()> {
     let _alone = ALONE.lock().await;
     let Some(cluster) = our_cluster().await? else { return Ok(()) };

@@ -10,7 +10,10 @@ use tokio::{
 use tracing_subscriber::{EnvFilter, fmt};
 use vpn_operator::{
     cli::{Cli, Command, LogFormat},
-    shell::{self, health, lease::LeaderLease},
+    shell::{
+        self, health,
+        lease::{self, LeaderLease},
+    },
 };
 
 #[tokio::main]
@@ -33,13 +36,13 @@ async fn main() -> anyhow::Result<()> {
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), controllers = cli.command.name(), "starting");
     let (ready, unready) = watch::channel(cli.command.roles().kinds());
-    let (lead, leading) = watch::channel(!cli.leader_elect);
-    let mut lease = LeaderLease::new(client.clone(), &namespace, cli.command.lease(), identity());
+    let (lead, leads) = watch::channel(if cli.leader_elect { None } else { lease::for_ever() });
+    let mut leader_lease = LeaderLease::new(client.clone(), &namespace, cli.command.lease(), identity());
     tokio::spawn(say_when_ready(unready.clone()));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let controllers = shell::run(client, cli.command.roles(), ready, leading, async {
+    let controllers = shell::run(client, cli.command.roles(), ready, leads, async {
         // The sender goes only with the process.
         let _ = stopped.await;
     });
@@ -47,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
         tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
-            lost = lease.lead(lead), if cli.leader_elect => lost.map_err(anyhow::Error::from),
+            lost = leader_lease.lead(lead), if cli.leader_elect => lost.map_err(anyhow::Error::from),
             ended = serve(cli.metrics_port, unready) => ended,
         }
     };
@@ -64,7 +67,7 @@ async fn main() -> anyhow::Result<()> {
     };
     tokio::join!(controllers, shutdown);
     if cli.leader_elect {
-        lease.release().await;
+        leader_lease.release().await;
     }
     Ok(())
 }

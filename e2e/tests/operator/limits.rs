@@ -124,7 +124,6 @@ async fn an_immutable_secret_is_rotated_by_making_it_again() -> Result<()> {
 
 /// Such a copy cannot follow its source; nothing is tried over and over for that.
 #[tokio::test]
-#[ignore = "fails: the refused patch is sent over and over"]
 async fn a_copy_that_somebody_made_immutable() -> Result<()> {
     Bench::test("frozen-copy", async |bench| {
         bench.provider("vpn", 2).await?;

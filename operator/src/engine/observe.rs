@@ -137,6 +137,11 @@ impl Engine {
         if let Some(assigned) = &assigned_before {
             self.allocator.uncommitted(&assigned.provider, assigned.slot);
         }
+        let deleting = |view: &ConsumerView| view.meta.deleting;
+        if before.as_ref().is_some_and(|view| !deleting(view)) && self.world.consumers.get(&key).is_some_and(deleting) {
+            // What was refused before is not what the release asks for.
+            self.forget_work(&Work::Consumer(key.clone()));
+        }
         let now = self.world.consumers.get(&key).map(|view| view.meta.uid.clone());
         let mut uids: Vec<_> = now.iter().cloned().collect();
         if let Some(before) = before

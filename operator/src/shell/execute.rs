@@ -176,12 +176,13 @@ pub fn classify(op: &Op, error: &Error) -> Outcome {
         404 => Outcome::NotFound,
         409 if status.is_already_exists() => Outcome::AlreadyExists,
         409 => Outcome::Conflict,
-        // A failed `test` of a JSON patch is not told apart from a bad one.
-        422 if matches!(op, Op::JsonPatch(..)) => Outcome::Conflict,
         408 | 500.. => Outcome::Unknown { message },
         _ if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") => {
             refused(Reason::AdmissionDenied)
         }
+        // A failed `test` of a JSON patch is not told apart from a bad patch; an object that would be invalid is, by
+        // its causes.
+        422 if matches!(op, Op::JsonPatch(..)) && causes(status).next().is_none() => Outcome::Conflict,
         403 if is_terminating(status) => refused(Reason::NamespaceTerminating),
         403 if message.contains("exceeded quota") => refused(Reason::QuotaExceeded),
         401 | 403 => refused(Reason::Forbidden),
@@ -189,8 +190,10 @@ pub fn classify(op: &Op, error: &Error) -> Outcome {
     }
 }
 
+fn causes(status: &Status) -> impl Iterator<Item = &StatusCause> {
+    status.details.iter().flat_map(|details| details.causes.iter())
+}
+
 fn is_terminating(status: &Status) -> bool {
-    let causes = status.details.iter().flat_map(|details| details.causes.iter());
-    let named = |cause: &StatusCause| cause.reason == "NamespaceTerminating";
-    causes.into_iter().any(named) || status.message.contains("is being terminated")
+    causes(status).any(|cause| cause.reason == "NamespaceTerminating") || status.message.contains("is being terminated")
 }

@@ -33,7 +33,8 @@ where
     let all = Api::<PartialObjectMeta<K>>::all(client.clone()).list(&ListParams::default()).await;
     let all = match all {
         // The kind itself is gone already.
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(0),
+        // Its path is unknown then, and the answer no Status of the API's own.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(0),
         other => other.with_context(|| format!("{kind} objects cannot be listed"))?,
     };
     let mut removed = 0;

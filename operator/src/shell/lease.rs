@@ -22,6 +22,15 @@ pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// How often the lease is renewed, or looked at.
 pub const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
+/// Whether this process leads, and until when (monotonic): nothing is sent after that.
+pub type Lead = Option<Instant>;
+
+/// The lead of a process that has no rival.
+pub fn for_ever() -> Lead {
+    const LONG: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    Instant::now().checked_add(LONG)
+}
+
 /// One process's hold on a lease.
 pub struct LeaderLease {
     api: Api<Lease>,
@@ -42,23 +51,24 @@ impl LeaderLease {
         Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, seen: None }
     }
 
-    /// Waits until the lease is ours, sends `true`, and renews it.
+    /// Waits until the lease is ours, says so and until when, and renews it.
     ///
     /// # Errors
     /// When it was ours and is not any more: the process has to end.
-    pub async fn lead(&mut self, leading: watch::Sender<bool>) -> Result<(), Lost> {
+    pub async fn lead(&mut self, lead: watch::Sender<Lead>) -> Result<(), Lost> {
+        // All is counted from when a request was sent: what the server did with it can only be later.
+        let mut renewed = Instant::now();
         while !self.attempt().await {
             time::sleep(RETRY_PERIOD).await;
+            renewed = Instant::now();
         }
         tracing::info!(lease = self.name, identity = self.identity, "leading");
-        leading.send_replace(true);
-        let mut renewed = Instant::now();
         loop {
+            lead.send_replace(Some(renewed + RENEW_DEADLINE));
             time::sleep(RETRY_PERIOD).await;
             let started = Instant::now();
             let rest = (renewed + RENEW_DEADLINE).saturating_duration_since(started);
             if time::timeout(rest, self.attempt()).await.unwrap_or(false) {
-                // From when the request was sent: what the server did with it can only be later.
                 renewed = started;
             } else if renewed.elapsed() >= RENEW_DEADLINE || self.is_anothers() {
                 return Err(Lost(self.name.clone()));

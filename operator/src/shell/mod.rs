@@ -23,6 +23,8 @@ use tokio::{
 
 pub use execute::{DEADLINE, classify};
 
+use lease::Lead;
+
 use crate::{
     engine::{Effect, Engine, Input, Lane, Now, Request, Roles},
     world::{Kind, ObjectKey},
@@ -40,13 +42,13 @@ pub type Unready = Vec<Kind>;
 
 /// Runs the controllers of `roles` until `shutdown` resolves, then lets the requests under way end.
 ///
-/// `ready` is kept up to date with what is still waited for. Nothing is decided before `leading` is true; it does not
-/// become false again: who loses the lead ends.
+/// `ready` is kept up to date with what is still waited for. Nothing is decided before this process leads, and nothing
+/// is sent once its lead has run out: who loses it ends.
 pub async fn run(
     client: Client,
     roles: Roles,
     ready: latest::Sender<Unready>,
-    mut leading: latest::Receiver<bool>,
+    lead: latest::Receiver<Lead>,
     shutdown: impl Future<Output = ()>,
 ) {
     let (inputs, mut received) = mpsc::unbounded_channel();
@@ -56,6 +58,7 @@ pub async fn run(
         inputs,
         slots: Arc::new(Semaphore::new(SLOT_REQUESTS)),
         status: Arc::new(Semaphore::new(STATUS_REQUESTS)),
+        lead: lead.clone(),
         secrets: HashMap::new(),
         pods: HashMap::new(),
         kinds: Vec::new(),
@@ -66,8 +69,9 @@ pub async fn run(
     let start = Instant::now();
     let mut engine = Engine::standby(roles);
     let leader = shell.inputs.clone();
+    let mut awaited = lead;
     let lead = async move {
-        if leading.wait_for(|leading| *leading).await.is_ok() {
+        if awaited.wait_for(Option::is_some).await.is_ok() {
             // Fails when the process is stopping.
             let _ = leader.send(Input::Lead);
         }
@@ -105,6 +109,7 @@ struct Shell {
     inputs: mpsc::UnboundedSender<Input>,
     slots: Arc<Semaphore>,
     status: Arc<Semaphore>,
+    lead: latest::Receiver<Lead>,
     kinds: Vec<AbortHandle>,
     secrets: HashMap<ObjectKey, AbortHandle>,
     pods: HashMap<Arc<str>, AbortHandle>,
@@ -133,9 +138,13 @@ impl Shell {
             Lane::Slots => self.slots.clone(),
             Lane::Status => self.status.clone(),
         };
-        let (client, inputs) = (self.client.clone(), self.inputs.clone());
+        let (client, inputs, lead) = (self.client.clone(), self.inputs.clone(), self.lead.clone());
         tokio::spawn(async move {
             let _permit = lane.acquire_owned().await;
+            // A process that was paused may find out only now that another one leads.
+            if lead.borrow().is_none_or(|until| until <= Instant::now()) {
+                return;
+            }
             let outcome = execute::execute(&client, &request.op).await;
             // The receiver is gone when the process stops; the next one reads what became of this.
             let _ = inputs.send(Input::Answer(request.id, outcome));
