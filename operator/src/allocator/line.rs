@@ -1,10 +1,6 @@
 //! One queue: waiters that fit the same providers.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
 
@@ -71,19 +67,19 @@ impl Line {
     }
 
     /// Adds a waiter; `touched` gets those whose place this changes.
-    pub fn insert(&mut self, rank: Rank, touched: &mut HashSet<ObjectKey>) {
+    pub fn insert(&mut self, rank: Rank, touched: &mut BTreeSet<ObjectKey>) {
         self.queue.insert(rank.clone());
         self.touch_from(&rank, touched);
     }
 
     /// Removes a waiter; `touched` gets those whose place this changes.
-    pub fn remove(&mut self, rank: &Rank, touched: &mut HashSet<ObjectKey>) {
+    pub fn remove(&mut self, rank: &Rank, touched: &mut BTreeSet<ObjectKey>) {
         self.touch_from(rank, touched);
         self.queue.remove(rank);
     }
 
     /// Those at `rank` or behind it whose place is told, and the first whose place no longer is.
-    fn touch_from(&self, rank: &Rank, touched: &mut HashSet<ObjectKey>) {
+    fn touch_from(&self, rank: &Rank, touched: &mut BTreeSet<ObjectKey>) {
         let shown = self.queue.iter().take(PLACES_SHOWN + 1);
         touched.extend(shown.filter(|other| *other >= rank).map(|other| other.key.clone()));
     }

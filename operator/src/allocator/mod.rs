@@ -10,7 +10,7 @@ mod line;
 mod pool;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -66,7 +66,7 @@ pub struct Allocator {
     open: BTreeSet<ObjectKey>,
     /// Which provider fits whom may have changed.
     reshuffle: bool,
-    touched: HashSet<ObjectKey>,
+    touched: BTreeSet<ObjectKey>,
 }
 
 impl Allocator {
@@ -239,7 +239,7 @@ impl Allocator {
     }
 
     /// Consumers whose place or outlook may have changed since the last call.
-    pub fn take_touched(&mut self) -> HashSet<ObjectKey> {
+    pub fn take_touched(&mut self) -> BTreeSet<ObjectKey> {
         std::mem::take(&mut self.touched)
     }
 

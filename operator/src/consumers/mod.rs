@@ -9,7 +9,7 @@ mod release;
 mod waiting;
 mod withdraw;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use vpn_types::Reason;
@@ -75,7 +75,7 @@ pub struct Scene<'a> {
     /// Watches to begin or end.
     pub effects: &'a mut Vec<Effect>,
     /// Namespaces whose Pods are watched, by the releases that need it.
-    pub followers: &'a mut HashMap<Arc<str>, std::collections::HashSet<Uid>>,
+    pub followers: &'a mut HashMap<Arc<str>, BTreeSet<Uid>>,
     /// Consumers to look at again once the free slots have been handed out.
     pub revisit: &'a mut Vec<ObjectKey>,
     /// What went wrong last with this consumer.

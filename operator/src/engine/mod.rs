@@ -91,9 +91,9 @@ pub struct Engine {
     writes: providers::LastWrites,
     throttle: Throttle,
     /// Namespaces whose Pods are watched, by the releases that need it.
-    followers: HashMap<Arc<str>, HashSet<Uid>>,
+    followers: HashMap<Arc<str>, BTreeSet<Uid>>,
     /// Credentials Secrets that are watched, by the providers that name them.
-    sources: HashMap<ObjectKey, HashSet<ObjectKey>>,
+    sources: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     troubles: HashMap<(Work, Lane), Trouble>,
     unsure: HashMap<Work, (Kind, ObjectKey)>,
     in_flight: HashMap<u64, InFlight>,

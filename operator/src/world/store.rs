@@ -5,7 +5,7 @@
 //! that was just taken nor bring an object back that is gone. resourceVersions are compared within one kind only
 //! (KEP-5504 makes them comparable there).
 
-use std::collections::{HashMap, HashSet, hash_map};
+use std::collections::{BTreeSet, HashMap, hash_map};
 
 use super::key::{ObjectKey, Uid};
 
@@ -156,7 +156,7 @@ impl<V: Versioned> Store<V> {
         // What was sent while the list was made and is answered only now may be missing in it, and gone.
         self.epoch.0 += 1;
         let listing = self.listing.take().unwrap_or_default();
-        let mut gone: HashSet<ObjectKey> = self.entries.keys().cloned().collect();
+        let mut gone: BTreeSet<ObjectKey> = self.entries.keys().cloned().collect();
         let mut changes = Vec::new();
         for view in listing {
             self.passed = self.passed.max(view.version());
