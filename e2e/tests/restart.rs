@@ -21,9 +21,15 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Waits until `active` MaskConsumers are assigned, and each has its lock and its Secret, and there are no others.
 async fn all_is_well(bench: &Bench, active: usize) -> Result<Vec<MaskConsumer>> {
+    // The garbage collector may not have come yet to a consumer whose Mask was deleted.
+    let masks = bench.api::<Mask>().list(&ListParams::default()).await?;
+    let masks: BTreeSet<_> = masks.iter().filter_map(ResourceExt::uid).collect();
+    let is_wanted = |consumer: &MaskConsumer| {
+        let owners = consumer.owner_references();
+        consumer.metadata.deletion_timestamp.is_none() && owners.iter().all(|owner| masks.contains(&owner.uid))
+    };
     let assigned = |all: &[MaskConsumer]| {
-        all.iter().all(|consumer| consumer.metadata.deletion_timestamp.is_none())
-            && all.iter().filter(|consumer| is_active(consumer)).count() == active
+        all.iter().all(is_wanted) && all.iter().filter(|consumer| is_active(consumer)).count() == active
     };
     let mut consumers = bench.until_all("assigned", assigned).await?;
     consumers.retain(is_active);
