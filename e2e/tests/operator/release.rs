@@ -70,8 +70,7 @@ async fn a_consumer_deleted_by_hand_is_released_and_made_again() -> Result<()> {
         bench.gone(&first).await?;
         // Its Mask is still the older one: the new consumer is first in line again. The slot is its own, unless it went
         // to the other one in the moment before the new consumer was there; that one gives it back then.
-        let one_of_them =
-            |all: &[MaskConsumer]| all.len() == 2 && all.iter().filter(|one| is_active(*one)).count() == 1;
+        let one_of_them = |all: &[MaskConsumer]| all.len() == 2 && all.iter().filter(|one| is_active(one)).count() == 1;
         let both = bench.until_all("one of the two served", one_of_them).await?;
         ensure!(both.iter().all(|one| one.uid() != first.uid()), "the same consumer");
         if !both.iter().any(|one| one.name_any() == "first" && is_active(one)) {
