@@ -1,10 +1,11 @@
 // One binary holding every Kubernetes program the tests need, chosen by its
 // first argument (or by the name it is called under, so a link named kubectl
-// is kubectl). One binary instead of five because they share nearly all of
+// is kubectl). One binary instead of several because they share nearly all of
 // their code: it links once and the file is a quarter of the size.
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -22,7 +23,9 @@ import (
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
 // programs has one line per program. Each value runs the program with os.Args
@@ -32,6 +35,8 @@ var programs = map[string]func(){
 	"kube-apiserver":          component(apiserver.NewAPIServerCommand),
 	"kube-controller-manager": component(controllermanager.NewControllerManagerCommand),
 	"kube-scheduler":          component(func() *cobra.Command { return scheduler.NewSchedulerCommand() }),
+	"kube-proxy":              component(proxy.NewProxyCommand),
+	"kubelet":                 component(func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }),
 	"kubectl":                 runKubectl,
 }
 
