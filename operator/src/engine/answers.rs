@@ -5,6 +5,7 @@ use vpn_types::Reason;
 use super::{Effect, Engine, InFlight, Lane, NewObject, Now, Op, Outcome, Propagation, Trouble, Work};
 use crate::{
     consumers,
+    verification::{self, Verdict},
     world::{Acknowledged, CopyView, Kind, Object, ObjectKey, PodView, Touched, Uid},
 };
 
@@ -31,7 +32,7 @@ impl Engine {
             Outcome::Object(object) => {
                 succeeded = true;
                 self.unsure.remove(&work);
-                self.read(&work, &object);
+                self.read(&work, &op, &object, now);
                 self.upgraded(&op, &object);
                 self.acknowledge(*object, epoch);
             }
@@ -108,7 +109,8 @@ impl Engine {
         let (kind, key) = (object.kind(), object.meta().key.clone());
         let world = &mut self.world;
         let (how, touched) = match object {
-            Object::Mask(view) => {
+            // Without the masks controller the watch selects by label, see above.
+            Object::Mask(view) if self.roles.masks || view.verifies.is_some() => {
                 let (how, change) = world.masks.acknowledged(view, sent);
                 (how, change.map(Touched::Mask))
             }
@@ -124,12 +126,16 @@ impl Engine {
                 let (how, change) = world.providers.acknowledged(view, sent);
                 (how, change.map(Touched::Provider))
             }
+            Object::VerificationPod(view) => {
+                let (how, change) = world.verification_pods.acknowledged(*view, sent);
+                (how, change.map(Touched::VerificationPod))
+            }
             // The watch selects copies by label: of any other Secret it would never tell that it is gone.
             Object::Copy(view) if view.labelled => {
                 let (how, change) = world.copies.acknowledged(view, sent);
                 (how, change.map(Touched::Copy))
             }
-            Object::Copy(_) => (Acknowledged::Passed, None),
+            Object::Copy(_) | Object::Mask(_) => (Acknowledged::Passed, None),
             Object::Pod(pod) => {
                 if let Some(pods) = world.pods.get_mut(&key.namespace) {
                     pods.merge(&[pod]);
@@ -184,7 +190,7 @@ impl Engine {
             Kind::Reservation => world.reservations.removed(key, uid).map(Touched::Reservation),
             Kind::Provider => world.providers.removed(key, uid).map(Touched::Provider),
             Kind::Secret => world.copies.removed(key, uid).map(Touched::Copy),
-            Kind::Pod => None,
+            Kind::Pod => world.verification_pods.removed(key, uid).map(Touched::VerificationPod),
         };
         if let Some(touched) = touched {
             self.touched(touched);
@@ -192,8 +198,11 @@ impl Engine {
     }
 
     /// What a read tells a controller besides what the stores take from it.
-    fn read(&mut self, work: &Work, object: &Object) {
+    fn read(&mut self, work: &Work, op: &Op, object: &Object, now: Now) {
         match (work, object) {
+            (Work::Verification(provider), _) if matches!(op, Op::Get(..)) => {
+                self.name_read(provider, object, now);
+            }
             (Work::Consumer(key), Object::Copy(copy)) => self.copy_read(key, copy),
             (Work::Consumer(key), Object::Provider(_)) => {
                 if let Some(consumer) = self.world.consumers.get(key) {
@@ -214,6 +223,26 @@ impl Engine {
                 if reservation.consumer_uid != consumer.meta.uid {
                     let uid = reservation.consumer_uid.clone();
                     self.world.note_departed(&uid);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The name of a verification's Mask or Pod was taken, and this is what has it.
+    fn name_read(&mut self, key: &ObjectKey, object: &Object, now: Now) {
+        let Some(provider) = self.world.providers.get(key) else { return };
+        let (kind, name) = (object.kind().as_str(), &object.meta().key);
+        let message = format!("a {kind} {name} exists that the operator did not make; delete or rename it");
+        match object {
+            Object::Mask(mask) if mask.verifies.is_none() => {
+                let work = (Work::Verification(key.clone()), Lane::Slots);
+                let trouble = Trouble::after(self.troubles.get(&work), Reason::VerificationNameTaken, message, now);
+                self.troubles.insert(work, trouble);
+            }
+            Object::Pod(pod) if pod.consumers.is_empty() => {
+                if let Some(attempt) = self.attempts.get_mut(&provider.meta.uid) {
+                    attempt.verdict = Some(Verdict::failed(Reason::VerificationNameTaken, message));
                 }
             }
             _ => {}
@@ -242,6 +271,14 @@ impl Engine {
     }
 
     fn refused(&mut self, work: &Work, op: &Op, lane: Lane, reason: Reason, message: String, now: Now) {
+        if let (Work::Verification(key), Op::Create(_, NewObject::Pod(_))) = (work, op)
+            && let Some(provider) = self.world.providers.get(key)
+            && let Some(attempt) = self.attempts.get_mut(&provider.meta.uid)
+        {
+            // The slot goes back, and it is tried again after a while.
+            attempt.verdict = Some(verification::refused(reason, &message));
+            return;
+        }
         let slot = (work.clone(), lane);
         let message = format!("{}: {message}", describe(op));
         let mut trouble = Trouble::after(self.troubles.get(&slot), reason, message, now);

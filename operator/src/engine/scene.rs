@@ -19,6 +19,10 @@ pub enum Work {
     Reservation(ObjectKey),
     /// Providers controller.
     Provider(ObjectKey),
+    /// Providers controller: tries out the credentials.
+    Verification(ObjectKey),
+    /// Consumers controller: tells the providers controller in another process how far it has come.
+    Acknowledgement(ObjectKey),
     /// Reads back one object whose state is in doubt.
     Read(Kind, ObjectKey),
 }
