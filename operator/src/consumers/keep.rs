@@ -51,6 +51,8 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
     match world.reservations.get(&key) {
         // Somebody forced it away: the lock is posted again.
         None => Step::send(assign::reserve(consumer, &grant)),
+        // It may well be its own: the slot is locked, and nothing is known of anybody else who holds it.
+        Some(reservation) if reservation.is_unreadable() => Step::Idle,
         // This may be the former holder still, when its watch is late: only a read tells.
         Some(reservation)
             if reservation.consumer_uid != consumer.meta.uid

@@ -7,7 +7,7 @@
 
 use vpn_types::{MaskConsumerPhase, Reason};
 
-use super::Scene;
+use super::{Scene, note};
 use crate::{
     engine::{Op, Step, delete, remove_finalizer},
     status::{self, Verdict},
@@ -33,7 +33,10 @@ fn fence(scene: &Scene<'_>, consumer: &ConsumerView, reservation: &ReservationVi
     };
     let verdict = Verdict::not_ready(MaskConsumerPhase::Waiting, reason, message);
     let patch = status::fence(&consumer.meta, &consumer.status, &verdict, withdrawn, scene.now.wall);
-    Step::send(Op::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).provisional()
+    let known = consumer.said.as_ref().is_some_and(|said| said.reason == reason);
+    let news = scene.trouble.is_some() && !known;
+    let event = news.then(|| note(consumer, true, reason, "Assign", verdict.message));
+    Step::send(Op::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).provisional().with_note(event)
 }
 
 /// Lets go of a reservation that nothing can be committed to any more: its copy, then the lock.

@@ -2,7 +2,7 @@
 
 use vpn_types::Reason;
 
-use super::{Effect, Engine, InFlight, Lane, NewObject, Now, Op, Outcome, Propagation, Trouble, Work};
+use super::{Effect, Engine, InFlight, Lane, NewObject, Note, Now, Op, Outcome, Propagation, Trouble, Work, target};
 use crate::{
     consumers,
     verification::{self, Verdict},
@@ -15,6 +15,11 @@ impl Engine {
         let Some(request) = self.in_flight.remove(&id) else { return };
         let InFlight { work, op, lane, note, settles, epoch, seen } = request;
         self.busy.remove(&work);
+        if matches!(work, Work::Unreadable(..)) {
+            // The answer cannot be read either. Carried out or not, it is told in an Event.
+            self.effects.extend(note.map(Effect::Publish));
+            return;
+        }
         let is_read = matches!(op, Op::Get(..) | Op::ListPods(_));
         let mut succeeded = false;
         match outcome {
@@ -67,7 +72,11 @@ impl Engine {
                     self.read_back(&work, &op);
                 }
                 let previous = self.troubles.get(&(work.clone(), Lane::Slots));
-                let trouble = Trouble::after(previous, Reason::RequestFailed, message, now);
+                let mut trouble = Trouble::after(previous, Reason::RequestFailed, message, now);
+                if !is_read && lane == Lane::Slots && trouble.failures >= Trouble::TOO_MANY_UNKNOWN {
+                    trouble.message = format!("{}: {}", describe(&op), trouble.message);
+                    self.step_aside(&work, &op, &mut trouble);
+                }
                 self.troubles.insert((work.clone(), Lane::Slots), trouble);
             }
         }
@@ -76,7 +85,9 @@ impl Engine {
                 self.troubles.remove(&(work.clone(), lane));
             } else if let Some(trouble) = self.troubles.get_mut(&(work.clone(), lane)).filter(|_| is_read) {
                 // The outcome is known again: whatever is next need not wait.
-                trouble.until = trouble.until.min(now.monotonic);
+                if trouble.failures < Trouble::TOO_MANY_UNKNOWN {
+                    trouble.until = trouble.until.min(now.monotonic);
+                }
             }
             self.effects.extend(note.map(Effect::Publish));
         }
@@ -282,6 +293,28 @@ impl Engine {
         let slot = (work.clone(), lane);
         let message = format!("{}: {message}", describe(op));
         let mut trouble = Trouble::after(self.troubles.get(&slot), reason, message, now);
+        if trouble.failures == 1
+            && let Op::PatchStatus(kind, key, _) = op
+            && let (_, Some((uid, _))) = self.seen(*kind, key)
+        {
+            // What cannot be said in the status is said in an Event.
+            self.effects.push(Effect::Publish(Note {
+                regarding: target(*kind, key, &uid),
+                related: None,
+                warning: true,
+                reason,
+                action: "Report",
+                message: trouble.message.clone(),
+            }));
+        }
+        if lane == Lane::Slots {
+            self.step_aside(work, op, &mut trouble);
+        }
+        self.troubles.insert(slot, trouble);
+    }
+
+    /// A consumer that cannot take its slot leaves it to the next in line, and tries again after a while.
+    fn step_aside(&mut self, work: &Work, op: &Op, trouble: &mut Trouble) {
         if let Work::Consumer(key) = work
             && let Some(consumer) = self.world.consumers.get(key)
             && consumer.assigned.is_none()
@@ -294,7 +327,7 @@ impl Engine {
                     self.allocator.end_grant(&uid);
                     trouble.gate = false;
                 }
-                Op::Create(_, NewObject::Secret(_)) | Op::PatchStatus(Kind::Consumer, ..) if lane == Lane::Slots => {
+                Op::Create(_, NewObject::Secret(_)) | Op::PatchStatus(Kind::Consumer, ..) => {
                     let reservation = self.world.reservations_of(&uid).next().map(|view| view.meta.uid.clone());
                     let progress = self.progress.entry(uid).or_default();
                     // A second refusal while withdrawing means that the fence itself is refused: that has to wait.
@@ -304,7 +337,6 @@ impl Engine {
                 _ => {}
             }
         }
-        self.troubles.insert(slot, trouble);
     }
 }
 

@@ -8,6 +8,7 @@ mod answers;
 mod observe;
 mod request;
 mod scene;
+mod unreadable;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -17,6 +18,7 @@ use std::{
 
 pub use request::*;
 pub use scene::*;
+use unreadable::Unreadable;
 
 use crate::{
     allocator::Allocator,
@@ -74,6 +76,17 @@ impl Roles {
         }
     }
 
+    /// Whether the controller that writes that kind's status runs here.
+    fn owns(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Mask => self.masks,
+            Kind::Consumer => self.consumers,
+            Kind::Reservation => self.reservations,
+            Kind::Provider => self.providers,
+            Kind::Secret | Kind::Pod => false,
+        }
+    }
+
     fn needs_sources(self) -> bool {
         self.consumers || self.providers
     }
@@ -117,6 +130,7 @@ pub struct Engine {
     sources: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     troubles: HashMap<(Work, Lane), Trouble>,
     unsure: HashMap<Work, (Kind, ObjectKey)>,
+    unreadable: HashMap<(Kind, ObjectKey), Unreadable>,
     in_flight: HashMap<u64, InFlight>,
     busy: HashSet<Work>,
     dirty: VecDeque<Work>,
@@ -147,6 +161,7 @@ impl Engine {
             sources: HashMap::new(),
             troubles: HashMap::new(),
             unsure: HashMap::new(),
+            unreadable: HashMap::new(),
             in_flight: HashMap::new(),
             busy: HashSet::new(),
             dirty: VecDeque::new(),
@@ -213,7 +228,7 @@ impl Engine {
                 Input::Pods(namespace, told) => self.pods_told(namespace, told),
                 Input::Log(uid, told) => self.log_told(&uid, told),
                 Input::Answer(id, outcome) => self.answered(id, outcome, now),
-                Input::Undecodable { target, error } => self.undecodable(target, &error),
+                Input::Undecodable { target, error } => self.undecodable(target, error),
                 Input::Lead => self.leading = true,
                 Input::Tick => {}
             }
@@ -348,6 +363,13 @@ impl Engine {
                 step
             }
             Work::Acknowledgement(key) => providers::acknowledge(&self.world, &self.allocator, key),
+            Work::Unreadable(kind, key) => match self.unreadable.get_mut(&(*kind, key.clone())) {
+                Some(unreadable) if !unreadable.told => {
+                    unreadable.told = true;
+                    unreadable.tell(*kind, key, now)
+                }
+                _ => Step::Idle,
+            },
             Work::Read(..) => Step::Idle,
         }
     }
@@ -385,6 +407,7 @@ impl Engine {
             Work::Reservation(_) => self.roles.reservations,
             Work::Provider(_) | Work::Verification(_) => self.roles.providers,
             Work::Acknowledgement(_) => self.roles.consumers && self.roles.are_apart(),
+            Work::Unreadable(kind, _) => self.roles.owns(*kind),
             Work::Read(..) => true,
         };
         if ours && self.is_dirty.insert(work.clone()) {

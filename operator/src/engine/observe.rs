@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use vpn_types::Reason;
-
-use super::{Effect, Engine, LogTold, Note, NoteTarget, Told, Work};
+use super::{Effect, Engine, LogTold, NoteTarget, Told, Unreadable, Work};
 use crate::{
     allocator::PoolSpec,
     providers::why_not_usable,
@@ -413,18 +411,13 @@ impl Engine {
         }
     }
 
-    /// An object that cannot be decoded is passed over; its owner is told where `kubectl describe` shows it.
-    pub(super) fn undecodable(&mut self, target: NoteTarget, error: &str) {
-        if self.leading {
-            let message = format!("this object cannot be read, and nothing is done for it: {error}");
-            self.effects.push(Effect::Publish(Note {
-                regarding: target,
-                related: None,
-                warning: true,
-                reason: Reason::InvalidSpec,
-                action: "Read",
-                message,
-            }));
+    /// An object that cannot be decoded is passed over; its owner is told, once.
+    pub(super) fn undecodable(&mut self, target: NoteTarget, error: String) {
+        let (kind, key) = (target.kind, target.key.clone());
+        let known = self.unreadable.get(&(kind, key.clone()));
+        if known.is_none_or(|known| known.uid != target.uid || known.error != error) {
+            self.unreadable.insert((kind, key.clone()), Unreadable { uid: target.uid, error, told: false });
+            self.mark(Work::Unreadable(kind, key));
         }
     }
 

@@ -181,6 +181,11 @@ pub struct ReservationView {
 }
 
 impl ReservationView {
+    /// Whether it could not be decoded: it locks its slot, and says for whom to nobody.
+    pub fn is_unreadable(&self) -> bool {
+        self.consumer_uid.as_str().is_empty()
+    }
+
     /// The provider's key.
     pub fn provider(&self) -> Option<ObjectKey> {
         let (name, _) = self.slot.as_ref()?;
