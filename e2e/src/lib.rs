@@ -19,6 +19,7 @@ pub mod control_plane;
 pub mod helm;
 pub mod history;
 pub mod identity;
+pub mod image;
 pub mod kubectl;
 pub mod kwok;
 pub mod namespace;
