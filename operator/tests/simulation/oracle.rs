@@ -200,6 +200,12 @@ fn served(sim: &Sim, key: &ObjectKey, consumer: &Value, taken: &BTreeMap<ObjectK
         let fits = wanted.is_none_or(|tags| tags.iter().any(|tag| contains("/spec/tags", tag)))
             && (provider["spec"].get("namespaces").is_none()
                 || contains("/spec/namespaces", &Value::from(&*key.namespace)));
+        let verifies = consumer["metadata"]["labels"].get(VERIFY_LABEL);
+        let fits = verifies.map_or(fits, |uid| uid == uid_of(provider));
+        // Users wait for the verification, which waits for a slot.
+        if verifies.is_none() && text(provider, "/status/phase") == "Verifying" {
+            continue;
+        }
         let source = ObjectKey::new(name.namespace.clone(), text(provider, "/spec/secret"));
         let slots = provider["spec"]["maxSlots"].as_u64().unwrap_or(0);
         if fits && slots > 0 && server.get(Kind::Secret, &source).is_some() {
