@@ -20,6 +20,7 @@ pub mod identity;
 pub mod kubectl;
 pub mod kwok;
 pub mod namespace;
+pub mod node;
 pub mod observe;
 pub mod operator;
 mod pki;
