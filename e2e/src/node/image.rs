@@ -45,7 +45,9 @@ impl Image {
     /// An image with the directories that programs expect, and nothing in them.
     pub fn new(name: impl Into<String>) -> Self {
         let mut image = Self { name: name.into(), entries: Vec::new(), entrypoint: Vec::new() };
-        for (dir, mode) in [("dev", 0o755), ("etc", 0o755), ("proc", 0o755), ("sys", 0o755), ("tmp", 0o1777)] {
+        for (dir, mode) in
+            [("dev", 0o755), ("etc", 0o755), ("proc", 0o755), ("run", 0o755), ("sys", 0o755), ("tmp", 0o1777)]
+        {
             image.entries.push(Entry { path: dir.into(), mode, content: Content::Directory });
         }
         for dir in MERGED {
@@ -53,7 +55,11 @@ impl Image {
             image.entries.push(Entry { path: usr.clone().into(), mode: 0o755, content: Content::Directory });
             image.entries.push(Entry { path: dir.into(), mode: 0o777, content: Content::Link(usr) });
         }
-        image.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644)
+        image.link("/var/run", "/run").text(
+            "/etc/passwd",
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+            0o644,
+        )
     }
 
     /// The command that a container runs unless its Pod says otherwise.
@@ -116,7 +122,7 @@ impl Image {
         Ok(self)
     }
 
-    /// Adds busybox as the shell, with a link for each of its programs.
+    /// Adds busybox as the shell, with a link for each of its programs that is not there already.
     ///
     /// # Errors
     /// When Debian's `busybox-static` is not installed.
@@ -172,7 +178,7 @@ impl Image {
                 }
             }
             if !there.insert(path.clone()) {
-                // Two programs share a library.
+                // Two programs share a library; or busybox has what is there already.
                 continue;
             }
             match content {

@@ -45,23 +45,24 @@ pub fn address() -> Result<Image> {
 /// Debian's openvpn and wireguard-go. What it keeps is told in `e2e/images/gluetun/main.go`.
 pub fn gluetun() -> Result<Image> {
     // Users' hooks rely on the shell that it has.
-    let image = go_program(GLUETUN, "gluetun", "/gluetun-entrypoint")?.busybox()?;
-    network_programs(image.program("/usr/sbin/openvpn")?)?.program("/usr/bin/wireguard-go")?.program("/usr/bin/wg")
+    vpn_programs(go_program(GLUETUN, "gluetun", "/gluetun-entrypoint")?)?.busybox()
 }
 
 /// The image [`VPN_SERVER`]: openvpn, wireguard-go, iptables and a shell.
 pub fn vpn_server() -> Result<Image> {
-    let image = Image::new(VPN_SERVER).busybox()?.program("/usr/sbin/openvpn")?;
-    network_programs(image)?.program("/usr/bin/wireguard-go")?.program("/usr/bin/wg")
+    vpn_programs(Image::new(VPN_SERVER))?.busybox()
 }
 
-fn network_programs(image: Image) -> Result<Image> {
+fn vpn_programs(image: Image) -> Result<Image> {
     let modules = fs::read_dir("/usr/lib")?
         .filter_map(Result::ok)
         .map(|entry| entry.path().join("xtables"))
         .find(|dir| dir.is_dir())
         .context("there are no modules of iptables in /usr/lib/*/xtables")?;
     image
+        .program("/usr/sbin/openvpn")?
+        .program("/usr/bin/wireguard-go")?
+        .program("/usr/bin/wg")?
         .program("/usr/sbin/xtables-nft-multi")?
         .link("/usr/sbin/iptables", "xtables-nft-multi")
         .directory(&modules.to_string_lossy())?

@@ -35,6 +35,8 @@ pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &File
         "tlsCertFile": files.pki.kubelet_certificate(),
         "tlsPrivateKeyFile": files.pki.kubelet_key(),
         "clusterDomain": "cluster.local",
+        // Nobody answers there: Services are reached by their addresses.
+        "clusterDNS": ["10.96.0.10"],
         "resolvConf": resolver,
         "podLogsDir": dir.join("logs"),
         "volumePluginDir": dir.join("volume-plugins"),
