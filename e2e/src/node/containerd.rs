@@ -107,3 +107,8 @@ pub async fn ready(dir: &Path) -> Result<()> {
 pub fn import(dir: &Path, archive: &Path) -> Result<()> {
     run(ctr(dir).args(["images", "import"]).arg(archive)).map(drop)
 }
+
+/// Kills the first process of a container.
+pub fn kill(dir: &Path, container: &str) -> Result<()> {
+    run(ctr(dir).args(["tasks", "kill", "--signal", "SIGKILL", container])).map(drop)
+}

@@ -24,7 +24,7 @@ where
             };
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        match runtime.block_on(async { tokio::time::timeout(LIMIT, test()).await }) {
+        match runtime.block_on(async { tokio::time::timeout(LIMIT, Box::pin(test())).await }) {
             Ok(Ok(())) => Ok(Completion::Completed),
             Ok(Err(error)) => Err(Failed::from(format!("{error:#}"))),
             Err(_) => Err(Failed::from(format!("not done after {} s", LIMIT.as_secs()))),

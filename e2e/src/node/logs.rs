@@ -7,7 +7,7 @@ use kube::{Api, api::LogParams, runtime::wait::await_condition};
 use tokio::time::{Duration, timeout};
 
 /// Follows the log of a container until what it wrote so far, in all its lives that are followed, holds all these
-/// words; gives the log. Colours are taken out.
+/// words in this order; gives the log. Colours are taken out.
 ///
 /// # Errors
 /// When it does not within `limit`, with the log.
@@ -19,7 +19,19 @@ pub async fn until_logged(
     limit: Duration,
 ) -> Result<String> {
     let mut log = String::new();
-    let missing = |log: &str| words.iter().find(|word| !log.contains(**word)).map(|word| (*word).to_owned());
+    let missing = |log: &str| {
+        let mut rest = log;
+        words
+            .iter()
+            .find(|word| match rest.split_once(**word) {
+                Some((_, after)) => {
+                    rest = after;
+                    false
+                }
+                None => true,
+            })
+            .map(|word| (*word).to_owned())
+    };
     let follow = async {
         let params = LogParams { container: Some(container.into()), follow: true, ..LogParams::default() };
         let mut restarts = -1;

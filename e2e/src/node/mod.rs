@@ -118,6 +118,12 @@ impl Node {
         Ok(())
     }
 
+    /// Kills a container, as when the kernel runs out of memory; `id` is the one in the status of its Pod.
+    pub async fn kill_container(&self, id: &str) -> Result<()> {
+        let (dir, id) = (self.dir.clone(), id.trim_start_matches("containerd://").to_owned());
+        tokio::task::spawn_blocking(move || containerd::kill(&dir, &id)).await?
+    }
+
     /// Waits until containerd answers.
     pub(crate) async fn containerd_ready(&self) -> Result<()> {
         containerd::ready(&self.dir).await
