@@ -23,6 +23,7 @@ pub mod image;
 pub mod kubectl;
 pub mod kwok;
 pub mod namespace;
+pub mod node;
 pub mod observe;
 pub mod operator;
 mod pki;
