@@ -4,6 +4,7 @@
 //! [chart] gives it.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::Stdio,
@@ -55,9 +56,13 @@ impl Layout {
 /// An operator. Dropping it leaves its processes running, until the cluster stops.
 pub struct Operator {
     parts: Vec<Part>,
+    settings: Settings,
     binary: PathBuf,
     state_dir: PathBuf,
 }
+
+/// Environment variables of an operator.
+pub type Settings = BTreeMap<String, String>;
 
 struct Part {
     name: &'static str,
@@ -87,16 +92,21 @@ pub async fn shared() -> Result<&'static Operator> {
 impl Operator {
     /// [Installs](install) what an operator needs, starts one and returns when it is ready.
     pub async fn start(cluster: &Cluster, layout: Layout) -> Result<Self> {
+        Self::start_with(cluster, layout, Settings::new()).await
+    }
+
+    /// The same, with these environment variables for each process.
+    pub async fn start_with(cluster: &Cluster, layout: Layout, settings: Settings) -> Result<Self> {
         let (installed, binary) = tokio::join!(install(cluster), executable(cluster));
         installed?;
         let (binary, state_dir) = (binary?, cluster.state_dir().to_owned());
         let mut parts = Vec::new();
         for &name in layout.names() {
             let identity = cluster.service_account(NAMESPACE, &format!("vpn-operator-{name}")).await?;
-            let process = cluster.run(spec(name, &identity, &binary, &state_dir)).await?;
+            let process = cluster.run(spec(name, &identity, &binary, &state_dir, &settings)).await?;
             parts.push(Part { name, identity, process });
         }
-        let operator = Self { parts, binary, state_dir };
+        let operator = Self { parts, settings, binary, state_dir };
         operator.ready().await?;
         Ok(operator)
     }
@@ -105,7 +115,7 @@ impl Operator {
     pub async fn restart(&mut self, cluster: &Cluster) -> Result<()> {
         for part in &mut self.parts {
             if part.process.pid().is_none() {
-                let spec = spec(part.name, &part.identity, &self.binary, &self.state_dir);
+                let spec = spec(part.name, &part.identity, &self.binary, &self.state_dir, &self.settings);
                 part.process = cluster.run(spec).await?;
             }
         }
@@ -182,7 +192,7 @@ pub async fn until_logged(process: &Process, words: &str) -> Result<()> {
     .with_context(|| format!("{}\n{}", process.spec().name, log_tail(log, 30)))
 }
 
-fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSpec {
+fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path, settings: &Settings) -> ProcessSpec {
     // A log of its own for each start: being ready is read from it.
     static STARTS: AtomicU64 = AtomicU64::new(0);
     let start = STARTS.fetch_add(1, Ordering::Relaxed);
@@ -192,6 +202,7 @@ fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSp
             .env("KUBECONFIG", identity.kubeconfig.display())
             .env("RUST_LOG", env::var("RUST_LOG").unwrap_or_else(|_| "info,vpn_operator=debug".into()))
             .env("NO_COLOR", "1");
+    spec.env.extend(settings.clone());
     // Requests under way may take 5 s to end.
     spec.patience_ms = 10_000;
     spec

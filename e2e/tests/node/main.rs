@@ -3,6 +3,7 @@
 mod failures;
 mod pods;
 mod teardown;
+mod verification;
 mod vpn;
 
 use std::process::ExitCode;
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
         failures::each_failure_says_what_it_is,
         failures::without_the_right_to_change_the_network,
         failures::a_killed_container_finds_its_rules_in_the_way,
+        verification::a_good_account_becomes_ready,
+        verification::each_failure_has_its_reason,
+        verification::a_refused_password_is_told_at_once_and_heals,
         teardown::nothing_is_left_at_the_end,
         teardown::nothing_is_left_when_the_owner_is_killed,
     ])

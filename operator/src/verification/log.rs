@@ -21,7 +21,7 @@ enum Sign {
 }
 
 /// A line with one of these words is a sign. Several may fit.
-const SIGNS: [(&str, Sign); 25] = [
+const SIGNS: [(&str, Sign); 23] = [
     ("control message: AUTH_FAILED", Sign::AuthFailed),
     ("TOO_MANY_CONNECTIONS", Sign::TooManyConnections),
     ("too many connections", Sign::TooManyConnections),
@@ -30,7 +30,6 @@ const SIGNS: [(&str, Sign); 25] = [
     ("Options error", Sign::BadConfig),
     ("NET_ADMIN capability is missing", Sign::NoNetAdmin),
     ("TUN device is not available", Sign::NoTun),
-    ("/dev/net/tun", Sign::NoTun),
     ("Cannot open TUN/TAP", Sign::NoTun),
     ("ECONNREFUSED", Sign::Unreachable),
     ("Connection refused", Sign::Unreachable),
@@ -45,8 +44,7 @@ const SIGNS: [(&str, Sign); 25] = [
     ("Wireguard setup is complete", Sign::WireguardUp),
     ("Initialization Sequence Completed", Sign::TunnelUp),
     ("failed to pass the healthcheck", Sign::Unhealthy),
-    ("cannot create TUN", Sign::NoTun),
-    ("creating TUN device", Sign::NoTun),
+    ("creating tun device", Sign::NoTun),
 ];
 
 /// How many of the last warnings and errors are kept.
@@ -93,7 +91,8 @@ impl Digest {
                 Sign::NoServer => self.no_server = true,
                 Sign::BadConfig => self.bad_config = true,
                 Sign::NoNetAdmin => self.no_net_admin = true,
-                Sign::NoTun => self.no_tun = true,
+                // gluetun says so too, as INFO, before it makes the device itself.
+                Sign::NoTun => self.no_tun |= line.contains("ERROR"),
                 Sign::Unreachable => self.unreachable = self.unreachable.saturating_add(1),
                 Sign::TlsFailed => self.tls_failed = self.tls_failed.saturating_add(1),
                 Sign::WireguardUp => self.wireguard_up = true,

@@ -57,9 +57,20 @@ const LONGEST_VALUE: usize = 96 * 1024;
 #[derive(Debug, PartialEq, Eq)]
 enum Use {
     Variable,
-    /// Mounted there.
-    File(String),
+    /// Mounted as a file.
+    File,
     Skipped(&'static str),
+}
+
+/// A file goes where a variable says that it is (`OPENVPN_CUSTOM_CONFIG`), else where gluetun looks for it.
+fn path_of(key: &str, data: &SecretData) -> String {
+    let named = data.values().filter_map(|value| std::str::from_utf8(&value.0).ok());
+    let mut paths = named.map(str::trim).filter(|path| path.starts_with('/') && !path.contains(['\n', ':']));
+    match paths.find(|path| path.rsplit('/').next() == Some(key)) {
+        Some(path) => path.to_owned(),
+        None if key == "wg0.conf" => "/gluetun/wireguard/wg0.conf".to_owned(),
+        None => format!("/gluetun/{key}"),
+    }
 }
 
 fn use_of(key: &str, value: &ByteString) -> Use {
@@ -67,8 +78,7 @@ fn use_of(key: &str, value: &ByteString) -> Use {
         && !key.starts_with(|first: char| first.is_ascii_digit());
     let is_file = [".conf", ".ovpn", ".crt", ".pem", ".key"].iter().any(|ending| key.ends_with(ending));
     match std::str::from_utf8(&value.0) {
-        _ if is_file && key == "wg0.conf" => Use::File("/gluetun/wireguard/wg0.conf".to_owned()),
-        _ if is_file => Use::File(format!("/gluetun/{key}")),
+        _ if is_file => Use::File,
         _ if !is_name => Use::Skipped("is no name of an environment variable"),
         Ok(text) if text.contains('\0') => Use::Skipped("is binary"),
         Err(_) => Use::Skipped("is binary"),
@@ -81,7 +91,7 @@ fn use_of(key: &str, value: &ByteString) -> Use {
 pub fn skipped_keys(data: &SecretData) -> Option<String> {
     let skipped = data.iter().filter_map(|(key, value)| match use_of(key, value) {
         Use::Skipped(why) => Some(format!("{key} {why}")),
-        Use::Variable | Use::File(_) => None,
+        Use::Variable | Use::File => None,
     });
     let skipped: Vec<_> = skipped.collect();
     let more = skipped.len().saturating_sub(5);
@@ -112,8 +122,9 @@ pub fn build(
             Use::Variable => {
                 env.push(json!({"name": key, "valueFrom": {"secretKeyRef": {"name": copy, "key": key}}}));
             }
-            Use::File(path) => {
-                files.push(json!({"name": "files", "mountPath": path, "subPath": key, "readOnly": true}))
+            Use::File => {
+                let path = path_of(key, data);
+                files.push(json!({"name": "files", "mountPath": path, "subPath": key, "readOnly": true}));
             }
             Use::Skipped(_) => {}
         }
@@ -202,12 +213,23 @@ mod tests {
     fn keys_of_a_secret_are_variables_files_or_neither() {
         let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
         assert_eq!(use_of("OPENVPN_USER", &bytes("x")), Use::Variable);
-        assert_eq!(use_of("custom.conf", &bytes("x")), Use::File("/gluetun/custom.conf".to_owned()));
-        assert_eq!(use_of("wg0.conf", &bytes("x")), Use::File("/gluetun/wireguard/wg0.conf".to_owned()));
+        assert_eq!(use_of("custom.conf", &bytes("x")), Use::File);
         assert!(matches!(use_of("my-key", &bytes("x")), Use::Skipped(_)));
         assert!(matches!(use_of("2KEY", &bytes("x")), Use::Skipped(_)));
         assert!(matches!(use_of("KEY", &ByteString(vec![0xff])), Use::Skipped("is binary")));
         assert!(matches!(use_of("KEY", &bytes("a\0b")), Use::Skipped("is binary")));
         assert!(matches!(use_of("KEY", &bytes(&"x".repeat(LONGEST_VALUE + 1))), Use::Skipped(_)));
+    }
+
+    #[test]
+    fn files_go_where_they_are_looked_for() {
+        let data: SecretData = std::sync::Arc::new(
+            [("OPENVPN_CUSTOM_CONFIG", "/gluetun/here/custom.conf"), ("custom.conf", "client\n"), ("wg0.conf", "x")]
+                .map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())))
+                .into(),
+        );
+        assert_eq!(path_of("custom.conf", &data), "/gluetun/here/custom.conf");
+        assert_eq!(path_of("wg0.conf", &data), "/gluetun/wireguard/wg0.conf");
+        assert_eq!(path_of("ca.crt", &data), "/gluetun/ca.crt");
     }
 }

@@ -426,8 +426,12 @@ fn has_ended(pod: &Pod) -> bool {
             && last.is_none_or(|state| state.terminated.is_none() && state.running.is_none())
     };
     let init = status.init_container_statuses.iter().flatten();
+    // A Pod that is ended before its init containers are through never starts the others. Kubelet sets a final phase
+    // only when nothing runs any more (KEP-3329); where Pod garbage collection did, it leaves a condition.
+    let collected = status.conditions.iter().flatten().any(|one| one.reason.as_deref() == Some("DeletionByPodGC"));
+    let is_over = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) && !collected;
     main.len() >= spec.containers.len()
-        && main.iter().all(terminated)
+        && main.iter().all(|status| terminated(status) || (is_over && never_ran(status)))
         && init.into_iter().all(|status| terminated(status) || never_ran(status))
         && status.ephemeral_container_statuses.iter().flatten().all(terminated)
 }

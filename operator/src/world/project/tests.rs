@@ -111,3 +111,27 @@ fn every_way_to_use_a_secret_is_found() {
     let names: Vec<_> = pod.secrets.iter().map(|name| &**name).collect();
     assert_eq!(names, ["env", "ephemeral", "init", "projected", "volume"]);
 }
+
+/// Deleted while an init container ran: the others never start, and stay as they are in its last status.
+#[test]
+fn a_pod_that_ended_before_it_was_initialized_has_ended_only_by_the_word_of_its_node() {
+    let stage = |phase: &str, vpn: Value, conditions: Value| {
+        let status = |name: &str, state: &Value| json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        view::<Pod>(json!({
+            "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"nodeName": "n", "containers": [{"name": "probe"}], "initContainers": [{"name": "vpn"}]},
+            "status": {
+                "phase": phase, "conditions": conditions,
+                "initContainerStatuses": [status("vpn", &vpn)],
+                "containerStatuses": [status("probe", &json!({"waiting": {"reason": "PodInitializing"}}))],
+            },
+        }))
+        .stage
+    };
+    let (ended, running) = (json!({"terminated": {"exitCode": 0}}), json!({"running": {}}));
+    let collected = json!([{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}]);
+    assert_eq!(stage("Failed", ended.clone(), json!([])), PodStage::Ended);
+    assert_eq!(stage("Pending", ended.clone(), json!([])), PodStage::Running);
+    assert_eq!(stage("Failed", running, json!([])), PodStage::Running);
+    assert_eq!(stage("Failed", ended, collected), PodStage::Running);
+}
