@@ -5,6 +5,7 @@ pub mod finalizers;
 pub mod health;
 pub mod lease;
 mod publish;
+mod snapshots;
 mod watch;
 
 use std::{
@@ -22,11 +23,13 @@ use tokio::{
 };
 
 pub use execute::{DEADLINE, classify};
+pub use snapshots::{Questions, Snapshots, snapshots};
 
 use lease::Lead;
 
 use crate::{
     engine::{Effect, Engine, Input, Lane, Now, Request, Roles},
+    metrics::{Metrics, Snapshot},
     world::{Kind, ObjectKey},
 };
 
@@ -43,12 +46,14 @@ pub type Unready = Vec<Kind>;
 /// Runs the controllers of `roles` until `shutdown` resolves, then lets the requests under way end.
 ///
 /// `ready` is kept up to date with what is still waited for. Nothing is decided before this process leads, and nothing
-/// is sent once its lead has run out: who loses it ends.
+/// is sent once its lead has run out: who loses it ends. `questions` are answered between two decisions.
 pub async fn run(
     client: Client,
     roles: Roles,
     ready: latest::Sender<Unready>,
     lead: latest::Receiver<Lead>,
+    metrics: Arc<Metrics>,
+    mut questions: Questions,
     shutdown: impl Future<Output = ()>,
 ) {
     let (inputs, mut received) = mpsc::unbounded_channel();
@@ -59,6 +64,7 @@ pub async fn run(
         slots: Arc::new(Semaphore::new(SLOT_REQUESTS)),
         status: Arc::new(Semaphore::new(STATUS_REQUESTS)),
         lead: lead.clone(),
+        metrics,
         secrets: HashMap::new(),
         pods: HashMap::new(),
         kinds: Vec::new(),
@@ -91,11 +97,18 @@ pub async fn run(
             () = &mut shutdown => break,
             _ = received.recv_many(&mut batch, BATCH) => {}
             () = tick => batch.push(Input::Tick),
+            Some(question) = questions.next() => {
+                let shown = roles.consumers && shell.leads() && engine.unsynced().is_empty();
+                // Fails when nobody waits for the answer any more.
+                let _ = question.send(shown.then(|| Snapshot::of(&engine)));
+                continue;
+            }
         }
         let now = Now { wall: Utc::now(), monotonic: start.elapsed() };
         for effect in engine.handle(batch.drain(..), now) {
             shell.carry_out(effect);
         }
+        shell.metrics.count(engine.tally(), shell.leads(), now.wall);
         if !ready.borrow().is_empty() {
             ready.send_replace(engine.unsynced());
         }
@@ -110,6 +123,7 @@ struct Shell {
     slots: Arc<Semaphore>,
     status: Arc<Semaphore>,
     lead: latest::Receiver<Lead>,
+    metrics: Arc<Metrics>,
     kinds: Vec<AbortHandle>,
     secrets: HashMap<ObjectKey, AbortHandle>,
     pods: HashMap<Arc<str>, AbortHandle>,
@@ -139,16 +153,24 @@ impl Shell {
             Lane::Status => self.status.clone(),
         };
         let (client, inputs, lead) = (self.client.clone(), self.inputs.clone(), self.lead.clone());
+        let metrics = self.metrics.clone();
         tokio::spawn(async move {
             let _permit = lane.acquire_owned().await;
             // A process that was paused may find out only now that another one leads.
-            if lead.borrow().is_none_or(|until| until <= Instant::now()) {
+            if !is_leading(&lead) {
                 return;
             }
+            metrics.requested(&request.work, &request.op);
+            let began = Instant::now();
             let outcome = execute::execute(&client, &request.op).await;
+            metrics.answered(&request.work, &request.op, began.elapsed());
             // The receiver is gone when the process stops; the next one reads what became of this.
             let _ = inputs.send(Input::Answer(request.id, outcome));
         });
+    }
+
+    fn leads(&self) -> bool {
+        is_leading(&self.lead)
     }
 
     /// Ends the watches and waits until no request is under way; each has a deadline.
@@ -164,6 +186,10 @@ impl Shell {
             tracing::warn!("some requests were still under way at the end");
         }
     }
+}
+
+fn is_leading(lead: &latest::Receiver<Lead>) -> bool {
+    lead.borrow().is_some_and(|until| until > Instant::now())
 }
 
 fn stop(handle: Option<AbortHandle>) {
