@@ -25,23 +25,17 @@ impl ControllerMetrics {
     /// Registers them.
     pub fn new(prefix: &str, controller: Controller, registry: &Registry) -> prometheus::Result<Self> {
         let named = |what: &str| format!("{}_{what}", controller.as_str());
-        let kind = match controller {
-            Controller::Masks => "Masks",
-            Controller::Consumers => "MaskConsumers",
-            Controller::Reservations => "MaskReservations",
-            Controller::Providers => "MaskProviders",
-        };
-        let durations = |what: &str, help: String| {
+        let durations = |what: &str, help: &str| {
             let opts = HistogramOpts::new(named(what), help).namespace(prefix).buckets(DURATIONS.to_vec());
             HistogramVec::new(opts, &["action"])
         };
-        let help = format!("Looks at one of the {kind} to decide what is to be done for it.");
+        let help = "How often this controller looked at an object to decide what is to be done.";
         let reconciliations = IntCounter::with_opts(Opts::new(named("reconcile_counter"), help).namespace(prefix))?;
-        let help = format!("Requests to the API server, for {kind}, by what they ask for.");
+        let help = "Requests of this controller to the API server, by what they ask for.";
         let actions = CounterVec::new(Opts::new(named("action_counter"), help).namespace(prefix), &["action"])?;
-        let help = format!("Duration of requests that read, for {kind}, until answered or given up after 5 s.");
+        let help = "Duration of requests that read, until answered or given up after 5 s.";
         let reads = durations("read_duration_seconds", help)?;
-        let help = format!("Duration of requests that write, for {kind}, until answered or given up after 5 s.");
+        let help = "Duration of requests that write, until answered or given up after 5 s.";
         let writes = durations("write_duration_seconds", help)?;
         registry.register(Box::new(reconciliations.clone()))?;
         registry.register(Box::new(actions.clone()))?;
