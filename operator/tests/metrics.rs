@@ -298,3 +298,35 @@ fn the_readme_has_each_metric() {
     }
     assert!(found == expected, "the table of metrics in README.md is out of date: run with UPDATE_README=1");
 }
+
+/// One row for each alert of the chart, in their order, with how long it has to last.
+#[test]
+fn the_readme_has_each_alert() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let rules = fs::read_to_string(root.join("chart/rules/vpn-operator.yaml")).unwrap();
+    let names = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let times = rules.lines().filter_map(|line| line.trim().strip_prefix("for: "));
+    let alerts: Vec<String> =
+        names.zip(times).map(|(name, time)| format!("| `{name}` | {} min |", time.trim_end_matches('m'))).collect();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, table) = readme.split_once("| alert | after | meaning |\n|---|---|---|\n").expect("the table is missing");
+    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), alerts.len(), "{rows:?}");
+    for (row, alert) in rows.iter().zip(&alerts) {
+        assert!(row.starts_with(alert), "{row} should begin with {alert}");
+    }
+}
+
+/// One more that waits behind ten thousand costs a few decisions, and telling of slots costs none.
+#[test]
+fn an_event_costs_the_same_however_many_wait() {
+    let decisions = |waiters: usize| {
+        let all = (0..waiters).map(|number| waiting("apps", &format!("mask-{number:05}"), Some(&["eu"])));
+        let mut engine = engine(all.chain([provider("paris", 0, &["eu"], "Ready")]));
+        engine.handle([Input::Lead], Now { wall: now(), monotonic: Duration::ZERO });
+        told(&mut engine, [Told::Applied(waiting("apps", "one-more", Some(&["eu"])))]);
+        engine.tally().decisions(Controller::Consumers)
+    };
+    let (few, many) = (decisions(100), decisions(10_000));
+    assert!(few > 0 && few == many, "{few} decisions among 100, {many} among 10000");
+}
