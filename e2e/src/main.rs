@@ -28,6 +28,8 @@ enum Command {
     Up(commands::up::Up),
     /// Run the kubectl that is built with the control plane
     Kubectl(commands::kubectl::Kubectl),
+    /// Make the container image, without a container engine
+    Image(commands::image::Image),
     /// Build the programs of the control plane, if that is not done yet
     Build,
     /// Own the processes of a cluster; started by the library
@@ -52,6 +54,7 @@ fn main() -> Result<ExitCode> {
         Command::Demo(demo) => run(demo.run()),
         Command::Up(up) => run(up.run()),
         Command::Kubectl(kubectl) => kubectl.run(),
+        Command::Image(image) => image.run(),
         Command::Build => Binaries::ensure().map(|binaries| println!("{}", binaries.dir().display())),
         Command::Supervise { remove } => supervisor::supervise(remove.as_deref()),
         Command::Become { parent, program, args } => supervisor::become_program(parent, &program, &args),

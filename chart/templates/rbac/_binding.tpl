@@ -10,7 +10,7 @@ metadata:
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: ClusterRole
-  name: {{ include "vpn-operator.name" . }}
+  name: {{ printf "%s-%s" $.Release.Name (index . 1) }}
 subjects:
   {{- include "vpn-operator.subjects" . | nindent 2 }}
 {{- end -}}
@@ -23,7 +23,7 @@ subjects:
 {{- $suffix := index . 2 -}}
 {{- $rules := index . 4 -}}
 {{- $binding := printf "%s-%s" (include "vpn-operator.binding" $who) $suffix -}}
-{{- $role := printf "%s-%s" (include "vpn-operator.name" $who) $suffix -}}
+{{- $role := printf "%s-%s-%s" $.Release.Name (index . 1) $suffix -}}
 {{- range (index . 3) | default (list "") }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
