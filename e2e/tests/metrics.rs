@@ -11,13 +11,15 @@ use e2e::{
     Bench, Prometheus,
     audit::Access,
     bench::{LIMIT, our_cluster},
+    chart::DIR as CHART,
     prometheus::{Programs, Sample, scrape_configs},
+    shared,
     users::stranger_pod,
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use vpn_types::{Mask, MaskConsumer, MaskConsumerPhase, MaskProvider};
-use world::{CHART, World, get, render};
+use world::{World, get, render};
 
 const RULES: &str = "rules/vpn-operator.yaml";
 
@@ -32,9 +34,9 @@ fn the_alerts_fire_when_they_should() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn the_chart_has_the_alerts_and_the_dashboard_as_tested() -> Result<()> {
-    let objects = render()?;
+#[tokio::test]
+async fn the_chart_has_the_alerts_and_the_dashboard_as_tested() -> Result<()> {
+    let objects = render(shared::cluster().await?).await?;
     let of_kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).context("missing");
     let rules: Value = serde_yaml::from_str(&std::fs::read_to_string(Path::new(CHART).join(RULES))?)?;
     ensure!(of_kind("PrometheusRule")?["spec"] == rules, "the PrometheusRule is not {RULES}");

@@ -1,13 +1,13 @@
 //! The chart's objects, with the processes that its Deployments describe run on this machine: their Pods are in the
 //! network of a node that has an address of this machine.
 
-use std::{net::TcpListener, path::PathBuf, process::Command};
+use std::{net::TcpListener, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, Identity, Process, ProcessSpec,
     bench::{LIMIT, until_all},
-    binaries::Binaries,
+    chart::{self, RELEASE},
     kwok,
     operator::{READY, executable, until_logged},
     prometheus::targets,
@@ -21,9 +21,6 @@ use tokio::{
     net::TcpStream,
 };
 
-pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chart");
-/// Name and namespace of the release.
-const RELEASE: &str = "vpn-operator";
 const NODE: &str = "this-machine";
 
 /// A process of the operator.
@@ -44,25 +41,16 @@ pub struct World<'a> {
 }
 
 /// What the chart makes with all that is about metrics.
-pub fn render() -> Result<Vec<Value>> {
-    let output = Command::new(Binaries::ensure()?.helm())
-        .args(["template", RELEASE, CHART, "--namespace", RELEASE])
-        .args(["--set", "prometheus.podMonitors=true"])
-        .args(["--set", "prometheus.rules.enabled=true"])
-        .args(["--set", "prometheus.dashboard.enabled=true"])
-        .output()
-        .context("cannot run helm")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout)?;
-    let documents = serde_yaml::Deserializer::from_str(&text).map(Value::deserialize);
-    let objects: Vec<Value> = documents.collect::<Result<_, _>>()?;
-    Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
+pub async fn render(cluster: &Cluster) -> Result<Vec<Value>> {
+    let wanted =
+        ["podMonitors", "rules.enabled", "dashboard.enabled"].map(|value| format!("--set=prometheus.{value}=true"));
+    chart::render(cluster, &wanted.each_ref().map(String::as_str)).await
 }
 
 impl<'a> World<'a> {
     /// Applies the chart and starts what it describes.
     pub async fn start(cluster: &'a Cluster, bench: &Bench) -> Result<Self> {
-        let objects = tokio::task::spawn_blocking(render).await??;
+        let objects = render(cluster).await?;
         kwok::create_host_node(&bench.client, NODE, "127.0.0.1").await?;
         let mut applied = vec![json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": RELEASE } })];
         let mut deployments = Vec::new();
