@@ -14,7 +14,7 @@ use vpn_operator::{
     cli::{Cli, Command, LogFormat},
     metrics::Metrics,
     shell::{
-        self,
+        self, Observers,
         health::{self, Served},
         lease::{self, LeaderLease},
     },
@@ -49,7 +49,8 @@ async fn main() -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new(&cli.metrics_prefix, cli.command.roles())?);
     let (snapshots, questions) = shell::snapshots();
     let served = Served { unready, metrics: metrics.clone(), snapshots };
-    let controllers = shell::run(client, cli.command.roles(), ready, leads, metrics, questions, async {
+    let observers = Observers { ready, metrics, questions };
+    let controllers = shell::run(client, cli.command.roles(), cli.verification.into(), observers, leads, async {
         // The sender goes only with the process.
         let _ = stopped.await;
     });

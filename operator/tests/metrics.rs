@@ -82,7 +82,8 @@ fn engine(objects: impl IntoIterator<Item = Object>) -> Engine {
     told(&mut engine, kinds.iter().map(|kind| Told::ListBegan(*kind)));
     told(&mut engine, objects.into_iter().map(Told::Listed));
     told(&mut engine, kinds.iter().map(|kind| Told::ListEnded(*kind)));
-    let source = SourceView { data: Default::default(), hash: "0".into() };
+    let source =
+        SourceView { data: Default::default(), hash: "0".into(), version: "u/1".into(), data_since: "u/1".into() };
     let secret = Input::Secret(ObjectKey::new("vpn", "credentials"), Some(source));
     engine.handle([secret], Now { wall: now(), monotonic: Duration::ZERO });
     engine

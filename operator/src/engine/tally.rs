@@ -32,13 +32,19 @@ impl Controller {
         }
     }
 
-    /// Whose work it is. What is read back without being anybody's counts for the controller that owns the kind.
+    /// Whose work it is. What is nobody's, as what is read back, counts for the controller that owns the kind.
     pub const fn of(work: &Work) -> Self {
         match work {
-            Work::Mask(_) | Work::Read(Kind::Mask, _) => Self::Masks,
-            Work::Consumer(_) | Work::Read(Kind::Consumer | Kind::Secret | Kind::Pod, _) => Self::Consumers,
-            Work::Reservation(_) | Work::Read(Kind::Reservation, _) => Self::Reservations,
-            Work::Provider(_) | Work::Read(Kind::Provider, _) => Self::Providers,
+            Work::Mask(_) => Self::Masks,
+            Work::Consumer(_) | Work::Acknowledgement(_) => Self::Consumers,
+            Work::Reservation(_) => Self::Reservations,
+            Work::Provider(_) | Work::Verification(_) => Self::Providers,
+            Work::Read(kind, _) | Work::Unreadable(kind, _) => match kind {
+                Kind::Mask => Self::Masks,
+                Kind::Consumer | Kind::Secret | Kind::Pod => Self::Consumers,
+                Kind::Reservation => Self::Reservations,
+                Kind::Provider => Self::Providers,
+            },
         }
     }
 }

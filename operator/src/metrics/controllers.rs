@@ -67,6 +67,8 @@ fn action(op: &Op) -> &'static str {
         Op::Create(_, NewObject::Consumer(_)) => "CreateMaskConsumer",
         Op::Create(_, NewObject::Reservation(_)) => "CreateMaskReservation",
         Op::Create(_, NewObject::Secret(_)) => "CreateSecret",
+        Op::Create(_, NewObject::Mask(_)) => "CreateMask",
+        Op::Create(_, NewObject::Pod(_)) => "CreatePod",
         Op::PatchStatus(kind, ..) => match kind {
             Kind::Mask => "UpdateMaskStatus",
             Kind::Consumer => "UpdateMaskConsumerStatus",

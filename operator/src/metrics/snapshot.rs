@@ -13,6 +13,7 @@ use vpn_types::MaskConsumerPhase;
 
 use crate::{
     allocator::{Allocator, Class, Pool},
+    consumers,
     engine::Engine,
     world::{ConsumerView, ObjectKey, ReservationView, Tags, World},
 };
@@ -101,8 +102,7 @@ impl Snapshot {
                 && grant.is_none()
                 && !world.reservations_of(&consumer.meta.uid).any(|reservation| is_in_use(world, reservation));
             if waits {
-                let class = Class { namespace: consumer.meta.key.namespace.clone(), tags: consumer.tags.clone() };
-                *waiting.entry(class).or_default() += 1;
+                *waiting.entry(consumers::class(world, consumer)).or_default() += 1;
             }
             let namespace = consumer.meta.key.namespace.clone();
             snapshot.namespaces.entry(namespace).or_default().add(consumer, waits);
@@ -120,7 +120,7 @@ impl Snapshot {
     fn spread_demand(&mut self, allocator: &Allocator, waiting: &HashMap<Class, u64>) {
         let mut lines: BTreeMap<Vec<ObjectKey>, u64> = BTreeMap::new();
         for (class, count) in waiting {
-            let fits = |pool: &Pool| pool.fits(&class.namespace, class.tags.as_ref());
+            let fits = |pool: &Pool| pool.fits(class);
             let fitting = self.providers.iter().filter(|(key, _)| allocator.pool(key).is_some_and(fits));
             let fitting: Vec<_> = fitting.collect();
             let usable: Vec<_> = fitting.iter().filter(|(_, provider)| provider.usable).copied().collect();

@@ -4,6 +4,7 @@ mod execute;
 pub mod finalizers;
 pub mod health;
 pub mod lease;
+mod logs;
 mod publish;
 mod snapshots;
 mod watch;
@@ -30,7 +31,8 @@ use lease::Lead;
 use crate::{
     engine::{Effect, Engine, Input, Lane, Now, Request, Roles},
     metrics::{Metrics, Snapshot},
-    world::{Kind, ObjectKey},
+    verification::Settings,
+    world::{Kind, ObjectKey, Uid},
 };
 
 /// How many requests may be under way at once on the way to or from a slot.
@@ -43,19 +45,28 @@ const BATCH: usize = 1024;
 /// What the operator is waiting for before it decides anything; empty: it is ready.
 pub type Unready = Vec<Kind>;
 
+/// Who is told what goes on.
+pub struct Observers {
+    /// What is still waited for.
+    pub ready: latest::Sender<Unready>,
+    /// Counts and durations.
+    pub metrics: Arc<Metrics>,
+    /// Asked between two decisions: slots and Masks.
+    pub questions: Questions,
+}
+
 /// Runs the controllers of `roles` until `shutdown` resolves, then lets the requests under way end.
 ///
-/// `ready` is kept up to date with what is still waited for. Nothing is decided before this process leads, and nothing
-/// is sent once its lead has run out: who loses it ends. `questions` are answered between two decisions.
+/// Nothing is decided before this process leads, and nothing is sent once its lead has run out: who loses it ends.
 pub async fn run(
     client: Client,
     roles: Roles,
-    ready: latest::Sender<Unready>,
+    settings: Settings,
+    observers: Observers,
     lead: latest::Receiver<Lead>,
-    metrics: Arc<Metrics>,
-    mut questions: Questions,
     shutdown: impl Future<Output = ()>,
 ) {
+    let Observers { ready, metrics, mut questions } = observers;
     let (inputs, mut received) = mpsc::unbounded_channel();
     let mut shell = Shell {
         publisher: publish::Publisher::new(client.clone()),
@@ -67,13 +78,14 @@ pub async fn run(
         metrics,
         secrets: HashMap::new(),
         pods: HashMap::new(),
+        logs: HashMap::new(),
         kinds: Vec::new(),
     };
     for kind in roles.kinds() {
-        shell.kinds.push(watch::kind(&shell.client, kind, shell.inputs.clone()));
+        shell.kinds.push(watch::kind(&shell.client, kind, roles, shell.inputs.clone()));
     }
     let start = Instant::now();
-    let mut engine = Engine::standby(roles);
+    let mut engine = Engine::standby(roles).with_settings(settings);
     let leader = shell.inputs.clone();
     let mut awaited = lead;
     let lead = async move {
@@ -127,6 +139,7 @@ struct Shell {
     kinds: Vec<AbortHandle>,
     secrets: HashMap<ObjectKey, AbortHandle>,
     pods: HashMap<Arc<str>, AbortHandle>,
+    logs: HashMap<Uid, AbortHandle>,
 }
 
 impl Shell {
@@ -144,6 +157,11 @@ impl Shell {
                 stop(self.pods.insert(namespace, handle));
             }
             Effect::UnwatchPods(namespace) => stop(self.pods.remove(&namespace)),
+            Effect::FollowLog { key, uid, container } => {
+                let handle = logs::follow(&self.client, &key, uid.clone(), container, self.inputs.clone());
+                stop(self.logs.insert(uid, handle));
+            }
+            Effect::UnfollowLog(uid) => stop(self.logs.remove(&uid)),
         }
     }
 
@@ -175,7 +193,8 @@ impl Shell {
 
     /// Ends the watches and waits until no request is under way; each has a deadline.
     async fn drain(self) {
-        for handle in self.kinds.into_iter().chain(self.secrets.into_values()).chain(self.pods.into_values()) {
+        let watches = self.kinds.into_iter().chain(self.secrets.into_values()).chain(self.pods.into_values());
+        for handle in watches.chain(self.logs.into_values()) {
             handle.abort();
         }
         let all = async {

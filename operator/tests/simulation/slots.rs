@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use vpn_operator::{
+    allocator::Class,
     engine::Engine,
     metrics::Snapshot,
+    verification::verified_by,
     world::{ConsumerView, Kind, ObjectKey},
 };
 
@@ -38,17 +40,22 @@ fn consistent(engine: &Engine) -> Verdict {
         same(told, slots.draining, pool.is_draining())?;
         let free = if slots.draining { 0 } else { slots.slots - slots.used - slots.held };
         same(told, slots.free, free)?;
-        same(told, slots.open && slots.free > 0, pool.next_free().is_some())?;
+        same(told, slots.open && slots.free > 0, pool.spec.usable && pool.next_free().is_some())?;
         if slots.demanded < slots.used {
             return Err(format!("less is demanded than used: {}", told()));
         }
     }
     // Each waiter that some provider fits is demanded once.
     let waiting: Vec<_> = world.consumers.values().filter(|consumer| waits(engine, consumer)).collect();
+    let class = |consumer: &ConsumerView| Class {
+        namespace: consumer.meta.key.namespace.clone(),
+        tags: consumer.tags.clone(),
+        verifies: verified_by(world, consumer).map(|provider| provider.meta.uid.clone()),
+    };
     let fits = |consumer: &&&ConsumerView| {
         world.providers.values().any(|provider| {
             let pool = allocator.pool(&provider.meta.key);
-            pool.is_some_and(|pool| pool.fits(&consumer.meta.key.namespace, consumer.tags.as_ref()))
+            pool.is_some_and(|pool| pool.fits(&class(consumer)))
         })
     };
     let demanded: u64 = snapshot.providers.values().map(|slots| slots.demanded - slots.used).sum();
