@@ -75,6 +75,27 @@ pub(crate) async fn create_node(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// A node with an address of this machine: a Pod in the host's network that runs there is what really listens here.
+/// Nothing is scheduled to it that does not tolerate its taint, `e2e.vpn.beebs.dev/host`.
+pub async fn create_host_node(client: &Client, name: &str, address: &str) -> Result<()> {
+    let node: Node = serde_json::from_value(json!({
+        "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name, "kubernetes.io/os": "linux" } },
+        "spec": { "taints": [{ "key": "e2e.vpn.beebs.dev/host", "effect": "NoSchedule" }] },
+    }))?;
+    let nodes = Api::<Node>::all(client.clone());
+    nodes.create(&PostParams::default(), &node).await.with_context(|| format!("cannot create the node {name}"))?;
+    let room = json!({ "cpu": "1k", "memory": "1Ti", "pods": "1M" });
+    let status = json!({ "status": {
+        "addresses": [{ "type": "InternalIP", "address": address }, { "type": "Hostname", "address": name }],
+        "allocatable": room,
+        "capacity": room,
+        "conditions": [{ "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "played by kwok" }],
+    } });
+    nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+    // Now kwok, which leaves a node alone that is ready, keeps it up and runs its Pods.
+    set_kubelet(client, name, "alive").await
+}
+
 /// Waits until Pods can be scheduled to the node.
 pub async fn wait_ready(client: &Client, name: &str) -> Result<()> {
     let ready = |node: Option<&Node>| node.is_some_and(|node| is_ready(node) && !has_taints(node));

@@ -8,6 +8,7 @@ use vpn_types::parse_duration;
 
 use crate::{
     engine::Roles,
+    metrics::parse_prefix,
     verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
 };
 
@@ -19,9 +20,13 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 
-    /// Port for `/healthz` and `/readyz`, on all addresses. Absent: no server.
+    /// Port for `/healthz`, `/readyz` and `/metrics`, on all addresses. Absent: no server.
     #[arg(long, env = "METRICS_PORT", global = true)]
     pub metrics_port: Option<u16>,
+
+    /// What stands before the name of each metric, with an underscore.
+    #[arg(long, env = "METRICS_PREFIX", default_value = "vpno", value_parser = parse_prefix, global = true)]
+    pub metrics_prefix: String,
 
     /// Let one of several processes with the same controllers work, and the others stand by.
     #[arg(long, env = "LEADER_ELECT", global = true)]

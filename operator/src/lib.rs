@@ -5,7 +5,7 @@
 pub mod allocator;
 pub mod cli;
 pub mod engine;
-
+pub mod metrics;
 pub mod shell;
 pub mod verification;
 pub mod world;

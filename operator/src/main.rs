@@ -1,5 +1,7 @@
 //! Parses the command line and runs the controllers.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use clap::Parser;
 use kube::{Client, Config};
@@ -10,8 +12,10 @@ use tokio::{
 use tracing_subscriber::{EnvFilter, fmt};
 use vpn_operator::{
     cli::{Cli, Command, LogFormat},
+    metrics::Metrics,
     shell::{
-        self, health,
+        self, Observers,
+        health::{self, Served},
         lease::{self, LeaderLease},
     },
 };
@@ -42,7 +46,11 @@ async fn main() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let controllers = shell::run(client, cli.command.roles(), cli.verification.into(), ready, leads, async {
+    let metrics = Arc::new(Metrics::new(&cli.metrics_prefix, cli.command.roles())?);
+    let (snapshots, questions) = shell::snapshots();
+    let served = Served { unready, metrics: metrics.clone(), snapshots };
+    let observers = Observers { ready, metrics, questions };
+    let controllers = shell::run(client, cli.command.roles(), cli.verification.into(), observers, leads, async {
         // The sender goes only with the process.
         let _ = stopped.await;
     });
@@ -51,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
             lost = leader_lease.lead(lead), if cli.leader_elect => lost.map_err(anyhow::Error::from),
-            ended = serve(cli.metrics_port, unready) => ended,
+            ended = serve(cli.metrics_port, served) => ended,
         }
     };
     let shutdown = async {
@@ -94,9 +102,9 @@ async fn say_when_ready(mut unready: watch::Receiver<shell::Unready>) {
     }
 }
 
-async fn serve(port: Option<u16>, unready: watch::Receiver<shell::Unready>) -> anyhow::Result<()> {
+async fn serve(port: Option<u16>, served: Served) -> anyhow::Result<()> {
     match port {
-        Some(port) => health::serve(port, unready).await,
+        Some(port) => health::serve(port, served).await,
         None => std::future::pending().await,
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use vpn_types::Reason;
 
 pub use release::find_users;
-pub use waiting::Throttle;
+pub use waiting::{Throttle, class};
 
 use crate::{
     allocator::Allocator,

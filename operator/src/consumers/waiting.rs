@@ -88,7 +88,8 @@ fn is_settling(world: &World, fitting: &[ObjectKey]) -> bool {
         && providers.any(|provider| is_about_to_open(world, provider))
 }
 
-fn class(world: &World, consumer: &ConsumerView) -> Class {
+/// What decides which providers fit a consumer.
+pub fn class(world: &World, consumer: &ConsumerView) -> Class {
     Class {
         namespace: consumer.meta.key.namespace.clone(),
         tags: consumer.tags.clone(),

@@ -8,6 +8,7 @@ mod answers;
 mod observe;
 mod request;
 mod scene;
+mod tally;
 mod unreadable;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 
 pub use request::*;
 pub use scene::*;
+pub use tally::{Controller, Tally};
 use unreadable::Unreadable;
 
 use crate::{
@@ -139,6 +141,7 @@ pub struct Engine {
     timer_of: HashMap<Work, Duration>,
     next_id: u64,
     effects: Vec<Effect>,
+    tally: Tally,
     /// A standby takes everything in and decides nothing.
     leading: bool,
 }
@@ -170,6 +173,7 @@ impl Engine {
             timer_of: HashMap::new(),
             next_id: 0,
             effects: Vec::new(),
+            tally: Tally::default(),
             leading: true,
         }
     }
@@ -192,6 +196,11 @@ impl Engine {
     /// Queue and slots.
     pub fn allocator(&self) -> &Allocator {
         &self.allocator
+    }
+
+    /// What the last call of [`Self::handle`] did.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// The controllers that run here.
@@ -220,6 +229,7 @@ impl Engine {
 
     /// Takes in what happened, one input or many at once, and returns what to do.
     pub fn handle(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Vec<Effect> {
+        self.tally = Tally::default();
         for input in inputs {
             match input {
                 Input::Watch(told) => self.told(told),
@@ -279,6 +289,7 @@ impl Engine {
             return;
         }
         self.clear_timer(&work);
+        self.tally.decided(&work);
         let first = self.effects.len();
         let step = match self.unsure.get(&work) {
             Some((kind, key)) => Step::send(Op::Get(*kind, key.clone())),
@@ -379,7 +390,7 @@ impl Engine {
         let id = self.next_id;
         self.next_id += 1;
         let (epoch, seen) = op.target().map_or_else(Default::default, |(kind, key)| self.seen(kind, key));
-        self.effects.push(Effect::Send(Request { id, op: op.clone(), lane }));
+        self.effects.push(Effect::Send(Request { id, work: work.clone(), op: op.clone(), lane }));
         self.busy.insert(work.clone());
         self.in_flight.insert(id, InFlight { work, op, lane, note, settles, epoch, seen });
     }

@@ -171,6 +171,9 @@ impl Engine {
     fn consumer_changed(&mut self, Change { key, before }: Change<ConsumerView>) {
         let assigned = self.world.consumers.get(&key).and_then(|view| view.assigned.clone());
         let assigned_before = before.as_ref().and_then(|view| view.assigned.clone());
+        if let (Some(_), None, Some(before)) = (&assigned, &assigned_before, &before) {
+            self.tally.assigned.push(before.meta.created);
+        }
         // The new holder first, so that a slot that stays with it is never free in between.
         if let Some(assigned) = &assigned {
             self.allocator.committed(&assigned.provider, assigned.slot);

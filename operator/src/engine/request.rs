@@ -154,6 +154,8 @@ pub struct NoteTarget {
 pub struct Request {
     /// To be handed back with the answer.
     pub id: u64,
+    /// For what it is.
+    pub work: super::Work,
     /// What to do.
     pub op: Op,
     /// How urgent it is.

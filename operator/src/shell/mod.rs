@@ -6,6 +6,7 @@ pub mod health;
 pub mod lease;
 mod logs;
 mod publish;
+mod snapshots;
 mod watch;
 
 use std::{
@@ -23,11 +24,13 @@ use tokio::{
 };
 
 pub use execute::{DEADLINE, classify};
+pub use snapshots::{Questions, Snapshots, snapshots};
 
 use lease::Lead;
 
 use crate::{
     engine::{Effect, Engine, Input, Lane, Now, Request, Roles},
+    metrics::{Metrics, Snapshot},
     verification::Settings,
     world::{Kind, ObjectKey, Uid},
 };
@@ -42,18 +45,28 @@ const BATCH: usize = 1024;
 /// What the operator is waiting for before it decides anything; empty: it is ready.
 pub type Unready = Vec<Kind>;
 
+/// Who is told what goes on.
+pub struct Observers {
+    /// What is still waited for.
+    pub ready: latest::Sender<Unready>,
+    /// Counts and durations.
+    pub metrics: Arc<Metrics>,
+    /// Asked between two decisions: slots and Masks.
+    pub questions: Questions,
+}
+
 /// Runs the controllers of `roles` until `shutdown` resolves, then lets the requests under way end.
 ///
-/// `ready` is kept up to date with what is still waited for. Nothing is decided before this process leads, and nothing
-/// is sent once its lead has run out: who loses it ends.
+/// Nothing is decided before this process leads, and nothing is sent once its lead has run out: who loses it ends.
 pub async fn run(
     client: Client,
     roles: Roles,
     settings: Settings,
-    ready: latest::Sender<Unready>,
+    observers: Observers,
     lead: latest::Receiver<Lead>,
     shutdown: impl Future<Output = ()>,
 ) {
+    let Observers { ready, metrics, mut questions } = observers;
     let (inputs, mut received) = mpsc::unbounded_channel();
     let mut shell = Shell {
         publisher: publish::Publisher::new(client.clone()),
@@ -62,6 +75,7 @@ pub async fn run(
         slots: Arc::new(Semaphore::new(SLOT_REQUESTS)),
         status: Arc::new(Semaphore::new(STATUS_REQUESTS)),
         lead: lead.clone(),
+        metrics,
         secrets: HashMap::new(),
         pods: HashMap::new(),
         logs: HashMap::new(),
@@ -95,11 +109,18 @@ pub async fn run(
             () = &mut shutdown => break,
             _ = received.recv_many(&mut batch, BATCH) => {}
             () = tick => batch.push(Input::Tick),
+            Some(question) = questions.next() => {
+                let shown = roles.consumers && shell.leads() && engine.unsynced().is_empty();
+                // Fails when nobody waits for the answer any more.
+                let _ = question.send(shown.then(|| Snapshot::of(&engine)));
+                continue;
+            }
         }
         let now = Now { wall: Utc::now(), monotonic: start.elapsed() };
         for effect in engine.handle(batch.drain(..), now) {
             shell.carry_out(effect);
         }
+        shell.metrics.count(engine.tally(), shell.leads(), now.wall);
         if !ready.borrow().is_empty() {
             ready.send_replace(engine.unsynced());
         }
@@ -114,6 +135,7 @@ struct Shell {
     slots: Arc<Semaphore>,
     status: Arc<Semaphore>,
     lead: latest::Receiver<Lead>,
+    metrics: Arc<Metrics>,
     kinds: Vec<AbortHandle>,
     secrets: HashMap<ObjectKey, AbortHandle>,
     pods: HashMap<Arc<str>, AbortHandle>,
@@ -149,16 +171,24 @@ impl Shell {
             Lane::Status => self.status.clone(),
         };
         let (client, inputs, lead) = (self.client.clone(), self.inputs.clone(), self.lead.clone());
+        let metrics = self.metrics.clone();
         tokio::spawn(async move {
             let _permit = lane.acquire_owned().await;
             // A process that was paused may find out only now that another one leads.
-            if lead.borrow().is_none_or(|until| until <= Instant::now()) {
+            if !is_leading(&lead) {
                 return;
             }
+            metrics.requested(&request.work, &request.op);
+            let began = Instant::now();
             let outcome = execute::execute(&client, &request.op).await;
+            metrics.answered(&request.work, &request.op, began.elapsed());
             // The receiver is gone when the process stops; the next one reads what became of this.
             let _ = inputs.send(Input::Answer(request.id, outcome));
         });
+    }
+
+    fn leads(&self) -> bool {
+        is_leading(&self.lead)
     }
 
     /// Ends the watches and waits until no request is under way; each has a deadline.
@@ -175,6 +205,10 @@ impl Shell {
             tracing::warn!("some requests were still under way at the end");
         }
     }
+}
+
+fn is_leading(lead: &latest::Receiver<Lead>) -> bool {
+    lead.borrow().is_some_and(|until| until > Instant::now())
 }
 
 fn stop(handle: Option<AbortHandle>) {

@@ -15,6 +15,7 @@ mod process;
 mod run;
 mod scenarios;
 mod server;
+mod slots;
 mod user;
 mod verification;
 mod watch;

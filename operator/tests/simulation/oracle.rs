@@ -12,6 +12,7 @@ use vpn_types::{FINALIZER, OWNER_LABEL, VERIFY_LABEL};
 use crate::{
     run::Sim,
     server::{Server, finalizers, generation, is_deleting, owners, uid_of},
+    slots,
 };
 
 type Verdict = Result<(), String>;
@@ -23,6 +24,7 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 /// What holds after every single step.
 pub fn always(sim: &Sim) -> Verdict {
     capacity(sim)?;
+    slots::always(sim)?;
     for (key, consumer) in sim.server.of_kind(Kind::Consumer) {
         let lock = text(consumer, "/status/provider/reservation");
         if !lock.is_empty() && sim.server.by_uid(lock).is_none() && !sim.forced.iter().any(|uid| uid == lock) {
@@ -102,6 +104,7 @@ pub fn touched_only_ours(server: &Server, op: &Op, before: Option<&Value>) -> Ve
 
 /// What holds when all is quiet and nobody holds anything back.
 pub fn at_rest(sim: &Sim) -> Verdict {
+    slots::at_rest(sim)?;
     let server = &sim.server;
     let mut taken: BTreeMap<ObjectKey, u64> = BTreeMap::new();
     for (key, reservation) in server.of_kind(Kind::Reservation) {

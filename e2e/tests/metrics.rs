@@ -1,0 +1,275 @@
+//! A real Prometheus finds the processes of the operator as the chart's PodMonitors say, scrapes them, and what it then
+//! knows is true: numbers, alerts and dashboard.
+
+#[path = "metrics/world.rs"]
+mod world;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    Bench, Prometheus,
+    audit::Access,
+    bench::{LIMIT, our_cluster},
+    chart::DIR as CHART,
+    prometheus::{Programs, Sample, scrape_configs},
+    shared,
+    users::stranger_pod,
+};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+use vpn_types::{Mask, MaskConsumer, MaskConsumerPhase, MaskProvider};
+use world::{World, get, render};
+
+const RULES: &str = "rules/vpn-operator.yaml";
+
+#[test]
+fn the_alerts_fire_when_they_should() -> Result<()> {
+    let programs = Programs::ensure()?;
+    for (what, file) in [("check", RULES), ("test", "rules/tests.yaml")] {
+        let file = Path::new(CHART).join(file);
+        let (success, text) = programs.promtool(&[what, "rules", &file.to_string_lossy()], "")?;
+        ensure!(success, "{text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_chart_has_the_alerts_and_the_dashboard_as_tested() -> Result<()> {
+    let objects = render(shared::cluster().await?).await?;
+    let of_kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).context("missing");
+    let rules: Value = serde_yaml::from_str(&std::fs::read_to_string(Path::new(CHART).join(RULES))?)?;
+    ensure!(of_kind("PrometheusRule")?["spec"] == rules, "the PrometheusRule is not {RULES}");
+    let dashboard = of_kind("ConfigMap")?;
+    ensure!(dashboard["metadata"]["labels"]["grafana_dashboard"] == "1", "{dashboard}");
+    let rendered = dashboard["data"]["vpn-operator.json"].as_str().context("no dashboard")?;
+    let file = std::fs::read_to_string(Path::new(CHART).join("dashboards/vpn-operator.json"))?;
+    ensure!(rendered == file, "the ConfigMap is not the dashboard");
+    Ok(())
+}
+
+#[tokio::test]
+async fn prometheus_knows_what_the_operator_does() -> Result<()> {
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let bench = Bench::new(cluster, "metrics").await?;
+    let test = async {
+        let world = World::start(cluster, &bench).await?;
+        let prometheus = scraping(&world).await?;
+        found(&prometheus).await?;
+        slots_and_masks(&bench, &prometheus).await?;
+        checked(&world).await?;
+        one_tells(&world, &prometheus).await?;
+        dashboard(&bench, &prometheus).await?;
+        alerts(&prometheus).await?;
+        at_rest(&world).await?;
+        given_back(&bench, &prometheus).await?;
+        world.stop().await
+    };
+    bench.dump_on_error(test).await
+}
+
+async fn scraping(world: &World<'_>) -> Result<Prometheus> {
+    let monitors = world.objects.iter().filter(|object| object["kind"] == "PodMonitor");
+    let configs: Vec<_> = monitors.map(|monitor| scrape_configs(monitor, &world.targets)).collect::<Result<_>>()?;
+    Prometheus::start(world.cluster, configs.concat(), &Path::new(CHART).join(RULES)).await
+}
+
+/// Each process is a target, known by the names of its Pod and its PodMonitor.
+async fn found(prometheus: &Prometheus) -> Result<()> {
+    let all_up = |samples: &[Sample]| samples.len() == 4 && samples.iter().all(|sample| sample.value == 1.0);
+    for target in prometheus.until("up", "four targets", all_up).await? {
+        let label = |name: &str| target.labels.get(name).cloned().unwrap_or_default();
+        let release = label("job").replace("vpn-operator/", "");
+        ensure!(label("pod").starts_with(&format!("{release}-")) && label("namespace") == "vpn-operator", "{target:?}");
+        ensure!(label("container") == "operator" && label("endpoint") == "metrics", "{target:?}");
+    }
+    // Before anything is counted, so that Prometheus sees it grow.
+    prometheus.until_is("vpno_mask_assignment_duration_seconds_count", 0.0).await
+}
+
+/// Three slots: one is used, two are held; two Masks wait.
+async fn slots_and_masks(bench: &Bench, prometheus: &Prometheus) -> Result<()> {
+    let tags = || Some(vec!["eu".to_owned(), "fr".to_owned()]);
+    bench.provider_with("paris", 3, |spec| spec.tags = tags()).await?;
+    // Its Secret is missing.
+    bench.create(bench.new_provider("rome", 2)).await?;
+    for name in ["one", "two", "three"] {
+        let consumer = bench.active_mask(name).await?;
+        // Nobody's Pod, which nobody deletes.
+        bench.run_pod(stranger_pod(name, &consumer, 1)?).await?;
+    }
+    for name in ["four", "five"] {
+        bench.mask_tagged(name, &["eu"]).await?;
+    }
+    let reads = "sum(vpno_consumers_read_duration_seconds_count) > 0";
+    for name in ["one", "two"] {
+        bench.delete::<Mask>(name).await?;
+        bench.says::<MaskConsumer>(name, "HeldByPods").await?;
+    }
+    // The Pods of the second were listed by a request of its own; those of the third are so once that is known.
+    prometheus.until(reads, "a read", |samples| !samples.is_empty()).await?;
+    let namespace = bench.name();
+    let of = |provider: &str| format!("{{namespace=\"{namespace}\",provider=\"{provider}\"}}");
+    for (name, value) in [("", 3.0), ("_used", 1.0), ("_held", 2.0), ("_free", 0.0), ("_demanded", 3.0)] {
+        prometheus.until_is(&format!("vpno_provider_slots{name}{}", of("paris")), value).await?;
+    }
+    prometheus.until_is(&format!("vpno_provider_usable{}", of("paris")), 1.0).await?;
+    prometheus.until_is(&format!("vpno_provider_usable{}", of("rome")), 0.0).await?;
+    prometheus.until_is(&format!("vpno_provider_slots_demanded{}", of("rome")), 0.0).await?;
+    for tag in ["eu", "fr"] {
+        let waiting = if tag == "eu" { 2.0 } else { 0.0 };
+        prometheus.until_is(&format!("vpno_tag_slots_free{{tag=\"{tag}\"}}"), 0.0).await?;
+        prometheus.until_is(&format!("vpno_tag_masks_waiting{{tag=\"{tag}\"}}"), waiting).await?;
+    }
+    for phase in MaskConsumerPhase::ALL {
+        let count = match phase {
+            MaskConsumerPhase::Waiting | MaskConsumerPhase::Terminating => 2.0,
+            MaskConsumerPhase::Active => 1.0,
+            _ => 0.0,
+        };
+        prometheus.until_is(&format!("vpno_masks{{namespace=\"{namespace}\",phase=\"{phase}\"}}"), count).await?;
+    }
+    prometheus.until_is(&format!("vpno_masks_waiting{{namespace=\"{namespace}\"}}"), 2.0).await?;
+    let oldest = format!("vpno_masks_oldest_wait_seconds{{namespace=\"{namespace}\"}} > 0");
+    prometheus.until(&oldest, "a wait", |samples| samples.len() == 1).await?;
+    prometheus.until_is("vpno_mask_assignment_duration_seconds_count", 3.0).await?;
+    ensure!(prometheus.query("{exported_namespace!=\"\"}").await?.is_empty(), "labels were overwritten");
+
+    bench.delete::<Mask>("three").await?;
+    bench.says::<MaskConsumer>("three", "HeldByPods").await?;
+    prometheus.until_is(&format!("vpno_provider_slots_held{}", of("paris")), 3.0).await
+}
+
+/// promtool has nothing to say, but of the names that were there before it was asked.
+async fn checked(world: &World<'_>) -> Result<()> {
+    let programs = Programs::ensure()?;
+    for part in &world.parts {
+        let text = get(part.port, "/metrics").await?;
+        let (_, said) = programs.promtool(&["check", "metrics"], &text)?;
+        let inherited = |line: &str| {
+            let name = line.split(' ').next().unwrap_or_default();
+            name.ends_with("_reconcile_counter") || name.ends_with("_action_counter")
+        };
+        let new: Vec<_> = said.lines().filter(|line| !line.trim().is_empty() && !inherited(line)).collect();
+        ensure!(new.is_empty(), "{}: {new:?}\n{text}", part.name);
+        ensure!(text.contains("process_resident_memory_bytes "), "{text}");
+        for word in ["\"one\"", "\"four\"", "paris-0"] {
+            ensure!(!text.contains(word), "{word} in a label:\n{text}");
+        }
+    }
+    Ok(())
+}
+
+/// Slots and Masks come from one process, also when there is another that stands by.
+async fn one_tells(world: &World<'_>, prometheus: &Prometheus) -> Result<()> {
+    prometheus.until_is("count(vpno_mask_assignment_duration_seconds_count)", 1.0).await?;
+    let standby = world.standby("consumers").await?;
+    let text = get(standby.port, "/metrics").await?;
+    ensure!(text.contains("vpno_consumers_reconcile_counter 0"), "{text}");
+    for word in ["vpno_provider_", "vpno_tag_", "vpno_masks", "vpno_mask_"] {
+        ensure!(!text.contains(word), "a standby tells of {word}:\n{text}");
+    }
+    ensure!(standby.process.stop(LIMIT).await? == "exit code 0", "the standby did not end well");
+    Ok(())
+}
+
+/// A slot is assigned and given back, and all statuses say so.
+async fn round(bench: &Bench) -> Result<()> {
+    let used = async |slots: usize| {
+        let used = |provider: &MaskProvider| provider.status.as_ref().and_then(|status| status.active_slots);
+        bench.until("lyon", "its status", |provider| used(provider).unwrap_or(0) == slots).await
+    };
+    let mask = bench.mask_tagged("round", &["lyon"]).await?;
+    let consumer = bench.active("round").await?;
+    used(1).await?;
+    bench.delete::<Mask>("round").await?;
+    bench.gone(&mask).await?;
+    bench.gone(&consumer).await?;
+    used(0).await.map(drop)
+}
+
+/// Every query of the dashboard gives numbers.
+async fn dashboard(bench: &Bench, prometheus: &Prometheus) -> Result<()> {
+    // A rate needs a second event, after the first one has been scraped.
+    bench.provider_with("lyon", 1, |spec| spec.tags = Some(vec!["lyon".to_owned()])).await?;
+    round(bench).await?;
+    for (controller, action) in [
+        ("masks", "CreateMaskConsumer"),
+        ("consumers", "CreateMaskReservation"),
+        ("reservations", "UpdateMaskReservation"),
+        ("providers", "UpdateMaskProviderStatus"),
+    ] {
+        let scraped = format!("vpno_{controller}_write_duration_seconds_count{{action=\"{action}\"}}");
+        prometheus.until(&scraped, "it", |samples| samples.len() == 1).await?;
+    }
+    round(bench).await?;
+    let dashboard: Value =
+        serde_json::from_str(&std::fs::read_to_string(Path::new(CHART).join("dashboards/vpn-operator.json"))?)?;
+    let panels = dashboard["panels"].as_array().context("no panels")?;
+    let mut queries = 0;
+    for panel in panels {
+        for target in panel["targets"].as_array().context("no targets")? {
+            let expression = target["expr"].as_str().context("no query")?;
+            let expression = expression
+                .replace("$__rate_interval", "2m")
+                .replace("$namespace", bench.name())
+                .replace("$job", "vpn-operator/.*");
+            ensure!(!expression.contains('$'), "an unknown variable: {expression}");
+            let numbers = |samples: &[Sample]| samples.iter().any(|sample| sample.value.is_finite());
+            prometheus.until(&expression, &format!("data for {}", panel["title"]), numbers).await?;
+            queries += 1;
+        }
+    }
+    ensure!(queries > 20, "only {queries} queries were found");
+    Ok(())
+}
+
+/// Alerts whose time has not come yet are pending where they should be, and nowhere else.
+async fn alerts(prometheus: &Prometheus) -> Result<()> {
+    let mut names: Vec<_> = Vec::new();
+    for sample in prometheus.until("ALERTS", "two alerts", |samples| samples.len() >= 2).await? {
+        names.extend(sample.labels.get("alertname").cloned());
+    }
+    names.sort();
+    ensure!(names == ["VpnProviderUnusable", "VpnSlotsHeld"], "{names:?}");
+    Ok(())
+}
+
+/// Scrapes make no requests to the API server.
+async fn at_rest(world: &World<'_>) -> Result<()> {
+    let audit = world.cluster.audit().context("no audit log")?;
+    let mark = audit.mark().await?;
+    for _ in 0..50 {
+        for part in &world.parts {
+            get(part.port, "/metrics").await?;
+        }
+    }
+    let requests = audit.since(mark).await?;
+    let users = world.users();
+    let other = requests.iter().filter(|request| {
+        users.contains(&request.user) && request.access() != Access::Watch && request.resource != "leases"
+    });
+    let other: Vec<_> = other.map(ToString::to_string).collect();
+    ensure!(other.is_empty(), "{other:?}");
+    Ok(())
+}
+
+/// The strangers end: the slots go on, and then all goes, series included.
+async fn given_back(bench: &Bench, prometheus: &Prometheus) -> Result<()> {
+    for name in ["one", "two", "three"] {
+        bench.delete::<Pod>(name).await?;
+    }
+    for name in ["four", "five"] {
+        bench.active(name).await?;
+    }
+    let namespace = bench.name();
+    prometheus
+        .until_is(&format!("vpno_provider_slots_free{{namespace=\"{namespace}\",provider=\"paris\"}}"), 1.0)
+        .await?;
+    prometheus.until_is("vpno_tag_slots_free{tag=\"eu\"}", 1.0).await?;
+    prometheus.until_is("vpno_mask_assignment_duration_seconds_count", 7.0).await?;
+    bench.clear(LIMIT).await?;
+    let left = format!("{{__name__=~\"vpno_(masks|provider).*\",namespace=\"{namespace}\"}}");
+    prometheus.until(&left, "nothing", <[_]>::is_empty).await?;
+    prometheus.until("{__name__=~\"vpno_tag.*\"}", "nothing", <[_]>::is_empty).await.map(drop)
+}

@@ -1,0 +1,204 @@
+//! The chart's objects, with the processes that its Deployments describe run on this machine: their Pods are in the
+//! network of a node that has an address of this machine.
+
+use std::{net::TcpListener, path::PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    Bench, Cluster, Identity, Process, ProcessSpec,
+    bench::{LIMIT, until_all},
+    chart::{self, RELEASE},
+    kwok,
+    operator::{READY, executable, until_logged},
+    prometheus::targets,
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const NODE: &str = "this-machine";
+
+/// A process of the operator.
+pub struct Part {
+    pub name: String,
+    pub port: u16,
+    pub process: Process,
+    identity: Identity,
+}
+
+pub struct World<'a> {
+    pub cluster: &'a Cluster,
+    /// All that the chart has.
+    pub objects: Vec<Value>,
+    pub parts: Vec<Part>,
+    /// The Pods of the release's namespace, for Prometheus to find.
+    pub targets: PathBuf,
+}
+
+/// What the chart makes with all that is about metrics.
+pub async fn render(cluster: &Cluster) -> Result<Vec<Value>> {
+    let wanted =
+        ["podMonitors", "rules.enabled", "dashboard.enabled"].map(|value| format!("--set=prometheus.{value}=true"));
+    chart::render(cluster, &wanted.each_ref().map(String::as_str)).await
+}
+
+impl<'a> World<'a> {
+    /// Applies the chart and starts what it describes.
+    pub async fn start(cluster: &'a Cluster, bench: &Bench) -> Result<Self> {
+        let objects = render(cluster).await?;
+        kwok::create_host_node(&bench.client, NODE, "127.0.0.1").await?;
+        let mut applied = vec![json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": RELEASE } })];
+        let mut deployments = Vec::new();
+        for object in &objects {
+            match object["kind"].as_str().context("no kind")? {
+                // Kinds that the cluster has already, or that belong to the Prometheus Operator.
+                "CustomResourceDefinition" | "PodMonitor" | "PrometheusRule" => {}
+                "Deployment" => deployments.push(on_this_machine(object.clone())?),
+                _ => applied.push(object.clone()),
+            }
+        }
+        applied
+            .extend(serde_yaml::Deserializer::from_str(OTHERS).map(Value::deserialize).collect::<Result<Vec<_>, _>>()?);
+        applied.extend(deployments.iter().map(|(deployment, _)| deployment.clone()));
+        let file = cluster.state_dir().join("chart.json");
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": applied });
+        std::fs::write(&file, serde_json::to_vec(&list)?)?;
+        let file = file.to_string_lossy();
+        cluster.run_kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &file]).await?;
+
+        let file = cluster.state_dir().join("pods.json");
+        let mut world = Self { cluster, objects, parts: Vec::new(), targets: file };
+        for (deployment, port) in &deployments {
+            let part = world.run(deployment, *port).await?;
+            bench.namespace.add_log(part.process.spec().log.clone());
+            world.parts.push(part);
+        }
+        for part in &world.parts {
+            until_logged(&part.process, READY).await?;
+            until_logged(&part.process, "leading").await?;
+        }
+        // Looked up with the rights that a Prometheus needs.
+        let prometheus = cluster.service_account(RELEASE, "prometheus").await?;
+        let pods = Api::<Pod>::namespaced(prometheus.client()?, RELEASE);
+        let here = |pod: &Pod| pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()) == Some("127.0.0.1");
+        let pods = until_all(pods, LIMIT, "all Pods, with the address of this machine", |pods| {
+            pods.len() == deployments.len() + OTHER_PODS && pods.iter().all(here)
+        });
+        std::fs::write(&world.targets, serde_json::to_vec(&targets(&pods.await?))?)?;
+        Ok(world)
+    }
+
+    /// Runs the one container of a Deployment as that says, with the rights of its ServiceAccount.
+    async fn run(&self, deployment: &Value, port: u16) -> Result<Part> {
+        let pod = &deployment["spec"]["template"]["spec"];
+        let account = pod["serviceAccountName"].as_str().context("no ServiceAccount")?;
+        let identity = self.cluster.service_account(RELEASE, account).await?;
+        let args = pod["containers"][0]["args"].as_array().context("no arguments")?;
+        let name = deployment["metadata"]["name"].as_str().context("no name")?;
+        let log = self.cluster.state_dir().join(format!("{name}-{port}.log"));
+        let mut spec = ProcessSpec::new(name, executable(self.cluster).await?, log)
+            .env("KUBECONFIG", identity.kubeconfig.display())
+            .env("POD_NAMESPACE", RELEASE)
+            .env("METRICS_PORT", port)
+            .env("NO_COLOR", "1");
+        for arg in args {
+            spec = spec.arg(arg.as_str().context("an argument that is no text")?);
+        }
+        spec.patience_ms = 10_000;
+        Ok(Part { name: name.to_owned(), port, process: self.cluster.run(spec).await?, identity })
+    }
+
+    /// A second process of a controller, which waits for the lead.
+    pub async fn standby(&self, controller: &str) -> Result<Part> {
+        let name = format!("{RELEASE}-{controller}");
+        let object =
+            self.objects.iter().find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == *name);
+        let (deployment, port) = on_this_machine(object.context("no such Deployment")?.clone())?;
+        let part = self.run(&deployment, port).await?;
+        until_logged(&part.process, READY).await?;
+        Ok(part)
+    }
+
+    /// By what names the audit log knows the processes.
+    pub fn users(&self) -> Vec<String> {
+        self.parts.iter().filter_map(|part| part.identity.user.clone()).collect()
+    }
+
+    /// Ends the processes; each has to end well.
+    pub async fn stop(self) -> Result<()> {
+        for part in &self.parts {
+            let end = part.process.stop(LIMIT).await?;
+            ensure!(end == "exit code 0", "{}: {end}\n{}", part.name, part.process.log_tail(30));
+        }
+        Ok(())
+    }
+}
+
+/// A Deployment whose Pod is in the network of the node that is this machine, with a free port for its metrics: here,
+/// four have to share one address.
+fn on_this_machine(mut deployment: Value) -> Result<(Value, u16)> {
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let pod = &mut deployment["spec"]["template"]["spec"];
+    pod["hostNetwork"] = json!(true);
+    pod["nodeSelector"] = json!({ "kubernetes.io/hostname": NODE });
+    pod["tolerations"] = json!([{ "operator": "Exists" }]);
+    let container = &mut pod["containers"][0];
+    let metrics = container["ports"].as_array_mut().into_iter().flatten().find(|named| named["name"] == "metrics");
+    metrics.context("no port for metrics")?["containerPort"] = json!(port);
+    Ok((deployment, port))
+}
+
+/// Who scrapes: it looks for Pods, as the role for a Prometheus allows. And Pods that it is not to scrape: one that is not
+/// ours, and one whose port has another name.
+const OTHERS: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: prometheus, namespace: vpn-operator}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: prometheus, namespace: vpn-operator}
+rules:
+  - {apiGroups: [''], resources: [pods], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: prometheus, namespace: vpn-operator}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: prometheus}
+subjects: [{kind: ServiceAccount, name: prometheus, namespace: vpn-operator}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: not-ours, namespace: vpn-operator, labels: {app: not-ours}}
+spec:
+  hostNetwork: true
+  nodeSelector: {kubernetes.io/hostname: this-machine}
+  tolerations: [{operator: Exists}]
+  containers: [{name: operator, image: any, ports: [{name: metrics, containerPort: 1}]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: no-metrics, namespace: vpn-operator, labels: {app: vpn-operator-masks}}
+spec:
+  hostNetwork: true
+  nodeSelector: {kubernetes.io/hostname: this-machine}
+  tolerations: [{operator: Exists}]
+  containers: [{name: operator, image: any, ports: [{name: other, containerPort: 2}]}]
+";
+const OTHER_PODS: usize = 2;
+
+/// What a process answers on a path of its server.
+pub async fn get(port: u16, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
+    ensure!(head.split(' ').nth(1) == Some("200"), "{path}: {answer}");
+    Ok(body.to_owned())
+}

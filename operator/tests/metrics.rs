@@ -1,0 +1,333 @@
+//! What `/metrics` shows: the names, what the numbers mean, and that nothing is left of what is gone.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use vpn_operator::{
+    engine::{Controller, Engine, Input, Now, Op, Outcome, Roles, Told, Work},
+    metrics::{Metrics, Snapshot},
+    world::{Kind, Object, ObjectKey, Project, SourceView},
+};
+use vpn_types::{MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation};
+
+/// When every object here was made.
+const CREATED: &str = "2026-01-01T00:00:00Z";
+
+fn now() -> DateTime<Utc> {
+    CREATED.parse::<DateTime<Utc>>().unwrap() + TimeDelta::seconds(90)
+}
+
+fn metadata(namespace: &str, name: &str) -> Value {
+    json!({
+        "namespace": namespace, "name": name, "uid": format!("uid of {name}"), "resourceVersion": "1", "generation": 1,
+        "creationTimestamp": CREATED, "finalizers": ["vpn.beebs.dev/finalizer"],
+    })
+}
+
+fn provider(name: &str, slots: u32, tags: &[&str], phase: &str) -> Object {
+    let provider: MaskProvider = serde_json::from_value(json!({
+        "apiVersion": "vpn.beebs.dev/v1", "kind": "MaskProvider", "metadata": metadata("vpn", name),
+        "spec": {"secret": "credentials", "maxSlots": slots, "tags": tags, "verify": {"skip": true}},
+        "status": {"phase": phase, "observedGeneration": 1},
+    }))
+    .unwrap();
+    Object::Provider(provider.project().unwrap())
+}
+
+fn waiting(namespace: &str, name: &str, tags: Option<&[&str]>) -> Object {
+    consumer(namespace, name, tags, json!({"phase": "Waiting"}))
+}
+
+fn consumer(namespace: &str, name: &str, tags: Option<&[&str]>, status: Value) -> Object {
+    let consumer: MaskConsumer = serde_json::from_value(json!({
+        "apiVersion": "vpn.beebs.dev/v1", "kind": "MaskConsumer", "metadata": metadata(namespace, name),
+        "spec": {"providers": tags}, "status": status,
+    }))
+    .unwrap();
+    Object::Consumer(consumer.project().unwrap())
+}
+
+/// A consumer with a slot, and its reservation.
+fn active(namespace: &str, name: &str, provider: &str, slot: u32) -> [Object; 2] {
+    let reservation = format!("{provider}-{slot}");
+    let status = json!({"phase": "Active", "provider": {
+        "namespace": "vpn", "name": provider, "uid": format!("uid of {provider}"), "slot": slot,
+        "reservation": format!("uid of {reservation}"), "secret": "copy",
+    }});
+    let consumer = consumer(namespace, name, None, status);
+    let mut metadata = metadata("vpn", &reservation);
+    metadata["ownerReferences"] = json!([{
+        "apiVersion": "vpn.beebs.dev/v1", "kind": "MaskProvider", "name": provider, "uid": format!("uid of {provider}"),
+    }]);
+    let reservation: MaskReservation = serde_json::from_value(json!({
+        "apiVersion": "vpn.beebs.dev/v1", "kind": "MaskReservation", "metadata": metadata,
+        "spec": {"namespace": namespace, "name": name, "uid": format!("uid of {name}")},
+    }))
+    .unwrap();
+    [consumer, Object::Reservation(reservation.project().unwrap())]
+}
+
+fn told(engine: &mut Engine, told: impl IntoIterator<Item = Told>) {
+    let now = Now { wall: now(), monotonic: Duration::ZERO };
+    engine.handle(told.into_iter().map(Input::Watch), now);
+}
+
+/// An engine that has just listed these objects.
+fn engine(objects: impl IntoIterator<Item = Object>) -> Engine {
+    let mut engine = Engine::standby(Roles::ALL);
+    let kinds = Roles::ALL.kinds();
+    told(&mut engine, kinds.iter().map(|kind| Told::ListBegan(*kind)));
+    told(&mut engine, objects.into_iter().map(Told::Listed));
+    told(&mut engine, kinds.iter().map(|kind| Told::ListEnded(*kind)));
+    let source =
+        SourceView { data: Default::default(), hash: "0".into(), version: "u/1".into(), data_since: "u/1".into() };
+    let secret = Input::Secret(ObjectKey::new("vpn", "credentials"), Some(source));
+    engine.handle([secret], Now { wall: now(), monotonic: Duration::ZERO });
+    engine
+}
+
+fn demanded(snapshot: &Snapshot, provider: &str) -> u64 {
+    snapshot.providers[&ObjectKey::new("vpn", provider)].demanded
+}
+
+#[test]
+fn slots_and_masks_are_counted() {
+    let objects = [provider("paris", 3, &["eu", "fr"], "Active"), provider("rome", 2, &["eu"], "ErrVerifyFailed")];
+    let objects = objects.into_iter().chain(active("apps", "one", "paris", 0)).chain([
+        waiting("apps", "two", Some(&["eu", "fr", "mars"])),
+        waiting("other", "three", None),
+        consumer("other", "four", Some(&["mars"]), json!({"phase": "ErrNoProviders"})),
+    ]);
+    let snapshot = Snapshot::of(&engine(objects));
+    let paris = &snapshot.providers[&ObjectKey::new("vpn", "paris")];
+    assert_eq!((paris.slots, paris.used, paris.free, paris.held), (3, 1, 2, 0));
+    assert_eq!((paris.usable, paris.demanded), (true, 3), "rome cannot serve: both are demanded of paris");
+    let rome = &snapshot.providers[&ObjectKey::new("vpn", "rome")];
+    assert_eq!((rome.usable, rome.free, rome.demanded), (false, 2, 0));
+    let tag = |tag: &str| snapshot.tags.get(tag).map(|slots| (slots.free, slots.waiting));
+    assert_eq!((tag("eu"), tag("fr"), tag("mars")), (Some((2, 1)), Some((2, 1)), None));
+    let other = &snapshot.namespaces["other"];
+    assert_eq!((other.in_phase(MaskConsumerPhase::ErrNoProviders), other.waiting), (1, 2));
+    assert_eq!(other.waiting_since, CREATED.parse().ok());
+}
+
+#[test]
+fn masks_that_several_providers_fit_are_shared_evenly_and_counted_once() {
+    let providers = [("a", &["x", "y"]), ("b", &["x", "z"]), ("c", &["x", "w"])];
+    let providers = providers.map(|(name, tags)| provider(name, 1, tags, "Ready"));
+    let shared = (0..7).map(|number| waiting("apps", &format!("shared-{number}"), Some(&["x"])));
+    let only_b = (0..3).map(|number| waiting("apps", &format!("only-b-{number}"), Some(&["z"])));
+    let snapshot = Snapshot::of(&engine(providers.into_iter().chain(shared).chain(only_b)));
+    // The odd one goes where there is least demand.
+    assert_eq!(["a", "b", "c"].map(|name| demanded(&snapshot, name)), [3, 5, 2]);
+}
+
+#[test]
+fn a_slot_that_is_being_given_back_is_held_and_one_beyond_the_limit_closes_the_provider() {
+    let [consumer, reservation] = active("apps", "one", "paris", 4);
+    let Object::Consumer(mut going) = consumer else { unreachable!() };
+    going.meta.deleting = true;
+    let objects = [provider("paris", 2, &["eu"], "Active"), Object::Consumer(going), reservation];
+    let snapshot = Snapshot::of(&engine(objects));
+    let paris = &snapshot.providers[&ObjectKey::new("vpn", "paris")];
+    assert_eq!((paris.used, paris.held, paris.free, paris.draining), (0, 1, 0, true));
+    assert_eq!(snapshot.namespaces["apps"].in_phase(MaskConsumerPhase::Terminating), 1);
+    assert_eq!(snapshot.namespaces["apps"].waiting, 0);
+}
+
+/// Everything that a process with all controllers shows once it has done something.
+fn sample() -> (Metrics, Engine) {
+    let objects = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", Some(&["eu"]))];
+    let metrics = Metrics::new("vpno", Roles::ALL).unwrap();
+    let key = ObjectKey::new("apps", "one");
+    let works = [Work::Mask, Work::Consumer, Work::Reservation, Work::Provider].map(|work| work(key.clone()));
+    for work in works {
+        for op in [Op::Get(Kind::Consumer, key.clone()), Op::PatchStatus(Kind::Mask, key.clone(), json!({}))] {
+            metrics.requested(&work, &op);
+            metrics.answered(&work, &op, Duration::from_millis(3));
+        }
+    }
+    (metrics, engine(objects.into_iter().chain(active("apps", "one", "paris", 0))))
+}
+
+/// A metric as the text format shows it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Shown {
+    name: String,
+    kind: String,
+    labels: BTreeSet<String>,
+    help: String,
+}
+
+fn parse(text: &str) -> Vec<Shown> {
+    let mut all: Vec<Shown> = Vec::new();
+    for line in text.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            let (name, help) = (name.to_owned(), help.to_owned());
+            all.push(Shown { name, help, kind: String::new(), labels: BTreeSet::new() });
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            all.last_mut().unwrap().kind = rest.split_once(' ').unwrap().1.to_owned();
+        } else if let Some((_, labels)) = line.rsplit_once('}').and_then(|(labels, _)| labels.split_once('{')) {
+            let names = labels.split(',').map(|label| label.split_once('=').unwrap().0.to_owned());
+            all.last_mut().unwrap().labels.extend(names.filter(|name| name != "le"));
+        }
+    }
+    all
+}
+
+fn shown() -> Vec<Shown> {
+    let (metrics, engine) = sample();
+    parse(&metrics.encode(Some(&Snapshot::of(&engine)), now()).unwrap())
+}
+
+#[test]
+fn the_names_of_1_0_1_are_there() {
+    let names: BTreeSet<String> = shown().into_iter().map(|metric| metric.name).collect();
+    let what = ["reconcile_counter", "action_counter", "read_duration_seconds", "write_duration_seconds"];
+    let of_controller = |controller: Controller| what.map(|what| format!("vpno_{}_{what}", controller.as_str()));
+    let http = ["requests_total", "response_size_bytes", "request_duration_seconds"];
+    let inherited: Vec<String> = Controller::ALL
+        .into_iter()
+        .flat_map(of_controller)
+        .chain(http.map(|what| format!("vpno_http_{what}")))
+        .collect();
+    assert_eq!(inherited.len(), 19);
+    for name in inherited {
+        assert!(names.contains(&name), "{name} is not among {names:?}");
+    }
+}
+
+#[test]
+fn without_a_snapshot_there_are_neither_slots_nor_masks() {
+    let metrics = Metrics::new("vpno", Roles::ALL).unwrap();
+    let text = metrics.encode(None, now()).unwrap();
+    for word in ["_slots", "vpno_masks{", "_waiting", "_usable", "_assignment"] {
+        assert!(!text.contains(word), "{word}:\n{text}");
+    }
+}
+
+#[test]
+fn a_process_of_one_controller_counts_for_that_one() {
+    let roles = Roles { masks: false, consumers: false, reservations: true, providers: false };
+    let metrics = Metrics::new("other", roles).unwrap();
+    // Read back after a new list, and nobody's own.
+    let read = Work::Read(Kind::Consumer, ObjectKey::new("apps", "one"));
+    metrics.requested(&read, &Op::Get(Kind::Consumer, ObjectKey::new("apps", "one")));
+    let text = metrics.encode(None, now()).unwrap();
+    assert!(text.contains("other_reservations_action_counter{action=\"GetMaskConsumer\"} 1"), "{text}");
+    assert!(!text.contains("consumers_"), "{text}");
+}
+
+#[test]
+fn a_series_goes_with_its_object_and_none_names_a_mask() {
+    let (metrics, mut engine) = sample();
+    let text = metrics.encode(Some(&Snapshot::of(&engine)), now()).unwrap();
+    assert!(text.contains("vpno_provider_slots_used{namespace=\"vpn\",provider=\"paris\"} 1"), "{text}");
+    assert!(text.contains("vpno_masks_oldest_wait_seconds{namespace=\"apps\"} 90"), "{text}");
+    for word in ["one", "two", "paris-0"] {
+        assert!(!text.contains(&format!("\"{word}\"")), "{word} in {text}");
+    }
+    let gone = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", None)];
+    let gone = gone.into_iter().chain(active("apps", "one", "paris", 0));
+    told(&mut engine, gone.map(Told::Deleted));
+    let text = metrics.encode(Some(&Snapshot::of(&engine)), now()).unwrap();
+    for word in ["paris", "apps", "eu\""] {
+        assert!(!text.contains(word), "{word} in {text}");
+    }
+}
+
+#[test]
+fn an_assignment_is_timed_once_and_by_the_leader() {
+    let metrics = Metrics::new("vpno", Roles::ALL).unwrap();
+    let objects = [provider("paris", 1, &["eu"], "Ready"), waiting("apps", "one", None)];
+    let mut engine = engine(objects);
+    let after = |engine: &mut Engine, input, leads| {
+        engine.handle([input], Now { wall: now(), monotonic: Duration::ZERO });
+        metrics.count(engine.tally(), leads, now());
+        let text = metrics.encode(Some(&Snapshot::of(engine)), now()).unwrap();
+        let line = text.lines().find(|line| line.starts_with("vpno_mask_assignment_duration_seconds_count"));
+        line.unwrap().rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()
+    };
+    let [assigned, _] = active("apps", "one", "paris", 0);
+    let version = |mut object: Object, version| {
+        if let Object::Consumer(view) = &mut object {
+            view.meta.version = version;
+        }
+        Input::Watch(Told::Applied(object))
+    };
+    assert_eq!(after(&mut engine.clone(), version(assigned.clone(), 2), false), 0);
+    assert_eq!(after(&mut engine, version(assigned.clone(), 2), true), 1);
+    assert_eq!(after(&mut engine, version(assigned, 3), true), 1);
+    assert_eq!(after(&mut engine, Input::Answer(7, Outcome::Gone), true), 1);
+}
+
+/// The table of README.md is what the process shows. After a change: `UPDATE_README=1 cargo test -p vpn-operator --test
+/// metrics`.
+#[test]
+fn the_readme_has_each_metric() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let head = "| metric | type | labels | meaning |\n|---|---|---|---|\n";
+    let (before, rest) = readme.split_once(head).expect("the table is missing");
+    let (found, after) = rest.split_once("\n\n").unwrap();
+    let mut rows: Vec<String> = Vec::new();
+    for Shown { name, kind, labels, help } in shown().into_iter().filter(|shown| shown.name.starts_with("vpno_")) {
+        let controller = Controller::ALL.iter().find(|controller| {
+            let rest = name.strip_prefix(&format!("vpno_{}_", controller.as_str()));
+            rest.is_some_and(|rest| {
+                rest.ends_with("_counter")
+                    || rest.ends_with("e_duration_seconds")
+                    || rest.ends_with("d_duration_seconds")
+            })
+        });
+        let name = controller.map_or(name.clone(), |controller| name.replacen(controller.as_str(), "<controller>", 1));
+        let mut row = format!("| `{name}` | {kind} | ");
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        write!(row, "{} | {help} |", labels.join(", ")).unwrap();
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    rows.sort();
+    let expected = rows.join("\n");
+    if found != expected && std::env::var_os("UPDATE_README").is_some() {
+        fs::write(&path, format!("{before}{head}{expected}\n\n{after}")).unwrap();
+        return;
+    }
+    assert!(found == expected, "the table of metrics in README.md is out of date: run with UPDATE_README=1");
+}
+
+/// One row for each alert of the chart, in their order, with how long it has to last.
+#[test]
+fn the_readme_has_each_alert() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let rules = fs::read_to_string(root.join("chart/rules/vpn-operator.yaml")).unwrap();
+    let names = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let times = rules.lines().filter_map(|line| line.trim().strip_prefix("for: "));
+    let alerts: Vec<String> =
+        names.zip(times).map(|(name, time)| format!("| `{name}` | {} min |", time.trim_end_matches('m'))).collect();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, table) = readme.split_once("| alert | after | meaning |\n|---|---|---|\n").expect("the table is missing");
+    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), alerts.len(), "{rows:?}");
+    for (row, alert) in rows.iter().zip(&alerts) {
+        assert!(row.starts_with(alert), "{row} should begin with {alert}");
+    }
+}
+
+/// One more that waits behind ten thousand costs a few decisions, and telling of slots costs none.
+#[test]
+fn an_event_costs_the_same_however_many_wait() {
+    let decisions = |waiters: usize| {
+        let all = (0..waiters).map(|number| waiting("apps", &format!("mask-{number:05}"), Some(&["eu"])));
+        let mut engine = engine(all.chain([provider("paris", 0, &["eu"], "Ready")]));
+        engine.handle([Input::Lead], Now { wall: now(), monotonic: Duration::ZERO });
+        told(&mut engine, [Told::Applied(waiting("apps", "one-more", Some(&["eu"])))]);
+        engine.tally().decisions(Controller::Consumers)
+    };
+    let (few, many) = (decisions(100), decisions(10_000));
+    assert!(few > 0 && few == many, "{few} decisions among 100, {many} among 10000");
+}

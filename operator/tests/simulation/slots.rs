@@ -1,0 +1,115 @@
+//! What is told of slots and Masks agrees with what the operator itself goes by, and at rest with what is stored.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use vpn_operator::{
+    allocator::Class,
+    engine::Engine,
+    metrics::Snapshot,
+    verification::verified_by,
+    world::{ConsumerView, Kind, ObjectKey},
+};
+
+use crate::run::Sim;
+
+type Verdict = Result<(), String>;
+
+fn same<T: PartialEq + std::fmt::Debug>(what: impl FnOnce() -> String, is: T, should: T) -> Verdict {
+    if is == should { Ok(()) } else { Err(format!("{}: is {is:?}, should be {should:?}", what())) }
+}
+
+/// The engines that tell of slots.
+fn tellers(sim: &Sim) -> impl Iterator<Item = &Engine> {
+    let all = sim.processes.iter().map(|process| &process.engine);
+    all.filter(|engine| engine.roles().consumers && engine.unsynced().is_empty())
+}
+
+/// After every single step.
+pub fn always(sim: &Sim) -> Verdict {
+    tellers(sim).try_for_each(consistent)
+}
+
+fn consistent(engine: &Engine) -> Verdict {
+    let (world, allocator, snapshot) = (engine.world(), engine.allocator(), Snapshot::of(engine));
+    same(|| "providers shown".to_owned(), snapshot.providers.len(), world.providers.len())?;
+    for (key, slots) in &snapshot.providers {
+        let pool = allocator.pool(key).ok_or_else(|| format!("no pool of {key}"))?;
+        let told = || format!("{key}: {slots:?}");
+        same(told, slots.used + slots.held, pool.slots.len() as u64)?;
+        same(told, slots.draining, pool.is_draining())?;
+        let free = if slots.draining { 0 } else { slots.slots - slots.used - slots.held };
+        same(told, slots.free, free)?;
+        same(told, slots.open && slots.free > 0, pool.spec.usable && pool.next_free().is_some())?;
+        if slots.demanded < slots.used {
+            return Err(format!("less is demanded than used: {}", told()));
+        }
+    }
+    // Each waiter that some provider fits is demanded once.
+    let waiting: Vec<_> = world.consumers.values().filter(|consumer| waits(engine, consumer)).collect();
+    let class = |consumer: &ConsumerView| Class {
+        namespace: consumer.meta.key.namespace.clone(),
+        tags: consumer.tags.clone(),
+        verifies: verified_by(world, consumer).map(|provider| provider.meta.uid.clone()),
+    };
+    let fits = |consumer: &&&ConsumerView| {
+        world.providers.values().any(|provider| {
+            let pool = allocator.pool(&provider.meta.key);
+            pool.is_some_and(|pool| pool.fits(&class(consumer)))
+        })
+    };
+    let demanded: u64 = snapshot.providers.values().map(|slots| slots.demanded - slots.used).sum();
+    same(|| format!("waiters demanded, {snapshot:?}"), demanded, waiting.iter().filter(fits).count() as u64)?;
+    let told = snapshot.namespaces.values().map(|masks| masks.waiting).sum::<u64>();
+    same(|| format!("waiters, {snapshot:?}"), told, waiting.len() as u64)?;
+    for (tag, slots) in &snapshot.tags {
+        let ask = waiting.iter().filter(|consumer| consumer.tags.as_ref().is_some_and(|tags| tags.contains(tag)));
+        same(|| format!("waiters for {tag}"), slots.waiting, ask.count() as u64)?;
+        let offer = snapshot.providers.values().filter(|provider| provider.open && provider.tags.contains(tag));
+        same(|| format!("free for {tag}"), slots.free, offer.map(|provider| provider.free).sum())?;
+    }
+    Ok(())
+}
+
+/// Neither slot nor grant, and no lock that it could make its own.
+fn waits(engine: &Engine, consumer: &ConsumerView) -> bool {
+    let uid = &consumer.meta.uid;
+    let has_lock = |reservation: &vpn_operator::world::ReservationView| {
+        !reservation.meta.deleting && reservation.provider_uid.is_some()
+    };
+    !consumer.meta.deleting
+        && consumer.assigned.is_none()
+        && engine.allocator().grant(uid).is_none()
+        && !engine.world().reservations_of(uid).any(has_lock)
+}
+
+/// When all is quiet.
+pub fn at_rest(sim: &Sim) -> Verdict {
+    let server = &sim.server;
+    let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or("").to_owned();
+    let mut used: BTreeMap<ObjectKey, u64> = BTreeMap::new();
+    let mut phases: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for (key, consumer) in server.of_kind(Kind::Consumer) {
+        let provider = text(consumer, "/status/provider/name");
+        if !provider.is_empty() {
+            *used.entry(ObjectKey::new(text(consumer, "/status/provider/namespace"), provider)).or_default() += 1;
+        }
+        *phases.entry((key.namespace.to_string(), text(consumer, "/status/phase"))).or_default() += 1;
+    }
+    for engine in tellers(sim) {
+        let snapshot = Snapshot::of(engine);
+        same(|| "providers".to_owned(), snapshot.providers.len(), server.of_kind(Kind::Provider).count())?;
+        for (key, slots) in &snapshot.providers {
+            let told = || format!("{key}: {slots:?}");
+            same(told, slots.used, used.get(key).copied().unwrap_or(0))?;
+            same(told, slots.held, 0)?;
+        }
+        for (namespace, masks) in &snapshot.namespaces {
+            for phase in vpn_types::MaskConsumerPhase::ALL {
+                let stored = phases.get(&(namespace.to_string(), phase.to_string())).copied().unwrap_or(0);
+                same(|| format!("{phase} in {namespace}"), masks.in_phase(*phase), stored)?;
+            }
+        }
+    }
+    Ok(())
+}
