@@ -4,6 +4,7 @@ mod failures;
 mod pods;
 mod teardown;
 mod vpn;
+mod workloads;
 
 use std::process::ExitCode;
 
@@ -22,7 +23,10 @@ fn main() -> ExitCode {
         vpn::a_server_that_says_goodbye_is_noticed_at_once,
         failures::each_failure_says_what_it_is,
         failures::without_the_right_to_change_the_network,
-        failures::a_killed_container_finds_its_rules_in_the_way,
+        failures::a_killed_container_finds_its_rule_in_the_way,
+        workloads::a_deployment_behind_the_vpn,
+        workloads::a_stateful_set_behind_the_vpn,
+        workloads::a_job_behind_the_vpn,
         teardown::nothing_is_left_at_the_end,
         teardown::nothing_is_left_when_the_owner_is_killed,
     ])
