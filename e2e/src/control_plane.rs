@@ -44,7 +44,7 @@ const PORT_ATTEMPTS: usize = 5;
 pub struct Options {
     /// How many nodes kwok plays: `kwok-node-0` and so on.
     pub nodes: usize,
-    /// Whether there is a [node](crate::node) that runs containers.
+    /// Whether there is a [node] that runs containers.
     pub node: bool,
     /// Further arguments of kube-apiserver.
     pub apiserver_args: Vec<String>,

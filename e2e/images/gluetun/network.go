@@ -118,14 +118,14 @@ func (f *firewall) allow(protocol string, server netip.AddrPort, tunnel string) 
 // that go round the VPN there.
 func (f *firewall) addRoutes(outbound []netip.Prefix) error {
 	link, gateway, address := f.network.link, f.network.gateway.String(), f.network.address.String()
-	if _, err := command("ip", "rule", "add", "from", address, "lookup", inboundTable, "priority", inboundPriority); err != nil {
-		return fmt.Errorf("cannot setup routing: adding IP rule: %w", err)
+	if err := ensureRule("from", address, "lookup", inboundTable, "priority", inboundPriority); err != nil {
+		return fmt.Errorf("cannot setup routing: %w", err)
 	}
 	if _, err := command("ip", "route", "replace", "default", "via", gateway, "dev", link, "table", inboundTable); err != nil {
 		return fmt.Errorf("cannot setup routing: %w", err)
 	}
-	if _, err := command("ip", "rule", "add", "to", f.network.local.String(), "lookup", "main", "priority", localPriority); err != nil {
-		return fmt.Errorf("cannot setup routing: adding IP rule: %w", err)
+	if err := ensureRule("to", f.network.local.String(), "lookup", "main", "priority", localPriority); err != nil {
+		return fmt.Errorf("cannot setup routing: %w", err)
 	}
 	for _, subnet := range outbound {
 		to := subnet.String()
@@ -135,9 +135,18 @@ func (f *firewall) addRoutes(outbound []netip.Prefix) error {
 		if _, err := command("ip", "route", "replace", to, "via", gateway, "dev", link, "table", outboundTable); err != nil {
 			return fmt.Errorf("adding outbound subnet: %w", err)
 		}
-		if _, err := command("ip", "rule", "add", "to", to, "lookup", outboundTable, "priority", outboundPriority); err != nil {
+		if err := ensureRule("to", to, "lookup", outboundTable, "priority", outboundPriority); err != nil {
 			return fmt.Errorf("adding outbound subnet: %w", err)
 		}
+	}
+	return nil
+}
+
+// ensureRule adds a rule, unless a container that was killed has left it here.
+func ensureRule(rule ...string) error {
+	_, err := command("ip", append([]string{"rule", "add"}, rule...)...)
+	if err != nil && !strings.Contains(err.Error(), "File exists") {
+		return err
 	}
 	return nil
 }

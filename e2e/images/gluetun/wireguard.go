@@ -89,12 +89,19 @@ func configureWireGuard(ctx context.Context, settings wireGuardSettings) error {
 	commands = append(commands,
 		[]string{"ip", "link", "set", tunnel, "up", "mtu", "1320"},
 		[]string{"ip", "route", "replace", "default", "dev", tunnel, "table", wireGuardMark},
-		[]string{"ip", "rule", "add", "not", "fwmark", wireGuardMark, "lookup", wireGuardMark, "priority", wireGuardPriority},
 	)
 	for _, words := range commands {
 		if _, err := command(words[0], words[1:]...); err != nil {
 			return fmt.Errorf("setting up Wireguard: %w", err)
 		}
+	}
+	// Here, unlike for the other rules, gluetun does not look whether a container that was killed has left it.
+	rule := []string{"not", "fwmark", wireGuardMark, "lookup", wireGuardMark, "priority", wireGuardPriority}
+	if _, err := command("ip", append([]string{"rule", "add"}, rule...)...); err != nil {
+		if strings.Contains(err.Error(), "File exists") {
+			return fmt.Errorf("adding ip rule %s: from all to all table %s: file exists", wireGuardPriority, wireGuardMark)
+		}
+		return err
 	}
 	return nil
 }

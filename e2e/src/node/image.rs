@@ -122,12 +122,14 @@ impl Image {
         Ok(self)
     }
 
-    /// Adds busybox as the shell, with a link for each of its programs that is not there already.
+    /// Adds a shell, and the programs of busybox that are not there already.
     ///
     /// # Errors
     /// When Debian's `busybox-static` is not installed.
     pub fn busybox(mut self) -> Result<Self> {
         let programs = super::run(Command::new("/bin/busybox").arg("--list"))?;
+        // The shell of busybox, as Debian builds it, prefers busybox's own programs to those of the image.
+        self = self.program("/bin/dash")?.link("/usr/bin/sh", "dash");
         self = self.file("/usr/bin/busybox", Path::new("/bin/busybox"))?;
         // Its wget crashes with a segmentation fault, being linked statically.
         for program in programs.lines().filter(|&name| name != "busybox" && name != "wget") {

@@ -30,7 +30,7 @@ pub fn pause() -> Result<Image> {
     go_program(PAUSE, "pause", "/pause")
 }
 
-/// The image [`TOOLS`]: busybox as `sh` and curl as Debian builds it.
+/// The image [`TOOLS`]: a shell, busybox and curl as Debian builds them.
 pub fn tools() -> Result<Image> {
     Image::new(TOOLS).busybox()?.program("/usr/bin/curl")
 }

@@ -5,6 +5,7 @@ mod pods;
 mod teardown;
 mod verification;
 mod vpn;
+mod workloads;
 
 use std::process::ExitCode;
 
@@ -23,10 +24,13 @@ fn main() -> ExitCode {
         vpn::a_server_that_says_goodbye_is_noticed_at_once,
         failures::each_failure_says_what_it_is,
         failures::without_the_right_to_change_the_network,
-        failures::a_killed_container_finds_its_rules_in_the_way,
         verification::a_good_account_becomes_ready,
         verification::each_failure_has_its_reason,
         verification::a_refused_password_is_told_at_once_and_heals,
+        failures::a_killed_container_finds_its_rule_in_the_way,
+        workloads::a_deployment_behind_the_vpn,
+        workloads::a_stateful_set_behind_the_vpn,
+        workloads::a_job_behind_the_vpn,
         teardown::nothing_is_left_at_the_end,
         teardown::nothing_is_left_when_the_owner_is_killed,
     ])

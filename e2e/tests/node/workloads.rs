@@ -1,0 +1,138 @@
+//! The files for workloads in `e2e/demo`, applied as they are: their traffic leaves by the VPN, at no moment otherwise,
+//! and the slot goes on when they are gone.
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    Bench, Cluster, History, Layout, Operator,
+    bench::{is_ready, same},
+    node::{
+        self, Case, VpnService, images,
+        logs::{container_status, until_logged},
+        vpn_service::node_of,
+    },
+    users::secret_of,
+};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::ResourceExt;
+use tokio::sync::OnceCell;
+use vpn_types::{Mask, MaskConsumer, MaskProvider};
+
+use crate::vpn::LIMIT;
+
+const DEPLOYMENT: &str = include_str!("../../demo/deployment.yaml");
+const STATEFUL_SET: &str = include_str!("../../demo/statefulset.yaml");
+const JOB: &str = include_str!("../../demo/job.yaml");
+
+/// One slot of an account, held by the Mask `first`, for which `second` waits; and a workload that uses it.
+async fn contended(
+    template: &str,
+    case: Case,
+    body: impl AsyncFnOnce(&Cluster, &Bench, &VpnService, &Pod) -> Result<()>,
+) -> Result<()> {
+    static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
+    let cluster = node::cluster().await?;
+    let operator = OPERATOR.get_or_try_init(async || Operator::start(cluster, Layout::Combined).await).await?;
+    Bench::run(cluster, operator, "workload", async |bench| {
+        let vpn = VpnService::shared().await?;
+        bench.create(vpn.secret("account-credentials", case)?).await?;
+        bench.create(bench.new_provider("account", 1)).await?;
+        bench.until("account", "a usable provider", |provider: &MaskProvider| is_ready(provider)).await?;
+        let mut history = History::start(&bench.client, Some(bench.name())).await?;
+        let first = bench.active_mask("first").await?;
+        bench.mask("second").await?;
+        bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
+        apply(cluster, bench, vpn, template, &first).await?;
+        let what = "a Pod with an address";
+        let has_address = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some());
+        let pods = bench.until_all(what, |pods: &[Pod]| pods.len() == 1 && has_address(&pods[0])).await?;
+        let pod = pods.into_iter().next().context("no Pod")?;
+        body(cluster, bench, vpn, &pod).await?;
+        let own = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("no address")?.parse()?;
+        ensure!(!vpn.counts().await?.contains_key(&own), "something left by the address of the Pod");
+
+        bench.delete::<Mask>("first").await?;
+        bench.active("second").await?;
+        bench.gone(&pod).await?;
+        bench.gone(&first).await?;
+        same("most users at once", history.judge().await?.into_values().collect::<Vec<_>>(), vec![1])
+    })
+    .await
+}
+
+/// Fills in a template and applies it.
+async fn apply(
+    cluster: &Cluster,
+    bench: &Bench,
+    vpn: &VpnService,
+    template: &str,
+    consumer: &MaskConsumer,
+) -> Result<()> {
+    let values = [
+        ("${MASK}", consumer.name_any()),
+        ("${CONSUMER_UID}", consumer.uid().context("no uid")?),
+        ("${SECRET}", secret_of(consumer)?),
+        ("${IMAGE}", images::GLUETUN.into()),
+        ("${APP_IMAGE}", images::TOOLS.into()),
+        ("${URL}", vpn.address_url()),
+    ];
+    let (comments, content) = template.split_once("apiVersion").context("no object")?;
+    for (name, _) in values.iter().filter(|(name, _)| content.contains(name)) {
+        ensure!(comments.contains(name), "the file does not tell what {name} is");
+    }
+    let filled = values.iter().fold(format!("apiVersion{content}"), |text, (name, value)| text.replace(name, value));
+    let file = cluster.state_dir().join(format!("{}.yaml", bench.name()));
+    std::fs::write(&file, filled)?;
+    bench.kubectl(&["apply", "-f", &file.to_string_lossy()]).await.map(drop)
+}
+
+async fn ready(bench: &Bench, pod: &Pod) -> Result<Pod> {
+    bench.until(&pod.name_any(), "a ready Pod", is_ready).await
+}
+
+/// Whatever the app sends, and whatever becomes of the VPN client, it leaves by the VPN or not at all.
+async fn stays_behind_the_vpn(cluster: &Cluster, bench: &Bench, vpn: &VpnService, pod: &Pod) -> Result<()> {
+    let name = pod.name_any();
+    let pod = ready(bench, pod).await?;
+    let exit = vpn.exit_address().to_string();
+    let app = ["exec", &name, "--container=app", "--", "sh", "-c"];
+    let url = vpn.address_url();
+    let endless = format!("while :; do curl --silent --max-time 1 {url} >> /tmp/seen; done > /dev/null 2>&1 &");
+    bench.kubectl(&[&app[..], &[&endless]].concat()).await?;
+    let seen = || async {
+        bench.kubectl(&[&app[..], &["until [ -s /tmp/seen ]; do sleep 0.1; done; sort -u /tmp/seen"]].concat()).await
+    };
+    same("all that the app saw", seen().await?.trim(), exit.as_str())?;
+
+    let before = container_status(&pod, "vpn").context("no container vpn")?;
+    let id = before.container_id.clone().context("no container")?;
+    node_of(cluster)?.kill_container(&id).await?;
+    let again = |pod: &Pod| {
+        let vpn = container_status(pod, "vpn");
+        vpn.is_some_and(|vpn| vpn.restart_count > before.restart_count && vpn.started == Some(true)) && is_ready(pod)
+    };
+    bench.until(&name, "a VPN client that was started again", again).await?;
+    bench.kubectl(&[&app[..], &["rm /tmp/seen"]].concat()).await?;
+    same("all that the app saw afterwards", seen().await?.trim(), exit.as_str())
+}
+
+pub async fn a_deployment_behind_the_vpn() -> Result<()> {
+    contended(DEPLOYMENT, Case::OpenVpn, stays_behind_the_vpn).await
+}
+
+pub async fn a_stateful_set_behind_the_vpn() -> Result<()> {
+    contended(STATEFUL_SET, Case::WireGuard(2), stays_behind_the_vpn).await
+}
+
+/// Its app fetches at once what tells the address.
+pub async fn a_job_behind_the_vpn() -> Result<()> {
+    contended(JOB, Case::OpenVpnTcp, async |_, bench, vpn, pod| {
+        let exit = vpn.exit_address().to_string();
+        let name = pod.name_any();
+        until_logged(&bench.api(), &name, "app", &[&exit], LIMIT).await?;
+        // Complete, although the sidecar runs on by itself.
+        let complete = |job: &Job| job.status.as_ref().is_some_and(|status| status.succeeded == Some(1));
+        bench.until("first", "a complete Job", complete).await?;
+        Ok(())
+    })
+    .await
+}
