@@ -96,7 +96,8 @@ pub fn archive(root: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-fn labels() -> Value {
+/// Its labels, as in the Dockerfile.
+pub fn labels() -> Value {
     json!({
         "org.opencontainers.image.title": "vpn-operator",
         "org.opencontainers.image.version": env!("CARGO_PKG_VERSION"),
@@ -136,8 +137,10 @@ fn walk(dir: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 fn append<W: std::io::Write>(tar: &mut Builder<W>, path: &str, kind: EntryType, mode: u32, bytes: &[u8]) -> Result<()> {
-    // A new header says nothing of owner or time: root, the epoch.
     let mut header = Header::new_gnu();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     header.set_entry_type(kind);
     header.set_mode(mode);
     header.set_size(bytes.len() as u64);
@@ -178,7 +181,7 @@ fn static_binary(target: &str) -> Result<PathBuf> {
 }
 
 /// The target triple of this machine.
-fn host() -> Result<String> {
+pub fn host() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = std::process::Command::new(rustc).arg("-vV").output().context("cannot run rustc")?;
     let text = String::from_utf8(output.stdout)?;

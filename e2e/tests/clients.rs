@@ -1,0 +1,204 @@
+//! What others build on: `vpn-types` alone, and a controller that uses it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    Bench, ProcessSpec,
+    bench::{our_cluster, same},
+    cargo,
+    observe::is_active,
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, ResourceExt,
+    api::{DynamicObject, PostParams},
+    core::{ApiResource, GroupVersionKind},
+    runtime::wait::await_condition,
+};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use vpn_types::{Mask, MaskConsumer};
+
+/// Runs a command and gives its output, with its messages on failure.
+fn run(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    ensure!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[test]
+fn vpn_types_builds_alone_without_the_operator() -> Result<()> {
+    // As it would be published, without the workspace around it.
+    let packages = Path::new(cargo::ROOT).canonicalize()?.join("target/clients");
+    let mut package = cargo::command();
+    package.args(["package", "--package=vpn-types", "--locked", "--allow-dirty", "--no-verify", "--target-dir"]);
+    run(package.arg(&packages))?;
+    let dir = tempfile::tempdir()?;
+    let archive = format!("package/vpn-types-{}.crate", env!("CARGO_PKG_VERSION"));
+    run(Command::new("tar").arg("-xzf").arg(packages.join(archive)).arg("-C").arg(dir.path()))?;
+
+    // A client of somebody else: the example of the README.
+    let client = dir.path().join("client");
+    fs::create_dir_all(client.join("src"))?;
+    let manifest = format!(
+        "[package]\nname = \"client\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\n\
+         vpn-types = {{ path = \"../vpn-types-{}\" }}\n\
+         k8s-openapi = {{ version = \"0.29\", default-features = false, features = [\"v1_33\"] }}\n\
+         kube = {{ version = \"5\", default-features = false, features = [\"client\", \"ring\", \"rustls-tls\"] }}\n\
+         serde_json = \"1\"\n\
+         tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}\n\n[workspace]\n",
+        env!("CARGO_PKG_VERSION"),
+    );
+    fs::write(client.join("Cargo.toml"), manifest)?;
+    // The versions that are there already, so that this needs no more of the registry than the workspace does.
+    fs::copy(Path::new(cargo::ROOT).join("Cargo.lock"), client.join("Cargo.lock"))?;
+    fs::copy(Path::new(cargo::ROOT).join("types/examples/run_with_vpn.rs"), client.join("src/main.rs"))?;
+    let mut check = cargo::command();
+    check.current_dir(&client).args(["check", "--target-dir"]).arg(packages.join("check"));
+    run(&mut check)?;
+    let mut tree = cargo::command();
+    let tree = run(tree.current_dir(&client).args(["tree", "--edges=normal,build", "--prefix=none"]))?;
+    ensure!(tree.contains("vpn-types v"), "{tree}");
+    for not_a_clients in ["vpn-operator", "e2e", "axum", "clap", "prometheus"] {
+        ensure!(!tree.lines().any(|line| line.starts_with(&format!("{not_a_clients} "))), "{not_a_clients}:\n{tree}");
+    }
+    Ok(())
+}
+
+/// Builds the example and gives its path.
+fn job_runner() -> Result<PathBuf> {
+    let mut build = cargo::command();
+    // With e2e, for the same features: nothing is built twice.
+    build.args(["build", "--package=e2e", "--package=vpn-types", "--example=job_runner", "--message-format=json"]);
+    let executable = |line: &str| serde_json::from_str::<Value>(line).ok()?["executable"].as_str().map(PathBuf::from);
+    run(&mut build)?.lines().filter_map(executable).next_back().context("cargo does not tell where the example is")
+}
+
+fn job(name: &str, annotations: Value) -> Value {
+    json!({
+        "apiVersion": "example.com/v1",
+        "kind": "VpnJob",
+        "metadata": { "name": name },
+        "spec": {
+            "providers": ["uk"],
+            "template": {
+                "metadata": { "annotations": annotations },
+                "spec": { "terminationGracePeriodSeconds": 1, "containers": [
+                    { "name": "vpn", "image": "any" }, { "name": "work", "image": "any" },
+                ] },
+            },
+        },
+    })
+}
+
+/// What it may do: its own kind, Pods, and the chart's role for users, nothing else.
+const RIGHTS: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: job-runner, namespace: NAMESPACE}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: job-runner}
+rules:
+  - {apiGroups: [example.com], resources: [vpnjobs], verbs: [get, list, watch]}
+  - {apiGroups: [example.com], resources: [vpnjobs/status], verbs: [patch]}
+  - {apiGroups: [''], resources: [pods], verbs: [get, list, watch, create]}
+  # It watches all namespaces.
+  - {apiGroups: [vpn.beebs.dev], resources: [masks, maskconsumers], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: job-runner}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: job-runner}
+subjects: [{kind: ServiceAccount, name: job-runner, namespace: NAMESPACE}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: job-runner, namespace: NAMESPACE}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: vpn-operator-edit}
+subjects: [{kind: ServiceAccount, name: job-runner, namespace: NAMESPACE}]
+";
+
+struct Jobs(Api<DynamicObject>);
+
+impl Jobs {
+    async fn create(&self, name: &str, annotations: Value) -> Result<()> {
+        let job = serde_json::from_value(job(name, annotations))?;
+        self.0.create(&PostParams::default(), &job).await?;
+        Ok(())
+    }
+
+    /// Waits until a job is in this phase, and gives its message.
+    async fn until(&self, name: &str, phase: &str, message: &str) -> Result<()> {
+        let holds = |job: Option<&DynamicObject>| {
+            let status = job.map(|job| &job.data["status"]);
+            let said = |field: &str| status.and_then(|status| status[field].as_str()).unwrap_or_default();
+            said("phase") == phase && said("message").contains(message)
+        };
+        if timeout(e2e::bench::LIMIT, await_condition(self.0.clone(), name, holds)).await.is_err() {
+            let last = self.0.get(name).await?;
+            anyhow::bail!("{name} is not {phase}, {message:?}, but {}", last.data["status"]);
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_example_controller_runs_jobs_as_slots_come_free() -> Result<()> {
+    let built = tokio::task::spawn_blocking(job_runner);
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    Bench::test("clients", async |bench| {
+        let program = built.await??;
+        let crd = run(Command::new(&program).arg("crd"))?;
+        let setup = cluster.state_dir().join("job-runner.yaml");
+        fs::write(&setup, format!("{crd}---{}", RIGHTS.replace("NAMESPACE", bench.name())))?;
+        cluster.run_kubectl(&["apply", "-f", setup.to_str().context("a path that is no text")?]).await?;
+        cluster
+            .run_kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/vpnjobs.example.com"])
+            .await?;
+        let identity = cluster.service_account(bench.name(), "job-runner").await?;
+        let log = cluster.state_dir().join("job-runner.log");
+        bench.namespace.add_log(&log);
+        let spec = ProcessSpec::new("job-runner", program, log).env("KUBECONFIG", identity.kubeconfig.display());
+        let runner = cluster.run(spec).await?;
+
+        bench.provider_with("vpn", 1, |spec| spec.tags = Some(vec!["uk".into()])).await?;
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("example.com", "v1", "VpnJob"));
+        let jobs = Jobs(Api::namespaced_with(bench.client.clone(), bench.name(), &kind));
+        jobs.create("first", json!({})).await?;
+        jobs.until("first", "Running", "").await?;
+        let consumer = bench.until("first", "Active", is_active).await?;
+        let pod: Pod = bench.api::<Pod>().get("first").await?;
+        same("owner", pod.owner_references().iter().map(|owner| owner.uid.clone()).collect(), {
+            consumer.uid().into_iter().collect::<Vec<_>>()
+        })?;
+
+        // One that waits says what for, and runs when the first has ended.
+        jobs.create("second", json!({ "e2e.vpn.beebs.dev/complete-after": "1s" })).await?;
+        jobs.until("second", "Waiting", "place 1 in line").await?;
+        let finish = json!({ "metadata": { "annotations": { "e2e.vpn.beebs.dev/complete-after": "0s" } } });
+        bench.patch::<Pod>("first", finish).await?;
+        jobs.until("first", "Succeeded", "").await?;
+        jobs.until("second", "Succeeded", "").await?;
+        bench.until_all("no Mask is kept", |masks: &[Mask]| masks.is_empty()).await?;
+
+        // One that fails says so; one that is deleted takes its Pod along.
+        let fails = json!({ "e2e.vpn.beebs.dev/complete-after": "0s", "e2e.vpn.beebs.dev/exit-code": "3" });
+        jobs.create("third", fails).await?;
+        jobs.until("third", "Failed", "").await?;
+        jobs.create("fourth", json!({})).await?;
+        jobs.until("fourth", "Running", "").await?;
+        bench.kubectl(&["delete", "vpnjob", "fourth"]).await?;
+        bench.until_all("nothing is left", |all: &[MaskConsumer]| all.is_empty()).await?;
+        bench.until_all("no Pod runs", |pods: &[Pod]| pods.iter().all(|pod| pod.name_any() != "fourth")).await?;
+        ensure!(runner.pid().is_some(), "the example has ended:\n{}", runner.log_tail(20));
+        bench.clear(e2e::bench::LIMIT).await
+    })
+    .await
+}
