@@ -153,11 +153,16 @@ fn go_output(args: &[&str]) -> Result<String> {
 }
 
 fn cache_dir() -> Result<PathBuf> {
+    Ok(base_cache_dir()?.join("control-plane"))
+}
+
+/// What is fetched or built once for all runs is in here.
+pub(crate) fn base_cache_dir() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
         Some(dir) => dir.into(),
         None => env::home_dir().context("neither XDG_CACHE_HOME nor HOME is set")?.join(".cache"),
     };
-    Ok(base.join("vpn-operator/control-plane"))
+    Ok(base.join("vpn-operator"))
 }
 
 /// Names a build by what goes into it.

@@ -1,6 +1,9 @@
 //! What happened in a namespace, in order, and the judgement on it: that no account ever had more users than slots.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt};
@@ -12,7 +15,7 @@ use kube::{
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use vpn_types::{MaskConsumer, MaskProvider};
 
@@ -20,6 +23,9 @@ use crate::{
     bench::{Kind, LIMIT, is_active},
     users::may_run,
 };
+
+/// Before a watch that failed is begun again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// An object at one moment.
 #[derive(Clone, Debug)]
@@ -106,9 +112,14 @@ impl History {
                     }
                     Ok(())
                 };
-                if let Err(error) = result.await {
-                    drop(sender.send(Err(error)));
-                    return;
+                match result.await {
+                    Ok(()) => {}
+                    // The API server is away. What happens meanwhile is told afterwards: its history is in etcd.
+                    Err(error) if !is_answer(&error) => sleep(PAUSE).await,
+                    Err(error) => {
+                        drop(sender.send(Err(error)));
+                        return;
+                    }
                 }
             }
         }));
@@ -179,6 +190,16 @@ impl History {
             holders.take_in(moment)?;
         }
         Ok(holders.most)
+    }
+}
+
+/// Whether the API server itself said so; else it did not answer.
+fn is_answer(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<kube::Error>() {
+        // While it starts it serves not all yet.
+        Some(kube::Error::Api(status)) => !matches!(status.code, 429 | 500..),
+        Some(_) => false,
+        None => true,
     }
 }
 

@@ -7,7 +7,10 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{Cluster, Identity, Process, ProcessSpec, Signal, cargo, process::log_tail, shared};
+use crate::{Cluster, FaultProxy, Identity, Process, ProcessSpec, Signal, cargo, process::log_tail, shared};
 
 /// Set to the path of an operator to test; else the one of this checkout is built.
 pub const BINARY: &str = "E2E_OPERATOR";
@@ -53,8 +56,52 @@ impl Layout {
     }
 }
 
+/// How an operator is started.
+#[derive(Clone)]
+pub struct Setup {
+    layout: Layout,
+    proxy: Option<Arc<FaultProxy>>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// As users start it.
+    pub fn new(layout: Layout) -> Self {
+        Self { layout, proxy: None, args: Vec::new(), env: Vec::new() }
+    }
+
+    /// With this proxy between it and the API server.
+    #[must_use]
+    pub fn through(self, proxy: &Arc<FaultProxy>) -> Self {
+        Self { proxy: Some(Arc::clone(proxy)), ..self }
+    }
+
+    /// With one more argument for each process.
+    #[must_use]
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// With a variable in the environment of each process.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn spec(&self, name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSpec {
+        let mut spec = spec(name, identity, binary, dir);
+        spec.args.extend(self.args.iter().cloned());
+        spec.env.extend(self.env.iter().cloned());
+        spec
+    }
+}
+
 /// An operator. Dropping it leaves its processes running, until the cluster stops.
 pub struct Operator {
+    setup: Setup,
     parts: Vec<Part>,
     binary: PathBuf,
     state_dir: PathBuf,
@@ -85,16 +132,24 @@ pub async fn shared() -> Result<&'static Operator> {
 impl Operator {
     /// [Installs](install) what an operator needs, starts one and returns when it is ready.
     pub async fn start(cluster: &Cluster, layout: Layout) -> Result<Self> {
+        Self::start_with(cluster, Setup::new(layout)).await
+    }
+
+    /// The same in another way.
+    pub async fn start_with(cluster: &Cluster, setup: Setup) -> Result<Self> {
         let (installed, binary) = tokio::join!(install(cluster), executable(cluster));
         installed?;
         let (binary, state_dir) = (binary?, cluster.state_dir().to_owned());
         let mut parts = Vec::new();
-        for &name in layout.names() {
-            let identity = cluster.service_account(NAMESPACE, &format!("vpn-operator-{name}")).await?;
-            let process = cluster.run(spec(name, &identity, &binary, &state_dir)).await?;
+        for &name in setup.layout.names() {
+            let mut identity = cluster.service_account(NAMESPACE, &format!("vpn-operator-{name}")).await?;
+            if let Some(proxy) = &setup.proxy {
+                identity = proxy.in_front_of(&identity, &state_dir).await?;
+            }
+            let process = cluster.run(setup.spec(name, &identity, &binary, &state_dir)).await?;
             parts.push(Part { name, identity, process });
         }
-        let operator = Self { parts, binary, state_dir };
+        let operator = Self { setup, parts, binary, state_dir };
         operator.ready().await?;
         Ok(operator)
     }
@@ -103,7 +158,7 @@ impl Operator {
     pub async fn restart(&mut self, cluster: &Cluster) -> Result<()> {
         for part in &mut self.parts {
             if part.process.pid().is_none() {
-                let spec = spec(part.name, &part.identity, &self.binary, &self.state_dir);
+                let spec = self.setup.spec(part.name, &part.identity, &self.binary, &self.state_dir);
                 part.process = cluster.run(spec).await?;
             }
         }
@@ -141,6 +196,11 @@ impl Operator {
     /// The names by which the audit log knows its processes.
     pub fn users(&self) -> Vec<String> {
         self.parts.iter().filter_map(|part| part.identity.user.clone()).collect()
+    }
+
+    /// The process ids of those that run.
+    pub fn pids(&self) -> impl Iterator<Item = i32> {
+        self.parts.iter().filter_map(|part| part.process.pid())
     }
 
     /// The logs of its processes.

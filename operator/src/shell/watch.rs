@@ -37,7 +37,7 @@ pub fn kind(client: &Client, kind: Kind, inputs: Inputs) -> AbortHandle {
         Kind::Secret | Kind::Pod => {
             let copies = Api::<PartialObjectMeta<Secret>>::all(client.clone());
             let stream = watcher(copies, Config::default().labels(OWNER_LABEL)).default_backoff();
-            let told = stream.map(move |event| told(kind, event, |meta| meta.project().map(Object::Copy)));
+            let told = stream.map(move |event| told((kind, "*"), event, |meta| meta.project().map(Object::Copy)));
             spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
         }
     }
@@ -53,7 +53,7 @@ where
     let stream = watcher(api, Config::default()).default_backoff();
     let unreadable = inputs.clone();
     let told = stream.map(move |event| {
-        told(kind, event, |guard| match &guard.0 {
+        told((kind, "*"), event, |guard| match &guard.0 {
             Ok(object) => object.project().map(wrap),
             Err(invalid) => {
                 let metadata = meta(&invalid.metadata)?;
@@ -73,7 +73,9 @@ where
 pub fn pods(client: &Client, namespace: Arc<str>, inputs: Inputs) -> AbortHandle {
     let api = Api::<Pod>::namespaced(client.clone(), &namespace);
     let stream = watcher(api, Config::default()).default_backoff();
-    let told = stream.map(|event| told(Kind::Pod, event, |pod| pod.project().filter(concerns_us).map(Object::Pod)));
+    let all = format!("{namespace}/*");
+    let told = stream
+        .map(move |event| told((Kind::Pod, &*all), event, |pod| pod.project().filter(concerns_us).map(Object::Pod)));
     spawn(told, move |told| inputs.send(Input::Pods(namespace.clone(), told)).is_ok())
 }
 
@@ -90,7 +92,7 @@ pub fn secret(client: &Client, key: ObjectKey, inputs: Inputs) -> AbortHandle {
     let told = stream.map(move |found| match found {
         Ok(found) => Some(Input::Secret(key.clone(), found.map(source))),
         Err(error) => {
-            report(Kind::Secret, &error);
+            report((Kind::Secret, &key.to_string()), &error);
             is_forbidden(&error).then(|| Input::SecretUnreadable(key.clone(), Arc::from(chain(&error))))
         }
     });
@@ -111,7 +113,13 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     matches!(failed, kube::Error::Api(status) if matches!(status.code, 401 | 403))
 }
 
-fn told<K>(kind: Kind, event: watcher::Result<Event<K>>, view: impl Fn(&K) -> Option<Object>) -> Option<Told> {
+/// `watched` is the kind and, for the log, which of its objects.
+fn told<K>(
+    watched: (Kind, &str),
+    event: watcher::Result<Event<K>>,
+    view: impl Fn(&K) -> Option<Object>,
+) -> Option<Told> {
+    let (kind, _) = watched;
     match event {
         Ok(Event::Init) => Some(Told::ListBegan(kind)),
         Ok(Event::InitApply(object)) => view(&object).map(Told::Listed),
@@ -119,14 +127,14 @@ fn told<K>(kind: Kind, event: watcher::Result<Event<K>>, view: impl Fn(&K) -> Op
         Ok(Event::Apply(object)) => view(&object).map(Told::Applied),
         Ok(Event::Delete(object)) => view(&object).map(Told::Deleted),
         Err(error) => {
-            report(kind, &error);
+            report(watched, &error);
             None
         }
     }
 }
 
-fn report(kind: Kind, error: &watcher::Error) {
-    tracing::warn!(kind = kind.as_str(), error = %chain(error), "watch interrupted, to be taken up again");
+fn report((kind, object): (Kind, &str), error: &watcher::Error) {
+    tracing::warn!(kind = kind.as_str(), object, error = %chain(error), "watch interrupted, to be taken up again");
 }
 
 /// An error with its sources.
