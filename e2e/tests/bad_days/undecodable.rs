@@ -59,15 +59,18 @@ impl Lax {
     async fn until_accepted(&self, bench: &Bench, accepted: bool) -> Result<()> {
         let (dry, deadline) = (PostParams { dry_run: true, ..PostParams::default() }, Instant::now() + LIMIT);
         let unreadable = [
-            (raw::<Mask>(bench), json!({ "providers": "london" })),
-            (raw::<MaskConsumer>(bench), json!({ "providers": "london" })),
-            (raw::<MaskProvider>(bench), json!({ "maxSlots": "three" })),
-            (raw::<MaskReservation>(bench), json!({ "name": 1 })),
+            (raw::<Mask>(bench), object::<Mask>("probe", json!({ "providers": "london" }))),
+            (raw::<MaskConsumer>(bench), object::<MaskConsumer>("probe", json!({ "providers": "london" }))),
+            (raw::<MaskProvider>(bench), object::<MaskProvider>("probe", json!({ "maxSlots": "three" }))),
+            (raw::<MaskReservation>(bench), object::<MaskReservation>("probe", json!({ "name": 1 }))),
         ];
-        for (api, spec) in unreadable {
-            let probe = object("probe", spec)?;
-            while api.create(&dry, &probe).await.is_ok() != accepted {
-                ensure!(Instant::now() < deadline, "the schema is not in force after {LIMIT:?}");
+        for (api, probe) in unreadable {
+            loop {
+                let answer = api.create(&dry, &probe).await;
+                if answer.is_ok() == accepted {
+                    break;
+                }
+                ensure!(Instant::now() < deadline, "the schema is not in force after {LIMIT:?}: {answer:?}");
                 sleep(Duration::from_millis(50)).await;
             }
         }
@@ -79,8 +82,13 @@ fn raw<K: Kind>(bench: &Bench) -> Api<DynamicObject> {
     Api::namespaced_with(bench.client.clone(), bench.name(), &ApiResource::erase::<K>(&()))
 }
 
-fn object(name: &str, spec: Value) -> Result<DynamicObject> {
-    Ok(serde_json::from_value(json!({ "metadata": { "name": name }, "spec": spec }))?)
+fn object<K: Kind>(name: &str, spec: Value) -> DynamicObject {
+    DynamicObject::new(name, &ApiResource::erase::<K>(&())).data(json!({ "spec": spec }))
+}
+
+async fn create<K: Kind>(bench: &Bench, name: &str, spec: Value) -> Result<()> {
+    raw::<K>(bench).create(&PostParams::default(), &object::<K>(name, spec)).await?;
+    Ok(())
 }
 
 async fn patch<K: Kind>(bench: &Bench, name: &str, patch: Value) -> Result<()> {
@@ -102,13 +110,11 @@ async fn named(bench: &Bench, kind: &str, name: &str) -> Result<()> {
 
 /// Objects of all kinds that cannot be read, the lock on the slot 0 of `vpn` among them.
 async fn store_unreadable(bench: &Bench) -> Result<()> {
-    let params = PostParams::default();
-    raw::<Mask>(bench).create(&params, &object("bad-mask", json!({ "providers": "london" }))?).await?;
-    raw::<MaskConsumer>(bench).create(&params, &object("bad-consumer", json!({ "priority": "high" }))?).await?;
+    create::<Mask>(bench, "bad-mask", json!({ "providers": "london" })).await?;
+    create::<MaskConsumer>(bench, "bad-consumer", json!({ "priority": "high" })).await?;
     let spec = json!({ "secret": "vpn-credentials", "maxSlots": "three" });
-    raw::<MaskProvider>(bench).create(&params, &object("bad-provider", spec)?).await?;
-    raw::<MaskReservation>(bench).create(&params, &object("vpn-0", json!({ "name": 1 }))?).await?;
-    Ok(())
+    create::<MaskProvider>(bench, "bad-provider", spec).await?;
+    create::<MaskReservation>(bench, "vpn-0", json!({ "name": 1 })).await
 }
 
 const UNREADABLE: [(&str, &str); 4] = [
