@@ -89,32 +89,14 @@ impl History {
         sender: &mpsc::UnboundedSender<Result<Moment>>,
         wrap: fn(K) -> Seen,
     ) -> Result<()> {
-        let api = self.api::<K>();
-        let list = api.list(&ListParams::default()).await?;
-        let mut version = list.metadata.resource_version.clone().context("a list without resourceVersion")?;
-        for object in list {
-            self.moments.push(moment(object, false, wrap)?);
-        }
+        let mut watched = Watched { api: self.api::<K>(), version: String::new(), alive: BTreeMap::new(), wrap };
+        self.moments.extend(watched.list().await?);
         let sender = sender.clone();
         self.tasks.push(tokio::spawn(async move {
             loop {
-                let result = async {
-                    let mut events = api.watch(&WatchParams::default(), &version).await?.boxed();
-                    while let Some(event) = events.try_next().await? {
-                        let (object, gone) = match event {
-                            WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
-                            WatchEvent::Deleted(object) => (object, true),
-                            WatchEvent::Bookmark(_) => continue,
-                            WatchEvent::Error(status) => bail!("{status:?}"),
-                        };
-                        version = object.resource_version().context("an event without resourceVersion")?;
-                        sender.send(moment(object, gone, wrap))?;
-                    }
-                    Ok(())
-                };
-                match result.await {
+                match watched.watch(&sender).await {
                     Ok(()) => {}
-                    // The API server is away. What happens meanwhile is told afterwards: its history is in etcd.
+                    // The API server is away.
                     Err(error) if !is_answer(&error) => sleep(PAUSE).await,
                     Err(error) => {
                         drop(sender.send(Err(error)));
@@ -190,6 +172,70 @@ impl History {
             holders.take_in(moment)?;
         }
         Ok(holders.most)
+    }
+}
+
+/// One kind, as far as it was told.
+struct Watched<K> {
+    api: Api<K>,
+    version: String,
+    /// By UID.
+    alive: BTreeMap<String, K>,
+    wrap: fn(K) -> Seen,
+}
+
+impl<K: Kind> Watched<K> {
+    /// All that changed since the last event. What an object was in between is lost.
+    async fn list(&mut self) -> Result<Vec<Moment>> {
+        let list = self.api.list(&ListParams::default()).await?;
+        self.version = list.metadata.resource_version.clone().context("a list without resourceVersion")?;
+        let mut moments = Vec::new();
+        let mut before = std::mem::take(&mut self.alive);
+        for object in list {
+            let uid = object.uid().context("no uid")?;
+            if before.remove(&uid).and_then(|before| before.resource_version()) != object.resource_version() {
+                moments.push(moment(object.clone(), false, self.wrap)?);
+            }
+            self.alive.insert(uid, object);
+        }
+        for mut gone in before.into_values() {
+            gone.meta_mut().resource_version = Some(self.version.clone());
+            moments.push(moment(gone, true, self.wrap)?);
+        }
+        Ok(moments)
+    }
+
+    async fn list_anew(&mut self, sender: &mpsc::UnboundedSender<Result<Moment>>) -> Result<()> {
+        for moment in self.list().await? {
+            sender.send(Ok(moment))?;
+        }
+        Ok(())
+    }
+
+    async fn watch(&mut self, sender: &mpsc::UnboundedSender<Result<Moment>>) -> Result<()> {
+        let mut events = match self.api.watch(&WatchParams::default(), &self.version).await {
+            Err(kube::Error::Api(status)) if status.code == 410 => return self.list_anew(sender).await,
+            begun => begun?.boxed(),
+        };
+        while let Some(event) = events.try_next().await? {
+            let (object, gone) = match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+                WatchEvent::Deleted(object) => (object, true),
+                WatchEvent::Bookmark(_) => continue,
+                // An API server that was started again does not know what was before.
+                WatchEvent::Error(status) if status.code == 410 => return self.list_anew(sender).await,
+                WatchEvent::Error(status) => bail!("{status:?}"),
+            };
+            self.version = object.resource_version().context("an event without resourceVersion")?;
+            let uid = object.uid().context("no uid")?;
+            if gone {
+                self.alive.remove(&uid);
+            } else {
+                self.alive.insert(uid, object.clone());
+            }
+            sender.send(moment(object, gone, self.wrap))?;
+        }
+        Ok(())
     }
 }
 
