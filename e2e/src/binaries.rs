@@ -54,7 +54,7 @@ impl Binaries {
     /// so `cargo clean` does not cost a build of Kubernetes.
     pub fn ensure() -> Result<Self> {
         let go = go_version()?;
-        let cache = cache_dir()?;
+        let cache = cache_dir("control-plane")?;
         fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
         let built = Self { dir: cache.join(source_hash(&go)?) };
         if built.dir.is_dir() {
@@ -152,17 +152,13 @@ fn go_output(args: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-fn cache_dir() -> Result<PathBuf> {
-    Ok(base_cache_dir()?.join("control-plane"))
-}
-
-/// What is fetched or built once for all runs is in here.
-pub(crate) fn base_cache_dir() -> Result<PathBuf> {
+/// Where built programs stay: a directory of that name in the user's cache directory.
+pub(crate) fn cache_dir(name: &str) -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
         Some(dir) => dir.into(),
         None => env::home_dir().context("neither XDG_CACHE_HOME nor HOME is set")?.join(".cache"),
     };
-    Ok(base.join("vpn-operator"))
+    Ok(base.join("vpn-operator").join(name))
 }
 
 /// Names a build by what goes into it.

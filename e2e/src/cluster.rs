@@ -11,6 +11,7 @@ use kube::{Client, config::Kubeconfig};
 use crate::{
     audit::AuditLog,
     control_plane::{ControlPlane, Options},
+    helm::Helm,
     identity::Identity,
     kubectl::Kubectl,
     process::{Process, ProcessSpec, Supervisor},
@@ -104,6 +105,19 @@ impl Cluster {
     /// Runs kubectl as [`Self::admin`] and gives its standard output.
     pub async fn run_kubectl(&self, args: &[&str]) -> Result<String> {
         self.kubectl().run(self.admin(), args).await
+    }
+
+    /// helm for this cluster.
+    pub fn helm(&self) -> Helm {
+        match self {
+            Self::Ours(control_plane) => Helm::new(control_plane.binaries().helm(), control_plane.state_dir()),
+            Self::Existing(existing) => Helm::new("helm".into(), &existing.dir),
+        }
+    }
+
+    /// Runs helm as [`Self::admin`] and gives its standard output.
+    pub async fn run_helm(&self, args: &[&str]) -> Result<String> {
+        self.helm().run(self.admin(), args).await
     }
 
     /// The log of all requests; only our own control plane has one.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::{binaries::Binaries, pki::Pki, process::ProcessSpec};
 
 /// The Service range; kube-apiserver's certificate holds its first address.
-const SERVICE_RANGE: &str = "10.96.0.0/16";
+pub const SERVICE_RANGE: &str = "10.96.0.0/16";
 
 /// Loopback ports, free a moment ago.
 pub struct Ports {
@@ -35,11 +35,18 @@ pub struct Components<'a> {
     pub dir: &'a Path,
     pub pki: &'a Pki,
     pub ports: &'a Ports,
+    /// The address of the API server where a node runs containers; else it is on loopback.
+    pub node: Option<Ipv4Addr>,
 }
 
 impl Components<'_> {
     pub fn audit_log(&self) -> PathBuf {
         self.dir.join("audit.log")
+    }
+
+    /// The address of the API server.
+    pub fn address(&self) -> Ipv4Addr {
+        self.node.unwrap_or(Ipv4Addr::LOCALHOST)
     }
 
     fn program(&self, name: &str) -> ProcessSpec {
@@ -65,11 +72,11 @@ impl Components<'_> {
         let mut spec = self
             .program("kube-apiserver")
             .flag("etcd-servers", format_args!("http://{}:{}", Ipv4Addr::LOCALHOST, self.ports.etcd))
-            .flag("bind-address", Ipv4Addr::LOCALHOST)
+            .flag("bind-address", self.address())
             .flag("secure-port", self.ports.apiserver)
-            // Written into the EndpointSlice `kubernetes`, which refuses loopback. Nothing
-            // listens there: an address reserved for documentation.
-            .flag("advertise-address", "192.0.2.1")
+            // Written into the EndpointSlice `kubernetes`, which refuses loopback: then it is an
+            // address reserved for documentation, and nothing listens there.
+            .flag("advertise-address", self.node.unwrap_or(Ipv4Addr::new(192, 0, 2, 1)))
             .path_flag("tls-cert-file", &self.pki.server_certificate())
             .path_flag("tls-private-key-file", &self.pki.server_key())
             .path_flag("client-ca-file", &self.pki.authority_file())
@@ -93,6 +100,15 @@ impl Components<'_> {
             // what has been answered can be counted.
             .flag("audit-log-mode", "blocking")
             .flag("audit-log-maxsize", 100_000);
+        if self.node.is_some() {
+            spec = spec
+                .flag("enable-admission-plugins", "NodeRestriction")
+                // For logs, exec and port-forward.
+                .flag("kubelet-preferred-address-types", "InternalIP")
+                .path_flag("kubelet-certificate-authority", &self.pki.authority_file())
+                .path_flag("kubelet-client-certificate", &self.pki.kubelet_client_certificate())
+                .path_flag("kubelet-client-key", &self.pki.kubelet_client_key());
+        }
         spec.args.extend_from_slice(extra);
         spec
     }

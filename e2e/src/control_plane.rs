@@ -27,6 +27,7 @@ use crate::{
     components::{Components, Ports},
     identity::{self, Identity},
     kwok,
+    node::{self, Isolation, Node, images},
     pki::Pki,
     process::{Process, ProcessSpec, Signal, Supervisor},
 };
@@ -46,13 +47,22 @@ const PORT_ATTEMPTS: usize = 5;
 pub struct Options {
     /// How many nodes kwok plays: `kwok-node-0` and so on.
     pub nodes: usize,
+    /// Whether there is a [node](crate::node) that runs containers.
+    pub node: bool,
     /// Further arguments of kube-apiserver.
     pub apiserver_args: Vec<String>,
 }
 
+impl Options {
+    /// A node that runs containers, and none of kwok.
+    pub fn with_node() -> Self {
+        Self { nodes: 0, node: true, apiserver_args: Vec::new() }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 1, apiserver_args: Vec::new() }
+        Self { nodes: 1, node: false, apiserver_args: Vec::new() }
     }
 }
 
@@ -68,13 +78,21 @@ pub struct ControlPlane {
     server: String,
     admin: Identity,
     audit: AuditLog,
+    node: Option<Node>,
 }
 
 impl ControlPlane {
     /// Starts everything and returns when Pods can be created and run.
     pub async fn start(options: Options) -> Result<Self> {
         // Not on an async thread: the first use builds for minutes.
-        let binaries = tokio::task::spawn_blocking(Binaries::ensure).await??;
+        let needs_node = options.node;
+        let binaries = tokio::task::spawn_blocking(move || {
+            if needs_node {
+                node::install()?;
+            }
+            Binaries::ensure()
+        })
+        .await??;
         for _ in 1..PORT_ATTEMPTS {
             match Self::start_once(&options, &binaries).await {
                 Err(error) if format!("{error:#}").contains("address already in use") => {}
@@ -87,16 +105,23 @@ impl ControlPlane {
     async fn start_once(options: &Options, binaries: &Binaries) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("vpn-operator-e2e-").tempdir()?;
         let keep = env::var_os(KEEP_STATE).is_some();
-        let supervisor = Supervisor::spawn((!keep).then_some(dir.path()))?;
+        let remove = (!keep).then_some(dir.path());
+        let (supervisor, node) = if options.node {
+            let isolation = Isolation::pick(dir.path())?;
+            (Supervisor::spawn_isolated(remove, &isolation)?, Some(Node::new(dir.path(), isolation)?))
+        } else {
+            (Supervisor::spawn(remove)?, None)
+        };
+        let node_address = node.as_ref().map(|node| node.isolation().node);
         // From here on the supervisor removes it.
         let dir = dir.keep();
-        let pki = Pki::create(&dir.join("pki"))?;
+        let pki = Pki::create(&dir.join("pki"), node_address)?;
         let ports = Ports::pick()?;
-        let server = format!("https://127.0.0.1:{}", ports.apiserver);
         std::fs::write(dir.join("audit-policy.yaml"), include_str!("../audit-policy.yaml"))?;
+        let components = Components { binaries, dir: &dir, pki: &pki, ports: &ports, node: node_address };
+        let server = format!("https://{}:{}", components.address(), ports.apiserver);
         let admin = certificate_identity(&pki, &dir, &server, "e2e-admin", Some("system:masters")).await?;
 
-        let components = Components { binaries, dir: &dir, pki: &pki, ports: &ports };
         let audit = AuditLog::new(components.audit_log(), admin.clone());
         let etcd = components.etcd();
         let apiserver = components.apiserver(&options.apiserver_args);
@@ -105,19 +130,11 @@ impl ControlPlane {
             components.controller_manager(&user("system:kube-controller-manager").await?.kubeconfig);
         let scheduler = components.scheduler(&user("system:kube-scheduler").await?.kubeconfig);
         let kwok_user = certificate_identity(&pki, &dir, &server, "kwok", Some("system:masters")).await?;
-        let kwok = kwok::process(binaries, &dir, &kwok_user)?;
+        let kwok = (options.nodes > 0).then(|| kwok::process(binaries, &dir, &kwok_user)).transpose()?;
 
-        let mut started = Self {
-            supervisor,
-            processes: Vec::new(),
-            restarted: Mutex::default(),
-            binaries: binaries.clone(),
-            pki,
-            dir,
-            server,
-            admin,
-            audit,
-        };
+        let binaries = binaries.clone();
+        let (processes, restarted) = (Vec::new(), Mutex::default());
+        let mut started = Self { supervisor, processes, restarted, binaries, pki, dir, server, admin, audit, node };
         // In the order of dependence: the end is the reverse.
         started.add(etcd).await?;
         started.add(apiserver).await?;
@@ -127,7 +144,10 @@ impl ControlPlane {
         started.unless_one_ends(create_kinds(&client)).await.context("the kinds of vpn-operator are not served")?;
         started.add(controller_manager).await?;
         started.add(scheduler).await?;
-        started.add(kwok).await?;
+        if let Some(kwok) = kwok {
+            started.add(kwok).await?;
+        }
+        started.start_node().await?;
         for index in 0..options.nodes {
             kwok::create_node(&client, &kwok::node_name(index)).await?;
         }
@@ -138,10 +158,28 @@ impl ControlPlane {
             for index in 0..options.nodes {
                 kwok::wait_ready(&client, &kwok::node_name(index)).await?;
             }
+            if options.node {
+                node::wait_ready(&client).await?;
+            }
             Ok(())
         };
         started.unless_one_ends(usable).await.context("the cluster did not become usable")?;
         Ok(started)
+    }
+
+    async fn start_node(&mut self) -> Result<()> {
+        let Some(node) = &self.node else { return Ok(()) };
+        let kubelet = self.user(&format!("system:node:{}", node::NODE), Some("system:nodes")).await?.kubeconfig;
+        let proxy = self.user("system:kube-proxy", None).await?.kubeconfig;
+        let files = node::Files { pki: &self.pki, kubelet: &kubelet, proxy: &proxy };
+        let processes = node.kubelet(&self.binaries.control_plane(), &files)?;
+        self.processes.push(self.supervisor.start(node.containerd()?).await?);
+        self.unless_one_ends(node.containerd_ready()).await.context("containerd does not answer")?;
+        node.import(&images::pause()?).await?;
+        for process in processes {
+            self.processes.push(self.supervisor.start(process).await?);
+        }
+        Ok(())
     }
 
     async fn add(&mut self, spec: ProcessSpec) -> Result<()> {
@@ -190,6 +228,11 @@ impl ControlPlane {
         self.supervisor.start(spec).await
     }
 
+    /// The node that runs containers, if there is one.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
     /// The log of all requests.
     pub fn audit(&self) -> &AuditLog {
         &self.audit
@@ -206,7 +249,7 @@ impl ControlPlane {
     }
 
     /// The programs of the control plane: etcd, kube-apiserver, kube-controller-manager,
-    /// kube-scheduler, kwok.
+    /// kube-scheduler, kwok; containerd, kubelet, kube-proxy.
     pub fn process(&self, name: &str) -> Option<&Process> {
         self.processes.iter().find(|process| process.spec().name == name)
     }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::binaries::base_cache_dir;
+use crate::binaries::cache_dir;
 
 /// The Debian package with the library, and where in it that is, below the directory of the architecture.
 const PACKAGE: &str = "libfaketime";
@@ -52,7 +52,7 @@ impl Clock {
 fn library() -> Result<PathBuf> {
     static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one_at_a_time = LOCK.lock();
-    let cache = base_cache_dir()?.join("libfaketime");
+    let cache = cache_dir("libfaketime")?;
     if let Some(found) = find(Path::new("/usr/lib")).or_else(|| find(&cache.join("usr/lib"))) {
         return Ok(found);
     }

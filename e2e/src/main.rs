@@ -8,7 +8,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use e2e::{binaries::Binaries, supervisor};
+use e2e::{
+    binaries::Binaries,
+    node::isolation::{self, Isolation},
+    supervisor,
+};
 
 /// A real Kubernetes control plane for vpn-operator, without containers.
 #[derive(Parser)]
@@ -28,6 +32,8 @@ enum Command {
     Up(commands::up::Up),
     /// Run the kubectl that is built with the control plane
     Kubectl(commands::kubectl::Kubectl),
+    /// Make the container image, without a container engine
+    Image(commands::image::Image),
     /// Build the programs of the control plane, if that is not done yet
     Build,
     /// Own the processes of a cluster; started by the library
@@ -35,6 +41,21 @@ enum Command {
     Supervise {
         /// The directory to remove at the end
         remove: Option<PathBuf>,
+    },
+    /// Keep the namespaces of a node; started by the library
+    #[command(hide = true, name = isolation::ISOLATE)]
+    Isolate {
+        #[arg(value_parser = isolation)]
+        isolation: Isolation,
+        /// The directory to remove at the end
+        remove: Option<PathBuf>,
+    },
+    /// Be the first process of the namespaces of a node
+    #[command(hide = true, name = isolation::INIT)]
+    Init {
+        outside: u32,
+        #[arg(value_parser = isolation)]
+        isolation: Isolation,
     },
     /// Become a program that is killed with its parent; started by the supervisor
     #[command(hide = true, name = supervisor::BECOME)]
@@ -52,11 +73,18 @@ fn main() -> Result<ExitCode> {
         Command::Demo(demo) => run(demo.run()),
         Command::Up(up) => run(up.run()),
         Command::Kubectl(kubectl) => kubectl.run(),
+        Command::Image(image) => image.run(),
         Command::Build => Binaries::ensure().map(|binaries| println!("{}", binaries.dir().display())),
         Command::Supervise { remove } => supervisor::supervise(remove.as_deref()),
+        Command::Isolate { isolation, remove } => isolation::isolate(&isolation, remove.as_deref()),
+        Command::Init { outside, isolation } => isolation::init(outside, &isolation),
         Command::Become { parent, program, args } => supervisor::become_program(parent, &program, &args),
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn isolation(argument: &str) -> serde_json::Result<Isolation> {
+    serde_json::from_str(argument)
 }
 
 /// Runs a command that needs the async runtime. The supervisor must not have one: it

@@ -108,6 +108,10 @@ impl Namespace {
         for kind in kinds.lines().filter(|line| line.ends_with(GROUP)) {
             self.section(&mut text, &["get", kind, "--output=yaml"]);
         }
+        // Of the containers that really run, if any do.
+        for pod in self.output(&["get", "pods", "--output=name"]).lines().filter(|line| line.starts_with("pod/")) {
+            self.section(&mut text, &["logs", pod, "--all-containers", "--prefix", "--tail=40"]);
+        }
         for log in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let _ = writeln!(text, "--- the end of {}\n{}", log.display(), log_tail(log, LOG_LINES));
         }

@@ -1,7 +1,7 @@
 //! The operator as processes of its own, as users run it: one for all controllers, or one each.
 //!
 //! Each process is an API user of its own, a ServiceAccount, with no more rights than the
-//! manifests in `e2e/rbac` give it.
+//! [chart] gives it.
 
 use std::{
     env, fs,
@@ -21,15 +21,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{Cluster, FaultProxy, Identity, Process, ProcessSpec, Signal, cargo, process::log_tail, shared};
+use crate::{Cluster, FaultProxy, Identity, Process, ProcessSpec, Signal, cargo, chart, process::log_tail, shared};
 
 /// Set to the path of an operator to test; else the one of this checkout is built.
 pub const BINARY: &str = "E2E_OPERATOR";
 
-/// The namespace of the ServiceAccounts, as in `e2e/rbac`.
-pub const NAMESPACE: &str = "vpn-operator";
+/// The namespace of the ServiceAccounts.
+pub const NAMESPACE: &str = chart::RELEASE;
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
-const RBAC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/rbac");
 /// What the operator logs when all its watches have listed.
 pub const READY: &str = "ready: all watches have listed";
 /// How long becoming ready, or ending, may take on a busy machine.
@@ -115,10 +114,13 @@ struct Part {
 
 /// Makes a cluster ready for operators: the kinds, and the ServiceAccounts with their rights.
 pub async fn install(cluster: &Cluster) -> Result<()> {
-    // kubectl applies in the order it is given, and files of a directory by name.
-    let namespace = format!("{RBAC}/namespace.yaml");
-    let files = ["-f", &namespace, "-f", RBAC, "-f", CRDS];
-    cluster.run_kubectl(&[&["apply", "--server-side", "--force-conflicts"], &files[..]].concat()).await?;
+    let file = tempfile::Builder::new().prefix("rights-").suffix(".yaml").tempfile_in(cluster.state_dir())?;
+    let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n");
+    // kubectl applies in the order of the file.
+    fs::write(file.path(), namespace + chart::rights(cluster).await?)?;
+    let file = file.path().to_str().context("a path that is no text")?;
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", file, "-f", CRDS];
+    cluster.run_kubectl(&apply).await?;
     let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", CRDS];
     cluster.run_kubectl(&wait).await.map(drop)
 }

@@ -33,15 +33,15 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Makes everything under `dir`.
-    pub fn create(dir: &Path) -> Result<Self> {
+    /// Makes everything under `dir`; `node` is the address of a node that runs containers.
+    pub fn create(dir: &Path, node: Option<Ipv4Addr>) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let pki = Self { authority: authority("vpn-operator-e2e")?, dir: dir.to_owned() };
         fs::write(pki.authority_file(), pki.authority.pem())?;
 
         let mut server = CertificateParams::new(SERVER_NAMES.map(String::from).to_vec())?;
         server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
-        for address in [Ipv4Addr::LOCALHOST, SERVER_SERVICE_ADDRESS] {
+        for address in [Ipv4Addr::LOCALHOST, SERVER_SERVICE_ADDRESS].into_iter().chain(node) {
             server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(address)));
         }
         server.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
@@ -53,6 +53,16 @@ impl Pki {
         fs::write(pki.front_proxy_authority(), front_proxy.pem())?;
         let client = signed(client_params("front-proxy-client", None)?, &front_proxy)?;
         write_pair(&client, &pki.front_proxy_certificate(), &pki.front_proxy_key())?;
+
+        if let Some(node) = node {
+            let mut kubelet = CertificateParams::new(Vec::new())?;
+            kubelet.distinguished_name.push(DnType::CommonName, "kubelet");
+            kubelet.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(node)));
+            kubelet.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+            write_pair(&signed(kubelet, &pki.authority)?, &pki.kubelet_certificate(), &pki.kubelet_key())?;
+            let client = pki.client("kube-apiserver-kubelet-client", Some("system:masters"))?;
+            write_pair(&client, &pki.kubelet_client_certificate(), &pki.kubelet_client_key())?;
+        }
 
         let service_account = KeyPair::generate()?;
         fs::write(pki.service_account_key(), service_account.serialize_pem())?;
@@ -88,6 +98,18 @@ impl Pki {
     pub fn front_proxy_key(&self) -> PathBuf {
         self.dir.join("front-proxy-client.key")
     }
+    pub fn kubelet_certificate(&self) -> PathBuf {
+        self.dir.join("kubelet.crt")
+    }
+    pub fn kubelet_key(&self) -> PathBuf {
+        self.dir.join("kubelet.key")
+    }
+    pub fn kubelet_client_certificate(&self) -> PathBuf {
+        self.dir.join("kubelet-client.crt")
+    }
+    pub fn kubelet_client_key(&self) -> PathBuf {
+        self.dir.join("kubelet-client.key")
+    }
     pub fn service_account_key(&self) -> PathBuf {
         self.dir.join("service-account.key")
     }
@@ -96,7 +118,8 @@ impl Pki {
     }
 }
 
-fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>> {
+/// A new authority of that name, which signs itself.
+pub fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -114,7 +137,8 @@ fn client_params(user: &str, group: Option<&str>) -> Result<CertificateParams> {
     Ok(params)
 }
 
-fn signed(mut params: CertificateParams, authority: &CertifiedIssuer<'static, KeyPair>) -> Result<Credentials> {
+/// A certificate with a key of its own.
+pub fn signed(mut params: CertificateParams, authority: &CertifiedIssuer<'static, KeyPair>) -> Result<Credentials> {
     params.key_usages.push(KeyUsagePurpose::DigitalSignature);
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, authority).context("cannot sign a certificate")?;

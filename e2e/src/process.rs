@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ffi::OsString,
     fmt::Display,
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
@@ -21,7 +22,10 @@ pub use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::supervisor::{Report, Request, SUPERVISE};
+use crate::{
+    node::isolation::{ISOLATE, Isolation},
+    supervisor::{Report, Request, SUPERVISE},
+};
 
 /// A program to run under the supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -97,6 +101,7 @@ type Pipe = Arc<Mutex<Option<ChildStdin>>>;
 pub struct Supervisor {
     child: Option<Child>,
     remove: Option<PathBuf>,
+    isolation: Option<Isolation>,
     pipe: Pipe,
     states: States,
     next_id: AtomicU64,
@@ -105,10 +110,22 @@ pub struct Supervisor {
 impl Supervisor {
     /// Starts a supervisor which, at the end of the run, removes `remove`.
     pub fn spawn(remove: Option<&Path>) -> Result<Self> {
+        let mut arguments = vec![SUPERVISE.into()];
+        arguments.extend(remove.map(Into::into));
+        Self::spawn_with(&arguments, remove, None)
+    }
+
+    /// The same with namespaces of its own; the ids of its processes are those in there.
+    pub fn spawn_isolated(remove: Option<&Path>, isolation: &Isolation) -> Result<Self> {
+        let mut arguments = vec![ISOLATE.into(), serde_json::to_string(isolation)?.into()];
+        arguments.extend(remove.map(Into::into));
+        Self::spawn_with(&arguments, remove, Some(isolation))
+    }
+
+    fn spawn_with(arguments: &[OsString], remove: Option<&Path>, isolation: Option<&Isolation>) -> Result<Self> {
         let executable = e2e_executable()?;
         let mut child = Command::new(&executable)
-            .arg(SUPERVISE)
-            .args(remove)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Ctrl-C in a terminal goes to the whole process group; the supervisor and
@@ -143,7 +160,14 @@ impl Supervisor {
                 });
             }
         });
-        Ok(Self { child: Some(child), remove: remove.map(Path::to_owned), pipe, states, next_id: AtomicU64::new(0) })
+        Ok(Self {
+            child: Some(child),
+            remove: remove.map(Path::to_owned),
+            isolation: isolation.cloned(),
+            pipe,
+            states,
+            next_id: AtomicU64::new(0),
+        })
     }
 
     /// Starts a process. Those started later are stopped earlier.
@@ -168,6 +192,9 @@ impl Supervisor {
             drop(child.wait());
         }
         // Only left when somebody killed the supervisor.
+        if let Some(isolation) = self.isolation.take() {
+            drop(isolation.remove(None));
+        }
         if let Some(dir) = self.remove.take().filter(|dir| dir.exists()) {
             drop(std::fs::remove_dir_all(dir));
         }

@@ -194,7 +194,7 @@ async fn a_leader_that_cannot_renew_ends() -> Result<()> {
         let leader = Candidate::start(cluster, "leader", &identity).await?.leads().await?;
         bench.provider("vpn", 1).await?;
         bench.active_mask("mine").await?;
-        cluster.run_kubectl(&["delete", "rolebinding", "vpn-operator-lease", "--namespace", NAMESPACE]).await?;
+        cluster.run_kubectl(&["delete", "rolebinding", "vpn-operator-all-lease", "--namespace", NAMESPACE]).await?;
         leader.ends_badly().await?;
         ensure!(leader.process.log_tail(5).contains("could not be renewed in time"), "it does not say why");
         // With the right back, the next start goes on.

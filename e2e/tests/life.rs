@@ -156,7 +156,7 @@ async fn rights_that_are_taken_away_are_missed_and_come_back() -> Result<()> {
     let operator = Operator::start(cluster, Layout::Combined).await?;
     let user = operator.users().pop().context("no user")?;
     for (role, resource) in [
-        ("vpn-operator-consumers", "secrets"),
+        ("vpn-operator-consumers-secrets", "secrets"),
         ("vpn-operator-consumers", "maskreservations"),
         ("vpn-operator-masks", "maskconsumers"),
     ] {

@@ -1,8 +1,15 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::engine::Roles;
+use clap::{Args, Parser, Subcommand};
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use vpn_types::parse_duration;
+
+use crate::{
+    engine::Roles,
+    verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
+};
 
 /// Hands out the slots of VPN accounts to Pods.
 #[derive(Debug, Parser)]
@@ -24,9 +31,71 @@ pub struct Cli {
     #[arg(long, env = "POD_NAMESPACE", global = true)]
     pub lease_namespace: Option<String>,
 
+    /// What verifications are made of.
+    #[command(flatten)]
+    pub verification: VerificationArgs,
+
     /// How to write logs.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text", global = true)]
     pub log_format: LogFormat,
+}
+
+/// What verifications are made of: for `manage-providers` and `manage-all`.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Verification")]
+pub struct VerificationArgs {
+    /// Image of gluetun, or one with its interface.
+    #[arg(long, env = "VERIFY_VPN_IMAGE", default_value = VPN_IMAGE, global = true)]
+    pub verify_vpn_image: String,
+
+    /// Image with `sh` and `curl` that reads the address without the VPN.
+    #[arg(long, env = "VERIFY_INIT_IMAGE", default_value = CURL_IMAGE, global = true)]
+    pub verify_init_image: String,
+
+    /// Image with `sh` and `curl` that reads the address through the VPN.
+    #[arg(long, env = "VERIFY_PROBE_IMAGE", default_value = CURL_IMAGE, global = true)]
+    pub verify_probe_image: String,
+
+    /// URLs that answer with nothing but the caller's address, tried in this order.
+    #[arg(long, env = "VERIFY_IP_SERVICES", default_value = IP_SERVICES, value_delimiter = ',', global = true)]
+    pub verify_ip_services: Vec<String>,
+
+    /// How long connecting may take where a MaskProvider does not say.
+    #[arg(long, env = "VERIFY_TIMEOUT", default_value = "60s", value_parser = parse_duration, global = true)]
+    pub verify_timeout: Duration,
+
+    /// How long scheduling the Pod and pulling its images may take.
+    #[arg(long, env = "VERIFY_SCHEDULING_TIMEOUT", default_value = "5m", value_parser = parse_duration, global = true)]
+    pub verify_scheduling_timeout: Duration,
+
+    /// Resources of the containers `init`, `vpn` and `probe`: a JSON object with a ResourceRequirements for each.
+    #[arg(long, env = "VERIFY_RESOURCES", default_value = "{}", value_parser = parse_resources, global = true)]
+    pub verify_resources: Resources,
+}
+
+/// Resources by container.
+pub type Resources = BTreeMap<String, ResourceRequirements>;
+
+fn parse_resources(text: &str) -> Result<Resources, String> {
+    let all: Resources = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    match all.keys().find(|name| !["init", "vpn", "probe"].contains(&&***name)) {
+        Some(unknown) => Err(format!("{unknown:?} is none of init, vpn, probe")),
+        None => Ok(all),
+    }
+}
+
+impl From<VerificationArgs> for Settings {
+    fn from(args: VerificationArgs) -> Self {
+        Self {
+            vpn_image: args.verify_vpn_image,
+            init_image: args.verify_init_image,
+            probe_image: args.verify_probe_image,
+            ip_services: args.verify_ip_services,
+            timeout: args.verify_timeout,
+            scheduling_timeout: args.verify_scheduling_timeout,
+            resources: args.verify_resources,
+        }
+    }
 }
 
 /// Form of the logs. What is logged is set by the environment variable `RUST_LOG` (default `info`).
@@ -43,7 +112,7 @@ pub enum LogFormat {
 pub enum Command {
     /// Make a MaskConsumer for each Mask, and keep the Mask's status up to date.
     ManageMasks,
-    /// Keep the status of MaskProviders up to date, and hold them until their slots are back.
+    /// Verify MaskProviders, keep their status up to date, and hold them until their slots are back.
     ManageProviders,
     /// Assign slots to MaskConsumers, and take them back.
     ManageConsumers,

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod engine;
 
 pub mod shell;
+pub mod verification;
 pub mod world;
 
 mod consumers;

@@ -55,7 +55,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let controllers = shell::run(client, cli.command.roles(), ready, leads, async {
+    let controllers = shell::run(client, cli.command.roles(), cli.verification.into(), ready, leads, async {
         // The sender goes only with the process.
         let _ = stopped.await;
     });

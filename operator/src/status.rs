@@ -7,10 +7,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use vpn_types::{
     AssignedProvider, MaskConsumerPhase, MaskConsumerStatus, MaskPhase, MaskProviderPhase, MaskProviderStatus,
-    MaskReservationPhase, MaskReservationStatus, READY, Reason,
+    MaskProviderVerificationStatus, MaskReservationPhase, MaskReservationStatus, READY, Reason, VERIFIED,
 };
 
-use crate::world::{Assigned, Meta, StatusView, fingerprint};
+use crate::{
+    verification::{Report, Verified},
+    world::{Assigned, Meta, ProviderView, StatusView, Uid, fingerprint},
+};
 
 /// What the `Ready` condition and the message say.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,7 +113,7 @@ pub fn mask(
     patch(&status, current, &["provider"], None)
 }
 
-/// Status of a MaskConsumer, guarded: it is what commits an assignment, or makes a commit under way fail.
+/// Status of a MaskConsumer, guarded: it is what commits an assignment.
 pub fn consumer(
     meta: &Meta,
     current: &StatusView<MaskConsumerPhase>,
@@ -123,10 +126,33 @@ pub fn consumer(
         message: Some(verdict.message.clone()),
         last_updated: Some(timestamp(now)),
         provider: assigned.map(provider_field),
+        withdrawn_reservation: None,
         observed_generation: Some(meta.generation),
         conditions: Some(conditions(verdict, current, meta.generation, now)),
     };
-    patch(&status, current, &["provider"], Some(meta))
+    let cleared: &[_] = if assigned.is_some() { &["provider", "withdrawnReservation"] } else { &["provider"] };
+    patch(&status, current, cleared, Some(meta))
+}
+
+/// Status of a MaskConsumer that makes a commit to `withdrawn` fail which is still under way: it always changes the
+/// object, and so the version that guards the commit.
+pub fn fence(
+    meta: &Meta,
+    current: &StatusView<MaskConsumerPhase>,
+    verdict: &Verdict<MaskConsumerPhase>,
+    withdrawn: &Uid,
+    now: DateTime<Utc>,
+) -> Value {
+    let status = MaskConsumerStatus {
+        phase: Some(verdict.phase),
+        message: Some(verdict.message.clone()),
+        last_updated: Some(timestamp(now)),
+        provider: None,
+        withdrawn_reservation: Some(withdrawn.to_string()),
+        observed_generation: Some(meta.generation),
+        conditions: Some(conditions(verdict, current, meta.generation, now)),
+    };
+    json!({"metadata": {"resourceVersion": meta.version.to_string()}, "status": status})
 }
 
 /// Status of a MaskReservation, without the fields that the consumers controller keeps there.
@@ -150,24 +176,53 @@ pub fn reservation(
 
 /// Status of a MaskProvider. `observed` is the generation whose `maxSlots` is in force.
 pub fn provider(
-    meta: &Meta,
-    current: &StatusView<MaskProviderPhase>,
+    provider: &ProviderView,
     verdict: &Verdict<MaskProviderPhase>,
+    report: &Report,
     active_slots: usize,
     observed: Option<i64>,
     now: DateTime<Utc>,
 ) -> Option<Value> {
+    let (meta, current) = (&provider.meta, &provider.status);
+    let mut all = conditions(verdict, current, meta.generation, now);
+    all.extend(report.condition.as_ref().map(|told| verified(told, provider, now)));
     let status = MaskProviderStatus {
         phase: Some(verdict.phase),
         message: Some(verdict.message.clone()),
         last_updated: Some(timestamp(now)),
-        last_verified: None,
+        last_verified: report.last_verified.map(timestamp),
+        verification: (report.status != MaskProviderVerificationStatus::default()).then(|| report.status.clone()),
         active_slots: Some(active_slots),
         selector: Some(format!("{}={}", vpn_types::OWNER_LABEL, meta.uid)),
         observed_generation: observed,
-        conditions: Some(conditions(verdict, current, meta.generation, now)),
+        assignment_generation: None,
+        conditions: Some(all),
     };
-    patch(&status, current, &[], None)
+    let mut patch = patch(&status, current, &[], None)?;
+    if let Some(fields) = patch.pointer_mut("/status/verification").and_then(Value::as_object_mut) {
+        for field in ["exitAddress", "failures", "retryAt"] {
+            fields.entry(field).or_insert(Value::Null);
+        }
+    }
+    Some(patch)
+}
+
+fn verified(told: &Verified, provider: &ProviderView, now: DateTime<Utc>) -> Condition {
+    let before = provider.verified.condition.as_ref().filter(|before| before.passed == told.passed);
+    let since = before.map_or(now, |before| before.since);
+    Condition {
+        type_: VERIFIED.to_owned(),
+        status: match told.passed {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        }
+        .to_owned(),
+        reason: told.reason.as_str().to_owned(),
+        message: told.message.clone(),
+        observed_generation: Some(provider.meta.generation),
+        last_transition_time: Time(k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default()),
+    }
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
         }
     };
     let data = std::sync::Arc::default();
-    let source = SourceView { data, hash: "0123456789abcdef".into() };
+    let source = SourceView { data, hash: "0123456789abcdef".into(), version: "u/1".into(), data_since: "u/1".into() };
     let before = ALLOCATOR.current_usage();
     for kind in Roles::ALL.kinds() {
         feed(&mut engine, Input::Watch(Told::ListBegan(kind)));

@@ -1,9 +1,12 @@
-//! The `Ready` condition and its reasons.
+//! The conditions and their reasons.
 
 use crate::closed_set::closed_set;
 
 /// Type of the one condition that every kind has.
 pub const READY: &str = "Ready";
+
+/// Type of the condition of a `MaskProvider` that tells how the last verification went.
+pub const VERIFIED: &str = "Verified";
 
 /// Not the name of a [`Reason`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,7 +14,8 @@ pub const READY: &str = "Ready";
 pub struct UnknownReason(pub String);
 
 closed_set! {
-    /// Why the `Ready` condition of an object is as it is: the `reason` of that condition.
+    /// Why the `Ready` condition of an object, or the `Verified` condition of a MaskProvider, is as it is: the `reason`
+    /// of that condition.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum Reason or UnknownReason = |s: &str| UnknownReason(s.to_owned());
     {
@@ -57,8 +61,38 @@ closed_set! {
         SlotFree,
         /// MaskProvider: slots can be assigned.
         Available,
-        /// MaskProvider: the credentials have not been verified yet, or verification failed.
+        /// MaskProvider: the credentials have not been verified yet.
         NotVerified,
+        /// MaskProvider: the credentials are being tried out, or wait for a slot to be tried out on.
+        Verifying,
+        /// MaskProvider: the last verification passed.
+        Passed,
+        /// MaskProvider: verified, and to be verified again as soon as a slot is free and nobody waits for it.
+        ReverificationPending,
+        /// MaskProvider: the VPN service refused user name or password.
+        CredentialsRejected,
+        /// MaskProvider: the VPN service accepted the credentials, and says that too many devices are connected.
+        DeviceLimit,
+        /// MaskProvider: no server of the VPN service matches the settings in the Secret.
+        NoServer,
+        /// MaskProvider: gluetun cannot use the settings in the Secret.
+        ConfigInvalid,
+        /// MaskProvider: the VPN server cannot be reached, or does not complete the handshake.
+        NoHandshake,
+        /// MaskProvider: gluetun cannot make a tunnel device on this node.
+        TunUnavailable,
+        /// MaskProvider: the namespace does not admit the verification Pod (Pod Security Standards).
+        PodSecurityForbidden,
+        /// MaskProvider: no node takes the verification Pod.
+        Unschedulable,
+        /// MaskProvider: connected, but the public address is the same as before.
+        SameAddress,
+        /// MaskProvider: the verification did not come to an end in time.
+        Timeout,
+        /// MaskProvider: the verification Pod was deleted or evicted before it came to an end.
+        Interrupted,
+        /// MaskProvider: a Mask or Pod of the name that verification needs exists and belongs to something else.
+        VerificationNameTaken,
         /// MaskProvider: `spec.maxSlots` is 0.
         NoSlots,
         /// MaskProvider: the Secret named by `spec.secret` does not exist.
@@ -78,7 +112,7 @@ mod tests {
 
     #[test]
     fn reasons_round_trip() {
-        assert_eq!(Reason::ALL.len(), 27);
+        assert_eq!(Reason::ALL.len(), 42);
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
             assert_eq!(reason.to_string(), reason.as_str());

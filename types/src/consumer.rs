@@ -128,6 +128,11 @@ pub struct MaskConsumerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<AssignedProvider>,
 
+    /// UID of the last MaskReservation that was given back unused, because something refused what comes after it.
+    /// No assignment to that one can be committed any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn_reservation: Option<String>,
+
     /// `metadata.generation` of the MaskConsumer that this status was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,

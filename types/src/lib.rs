@@ -45,7 +45,7 @@ mod schema;
 mod verify;
 mod wait;
 
-pub use condition::{READY, Reason, UnknownReason};
+pub use condition::{READY, Reason, UnknownReason, VERIFIED};
 pub use consumer::{
     AssignedProvider, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskConsumerStatus, MaskReference,
 };
@@ -56,7 +56,7 @@ pub use names::*;
 pub use provider::{MaskProvider, MaskProviderPhase, MaskProviderReleaseSpec, MaskProviderSpec, MaskProviderStatus};
 pub use reservation::{MaskReservation, MaskReservationPhase, MaskReservationSpec, MaskReservationStatus, SlotUser};
 pub use verify::{
-    MaskProviderVerifyContainerOverridesSpec, MaskProviderVerifyOverridesSpec, MaskProviderVerifySpec,
-    VerifyFailurePolicy,
+    MaskProviderVerificationStatus, MaskProviderVerifyContainerOverridesSpec, MaskProviderVerifyOverridesSpec,
+    MaskProviderVerifySpec, VerifyFailurePolicy,
 };
 pub use wait::{WaitError, owner_reference_for, wait_active};

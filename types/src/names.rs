@@ -21,6 +21,10 @@ pub const RESERVATION_ANNOTATION: &str = "vpn.beebs.dev/reservation";
 /// Annotation on a copied Secret: hash of the data it was copied from.
 pub const SOURCE_HASH_ANNOTATION: &str = "vpn.beebs.dev/source-hash";
 
+/// Annotation on the `Mask` that verifies a `MaskProvider`: what it tries out, namely UID and resourceVersion of the
+/// Secret and the fingerprint of `spec.verify.overrides`, with spaces between them.
+pub const VERIFIES_ANNOTATION: &str = "vpn.beebs.dev/verifies";
+
 /// Longest name of a `Mask`: `{mask}-{provider uid}` must still be a name.
 pub const MAX_MASK_NAME: usize = 216;
 

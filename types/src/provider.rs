@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::closed_set::closed_set;
 use crate::duration::{InvalidDuration, parse_duration};
 use crate::schema;
-use crate::verify::MaskProviderVerifySpec;
+use crate::verify::{MaskProviderVerificationStatus, MaskProviderVerifySpec};
 
 /// A VPN account: where its credentials are, how many devices it allows at once, and who may use it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -151,6 +151,10 @@ pub struct MaskProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verified: Option<String>,
 
+    /// How the last verification went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<MaskProviderVerificationStatus>,
+
     /// How many slots are taken, those that are being given back included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::optional_slots")]
@@ -164,7 +168,13 @@ pub struct MaskProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` is `True` while slots can be assigned.
+    /// `metadata.generation` whose `maxSlots` the consumers controller obeys. Written only where the controllers run
+    /// as separate processes: there it is what lets `observedGeneration` move on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment_generation: Option<i64>,
+
+    /// `Ready` is `True` while slots can be assigned. `Verified` is `True` when the credentials have passed
+    /// verification, `False` when they have failed it, `Unknown` before; it is absent with `verify.skip`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Option<Vec<Condition>>,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -93,6 +94,38 @@ pub struct MaskProviderVerifyContainerOverridesSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub probe: Option<Value>,
+}
+
+/// How the last verification went. Kept here so that a restart of the operator neither forgets a verdict nor tries
+/// failing credentials sooner.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct MaskProviderVerificationStatus {
+    /// UID of the Mask of the last verification that came to a verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<String>,
+
+    /// The Secret that the verdict is about: its UID and resourceVersion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_version: Option<String>,
+
+    /// Fingerprint of `spec.verify.overrides` at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<String>,
+
+    /// Public address of the VPN, as seen by the last verification that passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_address: Option<String>,
+
+    /// How many verifications have failed in a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<i32>,
+
+    /// When the next one is tried after a failure: the delay doubles each time, from 30 s to 1 h. It is tried at
+    /// once when the Secret or `spec.verify.overrides` changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::optional_date_time")]
+    pub retry_at: Option<DateTime<Utc>>,
 }
 
 closed_set! {

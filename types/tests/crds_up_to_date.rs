@@ -1,4 +1,5 @@
-//! `crds/` is what the types say. After a change: `UPDATE_CRDS=1 cargo test -p vpn-types --test crds_up_to_date`.
+//! `crds/`, and the copy in the chart, are what the types say. After a change:
+//! `UPDATE_CRDS=1 cargo test -p vpn-types --test crds_up_to_date`.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -11,7 +12,14 @@ const HEADER: &str = "# Generated from types/src; do not edit. To generate it ag
 
 #[test]
 fn crds_up_to_date() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
+    // For kubectl; for helm, which reads nothing outside of a chart.
+    for place in ["crds", "chart/files/crds"] {
+        check(place);
+    }
+}
+
+fn check(place: &str) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(place);
     let update = std::env::var_os("UPDATE_CRDS").is_some();
     let mut expected = BTreeSet::new();
     for crd in vpn_types::crds() {
@@ -23,10 +31,10 @@ fn crds_up_to_date() {
             fs::write(&path, &text).unwrap();
         }
         let found = fs::read_to_string(&path).unwrap_or_default();
-        assert!(found == text, "crds/{name} is out of date: run with UPDATE_CRDS=1");
+        assert!(found == text, "{place}/{name} is out of date: run with UPDATE_CRDS=1");
         expected.insert(name);
     }
     let found: BTreeSet<String> =
         fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert_eq!(found, expected, "files in crds/");
+    assert_eq!(found, expected, "files in {place}/");
 }

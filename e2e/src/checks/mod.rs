@@ -40,7 +40,7 @@ impl Outcome {
     /// Adds what a line of a test harness says.
     fn count(&mut self, line: &str) {
         if let Some((test, why)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ignored")) {
-            self.ignored.push(format!("{test}{}", why.replacen(", ", ": ", 1)));
+            self.ignored.push(format!("{}{}", test.trim_end(), why.replacen(", ", ": ", 1)));
         }
         let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
         for count in counts.1.split("; ") {
@@ -145,7 +145,7 @@ mod tests {
         for line in [
             "running 7 tests",
             "test some::test ... ok",
-            "test other::test ... ignored, known, and why",
+            "test other::test     ... ignored, known, and why",
             "test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 1 filtered out; finished in 0.01s",
             "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
         ] {

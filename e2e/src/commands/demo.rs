@@ -48,7 +48,7 @@ impl Demo {
     }
 
     async fn show(&self, cluster: &Cluster, mut screen: Screen) -> Result<()> {
-        screen.step("vpn-operator is installed: its kinds (crds/), its rights (e2e/rbac/), one process");
+        screen.step("vpn-operator is installed: its kinds (crds/), its rights (chart/templates/rbac/), one process");
         let operator = Operator::start(cluster, Layout::Combined).await?;
         let mut tour = Tour::new(cluster, screen, !self.exit)?;
         let result = tour.walk().await;

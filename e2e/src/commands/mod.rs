@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub mod demo;
+pub mod image;
 pub mod kubectl;
 pub mod test;
 pub mod up;

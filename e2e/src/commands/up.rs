@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use e2e::{ControlPlane, Options, control_plane::KEEP_STATE};
+use e2e::{ControlPlane, Options, control_plane::KEEP_STATE, node};
 
 use super::stopped;
 
@@ -14,6 +14,9 @@ pub struct Up {
     /// How many nodes kwok plays
     #[arg(long, default_value_t = 1)]
     nodes: usize,
+    /// A node that runs containers, instead of those of kwok. Needs root; installs Debian packages
+    #[arg(long)]
+    node: bool,
 }
 
 impl Up {
@@ -22,9 +25,15 @@ impl Up {
         tokio::pin!(stop);
 
         let began = Instant::now();
-        eprintln!("starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok");
+        if let Some(why) = node::unavailable().filter(|_| self.node) {
+            bail!("there can be no node that runs containers: {why}");
+        }
+        let rest = if self.node { "containerd, kubelet and kube-proxy" } else { "kwok" };
+        eprintln!("starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler, {rest}");
+        let options =
+            if self.node { Options::with_node() } else { Options { nodes: self.nodes, ..Options::default() } };
         let control_plane = tokio::select! {
-            started = ControlPlane::start(Options { nodes: self.nodes, ..Options::default() }) => started?,
+            started = ControlPlane::start(options) => started?,
             // Leaving this scope closes the pipe to the supervisor, which stops the rest.
             () = &mut stop => bail!("interrupted during the start"),
         };

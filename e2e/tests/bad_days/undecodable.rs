@@ -180,7 +180,6 @@ async fn a_slot_is_held_while_what_it_rests_on_cannot_be_read() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "a MaskConsumer whose MaskReservation cannot be read is evicted"]
 async fn a_slot_is_held_while_its_lock_cannot_be_read() -> Result<()> {
     held_while_unreadable(&["lock"]).await
 }

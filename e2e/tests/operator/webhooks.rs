@@ -41,7 +41,6 @@ pub async fn warned(there: &Bench, reason: &str, words: &str) -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "a Secret that is refused is told in the condition, but by no Event"]
 async fn a_webhook_that_refuses_secrets() -> Result<()> {
     Bench::test("webhook-denies", async |bench| {
         let there = neighbours(bench).await?;
@@ -61,7 +60,6 @@ async fn a_webhook_that_refuses_secrets() -> Result<()> {
 
 /// The API server gives up on the webhook, and says so.
 #[tokio::test]
-#[ignore = "a Secret that is refused is told in the condition, but by no Event"]
 async fn a_webhook_that_does_not_answer_in_its_time() -> Result<()> {
     Bench::test("webhook-silent", async |bench| {
         let there = neighbours(bench).await?;
@@ -80,7 +78,6 @@ async fn a_webhook_that_does_not_answer_in_its_time() -> Result<()> {
 
 /// The operator gives up first: it cannot know whether its request will be carried out.
 #[tokio::test]
-#[ignore = "a request whose outcome stays unknown is told to nobody, and keeps its slot from others"]
 async fn a_webhook_that_answers_too_late() -> Result<()> {
     Bench::test("webhook-late", async |bench| {
         let there = neighbours(bench).await?;
@@ -136,7 +133,6 @@ async fn a_webhook_that_refuses_consumers() -> Result<()> {
 
 /// A slot whose release is refused stays taken, by somebody who says so.
 #[tokio::test]
-#[ignore = "a release that is refused is told to nobody"]
 async fn a_webhook_that_refuses_deletions() -> Result<()> {
     Bench::test("webhook-deletions", async |bench| {
         bench.provider("vpn", 1).await?;
@@ -159,7 +155,6 @@ async fn a_webhook_that_refuses_deletions() -> Result<()> {
 
 /// Nothing can be told on the object itself then, so the Event has to.
 #[tokio::test]
-#[ignore = "a status that is refused is told to nobody"]
 async fn a_webhook_that_refuses_the_status_of_consumers() -> Result<()> {
     Bench::test("webhook-status", async |bench| {
         let there = neighbours(bench).await?;

@@ -16,6 +16,8 @@ pub struct Class {
     pub namespace: Arc<str>,
     /// Tags, any one of which must match; absent: any provider.
     pub tags: Option<Tags>,
+    /// UID of the provider that it verifies: that one and no other, whatever tags and namespaces say.
+    pub verifies: Option<Uid>,
 }
 
 /// Order in a line: fields in the order of their weight.
@@ -37,13 +39,20 @@ pub struct Rank {
 #[derive(Clone)]
 pub struct Line {
     providers: Arc<[ObjectKey]>,
+    /// For verifications, which need no provider that users may be assigned to.
+    verifying: bool,
     queue: BTreeSet<Rank>,
 }
 
 impl Line {
     /// An empty line for these providers (sorted).
-    pub fn new(providers: Vec<ObjectKey>) -> Self {
-        Self { providers: providers.into(), queue: BTreeSet::new() }
+    pub fn new(providers: Vec<ObjectKey>, verifying: bool) -> Self {
+        Self { providers: providers.into(), verifying, queue: BTreeSet::new() }
+    }
+
+    /// Whether it is a line of verifications.
+    pub fn is_verifying(&self) -> bool {
+        self.verifying
     }
 
     /// The providers that fit everyone in this line, sorted.

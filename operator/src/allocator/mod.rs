@@ -67,6 +67,8 @@ pub struct Allocator {
     /// Which provider fits whom may have changed.
     reshuffle: bool,
     touched: BTreeSet<ObjectKey>,
+    /// Providers of which some slot was let go.
+    released: BTreeSet<ObjectKey>,
 }
 
 impl Allocator {
@@ -149,6 +151,7 @@ impl Allocator {
         if let Some(pool) = self.pools.get_mut(provider) {
             pool.slots.let_go(slot, holder);
             self.open.insert(provider.clone());
+            self.released.insert(provider.clone());
         } else if let Some(slots) = self.unowned.get_mut(provider) {
             slots.let_go(slot, holder);
             if slots.is_empty() {
@@ -243,22 +246,28 @@ impl Allocator {
         std::mem::take(&mut self.touched)
     }
 
+    /// Providers of which a slot was let go since the last call.
+    pub fn take_released(&mut self) -> BTreeSet<ObjectKey> {
+        std::mem::take(&mut self.released)
+    }
+
     fn first_in_line_for(&self, provider: &ObjectKey) -> Option<Rank> {
+        let pool = self.pools.get(provider)?;
         let lines = self.lines.iter().filter(|line| line.providers().binary_search(provider).is_ok());
-        lines.filter_map(Line::head).min().cloned()
+        lines.filter(|line| pool.serves(line)).filter_map(Line::head).min().cloned()
     }
 
     fn line_for(&mut self, class: &Class) -> usize {
         if let Some(line) = self.line_of_class.get(class) {
             return *line;
         }
-        let mut fitting: Vec<_> = (self.pools.iter())
-            .filter(|(_, pool)| pool.fits(&class.namespace, class.tags.as_ref()))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let mut fitting: Vec<_> =
+            (self.pools.iter()).filter(|(_, pool)| pool.fits(class)).map(|(key, _)| key.clone()).collect();
         fitting.sort();
-        let line = self.lines.iter().position(|line| **line.providers() == *fitting).unwrap_or_else(|| {
-            self.lines.push(Line::new(fitting));
+        let verifying = class.verifies.is_some();
+        let same = |line: &Line| **line.providers() == *fitting && line.is_verifying() == verifying;
+        let line = self.lines.iter().position(same).unwrap_or_else(|| {
+            self.lines.push(Line::new(fitting, verifying));
             self.lines.len() - 1
         });
         self.line_of_class.insert(class.clone(), line);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rangemap::RangeSet;
 
+use super::{Class, Line};
 use crate::world::{Tags, Uid};
 
 /// Who holds a slot. A slot is free when nobody does.
@@ -82,6 +83,8 @@ pub struct PoolSpec {
     pub namespaces: Option<Tags>,
     /// Whether users may be assigned, from all that is known besides the slots.
     pub usable: bool,
+    /// Whether a verification may be, likewise.
+    pub verifiable: bool,
     /// Whether `usable` follows from a status that tells of the present spec.
     pub current: bool,
     /// Why it is not usable, in words for users.
@@ -103,18 +106,30 @@ impl Pool {
         self.slots.held.last_key_value().is_some_and(|(slot, _)| *slot >= self.spec.capacity)
     }
 
-    /// The slot to hand out next: the lowest free one, if any may be handed out.
+    /// The slot to hand out next: the lowest free one, if any may be handed out to users or to a verification.
     pub fn next_free(&self) -> Option<u32> {
-        if !self.spec.usable || !self.spec.current || self.spec.capacity == 0 || self.is_draining() {
+        if !(self.spec.usable || self.spec.verifiable)
+            || !self.spec.current
+            || self.spec.capacity == 0
+            || self.is_draining()
+        {
             return None;
         }
         self.slots.runs.gaps(&(0..self.spec.capacity)).next().map(|gap| gap.start)
     }
 
-    /// Whether a waiter of that namespace and those tags may use this provider.
-    pub fn fits(&self, namespace: &str, tags: Option<&Tags>) -> bool {
-        let spec = &self.spec;
-        tags.is_none_or(|wanted| wanted.iter().any(|tag| spec.tags.contains(tag)))
-            && spec.namespaces.as_ref().is_none_or(|allowed| allowed.iter().any(|ns| &**ns == namespace))
+    /// Whether a line gets slots of this provider now.
+    pub fn serves(&self, line: &Line) -> bool {
+        if line.is_verifying() { self.spec.verifiable } else { self.spec.usable }
+    }
+
+    /// Whether a waiter of that class may use this provider.
+    pub fn fits(&self, class: &Class) -> bool {
+        let (spec, Class { namespace, tags, verifies }) = (&self.spec, class);
+        if let Some(uid) = verifies {
+            return *uid == spec.uid;
+        }
+        tags.as_ref().is_none_or(|wanted| wanted.iter().any(|tag| spec.tags.contains(tag)))
+            && spec.namespaces.as_ref().is_none_or(|allowed| allowed.iter().any(|ns| ns == namespace))
     }
 }

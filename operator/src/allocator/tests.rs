@@ -16,6 +16,7 @@ fn spec(uid: &str, capacity: u32) -> PoolSpec {
         tags: Default::default(),
         namespaces: None,
         usable: true,
+        verifiable: false,
         current: true,
         why_not: String::new(),
     }
@@ -26,7 +27,7 @@ fn tags(all: &[&str]) -> crate::world::Tags {
 }
 
 fn class(namespace: &str, wanted: Option<&[&str]>) -> Class {
-    Class { namespace: namespace.into(), tags: wanted.map(tags) }
+    Class { namespace: namespace.into(), tags: wanted.map(tags), verifies: None }
 }
 
 fn rank(name: &str, priority: i32, created: i64) -> Rank {
@@ -227,7 +228,7 @@ proptest! {
         allocator.settle();
         for name in POOLS {
             let Some(pool) = allocator.pool(&provider(name)) else { continue };
-            let fits = |waiter: &Waiter| pool.fits(&waiter.class.namespace, waiter.class.tags.as_ref());
+            let fits = |waiter: &Waiter| pool.fits(&waiter.class);
             prop_assert!(pool.next_free().is_none() || !allocator.waiters.values().any(fits));
         }
         let mut slots = std::collections::HashSet::new();

@@ -37,7 +37,8 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
     if let Some(grant) = scene.allocator.grant(&consumer.meta.uid) {
         return Step::send(reserve(consumer, grant)).provisional();
     }
-    waiting::decide(scene, consumer)
+    // A copy whose lock is gone, made by a request that arrived late.
+    withdraw::remove_copy(world, consumer, |_| true).or_else(|| waiting::decide(scene, consumer))
 }
 
 /// Of several reservations (two operators may each have won one), the one that a copied Secret already names, else the
@@ -55,7 +56,10 @@ fn choose<'a>(world: &'a World, consumer: &'a ConsumerView) -> Option<&'a Reserv
 fn adopt(scene: &mut Scene<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
     let world = scene.world;
     let uid = &reservation.meta.uid;
-    let withdrawing = scene.recall(consumer).is_some_and(|progress| progress.withdrawing.as_ref() == Some(uid));
+    // Once the status says so (another operator may have written it), nothing is committed to it any more.
+    let fenced = consumer.withdrawn.as_ref() == Some(uid);
+    let withdrawing =
+        fenced || scene.recall(consumer).is_some_and(|progress| progress.withdrawing.as_ref() == Some(uid));
     let lock_is_good = !reservation.meta.deleting && reservation.meta.finalizer.is_some();
     let Some((provider, slot)) = usable_provider(world, reservation).filter(|_| lock_is_good && !withdrawing) else {
         return withdraw::decide(scene, consumer, reservation);

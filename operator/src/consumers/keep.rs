@@ -1,9 +1,12 @@
 //! An assigned consumer: it keeps its slot (I3). What is missing beside it is made again; it is evicted only for the
 //! reasons of I8.
 
-use vpn_types::Reason;
+use vpn_types::{MaskProviderPhase, Reason};
 
-use super::{Scene, assign, note, reservations, withdraw::surrender};
+use super::{
+    Scene, assign, note, reservations,
+    withdraw::{remove_copy, surrender},
+};
 use crate::{
     allocator::Grant,
     engine::{Op, Propagation, Step, delete_unchanged},
@@ -34,6 +37,13 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
         );
         return evict(consumer, why);
     }
+    if provider.status.phase == Some(MaskProviderPhase::ErrVerifyFailed)
+        && provider.verify.as_ref().is_some_and(|verify| verify.release_on_failure)
+        && consumer.verifies.is_none()
+    {
+        let why = format!("MaskProvider {} has failed its verification (verify.onFailure: Release)", assigned.provider);
+        return evict(consumer, why);
+    }
     let grant =
         Grant { provider: assigned.provider.clone(), provider_uid: assigned.provider_uid.clone(), slot: assigned.slot };
     let name = vpn_types::reservation_name(&assigned.provider.name, assigned.slot as usize);
@@ -41,6 +51,8 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
     match world.reservations.get(&key) {
         // Somebody forced it away: the lock is posted again.
         None => Step::send(assign::reserve(consumer, &grant)),
+        // It may well be its own: the slot is locked, and nothing is known of anybody else who holds it.
+        Some(reservation) if reservation.is_unreadable() => Step::Idle,
         // This may be the former holder still, when its watch is late: only a read tells.
         Some(reservation)
             if reservation.consumer_uid != consumer.meta.uid
@@ -53,7 +65,7 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
         }
         Some(reservation) => keep_copy(scene, consumer, assigned, provider, reservation)
             .or_else(|| keep_status(scene, consumer, assigned, reservation))
-            .or_else(|| free_surplus(scene, consumer, reservation)),
+            .or_else(|| free_surplus(scene, consumer, assigned, reservation)),
     }
 }
 
@@ -92,8 +104,11 @@ fn keep_status(scene: &Scene<'_>, consumer: &ConsumerView, assigned: &Assigned, 
     }
 }
 
-/// Reservations that another operator won for this consumer at the same time: the commit has settled which one counts.
-fn free_surplus(scene: &Scene<'_>, consumer: &ConsumerView, kept: &ReservationView) -> Step {
+/// What another operator won or made for this consumer at the same time: the commit has settled what counts.
+fn free_surplus(scene: &Scene<'_>, consumer: &ConsumerView, assigned: &Assigned, kept: &ReservationView) -> Step {
     let mut others = reservations(scene.world, consumer).filter(|other| other.meta.uid != kept.meta.uid);
-    others.next().map_or(Step::Idle, |other| surrender(scene, consumer, other))
+    others
+        .next()
+        .map_or(Step::Idle, |other| surrender(scene, consumer, other))
+        .or_else(|| remove_copy(scene.world, consumer, |copy| *copy.meta.key.name != *assigned.secret))
 }

@@ -30,6 +30,11 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
     }
     let world = scene.world;
     let held: Vec<_> = reservations(world, consumer).collect();
+    if let Some(trouble) = scene.trouble_now().filter(|trouble| trouble.is_worth_telling()) {
+        let (reason, until) = (trouble.reason, trouble.until);
+        let message = format!("the slot cannot be given back: {}", trouble.message);
+        return tell(scene, consumer, reason, message).or_else(|| Step::WaitUntil(until));
+    }
     let took_no_slot = held.is_empty() && consumer.assigned.is_none();
     remove_copies(scene, consumer)
         .or_else(|| find_lock(scene, consumer, &held))
@@ -304,7 +309,6 @@ fn tell(scene: &Scene<'_>, consumer: &ConsumerView, reason: Reason, message: Str
     let assigned = consumer.assigned.as_deref();
     let patch = status::consumer(&consumer.meta, &consumer.status, &verdict, assigned, scene.now.wall);
     let Some(patch) = patch else { return Step::Idle };
-    let event = matches!(reason, Reason::HeldByPods | Reason::HeldByLostNode)
-        .then(|| note(consumer, true, reason, "Release", verdict.message.clone()));
+    let event = (reason != Reason::Releasing).then(|| note(consumer, true, reason, "Release", verdict.message.clone()));
     Step::tell(Op::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_note(event)
 }

@@ -11,6 +11,7 @@ use crate::{
     engine::{Now, Op, Step},
     providers::{is_about_to_open, why_not_usable},
     status::{self, Verdict},
+    verification,
     world::{ConsumerView, ObjectKey, ProviderView, World},
 };
 
@@ -55,15 +56,17 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
         return tell(scene, consumer, &verdict).or_else(|| Step::WaitUntil(until));
     }
     let newcomer = scene.allocator.standing(uid) == Standing::Absent;
-    scene.allocator.wait(uid, class(consumer), rank(consumer));
+    scene.allocator.wait(uid, class(scene.world, consumer), rank(consumer));
     if newcomer {
         // It may get a slot this instant: nothing is written about a wait that does not happen.
         scene.revisit.push(consumer.meta.key.clone());
         return Step::Idle;
     }
     let Standing::InLine { place, fitting } = scene.allocator.standing(uid) else { return Step::Idle };
-    if is_settling(scene.world, &fitting) {
-        // A provider that fits is about to be judged: what would be said now would be wrong in a moment.
+    let verifies = verification::verified_by(scene.world, consumer).is_some();
+    if verifies || is_settling(scene.world, &fitting) {
+        // A provider that fits is about to be judged (or, before a verification, to have its Secret read): what would be
+        // said now would be wrong in a moment.
         let now = scene.now.monotonic;
         let until = *scene.progress(consumer).settling_since.get_or_insert(now) + SETTLING_TIME;
         if now < until {
@@ -85,8 +88,12 @@ fn is_settling(world: &World, fitting: &[ObjectKey]) -> bool {
         && providers.any(|provider| is_about_to_open(world, provider))
 }
 
-fn class(consumer: &ConsumerView) -> Class {
-    Class { namespace: consumer.meta.key.namespace.clone(), tags: consumer.tags.clone() }
+fn class(world: &World, consumer: &ConsumerView) -> Class {
+    Class {
+        namespace: consumer.meta.key.namespace.clone(),
+        tags: consumer.tags.clone(),
+        verifies: verification::verified_by(world, consumer).map(|provider| provider.meta.uid.clone()),
+    }
 }
 
 fn rank(consumer: &ConsumerView) -> Rank {
@@ -107,6 +114,10 @@ fn outlook(
     place: Option<usize>,
     fitting: &[ObjectKey],
 ) -> Verdict<MaskConsumerPhase> {
+    if let Some(provider) = verification::verified_by(world, consumer) {
+        let message = format!("the verification of MaskProvider {} waits for a free slot", provider.meta.key);
+        return Verdict::not_ready(MaskConsumerPhase::Waiting, Reason::NoFreeSlot, message);
+    }
     if fitting.is_empty() {
         let wanted = match &consumer.tags {
             Some(tags) => format!(" with one of the tags {}", list(tags.iter())),
@@ -145,8 +156,10 @@ fn list<T: ToString>(mut items: impl Iterator<Item = T>) -> String {
 fn tell(scene: &mut Scene<'_>, consumer: &ConsumerView, verdict: &Verdict<MaskConsumerPhase>) -> Step {
     let patch = status::consumer(&consumer.meta, &consumer.status, verdict, None, scene.now.wall);
     let Some(patch) = patch else { return Step::Idle };
+    // Back from a refusal that has passed counts as a rewrite too: another operator may see that otherwise.
     let rewrite = consumer.status.phase == Some(verdict.phase)
-        && consumer.said.as_ref().is_some_and(|said| said.reason == verdict.reason);
+        && (verdict.reason == Reason::NoFreeSlot
+            || consumer.said.as_ref().is_some_and(|said| said.reason == verdict.reason));
     if rewrite && let Err(until) = scene.throttle.take(scene.now) {
         return Step::WaitUntil(until);
     }

@@ -1,16 +1,17 @@
 //! Gives a reservation back that its living consumer cannot use: W3 or W4 was refused, the slot or provider went away
 //! in between, or somebody deleted the reservation before the commit.
 //!
-//! Order matters: first the consumer's status is written (the fence: it moves the resourceVersion that guards W4, so
-//! a commit to this reservation that is still on its way fails), then the copy goes, then the lock.
+//! Order matters: first the consumer's status names the reservation as withdrawn (the fence: it moves the
+//! resourceVersion that guards W4, so a commit to this reservation that is still on its way fails), then the copy
+//! goes, then the lock.
 
 use vpn_types::{MaskConsumerPhase, Reason};
 
-use super::Scene;
+use super::{Scene, note};
 use crate::{
     engine::{Op, Step, delete, remove_finalizer},
     status::{self, Verdict},
-    world::{ConsumerView, Kind, ReservationView},
+    world::{ConsumerView, CopyView, Kind, ReservationView, World},
 };
 
 /// The next step towards "no reservation".
@@ -20,6 +21,10 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView, reservation: &Rese
 }
 
 fn fence(scene: &Scene<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
+    let withdrawn = &reservation.meta.uid;
+    if consumer.withdrawn.as_ref() == Some(withdrawn) {
+        return Step::Idle;
+    }
     let (reason, message) = match &scene.trouble {
         Some(trouble) => (trouble.reason, trouble.message.clone()),
         None => {
@@ -27,19 +32,29 @@ fn fence(scene: &Scene<'_>, consumer: &ConsumerView, reservation: &ReservationVi
         }
     };
     let verdict = Verdict::not_ready(MaskConsumerPhase::Waiting, reason, message);
-    match status::consumer(&consumer.meta, &consumer.status, &verdict, None, scene.now.wall) {
-        Some(patch) => Step::send(Op::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).provisional(),
-        None => Step::Idle,
-    }
+    let patch = status::fence(&consumer.meta, &consumer.status, &verdict, withdrawn, scene.now.wall);
+    let known = consumer.said.as_ref().is_some_and(|said| said.reason == reason);
+    let news = scene.trouble.is_some() && !known;
+    let event = news.then(|| note(consumer, true, reason, "Assign", verdict.message));
+    Step::send(Op::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).provisional().with_note(event)
 }
 
 /// Lets go of a reservation that nothing can be committed to any more: its copy, then the lock.
 pub fn surrender(scene: &Scene<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
-    let mut copies = scene.world.copies_of(&consumer.meta.uid);
-    let copy = copies.find(|copy| copy.reservation.as_ref() == Some(&reservation.meta.uid));
-    if let Some(copy) = copy.filter(|copy| !copy.meta.deleting) {
-        return Step::send(delete(Kind::Secret, &copy.meta, None)).provisional();
+    let of_it = |copy: &CopyView| copy.reservation.as_ref() == Some(&reservation.meta.uid);
+    remove_copy(scene.world, consumer, of_it).or_else(|| free(reservation))
+}
+
+/// Removes a copy that the consumer owns and has no use for.
+pub fn remove_copy(world: &World, consumer: &ConsumerView, useless: impl Fn(&CopyView) -> bool) -> Step {
+    let mut copies = world.copies_of(&consumer.meta.uid);
+    match copies.find(|copy| useless(copy) && !copy.meta.deleting) {
+        Some(copy) => Step::send(delete(Kind::Secret, &copy.meta, None)).provisional(),
+        None => Step::Idle,
     }
+}
+
+fn free(reservation: &ReservationView) -> Step {
     if !reservation.meta.deleting {
         return Step::send(delete(Kind::Reservation, &reservation.meta, None)).provisional();
     }

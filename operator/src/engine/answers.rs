@@ -2,9 +2,10 @@
 
 use vpn_types::Reason;
 
-use super::{Effect, Engine, InFlight, Lane, NewObject, Now, Op, Outcome, Propagation, Trouble, Work};
+use super::{Effect, Engine, InFlight, Lane, NewObject, Note, Now, Op, Outcome, Propagation, Trouble, Work, target};
 use crate::{
     consumers,
+    verification::{self, Verdict},
     world::{Acknowledged, CopyView, Kind, Object, ObjectKey, PodView, Touched, Uid},
 };
 
@@ -14,6 +15,11 @@ impl Engine {
         let Some(request) = self.in_flight.remove(&id) else { return };
         let InFlight { work, op, lane, note, settles, epoch, seen } = request;
         self.busy.remove(&work);
+        if matches!(work, Work::Unreadable(..)) {
+            // The answer cannot be read either. Carried out or not, it is told in an Event.
+            self.effects.extend(note.map(Effect::Publish));
+            return;
+        }
         let is_read = matches!(op, Op::Get(..) | Op::ListPods(_));
         let mut succeeded = false;
         match outcome {
@@ -31,7 +37,7 @@ impl Engine {
             Outcome::Object(object) => {
                 succeeded = true;
                 self.unsure.remove(&work);
-                self.read(&work, &object);
+                self.read(&work, &op, &object, now);
                 self.upgraded(&op, &object);
                 self.acknowledge(*object, epoch);
             }
@@ -66,7 +72,11 @@ impl Engine {
                     self.read_back(&work, &op);
                 }
                 let previous = self.troubles.get(&(work.clone(), Lane::Slots));
-                let trouble = Trouble::after(previous, Reason::RequestFailed, message, now);
+                let mut trouble = Trouble::after(previous, Reason::RequestFailed, message, now);
+                if !is_read && lane == Lane::Slots && trouble.failures >= Trouble::TOO_MANY_UNKNOWN {
+                    trouble.message = format!("{}: {}", describe(&op), trouble.message);
+                    self.step_aside(&work, &op, &mut trouble);
+                }
                 self.troubles.insert((work.clone(), Lane::Slots), trouble);
             }
         }
@@ -75,7 +85,9 @@ impl Engine {
                 self.troubles.remove(&(work.clone(), lane));
             } else if let Some(trouble) = self.troubles.get_mut(&(work.clone(), lane)).filter(|_| is_read) {
                 // The outcome is known again: whatever is next need not wait.
-                trouble.until = trouble.until.min(now.monotonic);
+                if trouble.failures < Trouble::TOO_MANY_UNKNOWN {
+                    trouble.until = trouble.until.min(now.monotonic);
+                }
             }
             self.effects.extend(note.map(Effect::Publish));
         }
@@ -108,7 +120,8 @@ impl Engine {
         let (kind, key) = (object.kind(), object.meta().key.clone());
         let world = &mut self.world;
         let (how, touched) = match object {
-            Object::Mask(view) => {
+            // Without the masks controller the watch selects by label, see above.
+            Object::Mask(view) if self.roles.masks || view.verifies.is_some() => {
                 let (how, change) = world.masks.acknowledged(view, sent);
                 (how, change.map(Touched::Mask))
             }
@@ -124,12 +137,16 @@ impl Engine {
                 let (how, change) = world.providers.acknowledged(view, sent);
                 (how, change.map(Touched::Provider))
             }
+            Object::VerificationPod(view) => {
+                let (how, change) = world.verification_pods.acknowledged(*view, sent);
+                (how, change.map(Touched::VerificationPod))
+            }
             // The watch selects copies by label: of any other Secret it would never tell that it is gone.
             Object::Copy(view) if view.labelled => {
                 let (how, change) = world.copies.acknowledged(view, sent);
                 (how, change.map(Touched::Copy))
             }
-            Object::Copy(_) => (Acknowledged::Passed, None),
+            Object::Copy(_) | Object::Mask(_) => (Acknowledged::Passed, None),
             Object::Pod(pod) => {
                 if let Some(pods) = world.pods.get_mut(&key.namespace) {
                     pods.merge(&[pod]);
@@ -184,7 +201,7 @@ impl Engine {
             Kind::Reservation => world.reservations.removed(key, uid).map(Touched::Reservation),
             Kind::Provider => world.providers.removed(key, uid).map(Touched::Provider),
             Kind::Secret => world.copies.removed(key, uid).map(Touched::Copy),
-            Kind::Pod => None,
+            Kind::Pod => world.verification_pods.removed(key, uid).map(Touched::VerificationPod),
         };
         if let Some(touched) = touched {
             self.touched(touched);
@@ -192,8 +209,11 @@ impl Engine {
     }
 
     /// What a read tells a controller besides what the stores take from it.
-    fn read(&mut self, work: &Work, object: &Object) {
+    fn read(&mut self, work: &Work, op: &Op, object: &Object, now: Now) {
         match (work, object) {
+            (Work::Verification(provider), _) if matches!(op, Op::Get(..)) => {
+                self.name_read(provider, object, now);
+            }
             (Work::Consumer(key), Object::Copy(copy)) => self.copy_read(key, copy),
             (Work::Consumer(key), Object::Provider(_)) => {
                 if let Some(consumer) = self.world.consumers.get(key) {
@@ -214,6 +234,26 @@ impl Engine {
                 if reservation.consumer_uid != consumer.meta.uid {
                     let uid = reservation.consumer_uid.clone();
                     self.world.note_departed(&uid);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The name of a verification's Mask or Pod was taken, and this is what has it.
+    fn name_read(&mut self, key: &ObjectKey, object: &Object, now: Now) {
+        let Some(provider) = self.world.providers.get(key) else { return };
+        let (kind, name) = (object.kind().as_str(), &object.meta().key);
+        let message = format!("a {kind} {name} exists that the operator did not make; delete or rename it");
+        match object {
+            Object::Mask(mask) if mask.verifies.is_none() => {
+                let work = (Work::Verification(key.clone()), Lane::Slots);
+                let trouble = Trouble::after(self.troubles.get(&work), Reason::VerificationNameTaken, message, now);
+                self.troubles.insert(work, trouble);
+            }
+            Object::Pod(pod) if pod.consumers.is_empty() => {
+                if let Some(attempt) = self.attempts.get_mut(&provider.meta.uid) {
+                    attempt.verdict = Some(Verdict::failed(Reason::VerificationNameTaken, message));
                 }
             }
             _ => {}
@@ -242,9 +282,39 @@ impl Engine {
     }
 
     fn refused(&mut self, work: &Work, op: &Op, lane: Lane, reason: Reason, message: String, now: Now) {
+        if let (Work::Verification(key), Op::Create(_, NewObject::Pod(_))) = (work, op)
+            && let Some(provider) = self.world.providers.get(key)
+            && let Some(attempt) = self.attempts.get_mut(&provider.meta.uid)
+        {
+            // The slot goes back, and it is tried again after a while.
+            attempt.verdict = Some(verification::refused(reason, &message));
+            return;
+        }
         let slot = (work.clone(), lane);
         let message = format!("{}: {message}", describe(op));
         let mut trouble = Trouble::after(self.troubles.get(&slot), reason, message, now);
+        if trouble.failures == 1
+            && let Op::PatchStatus(kind, key, _) = op
+            && let (_, Some((uid, _))) = self.seen(*kind, key)
+        {
+            // What cannot be said in the status is said in an Event.
+            self.effects.push(Effect::Publish(Note {
+                regarding: target(*kind, key, &uid),
+                related: None,
+                warning: true,
+                reason,
+                action: "Report",
+                message: trouble.message.clone(),
+            }));
+        }
+        if lane == Lane::Slots {
+            self.step_aside(work, op, &mut trouble);
+        }
+        self.troubles.insert(slot, trouble);
+    }
+
+    /// A consumer that cannot take its slot leaves it to the next in line, and tries again after a while.
+    fn step_aside(&mut self, work: &Work, op: &Op, trouble: &mut Trouble) {
         if let Work::Consumer(key) = work
             && let Some(consumer) = self.world.consumers.get(key)
             && consumer.assigned.is_none()
@@ -257,7 +327,7 @@ impl Engine {
                     self.allocator.end_grant(&uid);
                     trouble.gate = false;
                 }
-                Op::Create(_, NewObject::Secret(_)) | Op::PatchStatus(Kind::Consumer, ..) if lane == Lane::Slots => {
+                Op::Create(_, NewObject::Secret(_)) | Op::PatchStatus(Kind::Consumer, ..) => {
                     let reservation = self.world.reservations_of(&uid).next().map(|view| view.meta.uid.clone());
                     let progress = self.progress.entry(uid).or_default();
                     // A second refusal while withdrawing means that the fence itself is refused: that has to wait.
@@ -267,7 +337,6 @@ impl Engine {
                 _ => {}
             }
         }
-        self.troubles.insert(slot, trouble);
     }
 }
 

@@ -8,6 +8,7 @@ mod answers;
 mod observe;
 mod request;
 mod scene;
+mod unreadable;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -17,11 +18,13 @@ use std::{
 
 pub use request::*;
 pub use scene::*;
+use unreadable::Unreadable;
 
 use crate::{
     allocator::Allocator,
     consumers::{self, Progress, Throttle},
     masks, providers, reservations,
+    verification::{self, Attempts, Logs, Settings},
     world::{Epoch, Kind, ObjectKey, Uid, World},
 };
 
@@ -49,11 +52,12 @@ impl Roles {
     pub fn kinds(self) -> Vec<Kind> {
         let mut kinds = Vec::new();
         for (wanted, kind) in [
-            (self.masks, Kind::Mask),
-            (self.masks || self.consumers || self.reservations, Kind::Consumer),
+            (self.masks || self.providers, Kind::Mask),
+            (self.masks || self.consumers || self.reservations || self.providers, Kind::Consumer),
             (self.consumers || self.reservations || self.providers, Kind::Reservation),
             (self.consumers || self.providers, Kind::Provider),
             (self.consumers, Kind::Secret),
+            (self.providers, Kind::Pod),
         ] {
             if wanted {
                 kinds.push(kind);
@@ -62,8 +66,35 @@ impl Roles {
         kinds
     }
 
+    /// Whether of that kind only what belongs to verifications has to be watched: what has the label for it.
+    pub fn needs_only_verifications(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Mask => !self.masks,
+            Kind::Consumer => !(self.masks || self.consumers || self.reservations),
+            Kind::Pod => true,
+            Kind::Reservation | Kind::Provider | Kind::Secret => false,
+        }
+    }
+
+    /// Whether the controller that writes that kind's status runs here.
+    fn owns(self, kind: Kind) -> bool {
+        match kind {
+            Kind::Mask => self.masks,
+            Kind::Consumer => self.consumers,
+            Kind::Reservation => self.reservations,
+            Kind::Provider => self.providers,
+            Kind::Secret | Kind::Pod => false,
+        }
+    }
+
     fn needs_sources(self) -> bool {
         self.consumers || self.providers
+    }
+
+    /// Whether the consumers controller, which hands out slots by a provider's `maxSlots`, has a watch of its own on
+    /// providers: then the providers controller has to hear from it which `maxSlots` is in force.
+    fn are_apart(self) -> bool {
+        self.consumers != self.providers
     }
 }
 
@@ -89,6 +120,9 @@ pub struct Engine {
     progress: HashMap<Uid, Progress>,
     holds: reservations::Holds,
     writes: providers::LastWrites,
+    attempts: Attempts,
+    logs: Logs,
+    settings: Arc<Settings>,
     throttle: Throttle,
     /// Namespaces whose Pods are watched, by the releases that need it.
     followers: HashMap<Arc<str>, BTreeSet<Uid>>,
@@ -96,6 +130,7 @@ pub struct Engine {
     sources: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     troubles: HashMap<(Work, Lane), Trouble>,
     unsure: HashMap<Work, (Kind, ObjectKey)>,
+    unreadable: HashMap<(Kind, ObjectKey), Unreadable>,
     in_flight: HashMap<u64, InFlight>,
     busy: HashSet<Work>,
     dirty: VecDeque<Work>,
@@ -118,11 +153,15 @@ impl Engine {
             progress: HashMap::new(),
             holds: HashMap::new(),
             writes: HashMap::new(),
+            attempts: Attempts::new(),
+            logs: Logs::new(),
+            settings: Arc::default(),
             throttle: Throttle::new(),
             followers: HashMap::new(),
             sources: HashMap::new(),
             troubles: HashMap::new(),
             unsure: HashMap::new(),
+            unreadable: HashMap::new(),
             in_flight: HashMap::new(),
             busy: HashSet::new(),
             dirty: VecDeque::new(),
@@ -138,6 +177,11 @@ impl Engine {
     /// The same, but it decides nothing until it hears [`Input::Lead`].
     pub fn standby(roles: Roles) -> Self {
         Self { leading: false, ..Self::new(roles) }
+    }
+
+    /// With settings for verifications other than the default ones.
+    pub fn with_settings(self, settings: Settings) -> Self {
+        Self { settings: Arc::new(settings), ..self }
     }
 
     /// What is known.
@@ -164,7 +208,7 @@ impl Engine {
             Kind::Reservation => world.reservations.is_synced(),
             Kind::Provider => world.providers.is_synced(),
             Kind::Secret => world.copies.is_synced(),
-            Kind::Pod => true,
+            Kind::Pod => world.verification_pods.is_synced(),
         };
         self.roles.kinds().into_iter().filter(|kind| !synced(kind)).collect()
     }
@@ -182,8 +226,9 @@ impl Engine {
                 Input::Secret(key, source) => self.source_told(key, source),
                 Input::SecretUnreadable(key, why) => self.source_unreadable(&key, why),
                 Input::Pods(namespace, told) => self.pods_told(namespace, told),
+                Input::Log(uid, told) => self.log_told(&uid, told),
                 Input::Answer(id, outcome) => self.answered(id, outcome, now),
-                Input::Undecodable { target, error } => self.undecodable(target, &error),
+                Input::Undecodable { target, error } => self.undecodable(target, error),
                 Input::Lead => self.leading = true,
                 Input::Tick => {}
             }
@@ -212,8 +257,11 @@ impl Engine {
             if self.roles.consumers {
                 revisit.extend(self.allocator.settle());
                 revisit.extend(self.allocator.take_touched());
+                for provider in self.allocator.take_released() {
+                    self.mark(Work::Acknowledgement(provider));
+                }
             }
-            if revisit.is_empty() {
+            if revisit.is_empty() && self.dirty.is_empty() {
                 // After a start with thousands of objects this would stay as large as all of them.
                 self.dirty.shrink_to(SPARE_ROOM);
                 self.is_dirty.shrink_to(SPARE_ROOM);
@@ -289,7 +337,39 @@ impl Engine {
                 step
             }
             Work::Reservation(key) => reservations::decide(&self.world, &mut self.holds, key, now),
-            Work::Provider(key) => providers::decide(&self.world, &mut self.writes, key, now),
+            Work::Provider(key) => {
+                let trouble = self.troubles.get(&(Work::Verification(key.clone()), Lane::Slots));
+                let view = providers::Scene {
+                    world: &self.world,
+                    attempts: &self.attempts,
+                    trouble: trouble.filter(|trouble| trouble.is_active(now)),
+                    are_apart: self.roles.are_apart(),
+                    now,
+                };
+                providers::decide(&view, &mut self.writes, key)
+            }
+            Work::Verification(key) => {
+                let mut scene = verification::Scene {
+                    world: &self.world,
+                    attempts: &mut self.attempts,
+                    logs: &mut self.logs,
+                    effects: &mut self.effects,
+                    trouble: self.troubles.get(&(work.clone(), Lane::Slots)),
+                    settings: &self.settings,
+                    now,
+                };
+                let step = verification::decide(&mut scene, key);
+                self.mark(Work::Provider(key.clone()));
+                step
+            }
+            Work::Acknowledgement(key) => providers::acknowledge(&self.world, &self.allocator, key),
+            Work::Unreadable(kind, key) => match self.unreadable.get_mut(&(*kind, key.clone())) {
+                Some(unreadable) if !unreadable.told => {
+                    unreadable.told = true;
+                    unreadable.tell(*kind, key, now)
+                }
+                _ => Step::Idle,
+            },
             Work::Read(..) => Step::Idle,
         }
     }
@@ -316,7 +396,7 @@ impl Engine {
             Kind::Reservation => of(&self.world.reservations, key),
             Kind::Provider => of(&self.world.providers, key),
             Kind::Secret => of(&self.world.copies, key),
-            Kind::Pod => Default::default(),
+            Kind::Pod => of(&self.world.verification_pods, key),
         }
     }
 
@@ -325,7 +405,9 @@ impl Engine {
             Work::Mask(_) => self.roles.masks,
             Work::Consumer(_) => self.roles.consumers,
             Work::Reservation(_) => self.roles.reservations,
-            Work::Provider(_) => self.roles.providers,
+            Work::Provider(_) | Work::Verification(_) => self.roles.providers,
+            Work::Acknowledgement(_) => self.roles.consumers && self.roles.are_apart(),
+            Work::Unreadable(kind, _) => self.roles.owns(*kind),
             Work::Read(..) => true,
         };
         if ours && self.is_dirty.insert(work.clone()) {

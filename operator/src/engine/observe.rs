@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use vpn_types::Reason;
-
-use super::{Effect, Engine, Note, NoteTarget, Told, Work};
+use super::{Effect, Engine, LogTold, NoteTarget, Told, Unreadable, Work};
 use crate::{
     allocator::PoolSpec,
     providers::why_not_usable,
+    verification::{self, VerificationPod},
     world::{
         Change, ConsumerView, CopyView, Kind, Object, ObjectKey, ProviderView, ReservationView, Source, SourceView,
-        Touched,
+        Touched, Uid,
     },
 };
 
@@ -26,7 +25,7 @@ impl Engine {
                     Kind::Reservation => world.reservations.list_began(),
                     Kind::Provider => world.providers.list_began(),
                     Kind::Secret => world.copies.list_began(),
-                    Kind::Pod => {}
+                    Kind::Pod => world.verification_pods.list_began(),
                 }
                 None
             }
@@ -37,6 +36,7 @@ impl Engine {
                     Object::Reservation(view) => world.reservations.listed(view),
                     Object::Provider(view) => world.providers.listed(view),
                     Object::Copy(view) => world.copies.listed(view),
+                    Object::VerificationPod(view) => world.verification_pods.listed(*view),
                     Object::Pod(_) => {}
                 }
                 None
@@ -48,6 +48,7 @@ impl Engine {
                 Object::Reservation(view) => world.reservations.applied(view).map(Touched::Reservation),
                 Object::Provider(view) => world.providers.applied(view).map(Touched::Provider),
                 Object::Copy(view) => world.copies.applied(view).map(Touched::Copy),
+                Object::VerificationPod(view) => world.verification_pods.applied(*view).map(Touched::VerificationPod),
                 Object::Pod(_) => None,
             },
             Told::Deleted(object) => match object {
@@ -56,6 +57,7 @@ impl Engine {
                 Object::Reservation(view) => world.reservations.deleted(&view).map(Touched::Reservation),
                 Object::Provider(view) => world.providers.deleted(&view).map(Touched::Provider),
                 Object::Copy(view) => world.copies.deleted(&view).map(Touched::Copy),
+                Object::VerificationPod(view) => world.verification_pods.deleted(&view).map(Touched::VerificationPod),
                 Object::Pod(_) => None,
             },
         };
@@ -90,7 +92,10 @@ impl Engine {
                 let (changes, doubtful) = world.copies.list_ended();
                 (wrap(changes, Touched::Copy), doubtful)
             }
-            Kind::Pod => (Vec::new(), Vec::new()),
+            Kind::Pod => {
+                let (changes, doubtful) = world.verification_pods.list_ended();
+                (wrap(changes, Touched::VerificationPod), doubtful)
+            }
         };
         for key in doubtful {
             self.doubt(kind, key);
@@ -117,6 +122,41 @@ impl Engine {
             Touched::Reservation(change) => self.reservation_changed(change),
             Touched::Provider(change) => self.provider_changed(change),
             Touched::Copy(change) => self.copy_changed(change),
+            Touched::VerificationPod(change) => self.verification_pod_changed(change),
+        }
+    }
+
+    fn verification_pod_changed(&mut self, Change { key, before }: Change<VerificationPod>) {
+        let uid = self.world.verification_pods.get(&key).map(|pod| &pod.meta.uid);
+        if let Some(before) = before
+            && uid != Some(&before.meta.uid)
+            && self.logs.remove(&before.meta.uid).is_some()
+        {
+            self.effects.push(Effect::UnfollowLog(before.meta.uid));
+        }
+        self.mark_verification(&key);
+    }
+
+    /// Something of that name changed which may be part of a verification.
+    fn mark_verification(&mut self, key: &ObjectKey) {
+        if let Some(provider) = verification::provider_of(key)
+            && self.world.providers.get(&provider).is_some()
+        {
+            self.mark(Work::Verification(provider));
+        }
+    }
+
+    /// The log of a verification Pod told something.
+    pub(super) fn log_told(&mut self, uid: &Uid, told: LogTold) {
+        let Some((_, log)) = self.logs.get_mut(uid) else { return };
+        match told {
+            LogTold::Line(line) => log.digest.push(&line),
+            LogTold::Ended => log.ended = true,
+            LogTold::Unreadable(why) => (log.ended, log.unreadable) = (true, Some(why)),
+        }
+        let pod = self.world.verification_pods.values().find(|pod| pod.meta.uid == *uid);
+        if let Some(key) = pod.map(|pod| pod.meta.key.clone()) {
+            self.mark_verification(&key);
         }
     }
 
@@ -124,6 +164,7 @@ impl Engine {
         if self.world.masks.get(&key).is_none() && self.world.consumers.get(&key).is_none() {
             self.forget_work(&Work::Mask(key.clone()));
         }
+        self.mark_verification(&key);
         self.mark(Work::Mask(key));
     }
 
@@ -166,7 +207,7 @@ impl Engine {
     }
 
     /// Ends the watch on a namespace's Pods once no release there needs it.
-    fn end_follow(&mut self, namespace: &Arc<str>, uid: &crate::world::Uid) {
+    fn end_follow(&mut self, namespace: &Arc<str>, uid: &Uid) {
         if let Some(followers) = self.followers.get_mut(namespace)
             && followers.remove(uid)
             && followers.is_empty()
@@ -214,6 +255,9 @@ impl Engine {
         {
             self.writes.remove(&before.meta.uid);
             self.forget_work(&Work::Provider(key.clone()));
+            self.forget_work(&Work::Acknowledgement(key.clone()));
+            self.forget_work(&Work::Verification(key.clone()));
+            self.attempts.remove(&before.meta.uid);
         }
         self.refresh_pool(&key);
         // Status changes, of which there are many, change nothing for those who have a slot.
@@ -222,6 +266,7 @@ impl Engine {
                 before.meta.uid != now.meta.uid
                     || before.meta.deleting != now.meta.deleting
                     || before.max_slots != now.max_slots
+                    || before.status.phase != now.status.phase
                     || before.secret != now.secret
             }
             _ => true,
@@ -229,6 +274,8 @@ impl Engine {
         if concerns_holders {
             self.mark_holders(&key);
         }
+        self.mark(Work::Acknowledgement(key.clone()));
+        self.mark(Work::Verification(key.clone()));
         self.mark(Work::Provider(key));
     }
 
@@ -248,13 +295,15 @@ impl Engine {
             return;
         };
         let has_source = matches!(self.world.source(&provider.secret_key()), Source::Present(_));
-        let usable = provider.is_usable() && has_source && provider.meta.finalizer.is_some();
+        let held = has_source && provider.meta.finalizer.is_some() && !provider.meta.deleting;
+        let usable = provider.is_usable() && held && verification::admits_users(&self.world, provider);
         let spec = PoolSpec {
             uid: provider.meta.uid.clone(),
             capacity: provider.max_slots,
             tags: provider.tags.clone(),
             namespaces: provider.namespaces.clone(),
             usable,
+            verifiable: provider.verify.is_some() && held,
             current: provider.is_current(),
             why_not: if usable { String::new() } else { why_not_usable(&self.world, provider) },
         };
@@ -312,12 +361,19 @@ impl Engine {
             _ => true,
         };
         let providers: Vec<_> = providers.iter().cloned().collect();
+        let source = source.map(|now| match self.world.source(&key) {
+            Source::Present(before) if before.hash == now.hash => {
+                SourceView { data_since: before.data_since.clone(), ..now }
+            }
+            _ => now,
+        });
         self.world.sources.insert(key, source.map_or(Source::Missing, Source::Present));
         for provider in providers {
             self.refresh_pool(&provider);
             if changed {
                 self.mark_holders(&provider);
             }
+            self.mark(Work::Verification(provider.clone()));
             self.mark(Work::Provider(provider));
         }
     }
@@ -355,18 +411,13 @@ impl Engine {
         }
     }
 
-    /// An object that cannot be decoded is passed over; its owner is told where `kubectl describe` shows it.
-    pub(super) fn undecodable(&mut self, target: NoteTarget, error: &str) {
-        if self.leading {
-            let message = format!("this object cannot be read, and nothing is done for it: {error}");
-            self.effects.push(Effect::Publish(Note {
-                regarding: target,
-                related: None,
-                warning: true,
-                reason: Reason::InvalidSpec,
-                action: "Read",
-                message,
-            }));
+    /// An object that cannot be decoded is passed over; its owner is told, once.
+    pub(super) fn undecodable(&mut self, target: NoteTarget, error: String) {
+        let (kind, key) = (target.kind, target.key.clone());
+        let known = self.unreadable.get(&(kind, key.clone()));
+        if known.is_none_or(|known| known.uid != target.uid || known.error != error) {
+            self.unreadable.insert((kind, key.clone()), Unreadable { uid: target.uid, error, told: false });
+            self.mark(Work::Unreadable(kind, key));
         }
     }
 

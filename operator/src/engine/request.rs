@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use serde_json::Value;
-use vpn_types::{MaskConsumer, MaskReservation, Reason};
+use vpn_types::{Mask, MaskConsumer, MaskReservation, Reason};
 
 use crate::world::{Kind, Object, ObjectKey, PodView, SourceView, Uid};
 
@@ -37,6 +37,10 @@ pub enum NewObject {
     Reservation(Box<MaskReservation>),
     /// W3.
     Secret(Box<Secret>),
+    /// Asks for the slot of a verification.
+    Mask(Box<Mask>),
+    /// Verifies a provider.
+    Pod(Box<Pod>),
 }
 
 impl NewObject {
@@ -46,6 +50,8 @@ impl NewObject {
             NewObject::Consumer(_) => Kind::Consumer,
             NewObject::Reservation(_) => Kind::Reservation,
             NewObject::Secret(_) => Kind::Secret,
+            NewObject::Mask(_) => Kind::Mask,
+            NewObject::Pod(_) => Kind::Pod,
         }
     }
 }
@@ -169,6 +175,17 @@ pub enum Effect {
     WatchPods(Arc<str>),
     /// End that watch.
     UnwatchPods(Arc<str>),
+    /// Read the log of a container from its beginning, and go on until the container ends.
+    FollowLog {
+        /// The Pod.
+        key: ObjectKey,
+        /// Its UID.
+        uid: Uid,
+        /// Name of the container.
+        container: &'static str,
+    },
+    /// The Pod is gone: end that.
+    UnfollowLog(Uid),
 }
 
 /// How a request ended.
@@ -215,6 +232,17 @@ pub enum Told {
     Deleted(Object),
 }
 
+/// What a log told.
+#[derive(Clone, Debug)]
+pub enum LogTold {
+    /// A line.
+    Line(String),
+    /// The container has ended, and with it its log.
+    Ended,
+    /// It cannot be read, or no further; why.
+    Unreadable(String),
+}
+
 /// What happened.
 #[derive(Clone)]
 pub enum Input {
@@ -226,6 +254,8 @@ pub enum Input {
     SecretUnreadable(ObjectKey, Arc<str>),
     /// The watch on the Pods of a namespace.
     Pods(Arc<str>, Told),
+    /// The log of the Pod with that UID.
+    Log(Uid, LogTold),
     /// A request ended.
     Answer(u64, Outcome),
     /// An object of this kind cannot be decoded.

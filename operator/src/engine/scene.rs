@@ -19,6 +19,12 @@ pub enum Work {
     Reservation(ObjectKey),
     /// Providers controller.
     Provider(ObjectKey),
+    /// Providers controller: tries out the credentials.
+    Verification(ObjectKey),
+    /// Consumers controller: tells the providers controller in another process how far it has come.
+    Acknowledgement(ObjectKey),
+    /// Tells of an object that cannot be decoded.
+    Unreadable(Kind, ObjectKey),
     /// Reads back one object whose state is in doubt.
     Read(Kind, ObjectKey),
 }
@@ -101,6 +107,8 @@ pub struct Trouble {
 impl Trouble {
     /// First delay after a refusal; it doubles each time.
     const FIRST_DELAY: Duration = Duration::from_millis(500);
+    /// From that many requests without an answer in a row on, it is taken for a refusal.
+    pub const TOO_MANY_UNKNOWN: u32 = 2;
     /// The longest delay.
     const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
@@ -115,6 +123,11 @@ impl Trouble {
     pub fn without_gate(mut self) -> Self {
         self.gate = false;
         self
+    }
+
+    /// Whether people should hear of it: a single request without an answer passes by itself.
+    pub fn is_worth_telling(&self) -> bool {
+        self.reason != Reason::RequestFailed || self.failures >= Self::TOO_MANY_UNKNOWN
     }
 
     /// Whether it is not yet time to try again.

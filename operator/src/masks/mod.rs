@@ -3,10 +3,14 @@
 //! Invariant: a Mask's status follows the consumer that this very Mask controls and that is not going away. A consumer
 //! of that name that belongs to something else is neither adopted nor touched.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use serde_json::{Value, json};
-use vpn_types::{FINALIZER, Mask, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskPhase, MaskReference, Reason};
+use vpn_types::{
+    FINALIZER, Mask, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskPhase, MaskReference, Reason, VERIFY_LABEL,
+};
 
 use crate::{
     engine::{NewObject, Now, Op, Step, Trouble, delete_unchanged, remove_finalizer, target},
@@ -63,8 +67,11 @@ fn create_consumer(mask: &MaskView) -> Op {
         },
     );
     consumer.metadata.namespace = Some(mask.meta.key.namespace.to_string());
-    let labels = mask.labels.iter().map(|(key, value)| (key.to_string(), value.to_string()));
-    consumer.metadata.labels = (!mask.labels.is_empty()).then(|| labels.collect());
+    // Who has the label of verifications gets a slot of that provider, whatever its `namespaces` say.
+    let inherited = |key: &str| key != VERIFY_LABEL || mask.verifies.is_some();
+    let labels = mask.labels.iter().filter(|(key, _)| inherited(key));
+    let labels: BTreeMap<_, _> = labels.map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    consumer.metadata.labels = (!labels.is_empty()).then_some(labels);
     consumer.metadata.owner_references = Some(vec![owner]);
     consumer.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
     Op::Create(mask.meta.key.clone(), NewObject::Consumer(Box::new(consumer)))

@@ -1,15 +1,18 @@
 //! Providers: tells whether slots of an account can be assigned, and holds the provider until all of them are back.
 //!
 //! Invariant: `status.observedGeneration` is the generation whose `maxSlots` is in force: it moves on only when no
-//! slot beyond `maxSlots` is held. Nothing is assigned while it lags.
+//! slot beyond `maxSlots` is held, and the consumers controller hands out slots by it. Nothing is assigned while it lags.
 
 use std::{collections::HashMap, time::Duration};
 
+use serde_json::json;
 use vpn_types::{MaskProviderPhase, Reason};
 
 use crate::{
-    engine::{Note, Now, Op, Step, add_finalizer, remove_finalizer, target},
+    allocator::{Allocator, Pool},
+    engine::{Note, Now, Op, Step, Trouble, add_finalizer, remove_finalizer, target},
     status::{self, Verdict},
+    verification::{self, Attempts, Report},
     world::{Kind, ObjectKey, ProviderView, Source, Uid, World},
 };
 
@@ -19,8 +22,23 @@ pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// When (monotonic) each provider's status was last written, by UID.
 pub type LastWrites = HashMap<Uid, Duration>;
 
+/// What a decision works with.
+pub struct Scene<'a> {
+    /// All that is known.
+    pub world: &'a World,
+    /// Verifications under way.
+    pub attempts: &'a Attempts,
+    /// What holds up the verification at present.
+    pub trouble: Option<&'a Trouble>,
+    /// Whether the consumers controller is another process.
+    pub are_apart: bool,
+    /// The time.
+    pub now: Now,
+}
+
 /// The next step for the provider of that name.
-pub fn decide(world: &World, writes: &mut LastWrites, key: &ObjectKey, now: Now) -> Step {
+pub fn decide(scene: &Scene<'_>, writes: &mut LastWrites, key: &ObjectKey) -> Step {
+    let &Scene { world, are_apart: apart, now, .. } = scene;
     let Some(provider) = world.providers.get(key) else { return Step::Idle };
     if provider.meta.deleting {
         let ours = |uid: &Option<Uid>| uid.as_ref() == Some(&provider.meta.uid);
@@ -31,11 +49,19 @@ pub fn decide(world: &World, writes: &mut LastWrites, key: &ObjectKey, now: Now)
     } else if provider.meta.finalizer.is_none() {
         return Step::send(add_finalizer(Kind::Provider, &provider.meta));
     }
-    let Some(verdict) = judge(world, provider) else { return Step::Idle };
+    let report = match world.source(&provider.secret_key()) {
+        Source::Present(source) => {
+            let attempt = scene.attempts.get(&provider.meta.uid);
+            verification::report(world, provider, source, attempt, scene.trouble, now.wall)
+        }
+        _ => verification::unchanged(provider),
+    };
+    let Some(verdict) = judge(world, provider, report.gate.as_ref()) else { return Step::Idle };
     let used = world.slots_used(key);
-    let observed =
-        if is_draining(world, provider) { provider.status.observed_generation } else { Some(provider.meta.generation) };
-    let patch = status::provider(&provider.meta, &provider.status, &verdict, used, observed, now.wall);
+    let acknowledged = !apart || provider.assignment_generation == Some(provider.meta.generation);
+    let in_force = acknowledged && !is_draining(world, provider);
+    let observed = if in_force { Some(provider.meta.generation) } else { provider.status.observed_generation };
+    let patch = status::provider(provider, &verdict, &report, used, observed, now.wall);
     let Some(patch) = patch else { return Step::Idle };
     if let Some(last) = writes.get(&provider.meta.uid)
         && *last + STATUS_INTERVAL > now.monotonic
@@ -43,11 +69,28 @@ pub fn decide(world: &World, writes: &mut LastWrites, key: &ObjectKey, now: Now)
         return Step::WaitUntil(*last + STATUS_INTERVAL);
     }
     writes.insert(provider.meta.uid.clone(), now.monotonic);
-    Step::tell(Op::PatchStatus(Kind::Provider, key.clone(), patch)).with_note(transition(provider, &verdict))
+    Step::tell(Op::PatchStatus(Kind::Provider, key.clone(), patch)).with_note(tell(provider, &verdict, &report))
+}
+
+/// What the consumers controller, in a process of its own, tells the providers controller: from now on it hands out
+/// slots by the `maxSlots` of this generation, and none beyond it is held. A reservation of a slot beyond it that is
+/// still on its way from an earlier process leads to no commit.
+pub fn acknowledge(world: &World, allocator: &Allocator, key: &ObjectKey) -> Step {
+    let Some(provider) = world.providers.get(key) else { return Step::Idle };
+    let generation = provider.meta.generation;
+    let is_draining = allocator.pool(key).is_none_or(Pool::is_draining);
+    if provider.assignment_generation == Some(generation) || provider.meta.deleting || is_draining {
+        return Step::Idle;
+    }
+    Step::tell(Op::PatchStatus(Kind::Provider, key.clone(), json!({"status": {"assignmentGeneration": generation}})))
 }
 
 /// The state of a provider, from gates in order: the first that does not hold says why. `None`: not known yet.
-fn judge(world: &World, provider: &ProviderView) -> Option<Verdict<MaskProviderPhase>> {
+fn judge(
+    world: &World,
+    provider: &ProviderView,
+    unverified: Option<&Verdict<MaskProviderPhase>>,
+) -> Option<Verdict<MaskProviderPhase>> {
     use MaskProviderPhase::{Active, ErrSecretNotFound, Pending, Ready, Terminating};
     let used = world.slots_used(&provider.meta.key);
     if provider.meta.deleting {
@@ -77,9 +120,8 @@ fn judge(world: &World, provider: &ProviderView) -> Option<Verdict<MaskProviderP
     if provider.max_slots == 0 {
         return Some(Verdict::not_ready(Pending, Reason::NoSlots, "maxSlots is 0"));
     }
-    if !provider.skip_verification {
-        let message = "the credentials have not been verified yet; no slot is assigned until they are";
-        return Some(Verdict::not_ready(Pending, Reason::NotVerified, message));
+    if let Some(gate) = unverified {
+        return Some(gate.clone());
     }
     let phase = if used == 0 { Ready } else { Active };
     let mut message = format!("{used} of {} slots are taken", provider.max_slots);
@@ -100,8 +142,13 @@ fn is_draining(world: &World, provider: &ProviderView) -> bool {
 
 /// Why nothing can be assigned to a provider, in words for those who wait for it.
 pub fn why_not_usable(world: &World, provider: &ProviderView) -> String {
-    match judge(world, provider) {
+    match judge(world, provider, None) {
         Some(verdict) if !verdict.ready => verdict.message,
+        // What its status says of the verification.
+        Some(_) if !verification::admits_users(world, provider) => match &provider.verified.condition {
+            Some(condition) if condition.passed != Some(true) => condition.message.to_string(),
+            _ => "the credentials have not been verified yet".to_owned(),
+        },
         Some(_) | None => "not looked at yet".to_owned(),
     }
 }
@@ -110,7 +157,22 @@ pub fn why_not_usable(world: &World, provider: &ProviderView) -> String {
 pub fn is_about_to_open(world: &World, provider: &ProviderView) -> bool {
     !provider.meta.deleting
         && (provider.status.phase.is_none()
-            || judge(world, provider).is_none_or(|verdict| verdict.ready && !provider.is_usable()))
+            || judge(world, provider, None).is_none_or(|verdict| {
+                verdict.ready && !provider.is_usable() && verification::admits_users(world, provider)
+            }))
+}
+
+/// An Event for each verdict of a verification, else [when the state changes](transition).
+fn tell(provider: &ProviderView, verdict: &Verdict<MaskProviderPhase>, report: &Report) -> Option<Note> {
+    let Some((warning, reason, message)) = &report.news else { return transition(provider, verdict) };
+    Some(Note {
+        regarding: target(Kind::Provider, &provider.meta.key, &provider.meta.uid),
+        related: None,
+        warning: *warning,
+        reason: *reason,
+        action: "Verify",
+        message: message.clone(),
+    })
 }
 
 /// An Event when the provider turns usable or unusable, or is unusable from the start.

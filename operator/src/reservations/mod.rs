@@ -5,8 +5,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use chrono::SecondsFormat;
-use vpn_types::{MaskReservationPhase, Reason};
+use chrono::{DateTime, SecondsFormat, Utc};
+use vpn_types::{MaskProviderReleaseSpec, MaskReservationPhase, Reason};
 
 use crate::{
     engine::{Now, Op, Step, add_finalizer, delete, remove_finalizer},
@@ -18,8 +18,36 @@ use crate::{
 /// and ends by its deadline well before that.
 pub const UNCOMMITTED_HOLD: Duration = Duration::from_secs(15);
 
-/// Since when (monotonic) uncommitted reservations without a consumer are held, by UID.
-pub type Holds = HashMap<Uid, Duration>;
+/// What is remembered of holds, by UID of the reservation. All times are monotonic.
+pub type Holds = HashMap<Uid, Hold>;
+
+/// A hold as this process knows it: whoever sets the wall clock neither ends nor prolongs one that is under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hold {
+    /// Since when the reservation is without its consumer, never having been committed.
+    uncommitted_since: Option<Duration>,
+    /// The deadline that was read, and when that is.
+    deadline: Option<(DateTime<Utc>, Duration)>,
+}
+
+/// When a stored deadline is, by the monotonic clock: by the wall clock at first sight, and no later than the provider's
+/// longest delay from then.
+fn deadline(world: &World, holds: &mut Holds, reservation: &ReservationView, now: Now) -> Option<Duration> {
+    let stored = reservation.hold_until?;
+    let hold = holds.entry(reservation.meta.uid.clone()).or_default();
+    if let Some((known, at)) = hold.deadline
+        && known == stored
+    {
+        return Some(at);
+    }
+    let provider = reservation.provider().and_then(|key| world.providers.get(&key));
+    let longest = provider.map_or(MaskProviderReleaseSpec::DEFAULT_UNCLEAN_DELAY, |provider| {
+        provider.release_delay.max(provider.unclean_delay)
+    });
+    let at = now.monotonic + (stored - now.wall).to_std().unwrap_or_default().min(longest);
+    hold.deadline = Some((stored, at));
+    Some(at)
+}
 
 /// The next step for the reservation of that name.
 pub fn decide(world: &World, holds: &mut Holds, key: &ObjectKey, now: Now) -> Step {
@@ -28,6 +56,7 @@ pub fn decide(world: &World, holds: &mut Holds, key: &ObjectKey, now: Now) -> St
     if reservation.provider_uid.is_none() {
         return Step::Idle;
     }
+    let until = deadline(world, holds, reservation, now);
     let consumer = world.consumers.get(&reservation.consumer);
     match consumer.filter(|consumer| consumer.meta.uid == reservation.consumer_uid) {
         Some(consumer) => accompany(reservation, consumer, now),
@@ -36,7 +65,7 @@ pub fn decide(world: &World, holds: &mut Holds, key: &ObjectKey, now: Now) -> St
             Some(departed) => {
                 let committed = departed.committed.as_ref() == Some(&reservation.meta.uid)
                     || reservation.status.phase == Some(MaskReservationPhase::Active);
-                hold(holds, reservation, committed, now).or_else(|| free(reservation))
+                hold(holds, reservation, until, committed, now).or_else(|| free(reservation))
             }
         },
     }
@@ -64,19 +93,19 @@ fn accompany(reservation: &ReservationView, consumer: &ConsumerView, now: Now) -
 }
 
 /// The holds of a slot whose consumer is gone.
-fn hold(holds: &mut Holds, reservation: &ReservationView, committed: bool, now: Now) -> Step {
-    if let Some(until) = reservation.hold_until
-        && let Ok(rest) = (until - now.wall).to_std()
-        && !rest.is_zero()
+fn hold(holds: &mut Holds, reservation: &ReservationView, until: Option<Duration>, committed: bool, now: Now) -> Step {
+    if let (Some(at), Some(stored)) = (until, reservation.hold_until)
+        && at > now.monotonic
     {
-        let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let message = format!("the last Pod is gone; held until {until}");
+        let stored = stored.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let message = format!("the last Pod is gone; held until {stored}");
         let phase = MaskReservationPhase::Terminating;
         return tell(reservation, phase, false, Reason::HeldUntilDeadline, message, now)
-            .or_else(|| Step::WaitUntil(now.monotonic + rest));
+            .or_else(|| Step::WaitUntil(at));
     }
     if !committed {
-        let until = *holds.entry(reservation.meta.uid.clone()).or_insert(now.monotonic) + UNCOMMITTED_HOLD;
+        let hold = holds.entry(reservation.meta.uid.clone()).or_default();
+        let until = *hold.uncommitted_since.get_or_insert(now.monotonic) + UNCOMMITTED_HOLD;
         if until > now.monotonic {
             return Step::WaitUntil(until);
         }

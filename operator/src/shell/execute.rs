@@ -14,6 +14,7 @@ use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation
 
 use crate::{
     engine::{NewObject, Op, Outcome, Propagation},
+    verification::VerificationPod,
     world::{Kind, Object, ObjectKey, Project, unreadable_reservation},
 };
 
@@ -71,6 +72,14 @@ async fn dispatch(client: &Client, op: &Op) -> Result<Outcome, Error> {
             Ok(shown(create(client, key, &**new).await?, Object::Reservation))
         }
         Op::Create(key, NewObject::Secret(new)) => Ok(shown(create(client, key, &**new).await?, Object::Copy)),
+        Op::Create(key, NewObject::Mask(new)) => Ok(shown(create(client, key, &**new).await?, Object::Mask)),
+        Op::Create(key, NewObject::Pod(new)) => {
+            let pod = create(client, key, &**new).await?;
+            Ok(match pod.as_ref().and_then(VerificationPod::of) {
+                Some(view) => Outcome::Object(Box::new(Object::VerificationPod(Box::new(view)))),
+                None => Outcome::Unknown { message: "the answer lacks metadata".to_owned() },
+            })
+        }
         Op::Get(Kind::Reservation, key) => get_reservation(client, key).await,
         Op::Get(kind, key) => by_kind!(kind, get(key)),
         Op::Patch(kind, key, patch) => by_kind!(kind, merge(key, patch)),

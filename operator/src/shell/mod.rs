@@ -4,6 +4,7 @@ mod execute;
 pub mod finalizers;
 pub mod health;
 pub mod lease;
+mod logs;
 mod publish;
 mod watch;
 
@@ -27,7 +28,8 @@ use lease::Lead;
 
 use crate::{
     engine::{Effect, Engine, Input, Lane, Now, Request, Roles},
-    world::{Kind, ObjectKey},
+    verification::Settings,
+    world::{Kind, ObjectKey, Uid},
 };
 
 /// How many requests may be under way at once on the way to or from a slot.
@@ -47,6 +49,7 @@ pub type Unready = Vec<Kind>;
 pub async fn run(
     client: Client,
     roles: Roles,
+    settings: Settings,
     ready: latest::Sender<Unready>,
     lead: latest::Receiver<Lead>,
     shutdown: impl Future<Output = ()>,
@@ -61,13 +64,14 @@ pub async fn run(
         lead: lead.clone(),
         secrets: HashMap::new(),
         pods: HashMap::new(),
+        logs: HashMap::new(),
         kinds: Vec::new(),
     };
     for kind in roles.kinds() {
-        shell.kinds.push(watch::kind(&shell.client, kind, shell.inputs.clone()));
+        shell.kinds.push(watch::kind(&shell.client, kind, roles, shell.inputs.clone()));
     }
     let start = Instant::now();
-    let mut engine = Engine::standby(roles);
+    let mut engine = Engine::standby(roles).with_settings(settings);
     let leader = shell.inputs.clone();
     let mut awaited = lead;
     let lead = async move {
@@ -113,6 +117,7 @@ struct Shell {
     kinds: Vec<AbortHandle>,
     secrets: HashMap<ObjectKey, AbortHandle>,
     pods: HashMap<Arc<str>, AbortHandle>,
+    logs: HashMap<Uid, AbortHandle>,
 }
 
 impl Shell {
@@ -130,6 +135,11 @@ impl Shell {
                 stop(self.pods.insert(namespace, handle));
             }
             Effect::UnwatchPods(namespace) => stop(self.pods.remove(&namespace)),
+            Effect::FollowLog { key, uid, container } => {
+                let handle = logs::follow(&self.client, &key, uid.clone(), container, self.inputs.clone());
+                stop(self.logs.insert(uid, handle));
+            }
+            Effect::UnfollowLog(uid) => stop(self.logs.remove(&uid)),
         }
     }
 
@@ -153,7 +163,8 @@ impl Shell {
 
     /// Ends the watches and waits until no request is under way; each has a deadline.
     async fn drain(self) {
-        for handle in self.kinds.into_iter().chain(self.secrets.into_values()).chain(self.pods.into_values()) {
+        let watches = self.kinds.into_iter().chain(self.secrets.into_values()).chain(self.pods.into_values());
+        for handle in watches.chain(self.logs.into_values()) {
             handle.abort();
         }
         let all = async {

@@ -18,23 +18,33 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
-use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL};
+use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL, VERIFY_LABEL};
 
 use crate::{
-    engine::{Input, NoteTarget, Told},
-    world::{Kind, Object, ObjectKey, PodView, Project, SourceView, meta, source_hash, unreadable_reservation},
+    engine::{Input, NoteTarget, Roles, Told},
+    verification::VerificationPod,
+    world::{Kind, Object, ObjectKey, PodView, Project, meta, source, unreadable_reservation},
 };
 
 type Inputs = UnboundedSender<Input>;
 
-/// Watches all objects of a kind (of Secrets: the metadata of our copies).
-pub fn kind(client: &Client, kind: Kind, inputs: Inputs) -> AbortHandle {
+/// Watches what `roles` need of a kind: all objects, or those that belong to verifications (of Secrets: the metadata of
+/// our copies).
+pub fn kind(client: &Client, kind: Kind, roles: Roles, inputs: Inputs) -> AbortHandle {
+    let config =
+        if roles.needs_only_verifications(kind) { Config::default().labels(VERIFY_LABEL) } else { Config::default() };
     match kind {
-        Kind::Mask => objects::<Mask>(client, kind, Object::Mask, inputs),
-        Kind::Consumer => objects::<MaskConsumer>(client, kind, Object::Consumer, inputs),
-        Kind::Reservation => objects::<MaskReservation>(client, kind, Object::Reservation, inputs),
-        Kind::Provider => objects::<MaskProvider>(client, kind, Object::Provider, inputs),
-        Kind::Secret | Kind::Pod => {
+        Kind::Mask => objects::<Mask>(client, kind, config, Object::Mask, inputs),
+        Kind::Consumer => objects::<MaskConsumer>(client, kind, config, Object::Consumer, inputs),
+        Kind::Reservation => objects::<MaskReservation>(client, kind, config, Object::Reservation, inputs),
+        Kind::Provider => objects::<MaskProvider>(client, kind, config, Object::Provider, inputs),
+        Kind::Pod => {
+            let stream = watcher(Api::<Pod>::all(client.clone()), config).default_backoff();
+            let view = |pod: &Pod| VerificationPod::of(pod).map(|view| Object::VerificationPod(Box::new(view)));
+            let told = stream.map(move |event| told((kind, "*"), event, view));
+            spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
+        }
+        Kind::Secret => {
             let copies = Api::<PartialObjectMeta<Secret>>::all(client.clone());
             let stream = watcher(copies, Config::default().labels(OWNER_LABEL)).default_backoff();
             let told = stream.map(move |event| told((kind, "*"), event, |meta| meta.project().map(Object::Copy)));
@@ -43,14 +53,14 @@ pub fn kind(client: &Client, kind: Kind, inputs: Inputs) -> AbortHandle {
     }
 }
 
-fn objects<K>(client: &Client, kind: Kind, wrap: fn(K::View) -> Object, inputs: Inputs) -> AbortHandle
+fn objects<K>(client: &Client, kind: Kind, config: Config, wrap: fn(K::View) -> Object, inputs: Inputs) -> AbortHandle
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Project,
     K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::View: 'static,
 {
     let api = Api::<DeserializeGuard<K>>::all(client.clone());
-    let stream = watcher(api, Config::default()).default_backoff();
+    let stream = watcher(api, config).default_backoff();
     let unreadable = inputs.clone();
     let told = stream.map(move |event| {
         told((kind, "*"), event, |guard| match &guard.0 {
@@ -99,11 +109,6 @@ pub fn secret(client: &Client, key: ObjectKey, inputs: Inputs) -> AbortHandle {
     spawn(told, move |input| inputs.send(input).is_ok())
 }
 
-fn source(secret: Secret) -> SourceView {
-    let data = Arc::new(secret.data.unwrap_or_default());
-    SourceView { hash: source_hash(&data), data }
-}
-
 /// Other failures pass by themselves: the API server is away, or the watch is too old.
 fn is_forbidden(error: &watcher::Error) -> bool {
     let failed = match error {
@@ -138,7 +143,7 @@ fn report((kind, object): (Kind, &str), error: &watcher::Error) {
 }
 
 /// An error with its sources.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -150,7 +155,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Hands on what a watch tells, until nobody listens.
-fn spawn<T: Send + 'static>(
+pub(super) fn spawn<T: Send + 'static>(
     stream: impl Stream<Item = Option<T>> + Send + 'static,
     mut hand_on: impl FnMut(T) -> bool + Send + 'static,
 ) -> AbortHandle {

@@ -14,9 +14,11 @@ use smallvec::SmallVec;
 pub use intern::intern;
 pub use key::{Kind, ObjectKey, Uid};
 pub use pods::{Ending, PodsOf};
-pub use project::{Project, fingerprint, meta, source_hash, unreadable_reservation};
+pub use project::{Project, fingerprint, meta, source, source_hash, unreadable_reservation};
 pub use store::{Acknowledged, Change, Epoch, Store, Versioned};
 pub use views::*;
+
+use crate::verification::VerificationPod;
 
 /// One object of any kind that is watched whole.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub enum Object {
     Copy(CopyView),
     /// A Pod.
     Pod(PodView),
+    /// A Pod that verifies a provider.
+    VerificationPod(Box<VerificationPod>),
 }
 
 impl Object {
@@ -44,7 +48,7 @@ impl Object {
             Object::Reservation(_) => Kind::Reservation,
             Object::Provider(_) => Kind::Provider,
             Object::Copy(_) => Kind::Secret,
-            Object::Pod(_) => Kind::Pod,
+            Object::Pod(_) | Object::VerificationPod(_) => Kind::Pod,
         }
     }
 
@@ -57,6 +61,7 @@ impl Object {
             Object::Provider(view) => &view.meta,
             Object::Copy(view) => &view.meta,
             Object::Pod(view) => &view.meta,
+            Object::VerificationPod(view) => &view.meta,
         }
     }
 }
@@ -74,6 +79,8 @@ pub enum Touched {
     Provider(Change<ProviderView>),
     /// A copied Secret changed.
     Copy(Change<CopyView>),
+    /// A Pod that verifies a provider changed.
+    VerificationPod(Change<VerificationPod>),
 }
 
 /// How a consumer ended, kept until its reservations are gone.
@@ -96,6 +103,8 @@ pub struct World {
     pub providers: Store<ProviderView>,
     /// Copied Secrets (metadata of those with the owner label).
     pub copies: Store<CopyView>,
+    /// Pods that verify a provider.
+    pub verification_pods: Store<VerificationPod>,
     /// Credentials Secrets of providers, each watched by its name.
     pub sources: HashMap<ObjectKey, Source>,
     /// Pods, in namespaces where a release is under way.
@@ -157,7 +166,7 @@ impl World {
             Touched::Consumer(change) => self.reindex_consumer(change),
             Touched::Reservation(change) => self.reindex_reservation(change),
             Touched::Copy(change) => self.reindex_copy(change),
-            Touched::Mask(_) | Touched::Provider(_) => {}
+            Touched::Mask(_) | Touched::Provider(_) | Touched::VerificationPod(_) => {}
         }
     }
 

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
+    time::Duration,
 };
 
 use chrono::DateTime;
@@ -16,9 +17,12 @@ use kube::core::PartialObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
 use vpn_types::{
-    FINALIZER, Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL, READY, RESERVATION_ANNOTATION,
-    SOURCE_HASH_ANNOTATION, VERIFY_LABEL, parse_reservation_name,
+    FINALIZER, Mask, MaskConsumer, MaskProvider, MaskProviderStatus, MaskProviderVerifySpec, MaskReservation,
+    OWNER_LABEL, READY, RESERVATION_ANNOTATION, SOURCE_HASH_ANNOTATION, VERIFIED, VERIFIES_ANNOTATION, VERIFY_LABEL,
+    VerifyFailurePolicy, parse_reservation_name, verify_name,
 };
+
+use crate::verification;
 
 use super::{
     intern::intern,
@@ -66,14 +70,15 @@ fn is_ours(owner: &OwnerReference, kind: &str) -> bool {
     owner.kind == kind && owner.api_version.split('/').next() == Some(vpn_types::GROUP)
 }
 
+/// Fields of a status that are timestamps, or are written by another controller or at other times than the rest.
+const APART: [&str; 6] =
+    ["lastUpdated", "lastVerified", "users", "holdUntil", "withdrawnReservation", "assignmentGeneration"];
+
 /// Fingerprint of a status: everything the main writer of that status writes, timestamps apart.
 pub fn fingerprint(status: &impl Serialize) -> u64 {
     let mut value = serde_json::to_value(status).unwrap_or_default();
     if let Value::Object(fields) = &mut value {
-        // `users` and `holdUntil` of a reservation are written by another controller than the rest.
-        fields.retain(|name, value| {
-            !value.is_null() && !matches!(name.as_str(), "lastUpdated" | "lastVerified" | "users" | "holdUntil")
-        });
+        fields.retain(|name, value| !value.is_null() && !APART.contains(&name.as_str()));
         for condition in fields.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Value::Object(fields) = condition {
                 fields.remove("lastTransitionTime");
@@ -122,10 +127,27 @@ impl Project for Mask {
             meta: meta(&self.metadata)?,
             tags: tags(self.spec.providers.as_ref()),
             priority: self.spec.priority.unwrap_or(0),
+            verifies: verifies(&self.metadata).map(Box::new),
             labels: self.metadata.labels.iter().flatten().map(|(key, value)| (intern(key), intern(value))).collect(),
             status: status_of!(self),
         })
     }
+}
+
+/// Anybody may put the label on a Mask: it counts only where the provider itself made the Mask.
+fn verifies(meta: &ObjectMeta) -> Option<VerifiesView> {
+    let label = meta.labels.as_ref()?.get(VERIFY_LABEL)?;
+    let owners = meta.owner_references.as_deref().unwrap_or_default().iter();
+    let mut controllers = owners.filter(|owner| owner.controller == Some(true) && is_ours(owner, "MaskProvider"));
+    let provider = controllers.find(|owner| owner.uid == *label)?;
+    if meta.name.as_deref() != Some(&*verify_name(&provider.name)) {
+        return None;
+    }
+    let annotation = meta.annotations.as_ref().and_then(|all| all.get(VERIFIES_ANNOTATION));
+    let inputs = annotation
+        .and_then(|text| text.rsplit_once(' '))
+        .map(|(secret, overrides)| VerifyInputs { secret_version: Arc::from(secret), overrides: Arc::from(overrides) });
+    Some(VerifiesView { provider: Uid::from(label.as_str()), inputs })
 }
 
 impl Project for MaskConsumer {
@@ -155,6 +177,7 @@ impl Project for MaskConsumer {
             priority: self.spec.priority.unwrap_or(0),
             assigned,
             status: status_of!(self),
+            withdrawn: self.status.as_ref().and_then(|status| status.withdrawn_reservation.as_deref()).map(Uid::from),
             said: ready.and_then(|condition| {
                 Some(Said {
                     ready: condition.status == "True",
@@ -214,26 +237,79 @@ impl Project for MaskProvider {
         let release_delay = duration(spec.release_delay(), "delay", Default::default());
         let unclean = vpn_types::MaskProviderReleaseSpec::DEFAULT_UNCLEAN_DELAY;
         let unclean_delay = duration(spec.release_unclean_delay(), "uncleanDelay", unclean);
-        let verify = spec.verify.clone().unwrap_or_default();
-        let skip_verification = verify.skip.unwrap_or(false);
-        if !skip_verification && let Err(error) = verify.timeout() {
-            invalid = Some(Arc::from(format!("spec.verify.timeout: {error}")));
-        }
-        if !skip_verification && let Err(error) = verify.interval() {
-            invalid = Some(Arc::from(format!("spec.verify.interval: {error}")));
-        }
+        let verify = match verify_view(spec.verify.as_ref()) {
+            Ok(verify) => verify,
+            Err(why) => {
+                invalid = Some(Arc::from(why));
+                None
+            }
+        };
         Some(ProviderView {
             meta: meta(&self.metadata)?,
             secret: intern(spec.secret.as_str()),
             max_slots: u32::try_from(spec.max_slots).unwrap_or(u32::MAX >> 1).min(u32::MAX >> 1),
             tags: tags(spec.tags.as_ref()).unwrap_or_default(),
             namespaces: spec.namespaces.as_ref().map(|all| all.iter().map(|ns| intern(ns.as_str())).collect()),
-            skip_verification,
+            verify: verify.map(Arc::new),
+            verified: verified(self.status.as_ref()),
             release_delay,
             unclean_delay,
+            assignment_generation: self.status.as_ref().and_then(|status| status.assignment_generation),
             invalid,
             status: status_of!(self),
         })
+    }
+}
+
+/// The shortest `spec.verify.interval`: each verification is a login, and many of them may get an account banned.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);
+
+fn verify_view(spec: Option<&MaskProviderVerifySpec>) -> Result<Option<VerifyView>, String> {
+    let spec = spec.cloned().unwrap_or_default();
+    if spec.skip == Some(true) {
+        return Ok(None);
+    }
+    let timeout = spec.timeout().map_err(|error| format!("spec.verify.timeout: {error}"))?;
+    if timeout < Duration::from_secs(1) {
+        return Err("spec.verify.timeout: it has to be at least 1s".to_owned());
+    }
+    let interval = spec.interval().map_err(|error| format!("spec.verify.interval: {error}"))?;
+    if interval.is_some_and(|interval| interval < SHORTEST_INTERVAL) {
+        return Err(format!(
+            "spec.verify.interval: it has to be at least {} s, because each verification is a login",
+            SHORTEST_INTERVAL.as_secs()
+        ));
+    }
+    let overrides = spec.overrides.unwrap_or_default();
+    verification::check_overrides(&overrides).map_err(|why| format!("spec.verify.overrides.{why}"))?;
+    Ok(Some(VerifyView {
+        timeout: spec.timeout.is_some().then_some(timeout),
+        interval,
+        release_on_failure: spec.on_failure == Some(VerifyFailurePolicy::Release),
+        overrides_hash: Arc::from(format!("{:016x}", fnv([serde_json::to_vec(&overrides).unwrap_or_default()]))),
+        overrides,
+    }))
+}
+
+fn verified(status: Option<&MaskProviderStatus>) -> VerifiedView {
+    let Some(status) = status else { return VerifiedView::default() };
+    let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == VERIFIED);
+    let time = |text: &String| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+    VerifiedView {
+        condition: condition.and_then(|condition| {
+            Some(VerifiedCondition {
+                passed: match &*condition.status {
+                    "True" => Some(true),
+                    "False" => Some(false),
+                    _ => None,
+                },
+                reason: condition.reason.parse().ok()?,
+                message: Arc::from(condition.message.as_str()),
+                since: DateTime::from_timestamp(condition.last_transition_time.0.as_second(), 0).unwrap_or_default(),
+            })
+        }),
+        last: status.last_verified.as_ref().and_then(time),
+        status: status.verification.clone().unwrap_or_default(),
     }
 }
 
@@ -265,18 +341,27 @@ impl Project for Secret {
 /// Fingerprint of credentials, the same in every process and version: FNV-1a, 64 bits, over keys and values with
 /// their lengths. It tells a change from none; it is no protection, and says nothing about the values.
 pub fn source_hash(data: &BTreeMap<String, ByteString>) -> Arc<str> {
+    let parts = data.iter().flat_map(|(key, value)| [key.as_bytes(), &value.0]);
+    intern(&format!("{:016x}", fnv(parts)))
+}
+
+fn fnv(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    let mut feed = |bytes: &[u8]| {
-        let length = (bytes.len() as u64).to_le_bytes();
-        for byte in length.iter().chain(bytes) {
+    for part in parts {
+        let bytes = part.as_ref();
+        for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
-    };
-    for (key, value) in data {
-        feed(key.as_bytes());
-        feed(&value.0);
     }
-    intern(&format!("{hash:016x}"))
+    hash
+}
+
+/// The content of a credentials Secret.
+pub fn source(secret: Secret) -> SourceView {
+    let ObjectMeta { uid, resource_version, .. } = secret.metadata;
+    let version: Arc<str> = Arc::from(format!("{}/{}", uid.unwrap_or_default(), resource_version.unwrap_or_default()));
+    let data = Arc::new(secret.data.unwrap_or_default());
+    SourceView { hash: source_hash(&data), data, data_since: version.clone(), version }
 }
 
 impl Project for Pod {

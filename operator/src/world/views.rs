@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use vpn_types::{MaskConsumerPhase, MaskPhase, MaskProviderPhase, MaskReservationPhase, Reason};
+use vpn_types::{
+    MaskConsumerPhase, MaskPhase, MaskProviderPhase, MaskProviderVerificationStatus, MaskProviderVerifyOverridesSpec,
+    MaskReservationPhase, Reason,
+};
 
 use super::{
     key::{ObjectKey, Uid},
@@ -59,10 +62,30 @@ pub struct MaskView {
     pub tags: Option<Tags>,
     /// `spec.priority`.
     pub priority: i32,
+    /// What it verifies, if it is a verification Mask that a provider made for itself.
+    pub verifies: Option<Box<VerifiesView>>,
     /// Labels, which its consumer inherits.
     pub labels: Box<[(Arc<str>, Arc<str>)]>,
     /// Status.
     pub status: StatusView<MaskPhase>,
+}
+
+/// The marks of a Mask that verifies a provider: its name, its controlling owner and its label all say the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiesView {
+    /// UID of the provider.
+    pub provider: Uid,
+    /// What is tried out (annotation).
+    pub inputs: Option<VerifyInputs>,
+}
+
+/// What a verification tries out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyInputs {
+    /// UID and resourceVersion of the Secret.
+    pub secret_version: Arc<str>,
+    /// Fingerprint of `spec.verify.overrides`.
+    pub overrides: Arc<str>,
 }
 
 /// The slot that a consumer is committed to.
@@ -117,6 +140,8 @@ pub struct ConsumerView {
     pub assigned: Option<Box<Assigned>>,
     /// Status.
     pub status: StatusView<MaskConsumerPhase>,
+    /// `status.withdrawnReservation`: nothing can be committed to that one any more.
+    pub withdrawn: Option<Uid>,
     /// What the `Ready` condition says, for the Mask to repeat.
     pub said: Option<Said>,
     /// Provider to which a verification Mask is bound (label).
@@ -156,6 +181,11 @@ pub struct ReservationView {
 }
 
 impl ReservationView {
+    /// Whether it could not be decoded: it locks its slot, and says for whom to nobody.
+    pub fn is_unreadable(&self) -> bool {
+        self.consumer_uid.as_str().is_empty()
+    }
+
     /// The provider's key.
     pub fn provider(&self) -> Option<ObjectKey> {
         let (name, _) = self.slot.as_ref()?;
@@ -176,16 +206,59 @@ pub struct ProviderView {
     pub tags: Tags,
     /// `spec.namespaces`; absent: any.
     pub namespaces: Option<Tags>,
-    /// `spec.verify.skip`.
-    pub skip_verification: bool,
+    /// `spec.verify`; absent with `skip`.
+    pub verify: Option<Arc<VerifyView>>,
+    /// The `Verified` condition and `status.verification`.
+    pub verified: VerifiedView,
     /// `spec.release.delay`.
     pub release_delay: Duration,
     /// `spec.release.uncleanDelay`.
     pub unclean_delay: Duration,
+    /// `status.assignmentGeneration`: the generation whose `maxSlots` a consumers controller in another process obeys.
+    pub assignment_generation: Option<i64>,
     /// What is wrong with the spec, in words for users.
     pub invalid: Option<Arc<str>>,
     /// Status.
     pub status: StatusView<MaskProviderPhase>,
+}
+
+/// How a provider wants to be verified.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VerifyView {
+    /// `spec.verify.timeout`, if it is set.
+    pub timeout: Option<Duration>,
+    /// `spec.verify.interval`.
+    pub interval: Option<Duration>,
+    /// Whether `spec.verify.onFailure` is `Release`.
+    pub release_on_failure: bool,
+    /// `spec.verify.overrides`.
+    pub overrides: MaskProviderVerifyOverridesSpec,
+    /// Fingerprint of the overrides.
+    pub overrides_hash: Arc<str>,
+}
+
+/// How the last verification went, as the status says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VerifiedView {
+    /// The `Verified` condition.
+    pub condition: Option<VerifiedCondition>,
+    /// `status.lastVerified`.
+    pub last: Option<DateTime<Utc>>,
+    /// `status.verification`.
+    pub status: MaskProviderVerificationStatus,
+}
+
+/// The `Verified` condition of a provider.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VerifiedCondition {
+    /// `True`, `False`, or `Unknown` as `None`.
+    pub passed: Option<bool>,
+    /// Its reason.
+    pub reason: Reason,
+    /// Its message.
+    pub message: Arc<str>,
+    /// Since when its status is the same.
+    pub since: DateTime<Utc>,
 }
 
 impl ProviderView {
@@ -231,6 +304,10 @@ pub struct SourceView {
     pub data: SecretData,
     /// Fingerprint of the data.
     pub hash: Arc<str>,
+    /// UID and resourceVersion.
+    pub version: Arc<str>,
+    /// The version under which this very data was first seen: editing a label changes the version, not the data.
+    pub data_since: Arc<str>,
 }
 
 /// What the watch on one named Secret says.
@@ -291,4 +368,12 @@ macro_rules! versioned {
     )+};
 }
 
-versioned!(MaskView, ConsumerView, ReservationView, ProviderView, CopyView, PodView);
+versioned!(
+    MaskView,
+    ConsumerView,
+    ReservationView,
+    ProviderView,
+    CopyView,
+    PodView,
+    crate::verification::VerificationPod
+);

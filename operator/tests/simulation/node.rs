@@ -27,8 +27,17 @@ pub struct Nodes {
 }
 
 fn secret_of(pod: &Value) -> Option<&str> {
-    pod["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"].as_str()
+    let of_user = &pod["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"];
+    let of_verification = &pod["spec"]["initContainers"][1]["env"][0]["valueFrom"]["secretKeyRef"]["name"];
+    of_user.as_str().or(of_verification.as_str())
 }
+
+fn is_verification(pod: &Value) -> bool {
+    pod["metadata"]["labels"].get(vpn_types::VERIFY_LABEL).is_some()
+}
+
+/// What no VPN service accepts.
+pub const BAD_PASSWORD: &str = "YmFk";
 
 fn state(pod: &Value) -> &'static str {
     let state = &pod["status"]["containerStatuses"][0]["state"];
@@ -49,7 +58,24 @@ impl Nodes {
         match state(pod) {
             "unbound" => true,
             "waiting" => is_deleting(pod) || has_secret(server, pod),
+            "running" => is_deleting(pod) || (is_verification(pod) && !self.is_refused(server, pod)),
             _ => is_deleting(pod),
+        }
+    }
+
+    fn is_refused(&self, server: &Server, pod: &Value) -> bool {
+        let namespace = pod["metadata"]["namespace"].as_str().unwrap();
+        let secret = secret_of(pod).and_then(|name| server.get(Kind::Secret, &ObjectKey::new(namespace, name)));
+        secret.is_some_and(|secret| secret["data"]["OPENVPN_PASSWORD"] == json!(BAD_PASSWORD))
+    }
+
+    /// What gluetun writes in that Pod.
+    pub fn log(&self, server: &Server, key: &ObjectKey) -> Vec<&'static str> {
+        match server.get(Kind::Pod, key) {
+            Some(pod) if self.is_refused(server, pod) => {
+                vec!["ERROR [openvpn] AUTH: Received control message: AUTH_FAILED"; 2]
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -73,9 +99,11 @@ impl Nodes {
                     ghost_until: None,
                 };
                 self.sessions.insert(uid_of(&pod).to_owned(), session);
-                contain(server, key, json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}));
+                let now = server.now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+                contain(server, key, json!({"running": {"startedAt": now}}));
             }
-            ("waiting" | "running", true) => self.finish(server, key),
+            // The probe has got its address.
+            ("waiting" | "running", true) | ("running", false) => self.finish(server, key),
             ("terminated", true) => server.remove(Kind::Pod, key),
             _ => {}
         }
@@ -88,7 +116,8 @@ impl Nodes {
             return;
         }
         self.sessions.remove(uid_of(pod));
-        contain(server, key, json!({"terminated": {"exitCode": 0}}));
+        let result = r#"{"unmasked":"192.0.2.1","address":"198.51.100.1"}"#;
+        contain(server, key, json!({"terminated": {"exitCode": 0, "message": result}}));
     }
 
     /// The object is removed while its containers run on (force delete, node removed). Their session stays open, and
@@ -122,6 +151,11 @@ fn has_secret(server: &Server, pod: &Value) -> bool {
 }
 
 fn contain(server: &mut Server, key: &ObjectKey, state: Value) {
-    let status = json!({"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
-    server.merge(Kind::Pod, key, &json!({"status": {"containerStatuses": [status]}}), true).unwrap();
+    let status = |name: &str| json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+    let statuses = if server.get(Kind::Pod, key).is_some_and(|pod| is_verification(pod)) {
+        json!({"containerStatuses": [status("probe")], "initContainerStatuses": [status("vpn")]})
+    } else {
+        json!({"containerStatuses": [status("c")]})
+    };
+    server.merge(Kind::Pod, key, &json!({ "status": statuses }), true).unwrap();
 }

@@ -7,7 +7,7 @@ use vpn_operator::{
     engine::Op,
     world::{Kind, ObjectKey},
 };
-use vpn_types::{FINALIZER, OWNER_LABEL};
+use vpn_types::{FINALIZER, OWNER_LABEL, VERIFY_LABEL};
 
 use crate::{
     run::Sim,
@@ -23,11 +23,6 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 /// What holds after every single step.
 pub fn always(sim: &Sim) -> Verdict {
     capacity(sim)?;
-    // Known: while one of two operators withdraws a lock, the other may commit to it once more, until it hears that the
-    // lock is gone.
-    if sim.processes.iter().filter(|process| process.engine.roles().consumers).count() > 1 {
-        return Ok(());
-    }
     for (key, consumer) in sim.server.of_kind(Kind::Consumer) {
         let lock = text(consumer, "/status/provider/reservation");
         if !lock.is_empty() && sim.server.by_uid(lock).is_none() && !sim.forced.iter().any(|uid| uid == lock) {
@@ -42,26 +37,15 @@ fn capacity(sim: &Sim) -> Verdict {
     for (key, provider) in sim.server.of_kind(Kind::Provider) {
         let uid = uid_of(provider);
         let sessions = sim.nodes.sessions.values().filter(|session| session.provider == uid);
-        let mut users: BTreeSet<_> = sessions.map(|session| &session.consumer).collect();
+        let users: BTreeSet<_> = sessions.map(|session| &session.consumer).collect();
         let observed = provider.pointer("/status/observedGeneration").and_then(Value::as_i64);
         let limit = observed.and_then(|generation| sim.server.slots_by_generation.get(&(uid.to_owned(), generation)));
         let limit = limit.copied().unwrap_or(0);
-        if !sim.processes.iter().any(|process| {
-            let roles = process.engine.roles();
-            roles.consumers && roles.providers
-        }) {
-            // Known: a consumers process that has not heard of a lowered limit hands out by the old one, and evicts.
-            users.retain(|uid| slot_of(&sim.server, uid).is_none_or(|slot| slot < limit));
-        }
         if users.len() as u64 > limit {
             return Err(format!("I1: {} consumers use {key} which allows {limit}: {users:?}", users.len()));
         }
     }
     Ok(())
-}
-
-fn slot_of(server: &Server, consumer: &str) -> Option<u64> {
-    server.by_uid(consumer)?.1.pointer("/status/provider/slot")?.as_u64()
 }
 
 /// What the operator may delete (I6, I8), judged before the request is carried out.
@@ -76,7 +60,8 @@ pub fn allowed(sim: &Sim, op: &Op, before: Option<&Value>) -> Verdict {
             let mut owners = owners(&event.last).into_iter().filter_map(|(uid, _)| sim.server.by_uid(&uid));
             owners.any(|((kind, _), owner)| *kind == Kind::Consumer && is_deleting(owner))
         }),
-        Kind::Mask | Kind::Provider => false,
+        Kind::Mask => before["metadata"]["labels"].get(VERIFY_LABEL).is_some(),
+        Kind::Provider => false,
     };
     if fine { Ok(()) } else { Err(format!("I6/I8: no reason to delete {} {key}", kind.as_str())) }
 }
@@ -215,6 +200,12 @@ fn served(sim: &Sim, key: &ObjectKey, consumer: &Value, taken: &BTreeMap<ObjectK
         let fits = wanted.is_none_or(|tags| tags.iter().any(|tag| contains("/spec/tags", tag)))
             && (provider["spec"].get("namespaces").is_none()
                 || contains("/spec/namespaces", &Value::from(&*key.namespace)));
+        let verifies = consumer["metadata"]["labels"].get(VERIFY_LABEL);
+        let fits = verifies.map_or(fits, |uid| uid == uid_of(provider));
+        // Users wait for the verification, which waits for a slot.
+        if verifies.is_none() && text(provider, "/status/phase") == "Verifying" {
+            continue;
+        }
         let source = ObjectKey::new(name.namespace.clone(), text(provider, "/spec/secret"));
         let slots = provider["spec"]["maxSlots"].as_u64().unwrap_or(0);
         if fits && slots > 0 && server.get(Kind::Secret, &source).is_some() {

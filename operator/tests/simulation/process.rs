@@ -36,7 +36,10 @@ pub fn apart() -> Vec<Roles> {
 }
 
 pub fn boot(roles: Roles, incarnation: u64, started: u64) -> Process {
-    let filters = roles.kinds().into_iter().map(Filter::Whole);
+    let filters = roles.kinds().into_iter().map(|kind| match kind {
+        kind if roles.needs_only_verifications(kind) => Filter::Verifications(kind),
+        kind => Filter::Whole(kind),
+    });
     let watches = filters.map(|filter| (filter.clone(), Watch::new(filter))).collect();
     Process { engine: Engine::new(roles), watches, incarnation, started }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use vpn_operator::{
-    engine::{Effect, Input, Now, Outcome, Roles},
+    engine::{Effect, Input, LogTold, Now, Outcome, Roles},
     world::{Kind, ObjectKey},
 };
 
@@ -222,7 +222,7 @@ impl Sim {
         let process = &mut self.processes[p];
         let monotonic = Duration::from_millis(self.clock - process.started);
         let now = Now { wall: self.server.now, monotonic };
-        let mut sent = Vec::new();
+        let (mut sent, mut logs) = (Vec::new(), Vec::new());
         for effect in process.engine.handle(inputs, now) {
             match effect {
                 Effect::Send(request) => sent.push(Flight {
@@ -238,12 +238,18 @@ impl Sim {
                 Effect::UnwatchSecret(key) => drop(process.watches.remove(&Filter::Named(key))),
                 Effect::WatchPods(namespace) => begin(process, Filter::Pods(namespace)),
                 Effect::UnwatchPods(namespace) => drop(process.watches.remove(&Filter::Pods(namespace))),
+                Effect::FollowLog { key, uid, .. } => logs.push((key, uid)),
+                Effect::UnfollowLog(_) => {}
             }
         }
         sent.sort_by_key(|flight| describe(&flight.op));
         for flight in sent {
             self.note(format!("{p} sends {}", describe(&flight.op)));
             self.flights.push(flight);
+        }
+        for (key, uid) in logs {
+            let lines = self.nodes.log(&self.server, &key).into_iter();
+            self.feed(p, lines.map(|line| Input::Log(uid.clone(), LogTold::Line(line.to_owned()))).collect());
         }
     }
 

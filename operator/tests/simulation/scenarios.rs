@@ -280,10 +280,7 @@ fn nobody_is_evicted_because_the_watch_still_tells_of_the_former_holder() {
     rest(&mut sim);
 }
 
-/// Open: each process has a watch of its own, and nothing tells the providers controller how far the consumers
-/// controller's has come. It may count on the new `maxSlots` while that one still hands out by the old.
 #[test]
-#[ignore = "known: with one process for each controller, a late watch on providers lets a slot beyond maxSlots be used"]
 fn a_lowered_limit_holds_though_the_consumers_process_has_not_heard_of_it() {
     let mut sim = Sim::new(&apart());
     sim.account("p", 2);

@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use vpn_operator::{
     engine::{NewObject, Op, Outcome, Propagation},
+    verification::VerificationPod,
     world::{Kind, Object, ObjectKey, Project},
 };
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, Reason};
@@ -194,6 +196,8 @@ impl Server {
                 NewObject::Consumer(object) => self.create(Kind::Consumer, key, json!(object)),
                 NewObject::Reservation(object) => self.create(Kind::Reservation, key, json!(object)),
                 NewObject::Secret(object) => self.create(Kind::Secret, key, json!(object)),
+                NewObject::Mask(object) => self.create(Kind::Mask, key, json!(object)),
+                NewObject::Pod(object) => self.create(Kind::Pod, key, json!(object)),
             },
             Op::PatchStatus(kind, key, patch) => self.merge(*kind, key, patch, true),
             Op::Patch(kind, key, patch) => self.merge(*kind, key, patch, false),
@@ -218,7 +222,12 @@ impl Server {
         match answer {
             Ok(Some(object)) => {
                 let kind = op.target().unwrap().0;
-                Outcome::Object(Box::new(project(kind, &object)))
+                let view = if matches!(op, Op::Create(_, NewObject::Pod(_))) {
+                    verification_pod(&object)
+                } else {
+                    project(kind, &object)
+                };
+                Outcome::Object(Box::new(view))
             }
             Ok(None) => Outcome::Gone,
             Err(Failure::NotFound) => Outcome::NotFound,
@@ -245,6 +254,12 @@ pub fn project(kind: Kind, value: &Value) -> Object {
         Kind::Secret => Object::Copy(typed::<Secret>(value).project().unwrap()),
         Kind::Pod => Object::Pod(typed::<Pod>(value).project().unwrap()),
     }
+}
+
+/// The view that the shell would make of what the watch on verification Pods tells.
+pub fn verification_pod(value: &Value) -> Object {
+    let pod = Pod::deserialize(value).unwrap();
+    Object::VerificationPod(Box::new(VerificationPod::of(&pod).unwrap()))
 }
 
 fn is_custom(kind: Kind) -> bool {

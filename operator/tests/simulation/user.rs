@@ -45,7 +45,9 @@ impl Sim {
     }
 
     pub fn provider(&mut self, key: &ObjectKey, mut spec: Value) {
-        spec["verify"] = json!({"skip": true});
+        if spec.get("verify").is_none() {
+            spec["verify"] = json!({"skip": true});
+        }
         self.create(Kind::Provider, key, json!({"metadata": {}, "spec": spec}));
     }
 
@@ -54,6 +56,13 @@ impl Sim {
         let secret = format!("{name}-secret");
         self.source(&key("vpn", &secret), "cGFzcw==");
         self.provider(&key("vpn", name), json!({"secret": secret, "maxSlots": slots}));
+    }
+
+    /// A provider with its Secret, to be verified.
+    pub fn verified_account(&mut self, name: &str, slots: u64, password: &str) {
+        let secret = format!("{name}-secret");
+        self.source(&key("vpn", &secret), password);
+        self.provider(&key("vpn", name), json!({"secret": secret, "maxSlots": slots, "verify": {}}));
     }
 
     pub fn mask(&mut self, key: &ObjectKey, spec: Value) {
@@ -149,6 +158,7 @@ impl Sim {
                 }
             }
             19 => self.delete(Kind::Provider, &key("vpn", account), if how == ORPHAN { "Background" } else { how }),
+            20 if account == "q" => self.verified_account(account, 1 + (n as u64 / 3) % 2, "cGFzcw=="),
             20 | 21 => self.account(account, 1 + (n as u64 / 3) % 2),
             22 => self.delete(Kind::Secret, &key("vpn", &format!("{account}-secret")), "Background"),
             23 => {

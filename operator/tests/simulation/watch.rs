@@ -7,15 +7,17 @@ use serde::Deserialize;
 use serde_json::Value;
 use vpn_operator::{
     engine::{Input, Told},
-    world::{Kind, ObjectKey, SourceView, source_hash},
+    world::{Kind, Object, ObjectKey, source},
 };
 
-use crate::server::{Event, Server, project};
+use crate::server::{Event, Server, project, verification_pod};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filter {
     /// A whole kind; of Secrets, those with the label of copies.
     Whole(Kind),
+    /// Of a kind, what belongs to verifications.
+    Verifications(Kind),
     /// One Secret by name.
     Named(ObjectKey),
     /// The Pods of a namespace.
@@ -38,7 +40,7 @@ pub struct Watch {
 impl Filter {
     fn kind(&self) -> Kind {
         match self {
-            Filter::Whole(kind) => *kind,
+            Filter::Whole(kind) | Filter::Verifications(kind) => *kind,
             Filter::Named(_) => Kind::Secret,
             Filter::Pods(_) => Kind::Pod,
         }
@@ -49,6 +51,7 @@ impl Filter {
         match self {
             Filter::Whole(Kind::Secret) => meta["labels"].get(vpn_types::OWNER_LABEL).is_some(),
             Filter::Whole(_) => true,
+            Filter::Verifications(_) => meta["labels"].get(vpn_types::VERIFY_LABEL).is_some(),
             Filter::Named(key) => meta["name"] == *key.name && meta["namespace"] == *key.namespace,
             Filter::Pods(namespace) => meta["namespace"] == **namespace,
         }
@@ -57,16 +60,20 @@ impl Filter {
     fn told(&self, told: Told) -> Input {
         match self {
             Filter::Pods(namespace) => Input::Pods(namespace.clone(), told),
-            Filter::Whole(_) | Filter::Named(_) => Input::Watch(told),
+            Filter::Whole(_) | Filter::Verifications(_) | Filter::Named(_) => Input::Watch(told),
+        }
+    }
+
+    fn project(&self, value: &Value) -> Object {
+        match self {
+            Filter::Verifications(Kind::Pod) => verification_pod(value),
+            filter => project(filter.kind(), value),
         }
     }
 
     fn source(key: &ObjectKey, value: Option<&Value>) -> Input {
-        let source = value.map(|value| {
-            let data = Secret::deserialize(value).unwrap().data.unwrap_or_default();
-            SourceView { hash: source_hash(&data), data: Arc::new(data) }
-        });
-        Input::Secret(key.clone(), source)
+        let found = value.map(|value| source(Secret::deserialize(value).unwrap()));
+        Input::Secret(key.clone(), found)
     }
 
     fn tell(&self, event: &Event) -> Option<Input> {
@@ -78,8 +85,8 @@ impl Filter {
         match (self, before, after) {
             (_, false, None) => None,
             (Filter::Named(key), _, after) => Some(Self::source(key, after.map(|value| &**value))),
-            (_, _, Some(value)) => Some(self.told(Told::Applied(project(event.kind, value)))),
-            (_, true, None) => Some(self.told(Told::Deleted(project(event.kind, &event.last)))),
+            (_, _, Some(value)) => Some(self.told(Told::Applied(self.project(value)))),
+            (_, true, None) => Some(self.told(Told::Deleted(self.project(&event.last)))),
         }
     }
 }
@@ -134,7 +141,7 @@ impl Watch {
                 Vec::new()
             }
             Stage::Listed(values) => {
-                let told = |value: &Rc<Value>| self.filter.told(Told::Listed(project(kind, value)));
+                let told = |value: &Rc<Value>| self.filter.told(Told::Listed(self.filter.project(value)));
                 let mut inputs: Vec<_> = values.iter().map(told).collect();
                 inputs.push(self.filter.told(Told::ListEnded(kind)));
                 self.stage = Stage::Live;

@@ -1,0 +1,42 @@
+{{/* The environment of a part. What `extraEnv` names too is taken from there: a name may be there once.
+     Takes (list $ part). */}}
+{{- define "vpn-operator.env" -}}
+{{- $ := index . 0 -}}
+{{- $part := index . 1 -}}
+{{- $env := list
+    (dict "name" "POD_NAME" "valueFrom" (dict "fieldRef" (dict "fieldPath" "metadata.name")))
+    (dict "name" "POD_NAMESPACE" "valueFrom" (dict "fieldRef" (dict "fieldPath" "metadata.namespace")))
+    (dict "name" "METRICS_PORT" "value" "8080")
+    (dict "name" "LOG_FORMAT" "value" $.Values.logging.format)
+    (dict "name" "RUST_LOG" "value" $.Values.logging.level)
+-}}
+{{- if has $part (list "providers" "all") -}}
+{{- $env = concat $env (include "vpn-operator.verifyEnv" $ | fromJsonArray) -}}
+{{- end -}}
+{{- $extra := $.Values.extraEnv | default list -}}
+{{- $taken := list -}}
+{{- range $extra }}{{ $taken = append $taken .name }}{{ end -}}
+{{- $kept := list -}}
+{{- range $env }}{{ if not (has .name $taken) }}{{ $kept = append $kept . }}{{ end }}{{ end -}}
+{{- toYaml (concat $kept $extra) -}}
+{{- end -}}
+
+{{/* What the values say about verification, as JSON. The defaults are the operator's. */}}
+{{- define "vpn-operator.verifyEnv" -}}
+{{- $verify := .Values.verify -}}
+{{- $images := $verify.images | default dict -}}
+{{- $settings := list
+    (list "VERIFY_VPN_IMAGE" $images.vpn)
+    (list "VERIFY_INIT_IMAGE" $images.init)
+    (list "VERIFY_PROBE_IMAGE" $images.probe)
+    (list "VERIFY_IP_SERVICES" (join "," ($verify.ipServices | default list)))
+    (list "VERIFY_TIMEOUT" $verify.timeout)
+    (list "VERIFY_SCHEDULING_TIMEOUT" $verify.schedulingTimeout)
+    (list "VERIFY_RESOURCES" (empty $verify.resources | ternary "" (toJson $verify.resources)))
+-}}
+{{- $env := list -}}
+{{- range $settings -}}
+{{- if index . 1 }}{{ $env = append $env (dict "name" (index . 0) "value" (index . 1)) }}{{ end -}}
+{{- end -}}
+{{- toJson $env -}}
+{{- end -}}

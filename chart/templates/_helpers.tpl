@@ -1,0 +1,96 @@
+{{/* What runs: the controllers with a Deployment each, or `all` of them in one. A list, as JSON. */}}
+{{- define "vpn-operator.parts" -}}
+{{- if .Values.combined.enabled -}}
+["all"]
+{{- else -}}
+["masks","providers","reservations","consumers"]
+{{- end -}}
+{{- end -}}
+
+{{/* The name of a part: `{release}-{part}`. It is the value of a label too, which may have 63 characters.
+     Takes (list $ part). */}}
+{{- define "vpn-operator.name" -}}
+{{- $release := (index . 0).Release.Name -}}
+{{- $name := printf "%s-%s" $release (index . 1) -}}
+{{- if gt (len $name) 63 -}}
+{{- fail (printf "\n\nThe release name %q is too long: with it the label app=%s has %d characters, and Kubernetes allows 63.\nUse a release name of at most %d characters.\n" $release $name (len $name) (sub (len $release) (sub (len $name) 63))) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
+{{/* The values of a part. Takes (list $ part), gives JSON. */}}
+{{- define "vpn-operator.settings" -}}
+{{- $values := (index . 0).Values -}}
+{{- if eq (index . 1) "all" -}}
+{{- toJson $values.combined -}}
+{{- else -}}
+{{- toJson (index $values.controllers (index . 1)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The ServiceAccount of a part. Takes (list $ part). */}}
+{{- define "vpn-operator.serviceAccount" -}}
+{{- $settings := include "vpn-operator.settings" . | fromJson -}}
+{{- $settings.serviceAccountName | default (include "vpn-operator.name" .) -}}
+{{- end -}}
+
+{{/* The part that runs a controller. Takes (list $ controller). */}}
+{{- define "vpn-operator.partOf" -}}
+{{- ternary "all" (index . 1) (index . 0).Values.combined.enabled -}}
+{{- end -}}
+
+{{/* Labels of all objects. */}}
+{{- define "vpn-operator.labels" -}}
+app.kubernetes.io/name: vpn-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Who is bound to the role of a controller: items of `subjects`. Takes (list $ controller). */}}
+{{- define "vpn-operator.subjects" -}}
+{{- $part := include "vpn-operator.partOf" . -}}
+- kind: ServiceAccount
+  name: {{ include "vpn-operator.serviceAccount" (list (index . 0) $part) }}
+  namespace: {{ (index . 0).Release.Namespace }}
+{{- end -}}
+
+{{/* The name of a binding to the role of a controller: another one when all run in one process, as a binding can
+     never be given another role. Takes (list $ controller). */}}
+{{- define "vpn-operator.binding" -}}
+{{- $part := include "vpn-operator.partOf" . -}}
+{{- include "vpn-operator.name" (list (index . 0) $part) -}}
+{{- if ne $part (index . 1) }}-{{ index . 1 }}{{ end -}}
+{{- end -}}
+
+{{/* "true" unless the cluster is known not to serve a kind. Without a cluster (`helm template`) nothing is known, and
+     kinds are listed only with one. Takes (list $ "group/version/Kind"). */}}
+{{- define "vpn-operator.mayServe" -}}
+{{- $apis := (index . 0).Capabilities.APIVersions -}}
+{{- if or (not ($apis.Has "apps/v1/Deployment")) ($apis.Has (index . 1)) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* How the CustomResourceDefinition in the cluster relates to the one of this chart: `ours` (render it), `same`
+     (somebody else made it, and it is the same), `other` (it is not). Takes (list $ definition). */}}
+{{- define "vpn-operator.crd" -}}
+{{- $ := index . 0 -}}
+{{- $crd := index . 1 -}}
+{{- $live := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" $crd.metadata.name -}}
+{{- if not $live -}}
+ours
+{{- else -}}
+{{- $annotations := $live.metadata.annotations | default dict -}}
+{{- $release := get $annotations "meta.helm.sh/release-name" -}}
+{{- $namespace := get $annotations "meta.helm.sh/release-namespace" -}}
+{{- if and (eq $release $.Release.Name) (eq $namespace $.Release.Namespace) -}}
+ours
+{{- else if eq (toJson $live.spec.versions) (toJson $crd.spec.versions) -}}
+same
+{{- else -}}
+other
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,3 @@
+module vpn-operator-e2e-images
+
+go 1.24

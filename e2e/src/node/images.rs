@@ -1,0 +1,118 @@
+//! The images of the tests. What is not a program of Debian is a Go program in `e2e/images`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use super::image::Image;
+use crate::binaries::cache_dir;
+
+const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images");
+
+/// The container that holds the namespaces of a Pod.
+pub const PAUSE: &str = "localhost/pause:1";
+/// A shell with the usual programs, and curl.
+pub const TOOLS: &str = "localhost/tools:1";
+/// Tells who asks: see [`address`].
+pub const ADDRESS: &str = "localhost/address:1";
+/// The VPN client with the interface of gluetun: see [`gluetun`].
+pub const GLUETUN: &str = "localhost/gluetun-stand-in:v3.41.3";
+/// What a VPN server needs: see [`vpn_server`].
+pub const VPN_SERVER: &str = "localhost/vpn-server:1";
+
+/// The image [`PAUSE`].
+pub fn pause() -> Result<Image> {
+    go_program(PAUSE, "pause", "/pause")
+}
+
+/// The image [`TOOLS`]: busybox as `sh` and curl as Debian builds it.
+pub fn tools() -> Result<Image> {
+    Image::new(TOOLS).busybox()?.program("/usr/bin/curl")
+}
+
+/// The image [`ADDRESS`]: an HTTP server that answers `GET /` with the address the request came from, `GET /json`
+/// with `{"ip": …}`, and `GET /count` with how many other requests there were, a line for each address: `10.244.0.7 3`.
+pub fn address() -> Result<Image> {
+    go_program(ADDRESS, "address", "/address")
+}
+
+/// The image [`GLUETUN`]: the interface of gluetun v3.41.3 as far as an operator and its users rely on it, around
+/// Debian's openvpn and wireguard-go. What it keeps is told in `e2e/images/gluetun/main.go`.
+pub fn gluetun() -> Result<Image> {
+    // Users' hooks rely on the shell that it has.
+    vpn_programs(go_program(GLUETUN, "gluetun", "/gluetun-entrypoint")?)?.busybox()
+}
+
+/// The image [`VPN_SERVER`]: openvpn, wireguard-go, iptables and a shell.
+pub fn vpn_server() -> Result<Image> {
+    vpn_programs(Image::new(VPN_SERVER))?.busybox()
+}
+
+fn vpn_programs(image: Image) -> Result<Image> {
+    let modules = fs::read_dir("/usr/lib")?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path().join("xtables"))
+        .find(|dir| dir.is_dir())
+        .context("there are no modules of iptables in /usr/lib/*/xtables")?;
+    image
+        .program("/usr/sbin/openvpn")?
+        .program("/usr/bin/wireguard-go")?
+        .program("/usr/bin/wg")?
+        .program("/usr/sbin/xtables-nft-multi")?
+        .link("/usr/sbin/iptables", "xtables-nft-multi")
+        .directory(&modules.to_string_lossy())?
+        // /usr/sbin/ip is a link to it on Debian.
+        .program("/bin/ip")
+}
+
+fn go_program(name: &str, program: &str, path: &str) -> Result<Image> {
+    Image::new(name).entrypoint(&[path]).file(path, &programs()?.join(program))
+}
+
+/// The Go programs, built when this is the first use of this version: a directory.
+fn programs() -> Result<PathBuf> {
+    let version = super::run(Command::new("go").current_dir(MODULE).args(["env", "GOVERSION"]))
+        .context("some images hold Go programs: install Go and have `go` in PATH")?;
+    let mut hash = Sha256::new();
+    hash.update(version);
+    hash_sources(Path::new(MODULE), &mut hash)?;
+    let name: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let cache = cache_dir("images")?;
+    let built = cache.join(name);
+    if built.is_dir() {
+        return Ok(built);
+    }
+    fs::create_dir_all(&cache)?;
+    let unfinished = tempfile::Builder::new().prefix(".building-").tempdir_in(&cache)?;
+    let mut command = Command::new("go");
+    command.current_dir(MODULE).env("CGO_ENABLED", "0").args(["build", "-trimpath", "-ldflags=-s -w", "-o"]);
+    super::run(command.arg(unfinished.path()).arg("./..."))?;
+    // The rename makes it visible: an interrupted build leaves no half result.
+    match fs::rename(unfinished.path(), &built) {
+        Ok(()) => drop(unfinished.keep()),
+        // Another process was quicker.
+        Err(_) if built.is_dir() => {}
+        Err(error) => bail!("cannot create {}: {error}", built.display()),
+    }
+    Ok(built)
+}
+
+fn hash_sources(dir: &Path, hash: &mut Sha256) -> Result<()> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut paths: Vec<_> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            hash_sources(&path, hash)?;
+        } else {
+            hash.update(path.as_os_str().as_encoded_bytes());
+            hash.update(Sha256::digest(fs::read(&path)?));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! The configuration of kubelet and kube-proxy.
+
+use std::{fs, path::Path};
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{Isolation, NODE, POD_RANGE, containerd::socket};
+use crate::{pki::Pki, process::ProcessSpec};
+
+/// What kubelet and kube-proxy are given.
+pub struct Files<'a> {
+    pub pki: &'a Pki,
+    /// The kubeconfig of `system:node:…`.
+    pub kubelet: &'a Path,
+    /// The kubeconfig of `system:kube-proxy`.
+    pub proxy: &'a Path,
+}
+
+/// kubelet and kube-proxy; `program` holds both.
+pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &Files<'_>) -> Result<[ProcessSpec; 2]> {
+    let (kubelet, proxy) = (dir.join("kubelet.yaml"), dir.join("kube-proxy.yaml"));
+    let resolver = dir.join("resolv.conf");
+    fs::write(&resolver, "")?;
+    let config = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": format!("unix://{}", socket(dir).display()),
+        "authentication": {
+            "anonymous": { "enabled": false },
+            "webhook": { "enabled": true },
+            "x509": { "clientCAFile": files.pki.authority_file() },
+        },
+        "authorization": { "mode": "Webhook" },
+        "tlsCertFile": files.pki.kubelet_certificate(),
+        "tlsPrivateKeyFile": files.pki.kubelet_key(),
+        "clusterDomain": "cluster.local",
+        // Nobody answers there: Services are reached by their addresses.
+        "clusterDNS": ["10.96.0.10"],
+        "resolvConf": resolver,
+        "podLogsDir": dir.join("logs"),
+        "volumePluginDir": dir.join("volume-plugins"),
+        // Machines with cgroup v1 will do for tests.
+        "failCgroupV1": false,
+        "cgroupDriver": "cgroupfs",
+        // Only what is below is this kubelet's: it kills processes in cgroups of Pods that it does not know.
+        "cgroupRoot": format!("/{}", isolation.name),
+        "enforceNodeAllocatable": [],
+        "failSwapOn": false,
+        // Neither needs CAP_SYS_RESOURCE.
+        "maxOpenFiles": 20000,
+        "oomScoreAdj": 0,
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "1%",
+            "nodefs.inodesFree": "1%",
+            "imagefs.available": "1%",
+        },
+        // Images cannot be fetched again.
+        "imageGCHighThresholdPercent": 100,
+        "serializeImagePulls": false,
+        "maxPods": 250,
+        "podPidsLimit": 1000,
+        // A server that forwards packets, in a Pod.
+        "allowedUnsafeSysctls": ["net.ipv4.ip_forward"],
+        "healthzBindAddress": "127.0.0.1",
+    });
+    fs::write(&kubelet, config.to_string())?;
+    let config = json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "iptables",
+        "clientConnection": { "kubeconfig": files.proxy },
+        "hostnameOverride": NODE,
+        "clusterCIDR": POD_RANGE,
+        // The machine's own limits stay as they are.
+        "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
+        "iptables": { "minSyncPeriod": "0s" },
+    });
+    fs::write(&proxy, config.to_string())?;
+
+    let spec = |name: &str| ProcessSpec::new(name, program, dir.join(format!("{name}.log"))).arg(name);
+    let kubelet = spec("kubelet")
+        .path_flag("config", &kubelet)
+        .path_flag("kubeconfig", files.kubelet)
+        .path_flag("root-dir", &dir.join("kubelet"))
+        .flag("hostname-override", NODE)
+        .flag("node-ip", isolation.node)
+        .flag("v", 2);
+    Ok([kubelet, spec("kube-proxy").path_flag("config", &proxy)])
+}

@@ -1,0 +1,91 @@
+//! Reading the logs of containers as they are written.
+
+use anyhow::{Context, Result, anyhow};
+use futures::{AsyncBufReadExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::{Api, api::LogParams, runtime::wait::await_condition};
+use tokio::time::{Duration, timeout};
+
+/// Follows the log of a container until what it wrote so far, in all its lives that are followed, holds all these
+/// words in this order; gives the log. Colours are taken out.
+///
+/// # Errors
+/// When it does not within `limit`, with the log.
+pub async fn until_logged(
+    pods: &Api<Pod>,
+    pod: &str,
+    container: &str,
+    words: &[&str],
+    limit: Duration,
+) -> Result<String> {
+    let mut log = String::new();
+    let missing = |log: &str| {
+        let mut rest = log;
+        words
+            .iter()
+            .find(|word| match rest.split_once(**word) {
+                Some((_, after)) => {
+                    rest = after;
+                    false
+                }
+                None => true,
+            })
+            .map(|word| (*word).to_owned())
+    };
+    let follow = async {
+        let params = LogParams { container: Some(container.into()), follow: true, ..LogParams::default() };
+        let mut restarts = -1;
+        loop {
+            restarts = started_again(pods, pod, container, restarts).await?;
+            let mut lines = pods.log_stream(pod, &params).await?.lines();
+            while let Some(line) = lines.try_next().await? {
+                log += &plain(&line);
+                log.push('\n');
+                if missing(&log).is_none() {
+                    return anyhow::Ok(());
+                }
+            }
+        }
+    };
+    match timeout(limit, follow).await {
+        Ok(result) => result.with_context(|| format!("cannot read the log of {pod}/{container}"))?,
+        Err(_) => {
+            let word = missing(&log).unwrap_or_default();
+            return Err(anyhow!("{pod}/{container} did not write {word:?} within {limit:?}, but:\n{log}"));
+        }
+    }
+    Ok(log)
+}
+
+/// Waits until a container has run more often than `restarts` says, and gives how often.
+async fn started_again(pods: &Api<Pod>, pod: &str, container: &str, restarts: i32) -> Result<i32> {
+    let again = |found: Option<&Pod>| found.and_then(|pod| runs(pod, container)).is_some_and(|now| now > restarts);
+    let found = await_condition(pods.clone(), pod, again).await?;
+    found.as_ref().and_then(|pod| runs(pod, container)).context("it is gone")
+}
+
+/// How often a container was started again; none when it was never started.
+fn runs(pod: &Pod, container: &str) -> Option<i32> {
+    let state = container_status(pod, container)?;
+    let started = state.state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some());
+    (started || state.last_state.as_ref().is_some_and(|state| state.terminated.is_some()))
+        .then_some(state.restart_count)
+}
+
+/// The status of a container, of the init containers too.
+pub fn container_status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let all = [&status.init_container_statuses, &status.container_statuses];
+    all.into_iter().flatten().flatten().find(|status| status.name == container)
+}
+
+/// A line without the sequences that colour it.
+fn plain(line: &str) -> String {
+    let mut rest = line;
+    let mut text = String::new();
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        text += before;
+        rest = after.split_once(|end: char| end.is_ascii_alphabetic()).map_or("", |(_, after)| after);
+    }
+    text + rest
+}

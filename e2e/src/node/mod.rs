@@ -1,0 +1,157 @@
+//! A node that runs containers, beside the control plane: containerd, runc, the CNI
+//! plugins, kubelet and kube-proxy, for tests that need real Pods.
+//!
+//! Everything, the control plane too, runs in namespaces of its own (see [`isolation`]): a
+//! network namespace without a route outside, a mount namespace that hides the machine's
+//! `/run`, and a PID namespace whose end is the end of every container. So nothing can
+//! outlive a run, and what the machine has of its own is neither used nor touched.
+//!
+//! It needs Linux, root and the programs of a few Debian packages, which are installed when
+//! they are missing; [`unavailable`] tells why it cannot be had.
+
+mod containerd;
+pub mod harness;
+pub mod image;
+pub mod images;
+pub mod isolation;
+mod kubelet;
+pub mod logs;
+mod packages;
+pub mod vpn_case;
+pub mod vpn_service;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::Node as KubeNode;
+use kube::{Api, Client, runtime::wait::await_condition};
+use tokio::sync::Mutex;
+
+use crate::{Cluster, Options, cluster::KUBECONFIG, process::ProcessSpec};
+pub use image::Image;
+pub use isolation::Isolation;
+pub use vpn_case::Case;
+pub use vpn_service::VpnService;
+
+/// The name of the node.
+pub const NODE: &str = "node";
+/// The addresses of its Pods.
+pub const POD_RANGE: &str = "10.244.0.0/24";
+/// When it is set, a test that needs a node and cannot have one fails; else it is skipped.
+pub const REQUIRE: &str = "E2E_REQUIRE_NODE";
+
+/// Why there can be no node on this machine, if so.
+pub fn unavailable() -> Option<String> {
+    if !cfg!(target_os = "linux") {
+        return Some("it needs Linux".into());
+    }
+    if env::var_os(KUBECONFIG).is_some_and(|path| !path.is_empty()) {
+        return Some(format!("{KUBECONFIG} is set, and the images that it needs are made on this machine"));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Some("it needs root".into());
+    }
+    if let Err(why) = isolation::possible() {
+        return Some(format!("{why:#}"));
+    }
+    packages::unavailable()
+}
+
+/// Installs the Debian packages that are missing, saying so first.
+pub fn install() -> Result<()> {
+    packages::ensure()
+}
+
+/// A cluster whose node runs containers, shared by the tests of this process.
+pub async fn cluster() -> Result<&'static Cluster> {
+    static CLUSTER: tokio::sync::OnceCell<Cluster> = tokio::sync::OnceCell::const_new();
+    CLUSTER.get_or_try_init(|| Cluster::connect(Options::with_node())).await
+}
+
+/// The node of a running cluster.
+pub struct Node {
+    dir: PathBuf,
+    isolation: Isolation,
+    imported: Mutex<Vec<String>>,
+}
+
+impl Node {
+    pub(crate) fn new(dir: &Path, isolation: Isolation) -> Result<Self> {
+        let dir = dir.join("node");
+        std::fs::create_dir_all(dir.join("images"))?;
+        Ok(Self { dir, isolation, imported: Mutex::default() })
+    }
+
+    /// Where its network is.
+    pub fn isolation(&self) -> &Isolation {
+        &self.isolation
+    }
+
+    pub(crate) fn containerd(&self) -> Result<ProcessSpec> {
+        containerd::configure(&self.dir)?;
+        Ok(containerd::process(&self.dir))
+    }
+
+    pub(crate) fn kubelet(&self, program: &Path, files: &kubelet::Files<'_>) -> Result<[ProcessSpec; 2]> {
+        kubelet::processes(program, &self.dir, &self.isolation, files)
+    }
+
+    /// Makes an image known to the node, unless it is already.
+    pub async fn import(&self, image: &Image) -> Result<()> {
+        let mut imported = self.imported.lock().await;
+        if imported.contains(&image.name) {
+            return Ok(());
+        }
+        let (image, dir) = (image.clone(), self.dir.clone());
+        let name = image.name.clone();
+        tokio::task::spawn_blocking(move || {
+            let file = dir.join("images").join(format!("{}.tar", image.name.replace(['/', ':'], "-")));
+            image.write(&file)?;
+            containerd::import(&dir, &file).with_context(|| format!("cannot import the image {}", image.name))
+        })
+        .await??;
+        imported.push(name);
+        Ok(())
+    }
+
+    /// Kills a container, as when the kernel runs out of memory; `id` is the one in the status of its Pod.
+    pub async fn kill_container(&self, id: &str) -> Result<()> {
+        let (dir, id) = (self.dir.clone(), id.trim_start_matches("containerd://").to_owned());
+        tokio::task::spawn_blocking(move || containerd::kill(&dir, &id)).await?
+    }
+
+    /// Waits until containerd answers.
+    pub(crate) async fn containerd_ready(&self) -> Result<()> {
+        containerd::ready(&self.dir).await
+    }
+}
+
+pub(crate) use kubelet::Files;
+
+/// Waits until Pods can be scheduled to the node.
+pub(crate) async fn wait_ready(client: &Client) -> Result<()> {
+    crate::kwok::wait_ready(client, NODE).await
+}
+
+/// Deletes a node object and waits until it is gone; the kubelet does not make it again.
+pub async fn forget(client: &Client, name: &str) -> Result<()> {
+    let nodes: Api<KubeNode> = Api::all(client.clone());
+    nodes.delete(name, &Default::default()).await?;
+    await_condition(nodes, name, |node: Option<&KubeNode>| node.is_none()).await?;
+    Ok(())
+}
+
+/// Runs a command of the machine and gives its standard output; its standard error is the
+/// error.
+fn run(command: &mut Command) -> Result<String> {
+    let shown = format!("{command:?}").replace('"', "");
+    let output = command.output().with_context(|| format!("cannot run {shown}"))?;
+    if !output.status.success() {
+        bail!("{shown}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

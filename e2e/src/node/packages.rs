@@ -1,0 +1,82 @@
+//! The Debian packages of a node, installed when they are missing.
+
+use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+
+/// A file of each package, and the package.
+const NEEDED: [(&str, &str); 9] = [
+    ("/usr/bin/containerd", "containerd"),
+    ("/usr/sbin/runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("/usr/sbin/iptables", "iptables"),
+    ("/usr/sbin/openvpn", "openvpn"),
+    ("/usr/bin/wireguard-go", "wireguard-go"),
+    ("/usr/bin/wg", "wireguard-tools"),
+    ("/bin/busybox", "busybox-static"),
+    ("/usr/bin/curl", "curl"),
+];
+/// Packages whose maintainer scripts start a service ask this program first.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+fn missing() -> Vec<&'static str> {
+    NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|&(_, package)| package).collect()
+}
+
+/// Why the packages cannot be had, if so.
+pub fn unavailable() -> Option<String> {
+    let missing = missing();
+    let debian = Path::new("/etc/debian_version").exists() && Path::new("/usr/bin/apt-get").exists();
+    (!missing.is_empty() && !debian)
+        .then(|| format!("it needs Debian, or the programs of {} where Debian has them", missing.join(", ")))
+}
+
+/// Installs what is missing, and says so before. No service is started.
+pub fn ensure() -> Result<()> {
+    static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one_at_a_time = LOCK.lock();
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let said = format!("e2e: installing the Debian packages {} (apt-get, no service is started)", missing.join(", "));
+    // Straight to stderr: a test harness may hide what goes through `eprintln!`.
+    writeln!(std::io::stderr(), "{said}")?;
+    let _policy = Policy::forbid_services()?;
+    // The lists may be older than the packages on the mirror.
+    apt_get(&["update"])?;
+    apt_get(&[&["install", "--yes", "--no-install-recommends"], &missing[..]].concat())
+}
+
+fn apt_get(args: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(["--quiet", "-o", "DPkg::Lock::Timeout=300"]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    let output = command.output().context("cannot run apt-get")?;
+    let said = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success(), "apt-get {} failed:\n{}", args.join(" "), String::from_utf8_lossy(&said));
+    Ok(())
+}
+
+/// While it lives, no package may start a service.
+struct Policy {
+    ours: bool,
+}
+
+impl Policy {
+    fn forbid_services() -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { ours: false });
+        }
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
+        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { ours: true })
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if self.ours {
+            drop(fs::remove_file(POLICY));
+        }
+    }
+}

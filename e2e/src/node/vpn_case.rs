@@ -1,0 +1,175 @@
+//! What can be right or wrong with the credentials of a VPN account, as Secrets for the [`VpnService`].
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::{
+    images,
+    vpn_service::{LIMITED_USER, PASSWORD, USER, VpnService, wireguard_address},
+};
+
+/// The key of the Secret with the configuration of OpenVPN.
+pub const CONFIG_FILE: &str = "custom.conf";
+/// Where the Secret has to be mounted for OpenVPN.
+pub const CREDENTIALS_DIR: &str = "/gluetun/credentials";
+
+/// An address of the Pods' network that no Pod has: the last ones are given out last.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 253);
+
+/// Credentials that work, or one way in which they do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Case {
+    /// OpenVPN over UDP; works.
+    OpenVpn,
+    /// OpenVPN over TCP; works.
+    OpenVpnTcp,
+    /// WireGuard with the key of this index below [`WIREGUARD_KEYS`](super::vpn_service::WIREGUARD_KEYS); works.
+    WireGuard(usize),
+    /// The server refuses the password.
+    WrongPassword,
+    /// The certificate of the server is not signed by the authority in the configuration.
+    WrongCa,
+    /// Nothing listens at the port: the server's machine says so.
+    ClosedPort,
+    /// The same over TCP.
+    ClosedTcpPort,
+    /// There is no such host.
+    NoHost,
+    /// The packets vanish. OpenVPN gives up after 60 s.
+    SilentDrop,
+    /// The account has no connection left, once [`VpnService::take_the_only_connection`] took it. Works before.
+    TooManyConnections,
+    /// The tunnel comes up, but leads nowhere.
+    NothingBehind,
+    /// The file has an option that OpenVPN does not know.
+    UnknownOption,
+    /// The server is given by name, which gluetun refuses.
+    HostName,
+    /// The configuration is not in the Secret.
+    NoConfig,
+    /// The private key is no key.
+    InvalidKey,
+    /// The private key is one that the server does not know.
+    WrongKey,
+    /// The server does not use a preshared key.
+    WrongPresharedKey,
+    /// Nothing listens at the port, which WireGuard cannot tell.
+    WrongWireGuardPort,
+    /// The provider has no server where one is wanted.
+    NoServer,
+    /// gluetun does not know the provider.
+    UnknownProvider,
+}
+
+impl Case {
+    pub(super) fn credentials(self, vpn: &VpnService) -> BTreeMap<String, String> {
+        let mut data = BTreeMap::new();
+        let mut set = |name: &str, value: &str| drop(data.insert(name.to_owned(), value.to_owned()));
+        // Without a world outside, gluetun is told where to look instead.
+        set("HEALTH_TARGET_ADDRESSES", &format!("{}:8080", vpn.address));
+        set("PUBLICIP_API", &format!("echoip#{}", vpn.address_url()));
+        set("DNS_SERVER", "off");
+        set("VERSION_INFORMATION", "off");
+        set("VPN_SERVICE_PROVIDER", "custom");
+        match self {
+            Self::WireGuard(_)
+            | Self::InvalidKey
+            | Self::WrongKey
+            | Self::WrongPresharedKey
+            | Self::WrongWireGuardPort => self.wireguard(vpn, set),
+            Self::NoServer => {
+                set("VPN_SERVICE_PROVIDER", "nordvpn");
+                set("SERVER_COUNTRIES", "Atlantis");
+                set("OPENVPN_USER", USER);
+                set("OPENVPN_PASSWORD", PASSWORD);
+            }
+            Self::UnknownProvider => set("VPN_SERVICE_PROVIDER", "no-such-provider"),
+            _ => self.openvpn(vpn, set),
+        }
+        data
+    }
+
+    fn wireguard(self, vpn: &VpnService, mut set: impl FnMut(&str, &str)) {
+        let index = if let Self::WireGuard(index) = self { index } else { 0 };
+        let private = match self {
+            Self::InvalidKey => "not-a-key",
+            // Known to nobody as a client.
+            Self::WrongKey => &vpn.server_key.private,
+            _ => &vpn.keys[index].private,
+        };
+        set("VPN_TYPE", "wireguard");
+        set("WIREGUARD_PRIVATE_KEY", private);
+        set("WIREGUARD_PUBLIC_KEY", &vpn.server_key.public);
+        set("WIREGUARD_ADDRESSES", &format!("{}/32", wireguard_address(index)));
+        set("WIREGUARD_ENDPOINT_IP", &vpn.server.to_string());
+        set("WIREGUARD_ENDPOINT_PORT", if self == Self::WrongWireGuardPort { "51821" } else { "51820" });
+        if self == Self::WrongPresharedKey {
+            set("WIREGUARD_PRESHARED_KEY", &vpn.keys[0].public);
+        }
+    }
+
+    fn openvpn(self, vpn: &VpnService, mut set: impl FnMut(&str, &str)) {
+        let exit = vpn.exit_address();
+        let (host, port, protocol) = match self {
+            Self::OpenVpnTcp => (vpn.server.to_string(), 1194, "tcp"),
+            Self::ClosedPort => (exit.to_string(), 1200, "udp"),
+            Self::ClosedTcpPort => (exit.to_string(), 1200, "tcp"),
+            Self::NoHost => (NOBODY.to_string(), 1194, "udp"),
+            Self::SilentDrop => (vpn.silent.to_string(), 1194, "udp"),
+            Self::NothingBehind => (vpn.server.to_string(), 1195, "udp"),
+            Self::HostName => ("vpn.example.com".into(), 1194, "udp"),
+            _ => (vpn.server.to_string(), 1194, "udp"),
+        };
+        let authority = if self == Self::WrongCa { &vpn.other_authority } else { &vpn.authority };
+        let more = if self == Self::UnknownOption { "no-such-option 1\n" } else { "" };
+        let config = format!(
+            "client\ndev tun\nproto {protocol}\nremote {host} {port}\nnobind\nremote-cert-tls server\n{more}\
+             <ca>\n{authority}</ca>\n"
+        );
+        if self != Self::NoConfig {
+            set(CONFIG_FILE, &config);
+        }
+        set("OPENVPN_CUSTOM_CONFIG", &format!("{CREDENTIALS_DIR}/{CONFIG_FILE}"));
+        set("OPENVPN_USER", if self == Self::TooManyConnections { LIMITED_USER } else { USER });
+        set("OPENVPN_PASSWORD", if self == Self::WrongPassword { "a-wrong-password" } else { PASSWORD });
+    }
+}
+
+/// What a Pod has to have so that its container `vpn` finds the files of a Secret: a volume of the Pod, and a mount of
+/// the container.
+pub fn mount(secret: &str) -> (Value, Value) {
+    (
+        json!({ "name": "credentials", "secret": { "secretName": secret, "optional": true } }),
+        json!({ "name": "credentials", "mountPath": CREDENTIALS_DIR, "readOnly": true }),
+    )
+}
+
+/// A Pod with the VPN client as a native sidecar, as the README tells, and a container `main` with [`images::TOOLS`]
+/// that starts once the VPN is up. `owner` is the owner reference of a MaskConsumer.
+pub fn client_pod(name: &str, secret: &str, owner: Option<Value>) -> Result<Pod> {
+    let (volume, mount) = mount(secret);
+    let healthcheck = json!({ "command": ["/gluetun-entrypoint", "healthcheck"] });
+    Ok(serde_json::from_value(json!({
+        "metadata": { "name": name, "ownerReferences": owner.into_iter().collect::<Vec<_>>() },
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 5,
+            "enableServiceLinks": false,
+            "automountServiceAccountToken": false,
+            "initContainers": [{
+                "name": "vpn",
+                "image": images::GLUETUN,
+                "restartPolicy": "Always",
+                "envFrom": [{ "secretRef": { "name": secret } }],
+                "securityContext": { "capabilities": { "add": ["NET_ADMIN"] } },
+                "startupProbe": { "exec": healthcheck, "periodSeconds": 1, "failureThreshold": 120 },
+                "volumeMounts": [mount],
+            }],
+            "containers": [{ "name": "main", "image": images::TOOLS, "command": ["sleep", "1000000"] }],
+            "volumes": [volume],
+        },
+    }))?)
+}

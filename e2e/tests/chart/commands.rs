@@ -1,0 +1,160 @@
+//! What the Deployments run: the operator, with their arguments, their environment and their ServiceAccounts.
+
+use std::{collections::BTreeSet, net::TcpListener};
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::{
+    Bench, Cluster, Process, ProcessSpec,
+    bench::{LIMIT, our_cluster, same},
+    operator::{READY, executable, until_logged},
+};
+use serde_json::{Value, json};
+use vpn_types::{Mask, MaskSpec};
+
+use crate::{ALONE, Release, container, kinds, of_kind, values};
+
+/// The environment of a container, as kubelet makes it.
+fn environment(container: &Value, pod: &Value) -> Result<Vec<(String, String)>> {
+    let mut names = BTreeSet::new();
+    let mut environment = Vec::new();
+    for variable in container["env"].as_array().into_iter().flatten() {
+        let name = variable["name"].as_str().context("no name")?.to_owned();
+        ensure!(names.insert(name.clone()), "{name} is there twice");
+        let value = match (&variable["value"], variable["valueFrom"]["fieldRef"]["fieldPath"].as_str()) {
+            (Value::String(value), None) => value.clone(),
+            (Value::Null, Some("metadata.name")) => pod["name"].as_str().unwrap_or_default().to_owned(),
+            (Value::Null, Some("metadata.namespace")) => pod["namespace"].as_str().unwrap_or_default().to_owned(),
+            other => bail!("{name}: {other:?}"),
+        };
+        environment.push((name, value));
+    }
+    Ok(environment)
+}
+
+/// Runs what a Deployment would run, and returns when it is ready.
+async fn start(cluster: &Cluster, release: &Release<'_>, deployment: &Value) -> Result<Process> {
+    let name = deployment["metadata"]["name"].as_str().context("no name")?;
+    let spec = &deployment["spec"]["template"]["spec"];
+    let account = spec["serviceAccountName"].as_str().context("no ServiceAccount")?;
+    let identity = cluster.service_account(release.name, account).await?;
+    let container = container(deployment)?;
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let log = cluster.state_dir().join(format!("{name}-{port}.log"));
+    let mut process = ProcessSpec::new(name, executable(cluster).await?, log);
+    process.patience_ms = 10_000;
+    for arg in container["args"].as_array().context("no args")? {
+        process = process.arg(arg.as_str().context("no text")?);
+    }
+    for (variable, mut value) in environment(container, &json!({ "name": name, "namespace": release.name }))? {
+        if variable == "METRICS_PORT" {
+            // A Pod has all ports for itself.
+            same("port of the probes", container["readinessProbe"]["httpGet"]["port"].to_string(), value)?;
+            value = port.to_string();
+        }
+        process = process.env(&variable, value);
+    }
+    let process = cluster.run(process.env("KUBECONFIG", identity.kubeconfig.display())).await?;
+    until_logged(&process, READY).await?;
+    for probe in ["livenessProbe", "readinessProbe"] {
+        let path = container[probe]["httpGet"]["path"].as_str().context("no path")?;
+        let answer = get(port, path).await?;
+        ensure!(answer.starts_with("HTTP/1.1 200 "), "{name} {path}: {answer}");
+    }
+    Ok(process)
+}
+
+async fn get(port: u16, path: &str) -> Result<String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+/// Installs, runs what is installed, and gives out a slot and takes it back.
+async fn works(
+    cluster: &Cluster,
+    args: &[&str],
+    also: impl AsyncFnOnce(&[Process], &Bench) -> Result<()>,
+) -> Result<()> {
+    let release = Release { cluster, name: "commands" };
+    let bench = Bench::new(cluster, "commands").await?;
+    let own = format!("--set=rbac.secretNamespaces={{{}}}", bench.name());
+    let args: Vec<_> = args.iter().map(|&arg| if arg == OWN_NAMESPACE { own.as_str() } else { arg }).collect();
+    release.upgrade(&args).await?;
+    let mut processes = Vec::new();
+    for deployment in of_kind(&release.objects().await?, "Deployment") {
+        processes.push(start(cluster, &release, deployment).await?);
+    }
+    let test = async {
+        bench.provider("vpn", 1).await?;
+        bench.active_mask("mine").await?;
+        also(&processes, &bench).await?;
+        bench.clear(LIMIT).await
+    };
+    for process in &processes {
+        bench.namespace.add_log(&process.spec().log);
+    }
+    bench.dump_on_error(test).await?;
+    for process in &processes {
+        same("end", process.stop(LIMIT).await?.as_str(), "exit code 0")?;
+    }
+    release.remove().await?;
+    kinds::apply(cluster).await
+}
+
+/// Stands for the namespace of the test, as the only one in which Secrets may be changed.
+const OWN_NAMESPACE: &str = "own namespace";
+
+#[tokio::test]
+async fn a_process_for_each_controller_works() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    kinds::of_prometheus(cluster).await?;
+    works(cluster, &[&values("published")], async |processes, _| same("processes", processes.len(), 4)).await
+}
+
+#[tokio::test]
+async fn one_process_for_all_controllers_works() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    kinds::apply(cluster).await?;
+    works(cluster, &[&values("combined")], async |processes, _| same("processes", processes.len(), 1)).await
+}
+
+#[tokio::test]
+async fn other_values_reach_the_process() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    kinds::of_prometheus(cluster).await?;
+    works(cluster, &[&values("everything")], async |processes, _| {
+        for process in processes {
+            let log = std::fs::read_to_string(&process.spec().log)?;
+            let lines: Vec<Value> =
+                log.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("a log line is no JSON")?;
+            ensure!(lines.iter().any(|line| line["level"] == "DEBUG"), "no debug lines in {}", process.spec().name);
+            ensure!(log.contains("leading"), "{} does not lead", process.spec().name);
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn secrets_are_changed_in_the_named_namespaces_only() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    works(cluster, &[OWN_NAMESPACE], async |_, bench| {
+        let other = Bench::new(cluster, "other").await?;
+        bench.kubectl(&["delete", "mask", "mine"]).await?;
+        let everywhere = json!({ "spec": { "namespaces": null } });
+        bench.patch::<vpn_types::MaskProvider>("vpn", everywhere).await?;
+        other.create(Mask::new("theirs", MaskSpec::default())).await?;
+        let told = other.says::<Mask>("theirs", "Forbidden").await?;
+        let message = serde_json::to_string(&told.status)?;
+        ensure!(message.contains("secrets"), "{message}");
+        other.kubectl(&["delete", "mask", "theirs"]).await.map(drop)
+    })
+    .await
+}

@@ -1,0 +1,144 @@
+//! The kinds: made by the chart or by kubectl, brought up to date, kept.
+
+use std::{fs, path::PathBuf, process::Stdio};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    Cluster,
+    bench::{our_cluster, same},
+    chart,
+};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::{ALONE, CRDS, Release, path_text, refused};
+
+/// Makes them with kubectl.
+pub async fn apply(cluster: &Cluster) -> Result<()> {
+    cluster.run_kubectl(&["apply", "--server-side", "--force-conflicts", "-f", CRDS]).await?;
+    established(cluster).await
+}
+
+async fn established(cluster: &Cluster) -> Result<()> {
+    let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", CRDS];
+    cluster.run_kubectl(&wait).await.map(drop)
+}
+
+/// Deletes them.
+pub async fn delete(cluster: &Cluster) -> Result<()> {
+    cluster.run_kubectl(&["delete", "--ignore-not-found", "-f", CRDS]).await.map(drop)
+}
+
+/// How many of them are there.
+pub async fn present(cluster: &Cluster) -> Result<usize> {
+    let found = cluster.run_kubectl(&["get", "--ignore-not-found", "--output=name", "-f", CRDS]).await?;
+    Ok(found.lines().count())
+}
+
+async fn masks(cluster: &Cluster) -> Result<Value> {
+    let shown = cluster.run_kubectl(&["get", "crd", "masks.vpn.beebs.dev", "--output=json"]).await?;
+    Ok(serde_json::from_str(&shown)?)
+}
+
+/// The kinds of the Prometheus Operator, of which the chart uses two, as its Go module has them.
+pub async fn of_prometheus(cluster: &Cluster) -> Result<()> {
+    const MODULE: &str = "github.com/prometheus-operator/prometheus-operator@v0.85.0";
+    let download = Command::new("go")
+        .args(["mod", "download", "-json", MODULE])
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .context("cannot run go")?;
+    let said: Value = serde_json::from_slice(&download.stdout).context("go mod download says no JSON")?;
+    let dir = said["Dir"].as_str().with_context(|| format!("{MODULE} cannot be had: {}", said["Error"]))?;
+    let dir = PathBuf::from(dir).join("example/prometheus-operator-crd");
+    let file = |kind| dir.join(format!("monitoring.coreos.com_{kind}.yaml"));
+    let (monitors, rules) = (file("podmonitors"), file("prometheusrules"));
+    let files = ["-f", path_text(&monitors)?, "-f", path_text(&rules)?];
+    cluster.run_kubectl(&[&["apply", "--server-side"], &files[..]].concat()).await?;
+    let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
+    cluster.run_kubectl(&[&wait[..], &files[..]].concat()).await.map(drop)
+}
+
+#[tokio::test]
+async fn made_by_the_chart_they_are_brought_up_to_date_and_kept() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    delete(cluster).await?;
+    let release = Release { cluster, name: "kinds" };
+
+    // An older version of the chart, whose Masks have one field less.
+    let older = tempfile::tempdir()?;
+    copy(chart::DIR.as_ref(), older.path())?;
+    let path = older.path().join("files/crds/vpn.beebs.dev_mask_crd.yaml");
+    let mut kind: Value = serde_yaml::from_str(&fs::read_to_string(&path)?)?;
+    let schema =
+        |kind: &mut Value| kind["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].take();
+    let mut spec = schema(&mut kind);
+    ensure!(spec["properties"].as_object_mut().and_then(|fields| fields.remove("priority")).is_some(), "no priority");
+    kind["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] = spec;
+    fs::write(&path, serde_yaml::to_string(&kind)?)?;
+    release.helm("install", Some(path_text(older.path())?), &["--wait", "--timeout=90s"]).await?;
+    let mut first = masks(cluster).await?;
+    ensure!(schema(&mut first)["properties"].get("priority").is_none(), "not the older kind");
+
+    release.upgrade(&[]).await?;
+    let mut now = masks(cluster).await?;
+    same("kind", &now["metadata"]["uid"], &first["metadata"]["uid"])?;
+    ensure!(schema(&mut now)["properties"].get("priority").is_some(), "still the older kind");
+
+    // It stays, also when the values say that somebody else looks after it.
+    release.upgrade(&["--set=crds.install=false"]).await?;
+    same("kinds", present(cluster).await?, 4)?;
+    release.upgrade(&[]).await?;
+    release.helm("uninstall", None, &["--wait"]).await?;
+    same("kind", &masks(cluster).await?["metadata"]["uid"], &first["metadata"]["uid"])?;
+
+    // And nothing stands in the way of a new release, of the same name or of another.
+    release.upgrade(&[]).await?;
+    release.helm("uninstall", None, &["--wait"]).await?;
+    let other = Release { cluster, name: "other" };
+    let notes = other.upgrade(&[]).await?;
+    ensure!(notes.contains("masks.vpn.beebs.dev was not made by this release"), "{notes}");
+    other.remove().await?;
+    apply(cluster).await
+}
+
+#[tokio::test]
+async fn made_by_kubectl_they_have_to_be_those_of_the_chart() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    delete(cluster).await?;
+    apply(cluster).await?;
+    let release = Release { cluster, name: "kinds" };
+    let notes = release.upgrade(&[]).await?;
+    ensure!(notes.contains("masks.vpn.beebs.dev was not made by this release"), "{notes}");
+    ensure!(masks(cluster).await?["metadata"]["annotations"]["meta.helm.sh/release-name"].is_null(), "taken over");
+
+    let older =
+        r#"[{"op": "remove", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/priority"}]"#;
+    let patch = ["patch", "crd", "masks.vpn.beebs.dev", "--type=json", "--patch", older];
+    cluster.run_kubectl(&patch).await?;
+    let said = refused(cluster, &release.args("upgrade", Some(chart::DIR), &["--install"])).await?;
+    let way_out = "kubectl apply --server-side --force-conflicts -f crds/";
+    ensure!(said.contains("masks.vpn.beebs.dev") && said.contains(way_out), "{said}");
+    release.upgrade(&["--set=crds.install=false"]).await?;
+    apply(cluster).await?;
+    release.upgrade(&[]).await?;
+    release.remove().await?;
+    apply(cluster).await
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        if path.is_dir() {
+            copy(&path, &to.join(name))?;
+        } else {
+            fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
+}

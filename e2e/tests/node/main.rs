@@ -1,0 +1,36 @@
+//! Tests that need a node that runs containers.
+
+mod failures;
+mod pods;
+mod teardown;
+mod vpn;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use e2e::{Bench, Cluster, node};
+
+fn main() -> ExitCode {
+    e2e::node::harness::run(e2e::node_tests![
+        pods::a_pod_runs,
+        pods::a_service_leads_to_its_pod,
+        pods::no_way_leads_outside,
+        vpn::traffic_leaves_by_the_vpn,
+        vpn::the_app_starts_when_the_tunnel_is_up,
+        vpn::a_server_that_starts_late_is_found,
+        vpn::a_server_that_vanishes_is_noticed_and_found_again,
+        vpn::a_server_that_says_goodbye_is_noticed_at_once,
+        failures::each_failure_says_what_it_is,
+        failures::without_the_right_to_change_the_network,
+        failures::a_killed_container_finds_its_rules_in_the_way,
+        teardown::nothing_is_left_at_the_end,
+        teardown::nothing_is_left_when_the_owner_is_killed,
+    ])
+}
+
+/// Runs a test in a namespace of its own, in the cluster that the tests share.
+async fn bench(prefix: &str, body: impl AsyncFnOnce(&Cluster, &Bench) -> Result<()>) -> Result<()> {
+    let cluster = node::cluster().await?;
+    let bench = Bench::new(cluster, prefix).await?;
+    bench.dump_on_error(body(cluster, &bench)).await
+}

@@ -1,0 +1,214 @@
+//! What a provider's status says of verification: computed anew each time from what is stored and what is under way.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use vpn_types::{MaskProviderPhase, MaskProviderVerificationStatus, Reason};
+
+use super::{
+    Attempt, Verdict, is_ours, key_of,
+    redact::redact,
+    stand::{Stand, condemns, delay, is_data_of, stand},
+};
+use crate::{
+    engine::Trouble,
+    status,
+    world::{ObjectKey, ProviderView, SourceView, World},
+};
+
+/// What the status says of verification.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The `Verified` condition; absent when no verification is wanted.
+    pub condition: Option<Verified>,
+    /// `status.verification`.
+    pub status: MaskProviderVerificationStatus,
+    /// `status.lastVerified`.
+    pub last_verified: Option<DateTime<Utc>>,
+    /// Why users may not be assigned.
+    pub gate: Option<status::Verdict<MaskProviderPhase>>,
+    /// A verdict that this report is the first to tell of: whether it is bad, its reason and message.
+    pub news: Option<(bool, Reason, String)>,
+}
+
+/// The `Verified` condition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verified {
+    /// `True`, `False`, or `Unknown` as `None`.
+    pub passed: Option<bool>,
+    /// Its reason.
+    pub reason: Reason,
+    /// Its message.
+    pub message: String,
+}
+
+/// What to say while the Secret cannot be read: what was found out before.
+pub fn unchanged(provider: &ProviderView) -> Report {
+    let said = provider.verified.condition.as_ref().filter(|_| provider.verify.is_some());
+    Report {
+        condition: said.map(|said| Verified {
+            passed: said.passed,
+            reason: said.reason,
+            message: said.message.to_string(),
+        }),
+        status: provider.verified.status.clone(),
+        last_verified: provider.verified.last,
+        gate: None,
+        news: None,
+    }
+}
+
+/// What to say of the verification of a provider whose Secret is there.
+pub fn report(
+    world: &World,
+    provider: &ProviderView,
+    source: &SourceView,
+    attempt: Option<&Attempt>,
+    trouble: Option<&Trouble>,
+    now: DateTime<Utc>,
+) -> Report {
+    let stored = unchanged(provider);
+    let stand = stand(provider, source);
+    if stand == Stand::Skipped {
+        return stored;
+    }
+    let unwritten = attempt.filter(|attempt| stored.status.attempt.as_deref() != Some(attempt.mask.as_str()));
+    if let Some(Attempt { mask, verdict: Some(verdict), .. }) = unwritten {
+        return conclude(stored, provider, source, stand, mask.as_str(), verdict, now);
+    }
+    let mut at_rest = rest(stored, world, provider, source, trouble, now);
+    // The same data under a new version: nothing to try, but to be known after a restart.
+    if let Some(version) = &mut at_rest.status.secret_version
+        && stand != Stand::Untried
+        && is_data_of(source, version)
+    {
+        *version = source.version.to_string();
+    }
+    at_rest
+}
+
+/// With a new verdict.
+fn conclude(
+    mut report: Report,
+    provider: &ProviderView,
+    source: &SourceView,
+    stand: Stand,
+    mask: &str,
+    verdict: &Verdict,
+    now: DateTime<Utc>,
+) -> Report {
+    let status = &mut report.status;
+    status.attempt = Some(mask.to_owned());
+    status.secret_version = Some(source.version.to_string());
+    status.overrides = provider.verify.as_ref().map(|verify| verify.overrides_hash.to_string());
+    match verdict {
+        Verdict::Passed(address) => {
+            status.exit_address = Some(address.to_string());
+            (status.failures, status.retry_at) = (None, None);
+            let message = passed_message(Some(&address.to_string()));
+            report.last_verified = Some(now);
+            report.news = Some((false, Reason::Passed, message.clone()));
+            report.condition = Some(Verified { passed: Some(true), reason: Reason::Passed, message });
+        }
+        Verdict::Failed { reason, message } => {
+            let failures = match stand {
+                Stand::Untried => 1,
+                _ => status.failures.unwrap_or(0).saturating_add(1),
+            };
+            let retry_at = now + TimeDelta::from_std(delay(failures)).unwrap_or_default();
+            (status.failures, status.retry_at) = (Some(failures), DateTime::from_timestamp(retry_at.timestamp(), 0));
+            let message = format!("{message}; tried again at {}", retry_at.to_rfc3339_opts(SecondsFormat::Secs, true));
+            report.news = Some((true, *reason, message.clone()));
+            let passed = match stand {
+                Stand::Passed(_) if !condemns(*reason) => Some(true),
+                _ if *reason == Reason::DeviceLimit => None,
+                _ => Some(false),
+            };
+            if passed != Some(true) {
+                status.exit_address = None;
+                report.gate = Some(gate(passed, *reason, &message));
+            }
+            report.condition = Some(Verified { passed, reason: *reason, message });
+        }
+    }
+    report
+}
+
+fn passed_message(address: Option<&str>) -> String {
+    format!("connected; the public address of the VPN is {}", address.unwrap_or("not known"))
+}
+
+fn gate(passed: Option<bool>, reason: Reason, message: &str) -> status::Verdict<MaskProviderPhase> {
+    let phase = if passed == Some(false) { MaskProviderPhase::ErrVerifyFailed } else { MaskProviderPhase::Verifying };
+    status::Verdict::not_ready(phase, reason, message)
+}
+
+/// Without a new verdict.
+fn rest(
+    mut report: Report,
+    world: &World,
+    provider: &ProviderView,
+    source: &SourceView,
+    trouble: Option<&Trouble>,
+    now: DateTime<Utc>,
+) -> Report {
+    let said = provider.verified.condition.as_ref();
+    let name = key_of(&provider.meta.key);
+    let stand = stand(provider, source);
+    let foreign = world.masks.get(&name).filter(|mask| !is_ours(mask, provider));
+    let condition = match (stand, foreign, trouble) {
+        (Stand::Skipped, _, _) => return report,
+        (Stand::Passed(due), _, _) => {
+            let failed_since = report.status.failures.is_some();
+            let is_due = due.is_some_and(|at| at <= now);
+            match said {
+                // What a failure said that does not count stays until the next verdict.
+                Some(said) if failed_since => {
+                    Verified { passed: Some(true), reason: said.reason, message: said.message.to_string() }
+                }
+                _ if is_due => {
+                    let message = "verified again as soon as a slot is free and no Mask waits for it".to_owned();
+                    Verified { passed: Some(true), reason: Reason::ReverificationPending, message }
+                }
+                _ => {
+                    let message = passed_message(report.status.exit_address.as_deref());
+                    Verified { passed: Some(true), reason: Reason::Passed, message }
+                }
+            }
+        }
+        (Stand::Untried, Some(_), _) => {
+            let message = format!("a Mask {name} exists that the operator did not make; delete or rename it");
+            Verified { passed: None, reason: Reason::VerificationNameTaken, message }
+        }
+        (Stand::Untried, None, Some(trouble)) => {
+            Verified { passed: None, reason: trouble.reason, message: trouble.message.clone() }
+        }
+        (Stand::Untried, None, None) => {
+            Verified { passed: None, reason: Reason::Verifying, message: under_way(world, &name, source) }
+        }
+        (Stand::Failed(_), _, _) => match said {
+            Some(said) => Verified { passed: said.passed, reason: said.reason, message: said.message.to_string() },
+            None => Verified { passed: Some(false), reason: Reason::NotVerified, message: String::new() },
+        },
+    };
+    if !matches!(stand, Stand::Passed(_)) {
+        report.gate = Some(gate(condition.passed, condition.reason, &condition.message));
+    }
+    report.condition = Some(condition);
+    report
+}
+
+/// How far a first verification is. Rewritten only when something holds it up, so that one that goes well is told once.
+fn under_way(world: &World, name: &ObjectKey, source: &SourceView) -> String {
+    let pod = world.verification_pods.get(name);
+    let held_up = pod.and_then(|pod| {
+        let stuck = pod.stuck.as_ref().map(|stuck| format!("{}: {}", stuck.reason, stuck.message));
+        stuck.or_else(|| pod.unscheduled.as_ref().map(|why| format!("not scheduled: {why}")))
+    });
+    if let Some(why) = held_up {
+        return redact(&format!("Pod {} tries out the credentials; {why}", name.name), &source.data);
+    }
+    let said = world.consumers.get(name).and_then(|consumer| consumer.said.as_ref());
+    match said.filter(|said| !said.ready) {
+        Some(said) => format!("the credentials are to be tried out as soon as there is a slot: {}", said.message),
+        None => format!("the credentials are being tried out by Pod {}", name.name),
+    }
+}

@@ -1,0 +1,205 @@
+//! What a verification Pod and gluetun's log amount to.
+//!
+//! Invariant: it passes only on an address that the probe read through the tunnel and that is not the one from before;
+//! an empty or unreadable answer is never success.
+
+use std::{net::IpAddr, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use vpn_types::Reason;
+
+use super::{
+    log::Digest,
+    settings::Settings,
+    view::{Exit, Stage, VerificationPod},
+};
+
+/// How a verification ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Connected; the public address of the VPN.
+    Passed(IpAddr),
+    /// Not.
+    Failed {
+        /// From the closed set.
+        reason: Reason,
+        /// For people, without what gluetun said.
+        message: String,
+    },
+}
+
+impl Verdict {
+    /// A failure.
+    pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
+        Verdict::Failed { reason, message: message.into() }
+    }
+}
+
+/// How far a verification is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// Under way; when it has to be looked at again if nothing happens before.
+    Going(DateTime<Utc>),
+    /// Ended.
+    Done(Verdict),
+}
+
+/// What is known of gluetun's log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Log {
+    /// What was read so far.
+    pub digest: Digest,
+    /// Nothing more will come of this container.
+    pub ended: bool,
+    /// It cannot be read; why.
+    pub unreadable: Option<String>,
+}
+
+/// How long after gluetun's end its last lines are waited for.
+const LAST_LINES: i64 = 3;
+
+/// How far the verification is. `timeout` counts from the start of gluetun.
+pub fn judge(pod: &VerificationPod, log: &Log, timeout: Duration, settings: &Settings, now: DateTime<Utc>) -> Progress {
+    if let Stage::Ended(exit) = &pod.probe
+        && let Some(verdict) = probed(exit)
+    {
+        return Progress::Done(verdict);
+    }
+    if let Some(why) = &pod.failed {
+        return Progress::Done(Verdict::failed(Reason::Interrupted, format!("the verification Pod has failed: {why}")));
+    }
+    if let Some(verdict) = decisive(&log.digest) {
+        return Progress::Done(verdict);
+    }
+    if let Some(exit) = pod.vpn_exit.as_ref().filter(|exit| exit.code != 0 || pod.vpn_restarts > 0) {
+        if log.ended || log.unreadable.is_some() {
+            return Progress::Done(exited(exit, &log.digest));
+        }
+        return Progress::Going(now + chrono::TimeDelta::seconds(LAST_LINES));
+    }
+    let (since, limit) = match pod.vpn {
+        Stage::Running(since) => (since, timeout),
+        Stage::Waiting | Stage::Ended(_) => (pod.meta.created, settings.scheduling_timeout),
+    };
+    let deadline = since + chrono::TimeDelta::from_std(limit).unwrap_or(chrono::TimeDelta::MAX);
+    if now < deadline {
+        return Progress::Going(deadline);
+    }
+    Progress::Done(match pod.vpn {
+        Stage::Running(_) => out_of_time(log, timeout),
+        Stage::Waiting | Stage::Ended(_) => never_started(pod, limit),
+    })
+}
+
+/// What the probe writes.
+#[derive(Deserialize)]
+struct Addresses {
+    #[serde(default)]
+    unmasked: String,
+    #[serde(default)]
+    address: String,
+}
+
+fn probed(exit: &Exit) -> Option<Verdict> {
+    let Ok(found) = serde_json::from_str::<Addresses>(&exit.message) else {
+        let message = format!("the probe ended with exit code {} and no result", exit.code);
+        return Some(Verdict::failed(Reason::Timeout, message));
+    };
+    let Ok(address) = found.address.trim().parse::<IpAddr>() else {
+        let message = "the probe got no address from the address services through the tunnel";
+        return Some(Verdict::failed(Reason::Timeout, message));
+    };
+    if found.unmasked.trim().parse() == Ok(address) {
+        let message = format!("connected, but the public address is {address} with and without the VPN");
+        return Some(Verdict::failed(Reason::SameAddress, message));
+    }
+    Some(Verdict::Passed(address))
+}
+
+/// What needs no waiting: trying again gives the same.
+fn decisive(seen: &Digest) -> Option<Verdict> {
+    if seen.auth_failed >= 2 {
+        return Some(refused(seen));
+    }
+    if seen.no_server {
+        let message = "no server matches the settings in the Secret (SERVER_COUNTRIES, SERVER_CITIES, …)";
+        return Some(Verdict::failed(Reason::NoServer, message));
+    }
+    if seen.bad_config {
+        return Some(Verdict::failed(Reason::ConfigInvalid, "OpenVPN cannot read its configuration"));
+    }
+    (seen.tls_failed >= 2).then(|| handshake("the server's certificate or the TLS handshake was not accepted"))
+}
+
+fn refused(seen: &Digest) -> Verdict {
+    if seen.too_many_connections {
+        let message = "the service says that too many devices are connected; the credentials may be good";
+        return Verdict::failed(Reason::DeviceLimit, message);
+    }
+    let message = "the service refuses the user name or the password (OPENVPN_USER, OPENVPN_PASSWORD)";
+    Verdict::failed(Reason::CredentialsRejected, message)
+}
+
+fn handshake(message: &str) -> Verdict {
+    Verdict::failed(Reason::NoHandshake, message)
+}
+
+fn no_tun() -> Verdict {
+    let message = "gluetun cannot make a tunnel: the container needs NET_ADMIN and a node with /dev/net/tun";
+    Verdict::failed(Reason::TunUnavailable, message)
+}
+
+fn exited(exit: &Exit, seen: &Digest) -> Verdict {
+    if seen.no_net_admin || seen.no_tun {
+        return no_tun();
+    }
+    if &*exit.reason == "OOMKilled" {
+        return Verdict::failed(Reason::Interrupted, "gluetun ran out of memory (OOMKilled)");
+    }
+    let message = format!("gluetun does not accept its settings (exit code {})", exit.code);
+    Verdict::failed(Reason::ConfigInvalid, message)
+}
+
+fn out_of_time(log: &Log, timeout: Duration) -> Verdict {
+    let seen = &log.digest;
+    let secs = timeout.as_secs();
+    if seen.auth_failed > 0 {
+        return refused(seen);
+    }
+    if seen.no_tun {
+        return no_tun();
+    }
+    if seen.tunnel_up {
+        let message = format!("connected, but nothing could be reached through the tunnel within {secs} s");
+        return Verdict::failed(Reason::Timeout, message);
+    }
+    if seen.tls_failed > 0 || seen.unreachable > 0 {
+        return handshake(&format!("the VPN server could not be reached, or gave no answer, within {secs} s"));
+    }
+    if seen.wireguard_up {
+        return handshake(&format!(
+            "nothing could be reached through the WireGuard tunnel within {secs} s. WireGuard does not say why: check \
+             WIREGUARD_PRIVATE_KEY, WIREGUARD_PRESHARED_KEY, WIREGUARD_PUBLIC_KEY, WIREGUARD_ENDPOINT_IP, \
+             WIREGUARD_ENDPOINT_PORT and WIREGUARD_ADDRESSES"
+        ));
+    }
+    let unread = log.unreadable.as_ref().map(|why| format!("; its log cannot be read: {why}")).unwrap_or_default();
+    Verdict::failed(Reason::Timeout, format!("gluetun did not connect within {secs} s{unread}"))
+}
+
+fn never_started(pod: &VerificationPod, limit: Duration) -> Verdict {
+    let secs = limit.as_secs();
+    if let Some(why) = &pod.unscheduled {
+        return Verdict::failed(Reason::Unschedulable, format!("no node took the Pod within {secs} s: {why}"));
+    }
+    let Some(stuck) = &pod.stuck else {
+        return Verdict::failed(Reason::Timeout, format!("the containers did not start within {secs} s"));
+    };
+    let message = format!("a container did not start within {secs} s: {}: {}", stuck.reason, stuck.message);
+    let of_image = ["Image", "Registry"].iter().any(|word| stuck.reason.contains(word));
+    Verdict::failed(if of_image { Reason::Timeout } else { Reason::ConfigInvalid }, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! Verifications: who gets the slot, what becomes of a verdict, and how often a failing account is tried.
+
+use serde_json::json;
+use vpn_operator::{engine::Roles, world::Kind};
+
+use crate::{
+    node::BAD_PASSWORD,
+    process::apart,
+    run::Sim,
+    scenarios::{check, rest, settle},
+    user::key,
+};
+
+fn text<'a>(sim: &'a Sim, pointer: &str) -> &'a str {
+    sim.server.get(Kind::Provider, &key("vpn", "p")).and_then(|p| p.pointer(pointer)?.as_str()).unwrap_or_default()
+}
+
+fn pods_made(sim: &Sim) -> usize {
+    sim.server.log.iter().filter(|event| event.kind == Kind::Pod && event.before.is_none()).count()
+}
+
+fn layouts() -> [Vec<Roles>; 3] {
+    [vec![Roles::ALL], apart(), vec![Roles::ALL, Roles::ALL]]
+}
+
+#[test]
+fn a_good_account_is_verified_on_its_only_slot_and_then_serves() {
+    for roles in layouts() {
+        let mut sim = Sim::new(&roles);
+        sim.mask(&key("a", "m"), json!({}));
+        settle(&mut sim);
+        sim.verified_account("p", 1, "cGFzcw==");
+        rest(&mut sim);
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "m")), "Active");
+        assert_eq!(text(&sim, "/status/verification/exitAddress"), "198.51.100.1");
+        assert_eq!(text(&sim, "/status/conditions/1/reason"), "Passed");
+        assert!(sim.server.get(Kind::Mask, &key("vpn", "p-verify")).is_none());
+        // Two operators may each ask for a slot, one after the other.
+        let operators = roles.iter().filter(|roles| roles.providers).count();
+        assert!((1..=operators).contains(&pods_made(&sim)), "{}", pods_made(&sim));
+    }
+}
+
+#[test]
+fn writes_to_the_verdict_and_to_give_the_slot_back() {
+    let mut sim = Sim::new(&[Roles::ALL]);
+    sim.verified_account("p", 1, "cGFzcw==");
+    rest(&mut sim);
+    let writes: usize = sim.counts.iter().filter(|((verb, _), _)| *verb != "get").map(|(_, count)| count).sum();
+    assert!(writes <= 19, "{writes}: {:?}", sim.counts);
+    let reads: usize = sim.counts.iter().filter(|((verb, _), _)| *verb == "get").map(|(_, count)| count).sum();
+    assert_eq!(reads, 0, "{:?}", sim.counts);
+}
+
+#[test]
+fn a_bad_account_is_tried_less_and_less_often_and_heals_with_its_secret() {
+    for roles in layouts() {
+        let mut sim = Sim::new(&roles);
+        sim.verified_account("p", 1, BAD_PASSWORD);
+        sim.mask(&key("a", "m"), json!({}));
+        // Until the first verdict, then two hours.
+        while sim.clock < 7_200_000 {
+            let moves = sim.moves();
+            if moves.is_empty() {
+                sim.advance(4_000);
+                continue;
+            }
+            sim.advance_quietly();
+            let result = sim.make(moves[sim.clock as usize * 7919 % moves.len()].clone());
+            check(&sim, result);
+        }
+        let tries = pods_made(&sim);
+        assert!((6..=9).contains(&tries), "{tries} tries");
+        assert_eq!(sim.phase(Kind::Provider, &key("vpn", "p")), "ErrVerifyFailed");
+        assert_eq!(text(&sim, "/status/conditions/1/reason"), "CredentialsRejected");
+        assert_ne!(sim.phase(Kind::Mask, &key("a", "m")), "Active");
+        sim.edit(Kind::Secret, &key("vpn", "p-secret"), json!({"data": {"OPENVPN_PASSWORD": "cGFzcw=="}}));
+        rest(&mut sim);
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "m")), "Active");
+    }
+}
+
+#[test]
+fn a_changed_secret_is_verified_before_anybody_else_is_assigned() {
+    for roles in layouts() {
+        let mut sim = Sim::new(&roles);
+        sim.verified_account("p", 2, "cGFzcw==");
+        rest(&mut sim);
+        sim.mask(&key("a", "m0"), json!({}));
+        rest(&mut sim);
+        sim.edit(Kind::Secret, &key("vpn", "p-secret"), json!({"data": {"OPENVPN_PASSWORD": "Yg=="}}));
+        sim.mask(&key("a", "m1"), json!({}));
+        rest(&mut sim);
+        let operators = roles.iter().filter(|roles| roles.providers).count();
+        assert!((2..=2 * operators).contains(&pods_made(&sim)), "{}", pods_made(&sim));
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "m0")), "Active");
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "m1")), "Active");
+    }
+}
+
+#[test]
+fn a_label_of_ones_own_gets_no_slot_that_the_provider_does_not_allow() {
+    for roles in layouts() {
+        let mut sim = Sim::new(&roles);
+        sim.account("p", 1);
+        sim.edit(Kind::Provider, &key("vpn", "p"), json!({"spec": {"namespaces": ["other"]}}));
+        settle(&mut sim);
+        let uid = crate::server::uid_of(sim.server.get(Kind::Provider, &key("vpn", "p")).unwrap()).to_owned();
+        let body = json!({"metadata": {"labels": {vpn_types::VERIFY_LABEL: uid}}, "spec": {}});
+        sim.create(Kind::Mask, &key("vpn", "p-verify"), body.clone());
+        sim.create(Kind::Mask, &key("a", "p-verify"), body);
+        rest(&mut sim);
+        assert_eq!(sim.phase(Kind::Mask, &key("vpn", "p-verify")), "ErrNoProviders");
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "p-verify")), "ErrNoProviders");
+    }
+}
+
+#[test]
+fn a_crash_anywhere_in_a_verification_changes_nothing_in_the_end() {
+    for roles in [vec![Roles::ALL], apart()] {
+        for moment in 0..24 {
+            let mut sim = Sim::new(&roles);
+            sim.verified_account("p", 1, "cGFzcw==");
+            sim.mask(&key("a", "m"), json!({}));
+            sim.crash_at = Some((moment, crate::run::Crash::After));
+            rest(&mut sim);
+            assert_eq!(sim.phase(Kind::Mask, &key("a", "m")), "Active", "moment {moment}");
+            assert!(pods_made(&sim) <= 2);
+        }
+    }
+}
