@@ -16,7 +16,10 @@ use kube::{
     api::PostParams,
     runtime::{conditions::is_crd_established, wait::await_condition},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     audit::AuditLog,
@@ -26,7 +29,7 @@ use crate::{
     kwok,
     node::{self, Isolation, Node, images},
     pki::Pki,
-    process::{Process, ProcessSpec, Supervisor},
+    process::{Process, ProcessSpec, Signal, Supervisor},
 };
 
 /// Set to keep logs and data of a control plane after its end.
@@ -67,6 +70,8 @@ impl Default for Options {
 pub struct ControlPlane {
     supervisor: Supervisor,
     processes: Vec<Process>,
+    /// The API server, once it was started again.
+    restarted: Mutex<Option<Process>>,
     binaries: Binaries,
     pki: Pki,
     dir: PathBuf,
@@ -128,8 +133,8 @@ impl ControlPlane {
         let kwok = (options.nodes > 0).then(|| kwok::process(binaries, &dir, &kwok_user)).transpose()?;
 
         let binaries = binaries.clone();
-        let processes = Vec::new();
-        let mut started = Self { supervisor, processes, binaries, pki, dir, server, admin, audit, node };
+        let (processes, restarted) = (Vec::new(), Mutex::default());
+        let mut started = Self { supervisor, processes, restarted, binaries, pki, dir, server, admin, audit, node };
         // In the order of dependence: the end is the reverse.
         started.add(etcd).await?;
         started.add(apiserver).await?;
@@ -247,6 +252,23 @@ impl ControlPlane {
     /// kube-scheduler, kwok; containerd, kubelet, kube-proxy.
     pub fn process(&self, name: &str) -> Option<&Process> {
         self.processes.iter().find(|process| process.spec().name == name)
+    }
+
+    /// Ends kube-apiserver by a signal, starts it again and returns when it is ready.
+    pub async fn restart_apiserver(&self, signal: Signal) -> Result<()> {
+        let mut restarted = self.restarted.lock().await;
+        let process = restarted.as_ref().or_else(|| self.process("kube-apiserver")).context("no API server")?;
+        process.signal(signal)?;
+        process.exited().await;
+        let again = self.supervisor.start(process.spec().clone()).await?;
+        let client = self.admin.client()?;
+        let ready = timeout(START_LIMIT, ready(&client));
+        let result = tokio::select! {
+            result = ready => result.context("the API server is not ready again")?,
+            end = again.exited() => Err(anyhow!("the API server ended: {end}\n{}", again.log_tail(30))),
+        };
+        *restarted = Some(again);
+        result
     }
 
     /// Stops everything and returns when it is gone; dropping does the same.

@@ -1,6 +1,9 @@
 //! What happened in a namespace, in order, and the judgement on it: that no account ever had more users than slots.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt};
@@ -12,7 +15,7 @@ use kube::{
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use vpn_types::{MaskConsumer, MaskProvider};
 
@@ -20,6 +23,9 @@ use crate::{
     bench::{Kind, LIMIT, is_active},
     users::may_run,
 };
+
+/// Before a watch that failed is begun again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// An object at one moment.
 #[derive(Clone, Debug)]
@@ -83,32 +89,19 @@ impl History {
         sender: &mpsc::UnboundedSender<Result<Moment>>,
         wrap: fn(K) -> Seen,
     ) -> Result<()> {
-        let api = self.api::<K>();
-        let list = api.list(&ListParams::default()).await?;
-        let mut version = list.metadata.resource_version.clone().context("a list without resourceVersion")?;
-        for object in list {
-            self.moments.push(moment(object, false, wrap)?);
-        }
+        let mut watched = Watched { api: self.api::<K>(), version: String::new(), alive: BTreeMap::new(), wrap };
+        self.moments.extend(watched.list().await?);
         let sender = sender.clone();
         self.tasks.push(tokio::spawn(async move {
             loop {
-                let result = async {
-                    let mut events = api.watch(&WatchParams::default(), &version).await?.boxed();
-                    while let Some(event) = events.try_next().await? {
-                        let (object, gone) = match event {
-                            WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
-                            WatchEvent::Deleted(object) => (object, true),
-                            WatchEvent::Bookmark(_) => continue,
-                            WatchEvent::Error(status) => bail!("{status:?}"),
-                        };
-                        version = object.resource_version().context("an event without resourceVersion")?;
-                        sender.send(moment(object, gone, wrap))?;
+                match watched.watch(&sender).await {
+                    Ok(()) => {}
+                    // The API server is away.
+                    Err(error) if !is_answer(&error) => sleep(PAUSE).await,
+                    Err(error) => {
+                        drop(sender.send(Err(error)));
+                        return;
                     }
-                    Ok(())
-                };
-                if let Err(error) = result.await {
-                    drop(sender.send(Err(error)));
-                    return;
                 }
             }
         }));
@@ -179,6 +172,80 @@ impl History {
             holders.take_in(moment)?;
         }
         Ok(holders.most)
+    }
+}
+
+/// One kind, as far as it was told.
+struct Watched<K> {
+    api: Api<K>,
+    version: String,
+    /// By UID.
+    alive: BTreeMap<String, K>,
+    wrap: fn(K) -> Seen,
+}
+
+impl<K: Kind> Watched<K> {
+    /// All that changed since the last event. What an object was in between is lost.
+    async fn list(&mut self) -> Result<Vec<Moment>> {
+        let list = self.api.list(&ListParams::default()).await?;
+        self.version = list.metadata.resource_version.clone().context("a list without resourceVersion")?;
+        let mut moments = Vec::new();
+        let mut before = std::mem::take(&mut self.alive);
+        for object in list {
+            let uid = object.uid().context("no uid")?;
+            if before.remove(&uid).and_then(|before| before.resource_version()) != object.resource_version() {
+                moments.push(moment(object.clone(), false, self.wrap)?);
+            }
+            self.alive.insert(uid, object);
+        }
+        for mut gone in before.into_values() {
+            gone.meta_mut().resource_version = Some(self.version.clone());
+            moments.push(moment(gone, true, self.wrap)?);
+        }
+        Ok(moments)
+    }
+
+    async fn list_anew(&mut self, sender: &mpsc::UnboundedSender<Result<Moment>>) -> Result<()> {
+        for moment in self.list().await? {
+            sender.send(Ok(moment))?;
+        }
+        Ok(())
+    }
+
+    async fn watch(&mut self, sender: &mpsc::UnboundedSender<Result<Moment>>) -> Result<()> {
+        let mut events = match self.api.watch(&WatchParams::default(), &self.version).await {
+            Err(kube::Error::Api(status)) if status.code == 410 => return self.list_anew(sender).await,
+            begun => begun?.boxed(),
+        };
+        while let Some(event) = events.try_next().await? {
+            let (object, gone) = match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+                WatchEvent::Deleted(object) => (object, true),
+                WatchEvent::Bookmark(_) => continue,
+                // An API server that was started again does not know what was before.
+                WatchEvent::Error(status) if status.code == 410 => return self.list_anew(sender).await,
+                WatchEvent::Error(status) => bail!("{status:?}"),
+            };
+            self.version = object.resource_version().context("an event without resourceVersion")?;
+            let uid = object.uid().context("no uid")?;
+            if gone {
+                self.alive.remove(&uid);
+            } else {
+                self.alive.insert(uid, object.clone());
+            }
+            sender.send(moment(object, gone, self.wrap))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the API server itself said so; else it did not answer.
+fn is_answer(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<kube::Error>() {
+        // While it starts it serves not all yet.
+        Some(kube::Error::Api(status)) => !matches!(status.code, 429 | 500..),
+        Some(_) => false,
+        None => true,
     }
 }
 

@@ -8,6 +8,7 @@
 //! Tests use [`shared::cluster`] and a [`Namespace`] each. [`Cluster::connect`]
 //! gives the same interface over a cluster of the user's own.
 
+pub mod at_rest;
 pub mod audit;
 pub mod bench;
 pub mod binaries;
@@ -16,6 +17,8 @@ pub mod chart;
 pub mod cluster;
 mod components;
 pub mod control_plane;
+pub mod faketime;
+pub mod faults;
 pub mod helm;
 pub mod history;
 pub mod identity;
@@ -32,15 +35,17 @@ pub mod prometheus;
 pub mod shared;
 pub mod supervisor;
 pub mod users;
+pub mod webhook;
 
 pub use audit::{AuditLog, Filter};
 pub use bench::Bench;
 pub use cluster::Cluster;
 pub use control_plane::{ControlPlane, Options};
+pub use faults::{Fault, FaultProxy, Rule};
 pub use helm::Helm;
 pub use history::History;
 pub use identity::Identity;
 pub use namespace::Namespace;
-pub use operator::{Layout, Operator};
+pub use operator::{Layout, Operator, Setup};
 pub use process::{Process, ProcessSpec, Signal};
 pub use prometheus::Prometheus;

@@ -4,11 +4,13 @@
 //! [chart] gives it.
 
 use std::{
-    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +21,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{Cluster, Identity, Process, ProcessSpec, Signal, cargo, chart, process::log_tail, shared};
+use crate::{Cluster, FaultProxy, Identity, Process, ProcessSpec, Signal, cargo, chart, process::log_tail, shared};
 
 /// Set to the path of an operator to test; else the one of this checkout is built.
 pub const BINARY: &str = "E2E_OPERATOR";
@@ -53,16 +55,56 @@ impl Layout {
     }
 }
 
+/// How an operator is started.
+#[derive(Clone)]
+pub struct Setup {
+    layout: Layout,
+    proxy: Option<Arc<FaultProxy>>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// As users start it.
+    pub fn new(layout: Layout) -> Self {
+        Self { layout, proxy: None, args: Vec::new(), env: Vec::new() }
+    }
+
+    /// With this proxy between it and the API server.
+    #[must_use]
+    pub fn through(self, proxy: &Arc<FaultProxy>) -> Self {
+        Self { proxy: Some(Arc::clone(proxy)), ..self }
+    }
+
+    /// With one more argument for each process.
+    #[must_use]
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// With a variable in the environment of each process.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn spec(&self, name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSpec {
+        let mut spec = spec(name, identity, binary, dir);
+        spec.args.extend(self.args.iter().cloned());
+        spec.env.extend(self.env.iter().cloned());
+        spec
+    }
+}
+
 /// An operator. Dropping it leaves its processes running, until the cluster stops.
 pub struct Operator {
+    setup: Setup,
     parts: Vec<Part>,
-    settings: Settings,
     binary: PathBuf,
     state_dir: PathBuf,
 }
-
-/// Environment variables of an operator.
-pub type Settings = BTreeMap<String, String>;
 
 struct Part {
     name: &'static str,
@@ -92,21 +134,24 @@ pub async fn shared() -> Result<&'static Operator> {
 impl Operator {
     /// [Installs](install) what an operator needs, starts one and returns when it is ready.
     pub async fn start(cluster: &Cluster, layout: Layout) -> Result<Self> {
-        Self::start_with(cluster, layout, Settings::new()).await
+        Self::start_with(cluster, Setup::new(layout)).await
     }
 
-    /// The same, with these environment variables for each process.
-    pub async fn start_with(cluster: &Cluster, layout: Layout, settings: Settings) -> Result<Self> {
+    /// The same in another way.
+    pub async fn start_with(cluster: &Cluster, setup: Setup) -> Result<Self> {
         let (installed, binary) = tokio::join!(install(cluster), executable(cluster));
         installed?;
         let (binary, state_dir) = (binary?, cluster.state_dir().to_owned());
         let mut parts = Vec::new();
-        for &name in layout.names() {
-            let identity = cluster.service_account(NAMESPACE, &format!("vpn-operator-{name}")).await?;
-            let process = cluster.run(spec(name, &identity, &binary, &state_dir, &settings)).await?;
+        for &name in setup.layout.names() {
+            let mut identity = cluster.service_account(NAMESPACE, &format!("vpn-operator-{name}")).await?;
+            if let Some(proxy) = &setup.proxy {
+                identity = proxy.in_front_of(&identity, &state_dir).await?;
+            }
+            let process = cluster.run(setup.spec(name, &identity, &binary, &state_dir)).await?;
             parts.push(Part { name, identity, process });
         }
-        let operator = Self { parts, settings, binary, state_dir };
+        let operator = Self { setup, parts, binary, state_dir };
         operator.ready().await?;
         Ok(operator)
     }
@@ -115,7 +160,7 @@ impl Operator {
     pub async fn restart(&mut self, cluster: &Cluster) -> Result<()> {
         for part in &mut self.parts {
             if part.process.pid().is_none() {
-                let spec = spec(part.name, &part.identity, &self.binary, &self.state_dir, &self.settings);
+                let spec = self.setup.spec(part.name, &part.identity, &self.binary, &self.state_dir);
                 part.process = cluster.run(spec).await?;
             }
         }
@@ -155,6 +200,11 @@ impl Operator {
         self.parts.iter().filter_map(|part| part.identity.user.clone()).collect()
     }
 
+    /// The process ids of those that run.
+    pub fn pids(&self) -> impl Iterator<Item = i32> {
+        self.parts.iter().filter_map(|part| part.process.pid())
+    }
+
     /// The logs of its processes.
     pub fn logs(&self) -> impl Iterator<Item = PathBuf> {
         self.parts.iter().map(|part| part.process.spec().log.clone())
@@ -192,7 +242,7 @@ pub async fn until_logged(process: &Process, words: &str) -> Result<()> {
     .with_context(|| format!("{}\n{}", process.spec().name, log_tail(log, 30)))
 }
 
-fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path, settings: &Settings) -> ProcessSpec {
+fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSpec {
     // A log of its own for each start: being ready is read from it.
     static STARTS: AtomicU64 = AtomicU64::new(0);
     let start = STARTS.fetch_add(1, Ordering::Relaxed);
@@ -202,7 +252,6 @@ fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path, settings: &S
             .env("KUBECONFIG", identity.kubeconfig.display())
             .env("RUST_LOG", env::var("RUST_LOG").unwrap_or_else(|_| "info,vpn_operator=debug".into()))
             .env("NO_COLOR", "1");
-    spec.env.extend(settings.clone());
     // Requests under way may take 5 s to end.
     spec.patience_ms = 10_000;
     spec

@@ -1,17 +1,16 @@
-//! Crashes at any moment, and two operators at once: no slot is leaked, none is given twice.
+//! Crashes of the operator and of the API server at any moment, and two operators at once: no slot is leaked, none is given twice.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, History, Layout, Operator,
-    bench::{LIMIT, is_active, our_cluster, same},
-    users::user_pod,
+    Bench, Cluster, History, Layout, Operator, Signal,
+    at_rest::{all_is_well, run_pods},
+    bench::{LIMIT, our_cluster, same},
 };
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::{ResourceExt, api::ListParams};
+use kube::ResourceExt;
 use tokio::sync::Mutex;
-use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskProviderReleaseSpec, MaskReservation, OWNER_LABEL};
+use vpn_types::{Mask, MaskProvider, MaskProviderReleaseSpec};
 
 const SLOTS: usize = 4;
 const MASKS: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
@@ -19,56 +18,41 @@ const MASKS: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 /// One at a time: an operator works in all namespaces.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// Waits until `active` MaskConsumers are assigned, and each has its lock and its Secret, and there are no others.
-async fn all_is_well(bench: &Bench, active: usize) -> Result<Vec<MaskConsumer>> {
-    // The garbage collector may not have come yet to a consumer whose Mask was deleted.
-    let masks = bench.api::<Mask>().list(&ListParams::default()).await?;
-    let masks: BTreeSet<_> = masks.iter().filter_map(ResourceExt::uid).collect();
-    let is_wanted = |consumer: &MaskConsumer| {
-        let owners = consumer.owner_references();
-        consumer.metadata.deletion_timestamp.is_none() && owners.iter().all(|owner| masks.contains(&owner.uid))
-    };
-    let assigned = |all: &[MaskConsumer]| {
-        all.iter().all(is_wanted) && all.iter().filter(|consumer| is_active(consumer)).count() == active
-    };
-    let mut consumers = bench.until_all("assigned", assigned).await?;
-    consumers.retain(is_active);
-    let holders: BTreeSet<_> = consumers.iter().filter_map(ResourceExt::uid).collect();
-    let locks = |all: &[MaskReservation]| {
-        let uids: BTreeSet<_> = all.iter().map(|reservation| reservation.spec.uid.clone()).collect();
-        all.len() == active && uids == holders
-    };
-    bench.until_all("one reservation for each", locks).await?;
-    let copies = |all: &[Secret]| {
-        let copies: Vec<_> = all.iter().filter(|secret| secret.labels().contains_key(OWNER_LABEL)).collect();
-        let owners = copies.iter().flat_map(|secret| secret.owner_references());
-        copies.len() == active && owners.map(|owner| owner.uid.clone()).collect::<BTreeSet<_>>() == holders
-    };
-    bench.until_all("one Secret for each", copies).await?;
-    Ok(consumers)
+/// Who is ended.
+#[derive(Clone, Copy)]
+enum Victim {
+    /// The operator, by SIGKILL.
+    Operator,
+    /// The operator, by SIGTERM: it has to end well, whatever is under way.
+    OperatorInOrder,
+    /// The API server.
+    ApiServer(Signal),
 }
 
-/// A Pod for each MaskConsumer that has none yet.
-async fn run_pods(bench: &Bench, consumers: &[MaskConsumer]) -> Result<()> {
-    let pods = bench.api::<Pod>().list(&ListParams::default()).await?;
-    for consumer in consumers {
-        let owned = |pod: &Pod| pod.owner_references().iter().any(|owner| Some(&owner.uid) == consumer.uid().as_ref());
-        if !pods.iter().any(owned) {
-            let uid = consumer.uid().context("no uid")?;
-            bench.run_pod(user_pod(&format!("{}-{uid}", consumer.name_any()), consumer, 1)?).await?;
+/// Ends somebody at the `moment`th change after something was asked of the operator, and starts it again.
+async fn crash(
+    cluster: &Cluster,
+    operator: &mut Operator,
+    changes: &mut History,
+    (victim, moment): (Victim, usize),
+) -> Result<()> {
+    changes.wait_for_changes(moment).await?;
+    match victim {
+        Victim::Operator => {
+            operator.kill().await?;
+            operator.restart(cluster).await
+        }
+        Victim::OperatorInOrder => {
+            operator.stop().await?;
+            operator.restart(cluster).await
+        }
+        Victim::ApiServer(signal) => {
+            cluster.control_plane().context("not our cluster")?.restart_apiserver(signal).await
         }
     }
-    Ok(())
 }
 
-/// Kills the operator at the `moment`th change after something was asked of it, and starts it again.
-async fn crash(cluster: &Cluster, operator: &mut Operator, changes: &mut History, moment: usize) -> Result<()> {
-    changes.wait_for_changes(moment).await?;
-    operator.kill().await?;
-    operator.restart(cluster).await
-}
-
-async fn crashes(layout: Layout, moments: &[usize]) -> Result<()> {
+async fn crashes(layout: Layout, moments: &[(Victim, usize)]) -> Result<()> {
     let _alone = ALONE.lock().await;
     let Some(cluster) = our_cluster().await? else { return Ok(()) };
     let mut operator = Operator::start(cluster, layout).await?;
@@ -80,7 +64,7 @@ async fn crashes(layout: Layout, moments: &[usize]) -> Result<()> {
     operator.stop().await
 }
 
-async fn one_round(cluster: &Cluster, operator: &mut Operator, bench: &Bench, moment: usize) -> Result<()> {
+async fn one_round(cluster: &Cluster, operator: &mut Operator, bench: &Bench, moment: (Victim, usize)) -> Result<()> {
     // A Pod that ends while no operator is there to see how leaves its slot held.
     let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("1s".into()) };
     bench.provider_with("vpn", SLOTS, |spec| spec.release = Some(release)).await?;
@@ -122,12 +106,31 @@ async fn one_round(cluster: &Cluster, operator: &mut Operator, bench: &Bench, mo
 
 #[tokio::test]
 async fn a_crash_of_the_only_process() -> Result<()> {
-    crashes(Layout::Combined, &[1, 4, 7, 10, 12]).await
+    crashes(Layout::Combined, &[1, 4, 7, 10, 12].map(|moment| (Victim::Operator, moment))).await
 }
 
 #[tokio::test]
 async fn a_crash_of_all_four_processes() -> Result<()> {
-    crashes(Layout::FourProcesses, &[3, 9]).await
+    crashes(Layout::FourProcesses, &[3, 9].map(|moment| (Victim::Operator, moment))).await
+}
+
+#[tokio::test]
+async fn a_stop_in_the_middle_of_the_work() -> Result<()> {
+    crashes(Layout::Combined, &[(Victim::OperatorInOrder, 5)]).await?;
+    crashes(Layout::FourProcesses, &[(Victim::OperatorInOrder, 8)]).await
+}
+
+/// The operator goes on by itself, and its processes are the same ones.
+#[tokio::test]
+async fn the_api_server_goes_away_and_comes_back() -> Result<()> {
+    for (layout, signal, moment) in [
+        (Layout::Combined, Signal::KILL, 5),
+        (Layout::FourProcesses, Signal::KILL, 9),
+        (Layout::Combined, Signal::TERM, 2),
+    ] {
+        crashes(layout, &[(Victim::ApiServer(signal), moment)]).await?;
+    }
+    Ok(())
 }
 
 /// Without one of its processes the operator holds what is held.

@@ -1,5 +1,6 @@
 //! Parses the command line and runs the controllers.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -21,9 +22,20 @@ use vpn_operator::{
 };
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.log_format);
+    match run(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // As all else in the log: it may be read by a program.
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
     let mut config = Config::infer().await.context("no kubeconfig and no in-cluster credentials found")?;
     // An outcome that is not known is read back, never sent again behind our back.
     config.default_retry = false;

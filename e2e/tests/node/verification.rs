@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Layout, Operator,
     node::{self, Case, VpnService, images},
+    operator::Setup,
 };
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -24,8 +25,9 @@ async fn operator(vpn: &VpnService) -> Result<&'static Operator> {
         ("VERIFY_IP_SERVICES", vpn.address_url()),
         ("VERIFY_SCHEDULING_TIMEOUT", "20s".to_owned()),
     ];
-    let settings = settings.map(|(name, value)| (name.to_owned(), value)).into();
-    let start = async || Operator::start_with(node::cluster().await?, Layout::Combined, settings).await;
+    let setup = Setup::new(Layout::Combined);
+    let setup = settings.iter().fold(setup, |setup, (name, value)| setup.env(name, value));
+    let start = async || Operator::start_with(node::cluster().await?, setup).await;
     OPERATOR.get_or_try_init(start).await
 }
 

@@ -8,3 +8,4 @@ mod limits;
 mod queue;
 mod refusals;
 mod release;
+mod webhooks;

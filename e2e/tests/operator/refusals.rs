@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, MaskReservationSpec, MaskSpec};
 
 /// A namespace beside that of the test, and one slot in the latter for both.
-async fn neighbours(bench: &Bench) -> Result<Bench> {
+pub async fn neighbours(bench: &Bench) -> Result<Bench> {
     let other = Bench::new(shared::cluster().await?, "neighbour").await?;
     let both = Some(vec![bench.name().to_owned(), other.name().to_owned()]);
     bench.provider_with("vpn", 1, |spec| spec.namespaces = both).await?;
@@ -33,7 +33,7 @@ async fn neighbours(bench: &Bench) -> Result<Bench> {
 }
 
 /// `mine` is refused in `there`; what it cannot use goes to `other` in the test's own namespace.
-async fn steps_aside(bench: &Bench, there: &Bench, reason: &str) -> Result<MaskConsumer> {
+pub async fn steps_aside(bench: &Bench, there: &Bench, reason: &str) -> Result<MaskConsumer> {
     there.mask("mine").await?;
     let refused = there.says::<MaskConsumer>("mine", reason).await?;
     there.says::<Mask>("mine", reason).await?;
@@ -44,7 +44,7 @@ async fn steps_aside(bench: &Bench, there: &Bench, reason: &str) -> Result<MaskC
 }
 
 /// Once nothing is in its way any more, the same MaskConsumer is served.
-async fn heals(bench: &Bench, there: &Bench, refused: &MaskConsumer) -> Result<()> {
+pub async fn heals(bench: &Bench, there: &Bench, refused: &MaskConsumer) -> Result<()> {
     bench.delete::<Mask>("other").await?;
     let served = there.active("mine").await?;
     same("MaskConsumer", served.uid(), refused.uid())?;

@@ -28,23 +28,28 @@ pub async fn execute(client: &Client, op: &Op) -> Outcome {
         Ok(Err(error)) => classify(op, &error),
         Err(_) => Outcome::Unknown { message: format!("no answer within {} s", DEADLINE.as_secs()) },
     };
-    let target = op.target().map(|(kind, key)| format!("{} {key}", kind.as_str()));
-    let target = target.unwrap_or_default();
-    match &answer {
-        Outcome::Refused { reason, message } => {
-            tracing::warn!(verb = op.verb(), object = target, %reason, message, "refused");
-        }
+    log(op, &answer);
+    answer
+}
+
+/// Every line names the object: `kind`, and `object` as namespace and name.
+fn log(op: &Op, answer: &Outcome) {
+    let verb = op.verb();
+    let (kind, object) = match op {
+        Op::ListPods(namespace) => (Kind::Pod, format!("{namespace}/*")),
+        _ => op.target().map(|(kind, key)| (kind, key.to_string())).unwrap_or((Kind::Pod, String::new())),
+    };
+    let kind = kind.as_str();
+    match answer {
+        Outcome::Refused { reason, message } => tracing::warn!(kind, object, verb, %reason, message, "refused"),
         Outcome::Unknown { message } => {
-            tracing::warn!(verb = op.verb(), object = target, message, "outcome unknown, to be read back");
+            tracing::warn!(kind, object, verb, message, "outcome unknown, to be read back");
         }
-        Outcome::Object(_) | Outcome::Gone | Outcome::Pods(_) => {
-            tracing::debug!(verb = op.verb(), object = target, "done");
-        }
+        Outcome::Object(_) | Outcome::Gone | Outcome::Pods(_) => tracing::debug!(kind, object, verb, "done"),
         Outcome::NotFound | Outcome::AlreadyExists | Outcome::Conflict => {
-            tracing::debug!(verb = op.verb(), object = target, outcome = ?answer, "not done");
+            tracing::debug!(kind, object, verb, outcome = ?answer, "not done");
         }
     }
-    answer
 }
 
 /// The typed calls, by kind.
@@ -185,6 +190,8 @@ pub fn classify(op: &Op, error: &Error) -> Outcome {
         404 => Outcome::NotFound,
         409 if status.is_already_exists() => Outcome::AlreadyExists,
         409 => Outcome::Conflict,
+        // A webhook that did not answer, and whose failurePolicy is Fail: admission comes before anything is written.
+        500 if message.contains("failed calling webhook") => refused(Reason::AdmissionDenied),
         408 | 500.. => Outcome::Unknown { message },
         _ if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") => {
             refused(Reason::AdmissionDenied)

@@ -90,8 +90,8 @@ impl LeaderLease {
         };
         match time::timeout(RETRY_PERIOD, given_up).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "lease not released; it expires"),
-            Err(_) => tracing::debug!("lease not released in time; it expires"),
+            Ok(Err(error)) => tracing::debug!(lease = self.name, %error, "lease not released; it expires"),
+            Err(_) => tracing::debug!(lease = self.name, "lease not released in time; it expires"),
         }
     }
 

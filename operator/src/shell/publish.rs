@@ -64,10 +64,11 @@ impl Publisher {
                 secondary: note.related.as_ref().map(reference),
             };
             let regarding = reference(&note.regarding);
+            let (kind, object) = (note.regarding.kind.as_str(), note.regarding.key.to_string());
             match tokio::time::timeout(DEADLINE, recorder.publish(&event, &regarding)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "event not published"),
-                Err(_) => tracing::debug!("event not published in time"),
+                Ok(Err(error)) => tracing::debug!(kind, object, %error, "event not published"),
+                Err(_) => tracing::debug!(kind, object, "event not published in time"),
             }
         });
     }

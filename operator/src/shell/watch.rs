@@ -41,13 +41,13 @@ pub fn kind(client: &Client, kind: Kind, roles: Roles, inputs: Inputs) -> AbortH
         Kind::Pod => {
             let stream = watcher(Api::<Pod>::all(client.clone()), config).default_backoff();
             let view = |pod: &Pod| VerificationPod::of(pod).map(|view| Object::VerificationPod(Box::new(view)));
-            let told = stream.map(move |event| told(kind, event, view));
+            let told = stream.map(move |event| told((kind, "*"), event, view));
             spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
         }
         Kind::Secret => {
             let copies = Api::<PartialObjectMeta<Secret>>::all(client.clone());
             let stream = watcher(copies, Config::default().labels(OWNER_LABEL)).default_backoff();
-            let told = stream.map(move |event| told(kind, event, |meta| meta.project().map(Object::Copy)));
+            let told = stream.map(move |event| told((kind, "*"), event, |meta| meta.project().map(Object::Copy)));
             spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
         }
     }
@@ -63,7 +63,7 @@ where
     let stream = watcher(api, config).default_backoff();
     let unreadable = inputs.clone();
     let told = stream.map(move |event| {
-        told(kind, event, |guard| match &guard.0 {
+        told((kind, "*"), event, |guard| match &guard.0 {
             Ok(object) => object.project().map(wrap),
             Err(invalid) => {
                 let metadata = meta(&invalid.metadata)?;
@@ -83,7 +83,9 @@ where
 pub fn pods(client: &Client, namespace: Arc<str>, inputs: Inputs) -> AbortHandle {
     let api = Api::<Pod>::namespaced(client.clone(), &namespace);
     let stream = watcher(api, Config::default()).default_backoff();
-    let told = stream.map(|event| told(Kind::Pod, event, |pod| pod.project().filter(concerns_us).map(Object::Pod)));
+    let all = format!("{namespace}/*");
+    let told = stream
+        .map(move |event| told((Kind::Pod, &*all), event, |pod| pod.project().filter(concerns_us).map(Object::Pod)));
     spawn(told, move |told| inputs.send(Input::Pods(namespace.clone(), told)).is_ok())
 }
 
@@ -100,7 +102,7 @@ pub fn secret(client: &Client, key: ObjectKey, inputs: Inputs) -> AbortHandle {
     let told = stream.map(move |found| match found {
         Ok(found) => Some(Input::Secret(key.clone(), found.map(source))),
         Err(error) => {
-            report(Kind::Secret, &error);
+            report((Kind::Secret, &key.to_string()), &error);
             is_forbidden(&error).then(|| Input::SecretUnreadable(key.clone(), Arc::from(chain(&error))))
         }
     });
@@ -116,7 +118,13 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     matches!(failed, kube::Error::Api(status) if matches!(status.code, 401 | 403))
 }
 
-fn told<K>(kind: Kind, event: watcher::Result<Event<K>>, view: impl Fn(&K) -> Option<Object>) -> Option<Told> {
+/// `watched` is the kind and, for the log, which of its objects.
+fn told<K>(
+    watched: (Kind, &str),
+    event: watcher::Result<Event<K>>,
+    view: impl Fn(&K) -> Option<Object>,
+) -> Option<Told> {
+    let (kind, _) = watched;
     match event {
         Ok(Event::Init) => Some(Told::ListBegan(kind)),
         Ok(Event::InitApply(object)) => view(&object).map(Told::Listed),
@@ -124,14 +132,14 @@ fn told<K>(kind: Kind, event: watcher::Result<Event<K>>, view: impl Fn(&K) -> Op
         Ok(Event::Apply(object)) => view(&object).map(Told::Applied),
         Ok(Event::Delete(object)) => view(&object).map(Told::Deleted),
         Err(error) => {
-            report(kind, &error);
+            report(watched, &error);
             None
         }
     }
 }
 
-fn report(kind: Kind, error: &watcher::Error) {
-    tracing::warn!(kind = kind.as_str(), error = %chain(error), "watch interrupted, to be taken up again");
+fn report((kind, object): (Kind, &str), error: &watcher::Error) {
+    tracing::warn!(kind = kind.as_str(), object, error = %chain(error), "watch interrupted, to be taken up again");
 }
 
 /// An error with its sources.

@@ -1,0 +1,281 @@
+//! The proxy itself.
+
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use futures::{Stream, StreamExt, stream};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Bytes, Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use kube::{
+    client::ConfigExt,
+    config::{AuthInfo, Kubeconfig},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
+
+use super::{Armed, Fault, Rule, plan::status, request};
+use crate::Identity;
+
+type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
+type Response = http::Response<Body>;
+
+/// A proxy in front of an API server. Dropping it ends it, with all its connections.
+pub struct FaultProxy {
+    address: SocketAddr,
+    proxy: Arc<Proxy>,
+    server: AbortHandle,
+}
+
+struct Proxy {
+    api_server: Uri,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    armed: Mutex<Vec<Arc<Armed>>>,
+    cuts: watch::Sender<u64>,
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl FaultProxy {
+    /// Starts one, without any rule, in front of the API server that `identity` talks to.
+    pub async fn start(identity: &Identity) -> Result<Self> {
+        // Only the way to the server: who asks is said by each request.
+        let mut config = identity.config.clone();
+        config.auth_info = AuthInfo::default();
+        let client = Client::builder(TokioExecutor::new()).build(config.rustls_https_connector()?);
+        let proxy = Arc::new(Proxy {
+            api_server: config.cluster_url,
+            client,
+            armed: Mutex::default(),
+            cuts: watch::Sender::new(0),
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let server = tokio::spawn(accept(listener, Arc::clone(&proxy))).abort_handle();
+        Ok(Self { address, proxy, server })
+    }
+
+    /// A user of the API server, behind this proxy. It has to be one with a token: who comes with a certificate shows it
+    /// to the proxy only. Its kubeconfig is written into `dir`.
+    pub async fn in_front_of(&self, identity: &Identity, dir: &Path) -> Result<Identity> {
+        let mut kubeconfig = Kubeconfig::read_from(&identity.kubeconfig)?;
+        for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+            cluster.server = Some(format!("http://{}", self.address));
+            cluster.certificate_authority_data = None;
+        }
+        if !kubeconfig.auth_infos.iter().all(|named| named.auth_info.as_ref().is_some_and(|info| info.token.is_some()))
+        {
+            bail!("{} has no token", identity.kubeconfig.display());
+        }
+        let name = identity.kubeconfig.file_stem().context("no file")?.to_string_lossy();
+        let path = dir.join(format!("{name}.behind-{}.kubeconfig", self.address.port()));
+        std::fs::write(&path, serde_yaml::to_string(&kubeconfig)?)?;
+        Identity::from_file(&path, identity.user.clone()).await
+    }
+
+    /// Adds a rule. Of several that apply to a request the oldest does.
+    pub fn arm(&self, rule: Rule) -> Arc<Armed> {
+        let armed = Arc::new(Armed::new(rule));
+        self.proxy.armed().push(Arc::clone(&armed));
+        armed
+    }
+
+    /// Takes rules away; what they have begun goes on.
+    pub fn disarm(&self, rules: &[Arc<Armed>]) {
+        self.proxy.armed().retain(|armed| !rules.iter().any(|rule| Arc::ptr_eq(armed, rule)));
+    }
+
+    /// Cuts all connections that there are. What was passed on is carried out.
+    pub fn cut(&self) {
+        self.proxy.cuts.send_modify(|cuts| *cuts += 1);
+    }
+}
+
+async fn accept(listener: TcpListener, proxy: Arc<Proxy>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve(stream, Arc::clone(&proxy)));
+                }
+                // Too many open files, for instance; connections that end make room.
+                Err(_) => tokio::task::yield_now().await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Serves one connection until it ends or is cut.
+async fn serve(stream: TcpStream, proxy: Arc<Proxy>) {
+    let mut cuts = proxy.cuts.subscribe();
+    // Small answers are not held back for larger ones.
+    let _ = stream.set_nodelay(true);
+    let handle = service_fn(move |request| {
+        let proxy = Arc::clone(&proxy);
+        async move { proxy.handle(request).await }
+    });
+    let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), handle);
+    tokio::select! {
+        // An error is a connection that was cut: by a rule, by the client, or by the API server.
+        _ = connection => {}
+        _ = cuts.changed() => {}
+    }
+}
+
+impl Proxy {
+    fn armed(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Armed>>> {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fault that befalls a request. All rules count it, and the oldest that is due applies.
+    fn fault(&self, seen: &crate::audit::Request) -> Option<Fault> {
+        let armed: Vec<_> = self.armed().clone();
+        let due: Vec<_> = armed.iter().filter_map(|armed| armed.strike(seen)).collect();
+        due.into_iter().next()
+    }
+
+    /// An error cuts the connection.
+    async fn handle(self: Arc<Self>, request: http::Request<Incoming>) -> Result<Response> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        let seen = request::read(&parts.method, &parts.uri, agent, &body);
+        let fault = self.fault(&seen);
+        let is_watch = seen.verb == "watch";
+        let pass_on = self.pass_on(parts.method, parts.uri, parts.headers, body);
+        match fault {
+            Some(Fault::Refused(code)) => return answer(code),
+            Some(Fault::RequestLost) => bail!("cut by a rule"),
+            _ => {}
+        }
+        if is_watch {
+            let (head, body) = pass_on.await?.into_parts();
+            return Ok(http::Response::from_parts(head, watch_body(body, fault)));
+        }
+        // A task of its own, that goes on when the client hangs up.
+        let answered = tokio::spawn(async move {
+            if let Some(Fault::RequestLate(late)) = fault {
+                sleep(late).await;
+            }
+            let (head, body) = pass_on.await?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            anyhow::Ok(http::Response::from_parts(head, whole(body)))
+        });
+        let answered = answered.await??;
+        match fault {
+            Some(Fault::Misreported(code)) => answer(code),
+            Some(Fault::AnswerLost) => bail!("cut by a rule"),
+            Some(Fault::AnswerLate(late)) => {
+                sleep(late).await;
+                Ok(answered)
+            }
+            _ => Ok(answered),
+        }
+    }
+
+    /// Sends a request to the API server.
+    fn pass_on(
+        &self,
+        method: Method,
+        uri: Uri,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> impl Future<Output = Result<http::Response<Incoming>>> + Send + use<> {
+        let client = self.client.clone();
+        let target = Uri::builder()
+            .scheme(self.api_server.scheme_str().unwrap_or("https"))
+            .authority(self.api_server.authority().map(ToString::to_string).unwrap_or_default())
+            .path_and_query(uri.path_and_query().map_or("/", |path| path.as_str()))
+            .build();
+        // Of this connection, not of the request.
+        for name in [header::HOST, header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+            headers.remove(name);
+        }
+        async move {
+            let mut request = http::Request::new(Full::new(body));
+            (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, target?, headers);
+            let mut response = client.request(request).await?;
+            for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
+                response.headers_mut().remove(name);
+            }
+            Ok(response)
+        }
+    }
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+/// An answer with an error.
+fn answer(code: StatusCode) -> Result<Response> {
+    let mut response = http::Response::builder().status(code).header(header::CONTENT_TYPE, "application/json");
+    if code == StatusCode::TOO_MANY_REQUESTS {
+        response = response.header(header::RETRY_AFTER, 1);
+    }
+    Ok(response.body(whole(Bytes::from(status(code).to_string())))?)
+}
+
+type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// The events of a watch, a line of JSON each, as far as the fault lets them through.
+fn watch_body(body: Incoming, fault: Option<Fault>) -> Body {
+    let chunks: Chunks = Box::pin(body.into_data_stream().map(|chunk| chunk.map_err(anyhow::Error::from)));
+    let chunks: Chunks = match fault {
+        Some(Fault::WatchCut(after)) => {
+            Box::pin(lines(chunks, after).chain(stream::once(async { Err(anyhow!("cut by a rule")) })))
+        }
+        Some(Fault::WatchExpired(after)) => {
+            let event = serde_json::json!({ "type": "ERROR", "object": status(StatusCode::GONE) });
+            Box::pin(lines(chunks, after).chain(stream::once(async move { Ok(Bytes::from(format!("{event}\n"))) })))
+        }
+        Some(Fault::WatchSilent(after)) => Box::pin(lines(chunks, after).chain(stream::pending())),
+        _ => chunks,
+    };
+    BodyExt::boxed_unsync(StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))))
+}
+
+/// So many lines; what the API server sends beyond them is dropped.
+fn lines(chunks: Chunks, count: usize) -> impl Stream<Item = Result<Bytes>> + Send {
+    stream::unfold((chunks, count), |(mut chunks, left)| async move {
+        if left == 0 {
+            return None;
+        }
+        let chunk = match chunks.next().await? {
+            Ok(chunk) => chunk,
+            Err(error) => return Some((Err(error), (chunks, 0))),
+        };
+        let ends = chunk.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+        let ends: Vec<_> = ends.take(left).collect();
+        let (left, part) = match ends.last() {
+            Some(end) if ends.len() == left => (0, chunk.slice(..*end)),
+            _ => (left - ends.len(), chunk),
+        };
+        Some((Ok(part), (chunks, left)))
+    })
+}

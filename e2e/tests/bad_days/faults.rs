@@ -1,0 +1,137 @@
+//! Every kind of request that the operator makes meets every kind of bad answer: no slot is given twice, none is
+//! leaked, and all goes on without help.
+
+use std::{env, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    Bench, Cluster, Fault, FaultProxy, Filter, History, Layout, Operator, Rule, Setup,
+    at_rest::{all_is_well, run_pods},
+    bench::{LIMIT, our_cluster, same},
+};
+use futures::{StreamExt, stream};
+use http::StatusCode;
+use kube::ResourceExt;
+use vpn_types::{Mask, MaskProviderReleaseSpec};
+
+use crate::ALONE;
+
+/// Set to any value: every fault with every request, in both layouts, not just a part of them.
+const ALL: &str = "E2E_ALL_FAULTS";
+/// How many rounds go on at once, each in a namespace of its own.
+const AT_ONCE: usize = 12;
+const SLOTS: usize = 2;
+/// More than the operator waits for an answer.
+const LATE: Duration = Duration::from_secs(6);
+
+/// What is requested in every round: verb, resource, subresource.
+const REQUESTS: [(&str, &str, &str); 15] = [
+    ("create", "maskconsumers", ""),
+    ("create", "maskreservations", ""),
+    ("create", "secrets", ""),
+    ("patch", "maskconsumers", "status"),
+    ("patch", "masks", "status"),
+    ("patch", "maskreservations", "status"),
+    ("patch", "maskproviders", "status"),
+    ("patch", "maskproviders", ""),
+    ("patch", "maskconsumers", ""),
+    ("patch", "maskreservations", ""),
+    ("delete", "secrets", ""),
+    ("delete", "pods", ""),
+    ("delete", "maskconsumers", ""),
+    ("delete", "maskreservations", ""),
+    ("list", "pods", ""),
+];
+
+const FAULTS: [Fault; 11] = [
+    Fault::Refused(StatusCode::UNAUTHORIZED),
+    Fault::Refused(StatusCode::CONFLICT),
+    Fault::Refused(StatusCode::TOO_MANY_REQUESTS),
+    Fault::Refused(StatusCode::INTERNAL_SERVER_ERROR),
+    Fault::Refused(StatusCode::SERVICE_UNAVAILABLE),
+    Fault::Misreported(StatusCode::INTERNAL_SERVER_ERROR),
+    Fault::Misreported(StatusCode::GATEWAY_TIMEOUT),
+    Fault::RequestLost,
+    Fault::AnswerLost,
+    Fault::RequestLate(LATE),
+    Fault::AnswerLate(LATE),
+];
+
+struct Setting {
+    cluster: &'static Cluster,
+    proxy: Arc<FaultProxy>,
+    operator: Operator,
+}
+
+impl Setting {
+    async fn start(layout: Layout) -> Result<Option<Self>> {
+        let Some(cluster) = our_cluster().await? else { return Ok(None) };
+        let proxy = Arc::new(FaultProxy::start(cluster.admin()).await?);
+        let operator = Operator::start_with(cluster, Setup::new(layout).through(&proxy)).await?;
+        Ok(Some(Self { cluster, proxy, operator }))
+    }
+
+    /// A life of some Masks, of which a fault befalls one kind of request, `skip` of that kind after the first.
+    async fn round(&self, (verb, resource, subresource): (&str, &str, &str), fault: Fault, skip: usize) -> Result<()> {
+        let bench = Bench::new(self.cluster, "fault").await?;
+        bench.add_logs(&self.operator);
+        let filter = Filter::default().namespace(bench.name()).verb(verb).resource(resource).subresource(subresource);
+        let armed = self.proxy.arm(Rule::first(filter, fault).after(skip));
+        let result = bench.dump_on_error(life(&bench)).await;
+        self.proxy.disarm(std::slice::from_ref(&armed));
+        result.with_context(|| armed.to_string())?;
+        ensure!(armed.struck() == 1 || skip > 0, "no such request: {armed}");
+        Ok(())
+    }
+}
+
+/// More Masks than slots, Pods on all slots, a Mask deleted, a Mask that takes its place, the end.
+async fn life(bench: &Bench) -> Result<()> {
+    // Whoever cannot be told how a Pod ended holds its slot.
+    let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("1s".into()) };
+    let mut history = History::start(&bench.client, Some(bench.name())).await?;
+    bench.provider_with("vpn", SLOTS, |spec| spec.release = Some(release)).await?;
+    for name in ["a", "b", "c"] {
+        bench.mask(name).await?;
+    }
+    let consumers = all_is_well(bench, SLOTS).await?;
+    run_pods(bench, &consumers).await?;
+    let first = consumers.first().context("none")?;
+    bench.delete::<Mask>(&first.name_any()).await?;
+    bench.gone(first).await?;
+    let consumers = all_is_well(bench, SLOTS).await?;
+    run_pods(bench, &consumers).await?;
+    let most = history.judge().await?.into_values().max();
+    bench.clear(LIMIT).await?;
+    all_is_well(bench, 0).await?;
+    history.judge().await?;
+    same("most users at once", most, Some(SLOTS))?;
+    // Three Masks, and nobody was evicted.
+    same("MaskConsumers", history.consumers(), 3)
+}
+
+/// Runs the rounds, `one_of` so many of all unless all are wanted, and names all that failed.
+async fn rounds(layout: Layout, one_of: usize) -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(setting) = Setting::start(layout).await? else { return Ok(()) };
+    let one_of = if env::var_os(ALL).is_some() { 1 } else { one_of };
+    let all = REQUESTS.into_iter().flat_map(|request| FAULTS.map(|fault| (request, fault)));
+    let all = all.flat_map(|(request, fault)| [0, 1].map(|skip| (request, fault, skip)));
+    let chosen: Vec<_> = all.step_by(one_of).collect();
+    let setting = &setting;
+    let run = |(request, fault, skip)| async move { setting.round(request, fault, skip).await.err() };
+    let failed: Vec<_> = stream::iter(chosen.iter().copied()).map(run).buffer_unordered(AT_ONCE).collect().await;
+    let failed: Vec<_> = failed.into_iter().flatten().map(|error| format!("{error:#}")).collect();
+    ensure!(failed.is_empty(), "{} of {} rounds failed:\n{}", failed.len(), chosen.len(), failed.join("\n\n"));
+    setting.operator.stop().await
+}
+
+#[tokio::test]
+async fn bad_answers_to_every_request_of_one_process() -> Result<()> {
+    rounds(Layout::Combined, 5).await
+}
+
+#[tokio::test]
+async fn bad_answers_to_every_request_of_four_processes() -> Result<()> {
+    rounds(Layout::FourProcesses, 17).await
+}

@@ -1,0 +1,73 @@
+//! What the operator logs: lines for people, or a JSON object each, and in every one the object that it is about.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    Bench, Cluster, Layout, Operator, Setup,
+    bench::{LIMIT, our_cluster},
+    users::user_pod,
+};
+use k8s_openapi::api::core::v1::ResourceQuota;
+use serde_json::Value;
+use vpn_types::Mask;
+
+use crate::ALONE;
+
+/// What is about the process itself, and so about no object.
+const OF_THE_PROCESS: [&str; 3] = ["starting", "ready: all watches have listed", "stopping"];
+
+/// A bit of everything: assigned, waiting, refused, released.
+async fn a_day(bench: &Bench) -> Result<()> {
+    bench.provider("vpn", 1).await?;
+    let first = bench.active_mask("first").await?;
+    bench.run_pod(user_pod("user", &first, 1)?).await?;
+    bench.kubectl(&["create", "quota", "none", "--hard=count/maskconsumers.vpn.beebs.dev=1"]).await?;
+    let in_force = |quota: &ResourceQuota| quota.status.as_ref().is_some_and(|status| status.used.is_some());
+    bench.until("none", "a quota in force", in_force).await?;
+    bench.mask("refused").await?;
+    bench.says::<Mask>("refused", "QuotaExceeded").await?;
+    bench.kubectl(&["delete", "quota", "none"]).await?;
+    bench.says::<Mask>("refused", "NoFreeSlot").await?;
+    bench.delete::<Mask>("first").await?;
+    bench.active("refused").await?;
+    bench.clear(LIMIT).await
+}
+
+async fn logged(cluster: &Cluster, layout: Layout, format: &str) -> Result<Vec<String>> {
+    let setup = Setup::new(layout).arg(&format!("--log-format={format}")).env("RUST_LOG", "warn,vpn_operator=debug");
+    let operator = Operator::start_with(cluster, setup).await?;
+    Bench::run(cluster, &operator, "logs", a_day).await?;
+    operator.stop().await?;
+    let mut lines = Vec::new();
+    for log in operator.logs() {
+        lines.extend(fs::read_to_string(log)?.lines().map(str::to_owned));
+    }
+    Ok(lines)
+}
+
+#[tokio::test]
+async fn every_line_names_its_object() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+
+    let lines = logged(cluster, Layout::FourProcesses, "json").await?;
+    for line in &lines {
+        let entry: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+        let (fields, word) = (&entry["fields"], |name: &str| entry[name].as_str().is_some_and(|word| !word.is_empty()));
+        ensure!(word("timestamp") && word("level") && word("target"), "{line}");
+        let message = fields["message"].as_str().context("no message")?;
+        let names =
+            fields["kind"].is_string() && fields["object"].as_str().is_some_and(|name| name.contains(['/', '*']));
+        ensure!(names || OF_THE_PROCESS.contains(&message), "no object in {line}");
+    }
+    ensure!(lines.iter().any(|line| line.contains("QuotaExceeded") && line.contains("/refused")), "no refusal");
+
+    let lines = logged(cluster, Layout::Combined, "text").await?;
+    for line in &lines {
+        let names = line.contains("kind=") && line.contains("object=");
+        ensure!(names || OF_THE_PROCESS.iter().any(|words| line.contains(words)), "no object in {line}");
+    }
+    ensure!(lines.iter().any(|line| line.contains("QuotaExceeded") && line.contains("/refused")), "no refusal");
+    Ok(())
+}

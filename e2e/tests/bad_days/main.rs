@@ -1,0 +1,13 @@
+//! Bad days of the cluster: an API server that answers badly, lost nodes, wrong clocks, objects that cannot be read,
+//! crowds. One cluster for all tests here, those with lost nodes apart.
+
+mod clock;
+mod faults;
+mod logs;
+mod lost_nodes;
+mod undecodable;
+
+use tokio::sync::Mutex;
+
+/// One at a time: an operator works in all namespaces.
+static ALONE: Mutex<()> = Mutex::const_new(());

@@ -1,0 +1,266 @@
+//! Objects that were stored before the schema forbade them, and that the types cannot read. They stop nobody else, and
+//! whoever looks at one of them is told what is wrong with it.
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    Bench, Cluster, History, Layout, Operator,
+    bench::{Kind, LIMIT, our_cluster, same},
+    users::user_pod,
+};
+use k8s_openapi::{
+    api::{core::v1::Pod, events::v1::Event},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::time::{Duration, Instant, sleep};
+use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
+
+use crate::ALONE;
+
+/// The kinds with a schema that admits anything, until [`Lax::strict`].
+struct Lax {
+    api: Api<CustomResourceDefinition>,
+    strict: Vec<CustomResourceDefinition>,
+}
+
+impl Lax {
+    async fn now(cluster: &Cluster, probe: &Bench) -> Result<Self> {
+        let api: Api<CustomResourceDefinition> = Api::all(cluster.client()?);
+        let mut strict = Vec::new();
+        for kind in vpn_types::crds() {
+            let mut definition = api.get(&kind.name_any()).await?;
+            strict.push(definition.clone());
+            let anything = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+            for version in &mut definition.spec.versions {
+                let schema = json!({ "type": "object", "properties": { "spec": anything, "status": anything } });
+                version.schema = Some(serde_json::from_value(json!({ "openAPIV3Schema": schema }))?);
+            }
+            api.replace(&kind.name_any(), &PostParams::default(), &definition).await?;
+        }
+        let lax = Self { api, strict };
+        lax.until_accepted(probe, true).await?;
+        Ok(lax)
+    }
+
+    async fn strict(self, probe: &Bench) -> Result<()> {
+        for before in &self.strict {
+            let mut definition = self.api.get(&before.name_any()).await?;
+            definition.spec = before.spec.clone();
+            self.api.replace(&before.name_any(), &PostParams::default(), &definition).await?;
+        }
+        self.until_accepted(probe, false).await
+    }
+
+    /// Nothing to watch tells which schema is in force: it is tried out, without creating anything.
+    async fn until_accepted(&self, bench: &Bench, accepted: bool) -> Result<()> {
+        let (dry, deadline) = (PostParams { dry_run: true, ..PostParams::default() }, Instant::now() + LIMIT);
+        let unreadable = [
+            (raw::<Mask>(bench), object::<Mask>("probe", json!({ "providers": "london" }))),
+            (raw::<MaskConsumer>(bench), object::<MaskConsumer>("probe", json!({ "providers": "london" }))),
+            (raw::<MaskProvider>(bench), object::<MaskProvider>("probe", json!({ "maxSlots": 1, "secret": 5 }))),
+            (raw::<MaskReservation>(bench), object::<MaskReservation>("probe", json!({ "name": 1 }))),
+        ];
+        for (api, probe) in unreadable {
+            loop {
+                let answer = api.create(&dry, &probe).await;
+                if answer.is_ok() == accepted {
+                    break;
+                }
+                ensure!(Instant::now() < deadline, "the schema is not in force after {LIMIT:?}: {answer:?}");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn raw<K: Kind>(bench: &Bench) -> Api<DynamicObject> {
+    Api::namespaced_with(bench.client.clone(), bench.name(), &ApiResource::erase::<K>(&()))
+}
+
+fn object<K: Kind>(name: &str, spec: Value) -> DynamicObject {
+    DynamicObject::new(name, &ApiResource::erase::<K>(&())).data(json!({ "spec": spec }))
+}
+
+async fn create<K: Kind>(bench: &Bench, name: &str, spec: Value) -> Result<()> {
+    raw::<K>(bench).create(&PostParams::default(), &object::<K>(name, spec)).await?;
+    Ok(())
+}
+
+async fn patch<K: Kind>(bench: &Bench, name: &str, patch: Value) -> Result<()> {
+    raw::<K>(bench).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    Ok(())
+}
+
+/// Waits until an Event says of that object that it cannot be read.
+async fn named(bench: &Bench, kind: &str, name: &str) -> Result<()> {
+    let tells = |event: &Event| {
+        let about = event.regarding.clone().unwrap_or_default();
+        event.reason.as_deref() == Some("InvalidSpec")
+            && event.type_.as_deref() == Some("Warning")
+            && (about.kind.as_deref(), about.name.as_deref()) == (Some(kind), Some(name))
+            && event.note.as_ref().is_some_and(|note| note.contains("cannot be read"))
+    };
+    bench.until_all::<Event>(&format!("{kind} {name} is named"), |all| all.iter().any(tells)).await.map(drop)
+}
+
+/// Objects of all kinds that cannot be read, the lock on the slot 0 of `vpn` among them.
+async fn store_unreadable(bench: &Bench) -> Result<()> {
+    create::<Mask>(bench, "bad-mask", json!({ "providers": "london" })).await?;
+    create::<MaskConsumer>(bench, "bad-consumer", json!({ "priority": "high" })).await?;
+    let spec = json!({ "secret": 5, "maxSlots": 1 });
+    create::<MaskProvider>(bench, "bad-provider", spec).await?;
+    create::<MaskReservation>(bench, "vpn-0", json!({ "name": 1 })).await
+}
+
+const UNREADABLE: [(&str, &str); 4] = [
+    ("Mask", "bad-mask"),
+    ("MaskConsumer", "bad-consumer"),
+    ("MaskProvider", "bad-provider"),
+    ("MaskReservation", "vpn-0"),
+];
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_stops_no_other() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let mut operator = Operator::start(cluster, Layout::Combined).await?;
+    let bench = Bench::new(cluster, "unreadable").await?;
+    bench.add_logs(&operator);
+    let test = async {
+        // Stored while the operator watches …
+        let lax = Lax::now(cluster, &bench).await?;
+        store_unreadable(&bench).await?;
+        lax.strict(&bench).await?;
+        bench.provider("vpn", 2).await?;
+        let consumer = bench.active_mask("mine").await?;
+        let slot = |consumer: &MaskConsumer| {
+            consumer.status.as_ref().and_then(|status| status.provider.as_ref()).map(|provider| provider.slot)
+        };
+        same("slot, the other being locked by an object that cannot be read", slot(&consumer), Some(1))?;
+        for (kind, name) in UNREADABLE {
+            named(&bench, kind, name).await?;
+        }
+        // … and found there when it starts.
+        operator.kill().await?;
+        let events: Api<Event> = bench.api();
+        events.delete_collection(&DeleteParams::default(), &Default::default()).await?;
+        operator.restart(cluster).await?;
+        bench.add_logs(&operator);
+        for (kind, name) in UNREADABLE {
+            named(&bench, kind, name).await?;
+        }
+        bench.mask("second").await?;
+        bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
+
+        // Once they are put right, or gone, they are like all others.
+        raw::<MaskReservation>(&bench).delete("vpn-0", &DeleteParams::default()).await?;
+        same("slot", slot(&bench.active("second").await?), Some(0))?;
+        patch::<Mask>(&bench, "bad-mask", json!({ "spec": { "providers": null } })).await?;
+        bench.says::<Mask>("bad-mask", "NoFreeSlot").await?;
+        patch::<MaskConsumer>(&bench, "bad-consumer", json!({ "spec": { "priority": null } })).await?;
+        bench.says::<MaskConsumer>("bad-consumer", "NoFreeSlot").await?;
+        let spec = json!({ "spec": { "secret": "vpn-credentials", "namespaces": [], "verify": { "skip": true } } });
+        patch::<MaskProvider>(&bench, "bad-provider", spec).await?;
+        bench.says::<MaskProvider>("bad-provider", "Available").await?;
+        bench.delete::<MaskConsumer>("bad-consumer").await?;
+        bench.clear(LIMIT).await?;
+        operator.stop().await
+    };
+    bench.dump_on_error(test).await
+}
+
+#[tokio::test]
+async fn a_slot_is_held_while_what_it_rests_on_cannot_be_read() -> Result<()> {
+    held_while_unreadable(&["provider", "consumer", "mask"]).await
+}
+
+#[tokio::test]
+async fn a_slot_is_held_while_its_lock_cannot_be_read() -> Result<()> {
+    held_while_unreadable(&["lock"]).await
+}
+
+/// Whoever has a slot keeps it while something that it rests on cannot be read.
+async fn held_while_unreadable(parts: &[&str]) -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let mut operator = Operator::start(cluster, Layout::Combined).await?;
+    for &broken in parts {
+        let bench = Bench::new(cluster, broken).await?;
+        bench.add_logs(&operator);
+        let operator = &mut operator;
+        let test = async {
+            bench.provider("vpn", 1).await?;
+            let mut history = History::start(&bench.client, Some(bench.name())).await?;
+            let consumer = bench.active_mask("mine").await?;
+            let pod = bench.run_pod(user_pod("user", &consumer, 1)?).await?;
+            bench.mask("waits").await?;
+            bench.says::<Mask>("waits", "NoFreeSlot").await?;
+            let most = history.judge().await?.into_values().max();
+            same("most users at once", most, Some(1))?;
+            drop(history);
+
+            let lax = Lax::now(cluster, &bench).await?;
+            let heal = match broken {
+                "provider" => {
+                    patch::<MaskProvider>(&bench, "vpn", json!({ "spec": { "tags": "london" } })).await?;
+                    json!({ "spec": { "tags": null } })
+                }
+                "consumer" => {
+                    patch::<MaskConsumer>(&bench, "mine", json!({ "spec": { "priority": "high" } })).await?;
+                    json!({ "spec": { "priority": null } })
+                }
+                "mask" => {
+                    patch::<Mask>(&bench, "mine", json!({ "spec": { "providers": "london" } })).await?;
+                    json!({ "spec": { "providers": null } })
+                }
+                _ => {
+                    let name = bench.api::<MaskReservation>().get("vpn-0").await?.spec.name;
+                    patch::<MaskReservation>(&bench, "vpn-0", json!({ "spec": { "name": 1 } })).await?;
+                    json!({ "spec": { "name": name } })
+                }
+            };
+            lax.strict(&bench).await?;
+            operator.kill().await?;
+            operator.restart(cluster).await?;
+            bench.add_logs(operator);
+            let (kind, name) = match broken {
+                "provider" => ("MaskProvider", "vpn"),
+                "consumer" => ("MaskConsumer", "mine"),
+                "mask" => ("Mask", "mine"),
+                _ => ("MaskReservation", "vpn-0"),
+            };
+            named(&bench, kind, name).await?;
+            // Something else happens; the slot is nobody else's for that.
+            let other = Bench::new(cluster, "beside").await?;
+            other.provider("vpn", 1).await?;
+            other.active_mask("other").await?;
+            let waits = raw::<MaskConsumer>(&bench).get("waits").await?;
+            ensure!(waits.data["status"]["phase"] != "Active", "the slot was given away");
+            let now = bench.api::<Pod>().get("user").await?;
+            same("Pod", (now.uid(), now.metadata.deletion_timestamp.is_none()), (pod.uid(), true))?;
+            let alive = raw::<MaskConsumer>(&bench).get("mine").await?;
+            same("consumer", (alive.uid(), alive.metadata.deletion_timestamp.is_none()), (consumer.uid(), true))?;
+            other.clear(LIMIT).await?;
+
+            // Put right, as far as the schema lets anybody: the spec of a lock never changes.
+            let lax = Lax::now(cluster, &bench).await?;
+            match kind {
+                "MaskProvider" => patch::<MaskProvider>(&bench, name, heal).await?,
+                "MaskConsumer" => patch::<MaskConsumer>(&bench, name, heal).await?,
+                "Mask" => patch::<Mask>(&bench, name, heal).await?,
+                _ => patch::<MaskReservation>(&bench, name, heal).await?,
+            }
+            lax.strict(&bench).await?;
+            bench.delete::<Mask>("mine").await?;
+            bench.active("waits").await.context("after it was put right")?;
+            bench.clear(LIMIT).await
+        };
+        bench.dump_on_error(test).await?;
+    }
+    operator.stop().await
+}

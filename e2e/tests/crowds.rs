@@ -1,0 +1,206 @@
+//! Crowds: thousands of Masks that wait, and a thousand accounts. What they cost, in writes, connections and memory. A
+//! cluster of their own, which goes with all that is in it.
+
+use std::{
+    env, fs,
+    io::{Write, stderr},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    Bench, Cluster, Filter, Layout, Operator,
+    audit::{Access, Requests},
+    bench::{is_ready, our_cluster, ready_condition, same, until_all},
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::{ResourceExt, api::ListParams};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
+use vpn_types::{Mask, MaskConsumer, MaskProvider};
+
+/// How many Masks wait; 10,000 take minutes on two cores.
+const WAITING: (&str, usize) = ("E2E_CROWD", 1000);
+/// How many providers there are.
+const PROVIDERS: (&str, usize) = ("E2E_PROVIDERS", 1000);
+/// How long all of them may take.
+const LIMIT: Duration = Duration::from_secs(1200);
+/// How many are created at once.
+const AT_ONCE: usize = 32;
+
+/// One at a time: an operator works in all namespaces.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+fn count((name, default): (&str, usize)) -> Result<usize> {
+    env::var(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("{name}={text}")))
+}
+
+fn report(figures: &str) {
+    // Straight to stderr: the test harness hides what goes through `eprintln!`.
+    drop(writeln!(stderr(), "figures: {figures}"));
+}
+
+/// A figure of `/proc/PID/status`, in MiB.
+fn memory(pid: i32, field: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with(field)).with_context(|| format!("no {field}"))?;
+    let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
+    Ok(kib / 1024)
+}
+
+/// How many sockets a process has open.
+fn sockets(pid: i32) -> Result<usize> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(Result::ok);
+    Ok(links
+        .filter(|link| fs::read_link(link.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")))
+        .count())
+}
+
+struct Scene<'a> {
+    cluster: &'a Cluster,
+    operator: Operator,
+    user: String,
+}
+
+impl Scene<'_> {
+    async fn start(cluster: &Cluster) -> Result<Scene<'_>> {
+        let operator = Operator::start(cluster, Layout::Combined).await?;
+        let user = operator.users().pop().context("no user")?;
+        Ok(Scene { cluster, operator, user })
+    }
+
+    fn pid(&self) -> Result<i32> {
+        self.operator.pids().next().context("it has ended")
+    }
+
+    /// Waits for a second without a request of the operator, and gives all of its requests since the mark.
+    async fn settled(&self, since: e2e::audit::Mark) -> Result<Requests> {
+        let audit = self.cluster.audit().context("no audit log")?;
+        let ours = Filter::default().user(&self.user);
+        let is_request = |requests: &Requests| requests.matching(&ours).any(|one| one.access() != Access::Watch);
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mark = audit.mark().await?;
+            sleep(Duration::from_secs(1)).await;
+            if !is_request(&audit.since(mark).await?) {
+                return audit.since(since).await;
+            }
+            ensure!(Instant::now() < deadline, "never quiet");
+        }
+    }
+}
+
+#[tokio::test]
+async fn thousands_of_masks_wait_in_order() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let count = count(WAITING)?;
+    let scene = Scene::start(cluster).await?;
+    Bench::run(cluster, &scene.operator, "crowd", async |bench| {
+        bench.provider("vpn", 1).await?;
+        bench.active_mask("holder").await?;
+        let audit = cluster.audit().context("no audit log")?;
+        let (mark, began) = (audit.mark().await?, Instant::now());
+        let names: Vec<_> = (0..count).map(|index| format!("mask-{index:05}")).collect();
+        let create = stream::iter(&names).map(|name| bench.mask(name)).buffer_unordered(AT_ONCE);
+        create.try_for_each(|_| async { Ok(()) }).await?;
+        let created = began.elapsed();
+        let waits = |mask: &&Mask| ready_condition(*mask).is_some_and(|ready| ready.reason == "NoFreeSlot");
+        let all_wait = |all: &[Mask]| all.iter().filter(waits).count() == count;
+        until_all(bench.api(), LIMIT, "all wait, and say so", all_wait).await?;
+        let told = began.elapsed();
+        let requests = scene.settled(mark).await?;
+        let writes = requests.count(&Filter::default().user(&scene.user).access(Access::Write));
+        let events = requests.count(&Filter::default().user(&scene.user).resource("events"));
+        let reads = requests.count(&Filter::default().user(&scene.user).access(Access::Read));
+        let (now, most) = (memory(scene.pid()?, "VmRSS:")?, memory(scene.pid()?, "VmHWM:")?);
+        report(&format!(
+            "{count} Masks created in {:.0} s, all wait and say so after {:.0} s; {} writes and {events} Events, {reads} \
+             reads; memory of the operator {now} MiB, at most {most} MiB",
+            created.as_secs_f64(),
+            told.as_secs_f64(),
+            writes - events,
+        ));
+        // A MaskConsumer, its status and that of the Mask; a place in line may be told again, five times a second.
+        let spare = 2 * 5 * (told.as_secs() as usize + 2);
+        ensure!(writes - events <= 3 * count + spare, "{} writes", writes - events);
+        ensure!(events <= count + spare, "{events} Events");
+        // Where a machine is so busy that an answer takes more than 5 s, the outcome is read back.
+        ensure!(reads <= count / 5, "{reads} reads");
+
+        // A slot changes hands as it does in a short line.
+        let mut line: Vec<_> = bench.api::<Mask>().list(&ListParams::default()).await?.items;
+        line.retain(|mask| mask.name_any() != "holder");
+        line.sort_by_key(|mask| (mask.creation_timestamp().map(|time| time.0), mask.name_any()));
+        let mark = audit.mark().await?;
+        let mut last = "holder".to_owned();
+        let turns = 5;
+        for next in line.iter().take(turns).map(ResourceExt::name_any) {
+            bench.delete::<Mask>(&last).await?;
+            bench.active(&next).await?;
+            last = next;
+        }
+        let requests = scene.settled(mark).await?;
+        let locks = Filter::default().user(&scene.user).verb("create").resource("maskreservations");
+        same("locks asked for", requests.count(&locks), turns)?;
+        let writes = requests.count(&Filter::default().user(&scene.user).access(Access::Write));
+        report(&format!("{turns} of {count} served one after the other: {writes} writes"));
+        // The places of the first ten are told again.
+        ensure!(writes <= turns * 60, "{writes} writes");
+        Ok(())
+    })
+    .await?;
+    scene.operator.stop().await
+}
+
+#[tokio::test]
+async fn a_thousand_providers() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let count = count(PROVIDERS)?;
+    let mut scene = Scene::start(cluster).await?;
+    let before = memory(scene.pid()?, "VmRSS:")?;
+    let bench = Bench::new(cluster, "accounts").await?;
+    bench.add_logs(&scene.operator);
+    let test = async {
+        let began = Instant::now();
+        let names: Vec<_> = (0..count).map(|index| format!("vpn-{index:04}")).collect();
+        let create = stream::iter(&names).map(async |name| {
+            bench.credentials(name).await?;
+            bench.create(bench.new_provider(name, 1)).await
+        });
+        create.buffer_unordered(AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
+        let usable = |all: &[MaskProvider]| all.iter().filter(|one| is_ready(*one)).count() == count;
+        until_all(bench.api(), LIMIT, "all usable", usable).await?;
+        report(&format!(
+            "{count} providers usable after {:.0} s; memory of the operator {} MiB ({before} without them), {} sockets",
+            began.elapsed().as_secs_f64(),
+            memory(scene.pid()?, "VmRSS:")?,
+            sockets(scene.pid()?)?,
+        ));
+
+        // One that is made now is seen, and changed credentials too.
+        let consumers = stream::iter(0..20).map(async |index| bench.active_mask(&format!("mask-{index}")).await);
+        let consumers: Vec<MaskConsumer> = consumers.buffer_unordered(AT_ONCE).try_collect().await?;
+        let mut used: Vec<_> =
+            consumers.iter().filter_map(|one| Some(one.status.as_ref()?.provider.as_ref()?.uid.clone())).collect();
+        used.sort_unstable();
+        used.dedup();
+        same("providers used", used.len(), consumers.len())?;
+
+        // The next process gets to know all of it.
+        scene.operator.kill().await?;
+        let began = Instant::now();
+        scene.operator.restart(cluster).await?;
+        bench.add_logs(&scene.operator);
+        bench.active_mask("after").await?;
+        report(&format!(
+            "with {count} providers: a slot assigned {:.1} s after the start",
+            began.elapsed().as_secs_f64()
+        ));
+        scene.operator.stop().await
+    };
+    bench.dump_on_error(test).await
+}
