@@ -151,3 +151,65 @@ pub async fn a_refused_password_is_told_at_once_and_heals() -> Result<()> {
     })
     .await
 }
+
+pub async fn too_many_devices_do_not_condemn_an_account() -> Result<()> {
+    bench("devices", async |_, bench| {
+        let vpn = VpnService::shared().await?;
+        bench.add_logs(operator(vpn).await?);
+        vpn.take_the_only_connection().await?;
+        account(bench, vpn, "account", Case::TooManyConnections, json!({})).await?;
+        let provider = bench.says::<MaskProvider>("account", "DeviceLimit").await?;
+        ensure!(verified(&provider) == ("Unknown".into(), "DeviceLimit".into()), "{provider:?}");
+        ensure!(status(&provider).phase == Some(MaskProviderPhase::Verifying), "{provider:?}");
+        Ok(())
+    })
+    .await
+}
+
+pub async fn what_is_in_the_way_is_named() -> Result<()> {
+    bench("in-the-way", async |cluster, bench| {
+        let vpn = VpnService::shared().await?;
+        bench.add_logs(operator(vpn).await?);
+        // A Pod of a user's own, which the operator must leave alone.
+        let pod = json!({
+            "metadata": {"name": "taken-verify"},
+            "spec": {"containers": [{"name": "main", "image": images::TOOLS, "command": ["sleep", "1000000"]}]},
+        });
+        bench.create(serde_json::from_value::<Pod>(pod)?).await?;
+        account(bench, vpn, "taken", Case::OpenVpn, json!({})).await?;
+        bench.says::<MaskProvider>("taken", "VerificationNameTaken").await?;
+        ensure!(bench.api::<Pod>().get("taken-verify").await?.metadata.deletion_timestamp.is_none(), "deleted");
+
+        // Overrides that make no Pod: wrong by themselves, and wrong to the API server.
+        let unknown = json!({"overrides": {"containers": {"vpn": {"imgae": "x"}}}});
+        account(bench, vpn, "misspelt", Case::OpenVpn, unknown).await?;
+        let misspelt = bench.says::<MaskProvider>("misspelt", "InvalidSpec").await?;
+        let message = status(&misspelt).message.unwrap_or_default();
+        ensure!(message.contains("overrides.containers.vpn.imgae: there is no such field"), "{message}");
+        let invalid = json!({"overrides": {"containers": {"vpn": {"image": "", "imagePullPolicy": "Sometimes"}}}});
+        account(bench, vpn, "invalid", Case::OpenVpn, invalid).await?;
+        bench.says::<MaskProvider>("invalid", "InvalidSpec").await?;
+
+        let label = "pod-security.kubernetes.io/enforce=restricted";
+        cluster.run_kubectl(&["label", "namespace", bench.name(), label]).await?;
+        account(bench, vpn, "forbidden", Case::OpenVpn, json!({})).await?;
+        bench.says::<MaskProvider>("forbidden", "PodSecurityForbidden").await.map(drop)
+    })
+    .await
+}
+
+pub async fn a_verified_account_is_verified_again() -> Result<()> {
+    bench("again", async |_, bench| {
+        let vpn = VpnService::shared().await?;
+        bench.add_logs(operator(vpn).await?);
+        account(bench, vpn, "account", Case::OpenVpn, json!({"interval": "30s"})).await?;
+        let is_ready = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::Ready);
+        let first = status(&bench.until::<MaskProvider>("account", "Ready", is_ready).await?).last_verified;
+        let again = |provider: &MaskProvider| status(provider).last_verified > first;
+        let provider = bench.until::<MaskProvider>("account", "verified again", again).await?;
+        // Users could have been assigned all the time.
+        ensure!(verified(&provider).0 == "True", "{provider:?}");
+        bench.active_mask("user").await.map(drop)
+    })
+    .await
+}

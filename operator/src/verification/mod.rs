@@ -32,7 +32,7 @@ pub use verdict::{Log, Verdict};
 pub use view::VerificationPod;
 
 use crate::{
-    engine::{Effect, NewObject, Now, Op, Propagation, Step, Trouble, delete},
+    engine::{Effect, NewObject, Note, Now, Op, Propagation, Step, Trouble, delete, target},
     world::{ConsumerView, Kind, MaskView, ObjectKey, ProviderView, Source, SourceView, Uid, VerifyView, World},
 };
 
@@ -222,7 +222,10 @@ fn go_on(scene: &mut Scene<'_>, provider: &ProviderView, mask: &MaskView, want: 
                 return Step::WaitUntil(trouble.until);
             }
             match pod::build(provider, verify, consumer, &assigned.secret, &source.data, scene.settings) {
-                Ok(pod) => Step::send(Op::Create(mask.meta.key.clone(), NewObject::Pod(Box::new(pod)))),
+                Ok(pod) => {
+                    let create = Op::Create(mask.meta.key.clone(), NewObject::Pod(Box::new(pod)));
+                    Step::send(create).with_note(passed_over(provider, source))
+                }
                 Err(why) => {
                     let why = format!("spec.verify.overrides.{why}");
                     attempt.verdict = Some(Verdict::failed(Reason::InvalidSpec, why));
@@ -299,9 +302,17 @@ pub fn refused(reason: Reason, message: &str) -> Verdict {
     Verdict::failed(reason, format!("the verification Pod was refused: {message}"))
 }
 
-/// Keys of the Secret that are passed over, in words for users.
-pub fn skipped_keys(source: &SourceView) -> Option<String> {
-    pod::skipped_keys(&source.data)
+/// Tells of keys of the Secret that the Pod does not get.
+fn passed_over(provider: &ProviderView, source: &SourceView) -> Option<Note> {
+    let keys = pod::skipped_keys(&source.data)?;
+    Some(Note {
+        regarding: target(Kind::Provider, &provider.meta.key, &provider.meta.uid),
+        related: None,
+        warning: true,
+        reason: Reason::Verifying,
+        action: "Verify",
+        message: format!("keys of Secret {} that verification passes over: {keys}", provider.secret),
+    })
 }
 
 fn give_back(mask: &MaskView) -> Step {
