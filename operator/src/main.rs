@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use kube::{Client, Config};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -33,6 +34,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
+    raise_open_files();
     let mut config = Config::infer().await.context("no kubeconfig and no in-cluster credentials found")?;
     // An outcome that is not known is read back, never sent again behind our back.
     config.default_retry = false;
@@ -111,5 +113,14 @@ async fn serve(port: Option<u16>, unready: watch::Receiver<shell::Unready>) -> a
     match port {
         Some(port) => health::serve(port, unready).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Each credentials Secret is a watch, and each watch a connection: with a thousand providers the usual soft limit of
+/// 1024 open files does not do.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
