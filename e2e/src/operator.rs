@@ -62,12 +62,13 @@ pub struct Setup {
     proxy: Option<Arc<FaultProxy>>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    soft_open_files: Option<u32>,
 }
 
 impl Setup {
     /// As users start it.
     pub fn new(layout: Layout) -> Self {
-        Self { layout, proxy: None, args: Vec::new(), env: Vec::new() }
+        Self { layout, proxy: None, args: Vec::new(), env: Vec::new(), soft_open_files: None }
     }
 
     /// With this proxy between it and the API server.
@@ -83,6 +84,12 @@ impl Setup {
         self
     }
 
+    /// With this soft limit of open files, as a container runtime may set it; the hard limit stays.
+    #[must_use]
+    pub fn soft_open_files(self, limit: u32) -> Self {
+        Self { soft_open_files: Some(limit), ..self }
+    }
+
     /// With a variable in the environment of each process.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -94,6 +101,11 @@ impl Setup {
         let mut spec = spec(name, identity, binary, dir);
         spec.args.extend(self.args.iter().cloned());
         spec.env.extend(self.env.iter().cloned());
+        if let Some(limit) = self.soft_open_files {
+            let script = format!("ulimit -S -n {limit} && exec \"$0\" \"$@\"");
+            let program = std::mem::replace(&mut spec.program, "/bin/sh".into()).display().to_string();
+            spec.args.splice(0..0, ["-c".to_owned(), script, program]);
+        }
         spec
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, Filter, Layout, Operator,
+    Bench, Cluster, Filter, Layout, Operator, Setup,
     audit::{Access, Requests},
     bench::{is_ready, our_cluster, ready_condition, same, until_all},
 };
@@ -66,7 +66,9 @@ struct Scene<'a> {
 
 impl Scene<'_> {
     async fn start(cluster: &Cluster) -> Result<Scene<'_>> {
-        let operator = Operator::start(cluster, Layout::Combined).await?;
+        // What containers often have; each credentials Secret takes a connection.
+        let setup = Setup::new(Layout::Combined).soft_open_files(256);
+        let operator = Operator::start_with(cluster, setup).await?;
         let user = operator.users().pop().context("no user")?;
         Ok(Scene { cluster, operator, user })
     }

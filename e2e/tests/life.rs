@@ -89,6 +89,15 @@ async fn stored_by_1_0_1(bench: &Bench) -> Result<(MaskConsumer, MaskReservation
 
 #[tokio::test]
 async fn what_version_1_0_1_stored_is_taken_over_as_it_runs() -> Result<()> {
+    taken_over(Layout::Combined).await
+}
+
+#[tokio::test]
+async fn and_by_four_processes_too() -> Result<()> {
+    taken_over(Layout::FourProcesses).await
+}
+
+async fn taken_over(layout: Layout) -> Result<()> {
     let _alone = ALONE.lock().await;
     let Some(cluster) = our_cluster().await? else { return Ok(()) };
     install(cluster).await?;
@@ -96,7 +105,7 @@ async fn what_version_1_0_1_stored_is_taken_over_as_it_runs() -> Result<()> {
     let test = async {
         let (consumer, lock, secret, pod) = stored_by_1_0_1(&bench).await?;
         let mut history = History::start(&bench.client, Some(bench.name())).await?;
-        let operator = Operator::start(cluster, Layout::Combined).await?;
+        let operator = Operator::start(cluster, layout).await?;
         bench.add_logs(&operator);
         let modern = |now: &MaskConsumer| {
             is_ready(now) && now.spec.mask.is_some() && now.finalizers().contains(&FINALIZER.to_owned())

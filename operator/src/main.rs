@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use kube::{Client, Config};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -36,6 +37,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
+    raise_open_files();
     let mut config = Config::infer().await.context("no kubeconfig and no in-cluster credentials found")?;
     // An outcome that is not known is read back, never sent again behind our back.
     config.default_retry = false;
@@ -118,5 +120,14 @@ async fn serve(port: Option<u16>, served: Served) -> anyhow::Result<()> {
     match port {
         Some(port) => health::serve(port, served).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Each credentials Secret is a watch, and each watch a connection: with a thousand providers the usual soft limit of
+/// 1024 open files does not do.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
