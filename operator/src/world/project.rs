@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
-    time::Duration,
 };
 
 use chrono::DateTime;
@@ -17,12 +16,9 @@ use kube::core::PartialObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
 use vpn_types::{
-    FINALIZER, Mask, MaskConsumer, MaskProvider, MaskProviderStatus, MaskProviderVerifySpec, MaskReservation,
-    OWNER_LABEL, READY, RESERVATION_ANNOTATION, SOURCE_HASH_ANNOTATION, VERIFIED, VERIFIES_ANNOTATION, VERIFY_LABEL,
-    VerifyFailurePolicy, parse_reservation_name, verify_name,
+    FINALIZER, Mask, MaskConsumer, MaskReservation, OWNER_LABEL, READY, RESERVATION_ANNOTATION, SOURCE_HASH_ANNOTATION,
+    VERIFIES_ANNOTATION, VERIFY_LABEL, parse_reservation_name, verify_name,
 };
-
-use crate::verification;
 
 use super::{
     intern::intern,
@@ -223,96 +219,6 @@ pub fn unreadable_reservation(metadata: &ObjectMeta) -> Option<ReservationView> 
     unreadable.project()
 }
 
-impl Project for MaskProvider {
-    type View = ProviderView;
-    fn project(&self) -> Option<ProviderView> {
-        let spec = &self.spec;
-        let mut invalid = None;
-        let mut duration = |parsed: Result<_, vpn_types::InvalidDuration>, field: &str, default| {
-            parsed.unwrap_or_else(|error| {
-                invalid = Some(Arc::from(format!("spec.release.{field}: {error}")));
-                default
-            })
-        };
-        let release_delay = duration(spec.release_delay(), "delay", Default::default());
-        let unclean = vpn_types::MaskProviderReleaseSpec::DEFAULT_UNCLEAN_DELAY;
-        let unclean_delay = duration(spec.release_unclean_delay(), "uncleanDelay", unclean);
-        let verify = match verify_view(spec.verify.as_ref()) {
-            Ok(verify) => verify,
-            Err(why) => {
-                invalid = Some(Arc::from(why));
-                None
-            }
-        };
-        Some(ProviderView {
-            meta: meta(&self.metadata)?,
-            secret: intern(spec.secret.as_str()),
-            max_slots: u32::try_from(spec.max_slots).unwrap_or(u32::MAX >> 1).min(u32::MAX >> 1),
-            tags: tags(spec.tags.as_ref()).unwrap_or_default(),
-            namespaces: spec.namespaces.as_ref().map(|all| all.iter().map(|ns| intern(ns.as_str())).collect()),
-            verify: verify.map(Arc::new),
-            verified: verified(self.status.as_ref()),
-            release_delay,
-            unclean_delay,
-            assignment_generation: self.status.as_ref().and_then(|status| status.assignment_generation),
-            invalid,
-            status: status_of!(self),
-        })
-    }
-}
-
-/// The shortest `spec.verify.interval`: each verification is a login, and many of them may get an account banned.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);
-
-fn verify_view(spec: Option<&MaskProviderVerifySpec>) -> Result<Option<VerifyView>, String> {
-    let spec = spec.cloned().unwrap_or_default();
-    if spec.skip == Some(true) {
-        return Ok(None);
-    }
-    let timeout = spec.timeout().map_err(|error| format!("spec.verify.timeout: {error}"))?;
-    if timeout < Duration::from_secs(1) {
-        return Err("spec.verify.timeout: it has to be at least 1s".to_owned());
-    }
-    let interval = spec.interval().map_err(|error| format!("spec.verify.interval: {error}"))?;
-    if interval.is_some_and(|interval| interval < SHORTEST_INTERVAL) {
-        return Err(format!(
-            "spec.verify.interval: it has to be at least {} s, because each verification is a login",
-            SHORTEST_INTERVAL.as_secs()
-        ));
-    }
-    let overrides = spec.overrides.unwrap_or_default();
-    verification::check_overrides(&overrides).map_err(|why| format!("spec.verify.overrides.{why}"))?;
-    Ok(Some(VerifyView {
-        timeout: spec.timeout.is_some().then_some(timeout),
-        interval,
-        release_on_failure: spec.on_failure == Some(VerifyFailurePolicy::Release),
-        overrides_hash: Arc::from(format!("{:016x}", fnv([serde_json::to_vec(&overrides).unwrap_or_default()]))),
-        overrides,
-    }))
-}
-
-fn verified(status: Option<&MaskProviderStatus>) -> VerifiedView {
-    let Some(status) = status else { return VerifiedView::default() };
-    let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == VERIFIED);
-    let time = |text: &String| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
-    VerifiedView {
-        condition: condition.and_then(|condition| {
-            Some(VerifiedCondition {
-                passed: match &*condition.status {
-                    "True" => Some(true),
-                    "False" => Some(false),
-                    _ => None,
-                },
-                reason: condition.reason.parse().ok()?,
-                message: Arc::from(condition.message.as_str()),
-                since: DateTime::from_timestamp(condition.last_transition_time.0.as_second(), 0).unwrap_or_default(),
-            })
-        }),
-        last: status.last_verified.as_ref().and_then(time),
-        status: status.verification.clone().unwrap_or_default(),
-    }
-}
-
 fn copy(metadata: &ObjectMeta) -> Option<CopyView> {
     let annotation = |name: &str| metadata.annotations.as_ref().and_then(|all| all.get(name));
     Some(CopyView {
@@ -436,5 +342,6 @@ fn has_ended(pod: &Pod) -> bool {
         && status.ephemeral_container_statuses.iter().flatten().all(terminated)
 }
 
+mod provider;
 #[cfg(test)]
 mod tests;
