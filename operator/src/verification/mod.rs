@@ -33,7 +33,9 @@ pub use view::VerificationPod;
 
 use crate::{
     engine::{Effect, NewObject, Note, Now, Op, Propagation, Step, Trouble, delete, target},
-    world::{ConsumerView, Kind, MaskView, ObjectKey, ProviderView, Source, SourceView, Uid, VerifyView, World},
+    world::{
+        ConsumerView, Kind, MaskView, ObjectKey, ProviderView, Source, SourceView, Uid, VerifyInputs, VerifyView, World,
+    },
 };
 
 /// What has to be remembered of a verification under way. All of it can be lost: it is found out again.
@@ -41,6 +43,8 @@ use crate::{
 pub struct Attempt {
     /// UID of its Mask.
     pub mask: Uid,
+    /// What it tries out.
+    pub inputs: Option<VerifyInputs>,
     /// The Pod was seen: if it is gone, somebody ended it.
     pub pod: Option<Uid>,
     /// The verdict, until it is stored.
@@ -181,6 +185,10 @@ fn go_on(scene: &mut Scene<'_>, provider: &ProviderView, mask: &MaskView, want: 
     let world = scene.world;
     let is_judged = provider.verified.status.attempt.as_deref() == Some(mask.meta.uid.as_str());
     let (verify, source) = match (&provider.verify, world.source(&provider.secret_key())) {
+        // Not read yet, as after a start: nothing is known to have changed.
+        (Some(_), Source::Unknown | Source::Unreadable(_)) if !provider.meta.deleting && !is_judged => {
+            return Step::Idle;
+        }
         (Some(verify), Source::Present(source)) if matches!(want, Want::First | Want::Again) => (verify, source),
         _ => return give_back(mask),
     };
@@ -238,7 +246,8 @@ fn go_on(scene: &mut Scene<'_>, provider: &ProviderView, mask: &MaskView, want: 
 
 impl Attempt {
     fn of(mask: &MaskView) -> Self {
-        Self { mask: mask.meta.uid.clone(), pod: None, verdict: None }
+        let inputs = mask.verifies.as_ref().and_then(|verifies| verifies.inputs.clone());
+        Self { mask: mask.meta.uid.clone(), inputs, pod: None, verdict: None }
     }
 }
 

@@ -6,7 +6,7 @@ use vpn_types::{MaskProviderPhase, MaskProviderVerificationStatus, Reason};
 use super::{
     Attempt, Verdict, is_ours, key_of,
     redact::redact,
-    stand::{Stand, condemns, delay, is_data_of, stand},
+    stand::{Stand, condemns, delay, is_current, is_data_of, stand},
 };
 use crate::{
     engine::Trouble,
@@ -70,7 +70,11 @@ pub fn report(
     if stand == Stand::Skipped {
         return stored;
     }
-    let unwritten = attempt.filter(|attempt| stored.status.attempt.as_deref() != Some(attempt.mask.as_str()));
+    // A verdict on what was there before says nothing of what is there now.
+    let unwritten = attempt.filter(|attempt| {
+        stored.status.attempt.as_deref() != Some(attempt.mask.as_str())
+            && is_current(attempt.inputs.as_ref(), provider, source)
+    });
     if let Some(Attempt { mask, verdict: Some(verdict), .. }) = unwritten {
         return conclude(stored, provider, source, stand, mask.as_str(), verdict, now);
     }
