@@ -128,10 +128,10 @@ async fn rounds(layout: Layout, one_of: usize) -> Result<()> {
 
 #[tokio::test]
 async fn bad_answers_to_every_request_of_one_process() -> Result<()> {
-    rounds(Layout::Combined, 5).await
+    rounds(Layout::Combined, 9).await
 }
 
 #[tokio::test]
 async fn bad_answers_to_every_request_of_four_processes() -> Result<()> {
-    rounds(Layout::FourProcesses, 17).await
+    rounds(Layout::FourProcesses, 29).await
 }

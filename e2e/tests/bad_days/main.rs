@@ -1,10 +1,10 @@
 //! Bad days of the cluster: an API server that answers badly, lost nodes, wrong clocks, objects that cannot be read,
 //! crowds. One cluster for all tests here, those with lost nodes apart.
 
+mod absent_nodes;
 mod clock;
 mod faults;
 mod logs;
-mod lost_nodes;
 mod undecodable;
 
 use tokio::sync::Mutex;
