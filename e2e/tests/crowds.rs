@@ -2,6 +2,7 @@
 //! cluster of their own, which goes with all that is in it.
 
 use std::{
+    collections::HashSet,
     env, fs,
     io::{Write, stderr},
     time::Duration,
@@ -11,18 +12,25 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, Filter, Layout, Operator, Setup,
     audit::{Access, Requests},
-    bench::{is_ready, our_cluster, ready_condition, same, until_all},
+    bench::{Kind, is_ready, our_cluster, ready_condition, same},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use kube::{ResourceExt, api::ListParams};
+use kube::{
+    Api, ResourceExt,
+    api::ListParams,
+    runtime::{
+        WatchStreamExt,
+        watcher::{Config, watcher},
+    },
+};
 use tokio::{
     sync::Mutex,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use vpn_types::{Mask, MaskConsumer, MaskProvider};
 
-/// How many Masks wait; 10,000 take minutes on two cores.
-const WAITING: (&str, usize) = ("E2E_CROWD", 1000);
+/// How many Masks wait; 10,000 take two minutes on two cores.
+const WAITING: (&str, usize) = ("E2E_CROWD", 2000);
 /// How many providers there are.
 const PROVIDERS: (&str, usize) = ("E2E_PROVIDERS", 1000);
 /// How long all of them may take.
@@ -56,6 +64,21 @@ fn sockets(pid: i32) -> Result<usize> {
     Ok(links
         .filter(|link| fs::read_link(link.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")))
         .count())
+}
+
+/// Waits until so many objects are as they should be; looks at each only when it changes.
+async fn until_so_many<K: Kind>(api: Api<K>, count: usize, holds: impl Fn(&K) -> bool) -> Result<()> {
+    let mut events = Box::pin(watcher(api, Config::default()).default_backoff().applied_objects());
+    let mut those = HashSet::new();
+    while those.len() < count {
+        let object = events.try_next().await?.context("the watch ended")?;
+        if holds(&object) {
+            those.insert(object.name_any());
+        } else {
+            those.remove(&object.name_any());
+        }
+    }
+    Ok(())
 }
 
 struct Scene<'a> {
@@ -109,9 +132,8 @@ async fn thousands_of_masks_wait_in_order() -> Result<()> {
         let create = stream::iter(&names).map(|name| bench.mask(name)).buffer_unordered(AT_ONCE);
         create.try_for_each(|_| async { Ok(()) }).await?;
         let created = began.elapsed();
-        let waits = |mask: &&Mask| ready_condition(*mask).is_some_and(|ready| ready.reason == "NoFreeSlot");
-        let all_wait = |all: &[Mask]| all.iter().filter(waits).count() == count;
-        until_all(bench.api(), LIMIT, "all wait, and say so", all_wait).await?;
+        let waits = |mask: &Mask| ready_condition(mask).is_some_and(|ready| ready.reason == "NoFreeSlot");
+        timeout(LIMIT, until_so_many(bench.api(), count, waits)).await.context("not all wait, and say so")??;
         let told = began.elapsed();
         let requests = scene.settled(mark).await?;
         let writes = requests.count(&Filter::default().user(&scene.user).access(Access::Write));
@@ -174,8 +196,9 @@ async fn a_thousand_providers() -> Result<()> {
             bench.create(bench.new_provider(name, 1)).await
         });
         create.buffer_unordered(AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
-        let usable = |all: &[MaskProvider]| all.iter().filter(|one| is_ready(*one)).count() == count;
-        until_all(bench.api(), LIMIT, "all usable", usable).await?;
+        timeout(LIMIT, until_so_many(bench.api(), count, is_ready::<MaskProvider>))
+            .await
+            .context("not all usable")??;
         report(&format!(
             "{count} providers usable after {:.0} s; memory of the operator {} MiB ({before} without them), {} sockets",
             began.elapsed().as_secs_f64(),
