@@ -58,6 +58,9 @@ fn ensure_installed() -> Result<PathBuf> {
     ensure!(status.success(), "cargo-deny cannot be installed ({status}); the messages are above");
     fs::remove_dir_all(unfinished.path().join("target"))?;
     // The rename is what makes it visible: an interrupted build leaves no half result.
-    fs::rename(unfinished.keep(), &dir)?;
+    if let Err(error) = fs::rename(unfinished.path(), &dir) {
+        // Another run has been quicker.
+        ensure!(program.is_file(), "cargo-deny cannot be put into {}: {error}", dir.display());
+    }
     Ok(program)
 }
