@@ -153,7 +153,7 @@ async fn a_provider_that_is_not_verified_is_not_used() -> Result<()> {
         let mut provider = bench.new_provider("vpn", 1);
         provider.spec.verify = None;
         bench.create(provider).await?;
-        bench.says::<MaskProvider>("vpn", "NotVerified").await?;
+        bench.says::<MaskProvider>("vpn", "Verifying").await?;
         bench.mask("mine").await?;
         bench.says::<MaskConsumer>("mine", "NoProviderUsable").await?;
         let of_mine = |reservation: &MaskReservation| reservation.spec.name == "mine";
