@@ -154,7 +154,9 @@ async fn secrets_are_changed_in_the_named_namespaces_only() -> Result<()> {
         let told = other.says::<Mask>("theirs", "Forbidden").await?;
         let message = serde_json::to_string(&told.status)?;
         ensure!(message.contains("secrets"), "{message}");
-        other.kubectl(&["delete", "mask", "theirs"]).await.map(drop)
+        other.kubectl(&["delete", "mask", "theirs"]).await?;
+        // Before the operator stops: nobody else would take the finalizer off.
+        other.until_all::<vpn_types::MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await.map(drop)
     })
     .await
 }

@@ -15,8 +15,8 @@ use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskProviderPhase, MaskProvide
 
 use crate::bench;
 
-/// The operator of this test process.
-async fn operator(vpn: &VpnService) -> Result<&'static Operator> {
+/// The operator of this test process: one works for the whole cluster.
+pub async fn operator(vpn: &VpnService) -> Result<&'static Operator> {
     static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
     let settings = [
         ("VERIFY_VPN_IMAGE", images::GLUETUN.to_owned()),

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, History, Layout, Operator,
+    Bench, Cluster, History,
     bench::{is_ready, same},
     node::{
         self, Case, VpnService, images,
@@ -14,10 +14,9 @@ use e2e::{
 };
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
-use tokio::sync::OnceCell;
 use vpn_types::{Mask, MaskConsumer, MaskProvider};
 
-use crate::vpn::LIMIT;
+use crate::{verification, vpn::LIMIT};
 
 const DEPLOYMENT: &str = include_str!("../../demo/deployment.yaml");
 const STATEFUL_SET: &str = include_str!("../../demo/statefulset.yaml");
@@ -29,9 +28,8 @@ async fn contended(
     case: Case,
     body: impl AsyncFnOnce(&Cluster, &Bench, &VpnService, &Pod) -> Result<()>,
 ) -> Result<()> {
-    static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
     let cluster = node::cluster().await?;
-    let operator = OPERATOR.get_or_try_init(async || Operator::start(cluster, Layout::Combined).await).await?;
+    let operator = verification::operator(VpnService::shared().await?).await?;
     Bench::run(cluster, operator, "workload", async |bench| {
         let vpn = VpnService::shared().await?;
         bench.create(vpn.secret("account-credentials", case)?).await?;
