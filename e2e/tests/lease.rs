@@ -225,7 +225,7 @@ async fn a_process_that_is_not_ready_says_what_it_waits_for() -> Result<()> {
         // A right is missing.
         let nobody = cluster.user("nobody", None).await?;
         let poor = Candidate::start(cluster, "poor", &nobody).await?;
-        let all = "Mask, MaskConsumer, MaskReservation, MaskProvider, Secret";
+        let all = "Mask, MaskConsumer, MaskReservation, MaskProvider, Secret, Pod";
         poor.until_readyz((503, &format!("waiting for the first list of: {all}\n"))).await?;
         let right = ["create", "clusterrolebinding", "nobody-no-more", "--clusterrole=cluster-admin", "--user=nobody"];
         cluster.run_kubectl(&right).await?;
