@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::{ResourceExt, api::ListParams};
+use kube::ResourceExt;
 use vpn_types::{Mask, MaskConsumer, MaskReservation, OWNER_LABEL};
 
 use crate::{Bench, bench::is_active, users::user_pod};
@@ -13,7 +13,8 @@ use crate::{Bench, bench::is_active, users::user_pod};
 /// Waits until `active` MaskConsumers are assigned, and each has its lock and its Secret, and there are no others.
 pub async fn all_is_well(bench: &Bench, active: usize) -> Result<Vec<MaskConsumer>> {
     // The garbage collector may not have come yet to a consumer whose Mask was deleted.
-    let masks = bench.api::<Mask>().list(&ListParams::default()).await?;
+    // By a watch, which goes on where a list is refused: the API server may just have come back.
+    let masks = bench.until_all::<Mask>("listed", |_| true).await?;
     let masks: BTreeSet<_> = masks.iter().filter_map(ResourceExt::uid).collect();
     let is_wanted = |consumer: &MaskConsumer| {
         let owners = consumer.owner_references();
@@ -41,7 +42,7 @@ pub async fn all_is_well(bench: &Bench, active: usize) -> Result<Vec<MaskConsume
 
 /// A Pod for each MaskConsumer that has none yet.
 pub async fn run_pods(bench: &Bench, consumers: &[MaskConsumer]) -> Result<()> {
-    let pods = bench.api::<Pod>().list(&ListParams::default()).await?;
+    let pods = bench.until_all::<Pod>("listed", |_| true).await?;
     for consumer in consumers {
         let owned = |pod: &Pod| pod.owner_references().iter().any(|owner| Some(&owner.uid) == consumer.uid().as_ref());
         if !pods.iter().any(owned) {

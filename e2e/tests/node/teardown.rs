@@ -45,6 +45,19 @@ fn leftovers(dir: &Path, isolation: Option<&Isolation>) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// The kernel takes a network namespace down, and the link into it, on its own time.
+fn until_nothing_is_left(dir: &Path, isolation: Option<&Isolation>) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let left = leftovers(dir, isolation)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "left behind: {left:#?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 pub async fn nothing_is_left_at_the_end() -> Result<()> {
     let cluster = Cluster::Ours(Box::new(ControlPlane::start(Options::with_node()).await?));
     let node = vpn_service::node_of(&cluster)?;
@@ -55,9 +68,7 @@ pub async fn nothing_is_left_at_the_end() -> Result<()> {
     await_condition(pods, "runs", is_pod_running()).await?;
     ensure!(leftovers(&dir, Some(&isolation))?.len() > 5, "nothing to leave behind");
     cluster.stop().await?;
-    let left = leftovers(&dir, Some(&isolation))?;
-    ensure!(left.is_empty(), "left behind: {left:#?}");
-    Ok(())
+    until_nothing_is_left(&dir, Some(&isolation))
 }
 
 /// A process killed by SIGKILL can do nothing any more, and need not.
@@ -76,14 +87,6 @@ pub async fn nothing_is_left_when_the_owner_is_killed() -> Result<()> {
             ensure!(!leftovers(&dir, None)?.is_empty(), "nothing to leave behind");
             owner.kill()?;
             owner.wait()?;
-            let deadline = Instant::now() + LIMIT;
-            loop {
-                let left = leftovers(&dir, None)?;
-                if left.is_empty() {
-                    return Ok(());
-                }
-                ensure!(Instant::now() < deadline, "left behind: {left:#?}");
-                std::thread::sleep(Duration::from_millis(50));
-            }
+            until_nothing_is_left(&dir, None)
         })
 }
