@@ -1,10 +1,11 @@
 //! Running the checks of `e2e test` and counting what they say.
 
 pub mod deny;
+mod parallel;
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Read, Seek, Write, stdout},
+    io::{self, BufRead, BufReader, Seek, Write, stdout},
     process::{Command, Stdio},
 };
 
@@ -54,6 +55,33 @@ impl Outcome {
             }
         }
     }
+
+    /// Adds what a test harness wrote.
+    fn count_all(&mut self, output: &mut File) -> Result<()> {
+        output.rewind()?;
+        for line in BufReader::new(output).split(b'\n') {
+            self.count(&String::from_utf8_lossy(&line?));
+        }
+        Ok(())
+    }
+
+    /// Knows whether the harness failed, and how to run it again.
+    fn settle(&mut self, success: bool, again: impl FnOnce() -> String) {
+        if !success {
+            // None has failed by itself if it did not build, or if a test ended the process.
+            self.failed = self.failed.max(1);
+            self.note = format!(": {}", again());
+        }
+    }
+
+    /// Adds another part of the same stage.
+    fn add(&mut self, part: Self) {
+        self.passed += part.passed;
+        self.failed += part.failed;
+        self.skipped += part.skipped;
+        self.note += &part.note;
+        self.ignored.extend(part.ignored);
+    }
 }
 
 /// Runs commands.
@@ -75,13 +103,7 @@ impl Runner {
     /// Runs a test harness.
     pub fn tests(&self, command: &mut Command) -> Result<Outcome> {
         let (success, mut outcome) = self.run(command)?;
-        if !success && outcome.failed == 0 {
-            // It did not build, or a test ended the process.
-            outcome.failed = 1;
-        }
-        if !success {
-            outcome.note = format!(": {}", shown(command));
-        }
+        outcome.settle(success, || shown(command));
         Ok(outcome)
     }
 
@@ -108,17 +130,27 @@ fn run_loudly(command: &mut Command) -> Result<(bool, Outcome)> {
 
 /// Shows the output once it is known that the command failed.
 fn run_quietly(command: &mut Command) -> Result<(bool, Outcome)> {
-    let mut file: File = tempfile::tempfile()?;
-    let success = command.stdout(file.try_clone()?).stderr(file.try_clone()?).status()?.success();
-    let mut output = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut output)?;
+    let (success, mut output) = captured(command)?;
     let mut outcome = Outcome::default();
-    String::from_utf8_lossy(&output).lines().for_each(|line| outcome.count(line));
+    outcome.count_all(&mut output)?;
     if !success {
-        stdout().write_all(&output)?;
+        show(output)?;
     }
     Ok((success, outcome))
+}
+
+/// Runs a command with its output in a file, in the order in which it is written.
+fn captured(command: &mut Command) -> Result<(bool, File)> {
+    let file = tempfile::tempfile()?;
+    let success = command.stdout(file.try_clone()?).stderr(file.try_clone()?).status()?.success();
+    Ok((success, file))
+}
+
+/// Shows what a command wrote.
+fn show(mut output: File) -> Result<()> {
+    output.rewind()?;
+    io::copy(&mut output, &mut stdout())?;
+    Ok(())
 }
 
 /// The command as one would type it.

@@ -2,6 +2,7 @@
 
 use std::{
     process::{Command, ExitCode},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,9 @@ pub struct Test {
     /// Show the output of failed stages only
     #[arg(long, short)]
     quiet: bool,
+    /// How many files of tests on a real control plane run at once; twice as many as there are processors if not given
+    #[arg(long, short)]
+    jobs: Option<usize>,
     /// Which to run; all of them when none is named
     #[arg(value_enum)]
     stages: Vec<Stage>,
@@ -52,7 +56,7 @@ impl Stage {
         clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    fn run(self, runner: &Runner) -> Result<Outcome> {
+    fn run(self, runner: &Runner, jobs: usize) -> Result<Outcome> {
         match self {
             Stage::Fmt => runner.check(&mut cargo(&["fmt", "--all", "--check"])),
             Stage::Clippy => {
@@ -81,7 +85,7 @@ impl Stage {
                 Binaries::ensure()?;
                 Ok(Outcome::passed())
             }
-            Stage::E2e => runner.tests(&mut cargo(&["test", "--package=e2e", "--locked", "--no-fail-fast"])),
+            Stage::E2e => runner.tests_at_once("e2e", jobs),
             Stage::Demo => runner.check(&mut demo()),
         }
     }
@@ -96,13 +100,15 @@ impl Test {
         let all = <Stage as clap::ValueEnum>::value_variants();
         let wanted: Vec<_> = all.iter().filter(|stage| self.stages.is_empty() || self.stages.contains(stage)).collect();
         let runner = Runner::new(self.quiet);
+        // They wait most of the time.
+        let jobs = self.jobs.unwrap_or_else(|| 2 * thread::available_parallelism().map_or(1, usize::from));
         let began = Instant::now();
         let mut results = Vec::new();
         for (index, stage) in wanted.iter().enumerate() {
             println!("\n===== {} of {}: {}", index + 1, wanted.len(), stage.name());
             let began = Instant::now();
             // A stage that cannot even run has failed; the others still tell something.
-            let outcome = stage.run(&runner).unwrap_or_else(|error| Outcome::failed(&format!("{error:#}")));
+            let outcome = stage.run(&runner, jobs).unwrap_or_else(|error| Outcome::failed(&format!("{error:#}")));
             println!("===== {}", line(&stage.name(), &outcome, began.elapsed()));
             results.push((stage.name(), outcome, began.elapsed()));
         }
