@@ -15,7 +15,7 @@ pub struct UnknownReason(pub String);
 
 closed_set! {
     /// Why the `Ready` condition of an object, or the `Verified` condition of a MaskProvider, is as it is: the `reason`
-    /// of that condition.
+    /// of that condition. Some are told by Events only.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum Reason or UnknownReason = |s: &str| UnknownReason(s.to_owned());
     {
@@ -51,16 +51,24 @@ closed_set! {
         HeldByPods,
         /// MaskConsumer, MaskReservation: a Pod on a node that does not answer may still use the slot.
         HeldByLostNode,
+        /// MaskConsumer, MaskReservation: an object of the slot is kept by somebody's finalizer.
+        HeldByFinalizer,
         /// MaskReservation: the last Pod is gone; held until `status.holdUntil`.
         HeldUntilDeadline,
-        /// MaskConsumer: the slot was taken back (`maxSlots` lowered, provider deleted).
+        /// Event: the slot was taken back (`maxSlots` lowered, provider deleted), or its Mask was deleted without it.
         Evicted,
+        /// Event: what belongs to a slot in use was taken away, and was made again.
+        Restored,
+        /// Event: the copied Secret follows changed credentials.
+        CredentialsChanged,
         /// MaskReservation: the slot is assigned.
         SlotInUse,
         /// MaskReservation: nothing uses the slot any more; this object goes.
         SlotFree,
         /// MaskProvider: slots can be assigned.
         Available,
+        /// Event: a MaskReservation that the operator did not make blocks a slot of the MaskProvider.
+        SlotBlocked,
         /// MaskProvider: the credentials have not been verified yet.
         NotVerified,
         /// MaskProvider: the credentials are being tried out, or wait for a slot to be tried out on.
@@ -112,7 +120,7 @@ mod tests {
 
     #[test]
     fn reasons_round_trip() {
-        assert_eq!(Reason::ALL.len(), 42);
+        assert_eq!(Reason::ALL.len(), 46);
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
             assert_eq!(reason.to_string(), reason.as_str());

@@ -53,7 +53,10 @@ pub use crds::crds;
 pub use duration::{InvalidDuration, parse_duration};
 pub use mask::{Mask, MaskPhase, MaskSpec, MaskStatus};
 pub use names::*;
-pub use provider::{MaskProvider, MaskProviderPhase, MaskProviderReleaseSpec, MaskProviderSpec, MaskProviderStatus};
+pub use provider::{
+    MaskProvider, MaskProviderPhase, MaskProviderReleaseSpec, MaskProviderSlotSpec, MaskProviderSpec,
+    MaskProviderStatus,
+};
 pub use reservation::{MaskReservation, MaskReservationPhase, MaskReservationSpec, MaskReservationStatus, SlotUser};
 pub use verify::{
     MaskProviderVerificationStatus, MaskProviderVerifyContainerOverridesSpec, MaskProviderVerifyOverridesSpec,

@@ -54,6 +54,13 @@ pub struct MaskProviderSpec {
     #[schemars(schema_with = "schema::slots")]
     pub max_slots: usize,
 
+    /// Credentials of single slots, for services that give each device its own, as WireGuard does with its keys. Entry 0
+    /// is for slot 0, and so on. A slot without an entry has the credentials in `secret` alone. Entries beyond
+    /// `maxSlots` are not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub slots: Option<Vec<MaskProviderSlotSpec>>,
+
     /// Words that a Mask can ask for in `spec.providers`, for example `["nordvpn", "preferred", "uk-london"]`.
     /// One that matches is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,6 +80,18 @@ pub struct MaskProviderSpec {
     /// How long a slot stays taken after its last Pod is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<MaskProviderReleaseSpec>,
+}
+
+/// What one slot has of its own.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct MaskProviderSlotSpec {
+    /// Name of a Secret in the namespace of the MaskProvider. Its keys are added to those of the MaskProvider's
+    /// `spec.secret`, and replace those of the same name, for example `WIREGUARD_PRIVATE_KEY` and
+    /// `WIREGUARD_ADDRESSES`. While this Secret does not exist the slot is not handed out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::optional_secret_name")]
+    pub secret: Option<String>,
 }
 
 /// How long a slot stays taken after its last Pod is gone: VPN services count a dropped session for a while.
@@ -114,6 +133,11 @@ impl MaskProviderReleaseSpec {
 }
 
 impl MaskProviderSpec {
+    /// Name of the Secret of one slot, if it has one of its own.
+    pub fn slot_secret(&self, slot: usize) -> Option<&str> {
+        self.slots.as_ref()?.get(slot)?.secret.as_deref()
+    }
+
     /// How long to hold a slot after a clean end, whether or not `release` is set.
     ///
     /// # Errors

@@ -72,6 +72,13 @@ pub(crate) fn secret_name(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// As [`secret_name`], for an optional field.
+pub(crate) fn optional_secret_name(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = secret_name(generator);
+    schema.insert("nullable".to_owned(), true.into());
+    schema
+}
+
 /// A duration such as `30s`, `1m30s`, `1.5h` or `0s`.
 pub(crate) fn duration(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

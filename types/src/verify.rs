@@ -105,7 +105,8 @@ pub struct MaskProviderVerificationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<String>,
 
-    /// The Secret that the verdict is about: its UID and resourceVersion.
+    /// The Secret that the verdict is about: its UID and resourceVersion. With `spec.slots`, a fingerprint of those of
+    /// all Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_version: Option<String>,
 
@@ -122,7 +123,7 @@ pub struct MaskProviderVerificationStatus {
     pub failures: Option<i32>,
 
     /// When the next one is tried after a failure: the delay doubles each time, from 30 s to 1 h. It is tried at
-    /// once when the Secret or `spec.verify.overrides` changes.
+    /// once when one of the Secrets or `spec.verify.overrides` changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::optional_date_time")]
     pub retry_at: Option<DateTime<Utc>>,

@@ -83,7 +83,9 @@ impl Allocator {
                 return;
             }
             let same_fit = pool.spec.tags == spec.tags && pool.spec.namespaces == spec.namespaces;
-            let same_message = pool.spec.usable == spec.usable && pool.spec.why_not == spec.why_not;
+            let same_message = pool.spec.usable == spec.usable
+                && pool.spec.why_not == spec.why_not
+                && pool.spec.withheld == spec.withheld;
             pool.spec = spec;
             if !same_fit {
                 self.reshuffle = true;

@@ -77,6 +77,8 @@ pub struct PoolSpec {
     pub uid: Uid,
     /// Number of slots: 0 … `capacity` − 1 may be handed out.
     pub capacity: u32,
+    /// Those among them that cannot be handed out at present. Few, in order.
+    pub withheld: Vec<u32>,
     /// Tags of the provider.
     pub tags: Tags,
     /// Namespaces that may use it; absent: any.
@@ -115,7 +117,9 @@ impl Pool {
         {
             return None;
         }
-        self.slots.runs.gaps(&(0..self.spec.capacity)).next().map(|gap| gap.start)
+        let all = 0..self.spec.capacity;
+        let mut free = self.slots.runs.gaps(&all).flatten();
+        free.find(|slot| self.spec.withheld.binary_search(slot).is_err())
     }
 
     /// Whether a line gets slots of this provider now.

@@ -1,7 +1,7 @@
 use std::cmp::Reverse;
 
 use chrono::DateTime;
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, prelude::*, sample::subsequence};
 
 use super::*;
 
@@ -13,6 +13,7 @@ fn spec(uid: &str, capacity: u32) -> PoolSpec {
     PoolSpec {
         uid: Uid::from(uid),
         capacity,
+        withheld: Vec::new(),
         tags: Default::default(),
         namespaces: None,
         usable: true,
@@ -154,9 +155,24 @@ fn somebody_may_get_in_line_for_a_provider_that_has_just_gone() {
     assert!(allocator.settle().is_empty());
 }
 
+#[test]
+fn a_slot_that_is_withheld_is_left_out() {
+    let mut allocator = Allocator::default();
+    for name in ["a", "b", "c"] {
+        wait(&mut allocator, name, 0, 0);
+    }
+    allocator.set_pool(provider("p"), PoolSpec { withheld: vec![0, 2], ..spec("u", 4) });
+    allocator.settle();
+    let slots = ["a", "b", "c"].map(|name| allocator.grant(&Uid::from(name)).map(|grant| grant.slot));
+    assert_eq!(slots, [Some(1), Some(3), None]);
+    allocator.set_pool(provider("p"), PoolSpec { withheld: vec![0], ..spec("u", 4) });
+    assert_eq!(names(allocator.settle()), ["c"]);
+    assert_eq!(allocator.grant(&Uid::from("c")).map(|grant| grant.slot), Some(2));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Pool { which: usize, capacity: u32, tag: usize, usable: bool, namespaced: bool },
+    Pool { which: usize, capacity: u32, withheld: Vec<u32>, tag: usize, usable: bool, namespaced: bool },
     NoPool(usize),
     Reserved(usize, u32),
     Unreserved(usize, u32),
@@ -168,9 +184,15 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0..2usize, 0..4u32, 0..3usize, prop::bool::weighted(0.8), any::<bool>()).prop_map(
-            |(which, capacity, tag, usable, namespaced)| Step::Pool { which, capacity, tag, usable, namespaced }
-        ),
+        (0..2usize, 0..4u32, subsequence(vec![0, 1, 2, 3], 0..3), 0..3usize, prop::bool::weighted(0.8), any::<bool>())
+            .prop_map(|(which, capacity, withheld, tag, usable, namespaced)| Step::Pool {
+                which,
+                capacity,
+                withheld,
+                tag,
+                usable,
+                namespaced
+            }),
         (0..2usize).prop_map(Step::NoPool),
         (0..2usize, 0..4u32).prop_map(|(which, slot)| Step::Reserved(which, slot)),
         (0..2usize, 0..4u32).prop_map(|(which, slot)| Step::Unreserved(which, slot)),
@@ -195,8 +217,9 @@ fn who(number: usize) -> Uid {
 
 fn take(allocator: &mut Allocator, step: &Step) {
     match *step {
-        Step::Pool { which, capacity, tag, usable, namespaced } => {
+        Step::Pool { which, capacity, ref withheld, tag, usable, namespaced } => {
             let spec = PoolSpec {
+                withheld: withheld.clone(),
                 tags: tags(&[TAGS[tag]]),
                 usable,
                 namespaces: namespaced.then(|| tags(&["n0"])),
@@ -230,6 +253,9 @@ proptest! {
             let Some(pool) = allocator.pool(&provider(name)) else { continue };
             let fits = |waiter: &Waiter| pool.fits(&waiter.class);
             prop_assert!(pool.next_free().is_none() || !allocator.waiters.values().any(fits));
+            if let Some(slot) = pool.next_free() {
+                prop_assert!(slot < pool.spec.capacity && !pool.spec.withheld.contains(&slot));
+            }
         }
         let mut slots = std::collections::HashSet::new();
         for (uid, grant) in &allocator.grants {

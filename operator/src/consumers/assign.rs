@@ -64,7 +64,8 @@ fn adopt(scene: &mut Scene<'_>, consumer: &ConsumerView, reservation: &Reservati
     let Some((provider, slot)) = usable_provider(world, reservation).filter(|_| lock_is_good && !withdrawing) else {
         return withdraw::decide(scene, consumer, reservation);
     };
-    let source = match world.source(&provider.secret_key()) {
+    let credentials = world.credentials(provider, slot);
+    let source = match &credentials {
         Source::Present(source) => source,
         Source::Unknown | Source::Unreadable(_) => return Step::Idle,
         Source::Missing => return withdraw::decide(scene, consumer, reservation),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     allocator::Grant,
-    engine::{Op, Propagation, Step, delete_unchanged},
+    engine::{Note, Op, Propagation, Step, delete_unchanged},
     status,
     world::{Assigned, ConsumerView, Kind, ObjectKey, ProviderView, ReservationView, Source},
 };
@@ -50,7 +50,7 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
     let key = ObjectKey::new(assigned.provider.namespace.clone(), name);
     match world.reservations.get(&key) {
         // Somebody forced it away: the lock is posted again.
-        None => Step::send(assign::reserve(consumer, &grant)),
+        None => Step::send(assign::reserve(consumer, &grant)).with_note(restored(consumer, "MaskReservation", &key)),
         // It may well be its own: the slot is locked, and nothing is known of anybody else who holds it.
         Some(reservation) if reservation.is_unreadable() => Step::Idle,
         // This may be the former holder still, when its watch is late: only a read tells.
@@ -83,15 +83,33 @@ fn keep_copy(
     reservation: &ReservationView,
 ) -> Step {
     // Without its source a copy stays as it is: assigned users keep running.
-    let Source::Present(source) = scene.world.source(&provider.secret_key()) else { return Step::Idle };
+    let Source::Present(source) = &scene.world.credentials(provider, assigned.slot) else { return Step::Idle };
     let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: assigned.secret.clone() };
     let known = scene.world.copies.get(&key).cloned();
     match known.or_else(|| scene.obstacle(consumer)) {
-        None => Step::send(assign::copy_credentials(consumer, reservation, provider, source, key)),
+        None => {
+            let note = restored(consumer, "Secret", &key);
+            Step::send(assign::copy_credentials(consumer, reservation, provider, source, key)).with_note(note)
+        }
         Some(copy) if copy.consumer_uid.as_ref() != Some(&consumer.meta.uid) || copy.meta.deleting => Step::Idle,
         Some(copy) if assign::is_current(&copy, reservation, source) => Step::Idle,
-        Some(copy) => Step::send(assign::refresh_copy(&copy, Some(reservation), provider, source)),
+        Some(copy) => {
+            // One that does not say what it was made from is of an older version.
+            let changed = copy.source_hash.as_ref().is_some_and(|hash| *hash != source.hash);
+            let message = format!(
+                "Secret {} has the changed credentials of MaskProvider {}; running Pods keep the environment they \
+                 started with",
+                assigned.secret, assigned.provider
+            );
+            let news = changed.then(|| note(consumer, false, Reason::CredentialsChanged, "Copy", message));
+            Step::send(assign::refresh_copy(&copy, Some(reservation), provider, source)).with_note(news)
+        }
     }
+}
+
+fn restored(consumer: &ConsumerView, kind: &str, key: &ObjectKey) -> Option<Note> {
+    let message = format!("{kind} {key} was taken away, and is made again");
+    Some(note(consumer, true, Reason::Restored, "Restore", message))
 }
 
 /// The status names the reservation that is there now, and says what this version says.

@@ -132,7 +132,7 @@ fn reservations<'a>(world: &'a World, consumer: &'a ConsumerView) -> impl Iterat
 }
 
 /// The object on which users look for Events: the Mask where there is one, else the consumer itself.
-fn regarding(consumer: &ConsumerView) -> NoteTarget {
+pub fn regarding(consumer: &ConsumerView) -> NoteTarget {
     match &consumer.owner {
         Some(mask) => target(Kind::Mask, &consumer.meta.key, mask),
         None => target(Kind::Consumer, &consumer.meta.key, &consumer.meta.uid),

@@ -20,6 +20,7 @@ use super::{Listing, Scene, note, reservations};
 use crate::{
     engine::{Effect, Now, Op, Propagation, Step, delete, remove_finalizer},
     status::{self, Verdict},
+    verification,
     world::{ConsumerView, Ending, Kind, ObjectKey, PodStage, PodView, PodsOf, ReservationView, SlotUserView},
 };
 
@@ -49,8 +50,8 @@ fn remove_copies(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
         if !copy.meta.deleting {
             return Step::send(delete(Kind::Secret, &copy.meta, None));
         }
-        let message = format!("Secret {} is held by somebody's finalizer", copy.meta.key.name);
-        return tell(scene, consumer, Reason::Releasing, message).or_else(|| Step::WaitUntil(Duration::MAX));
+        let message = format!("Secret {} is kept by somebody's finalizer", copy.meta.key.name);
+        return tell(scene, consumer, Reason::HeldByFinalizer, message).or_else(|| Step::WaitUntil(Duration::MAX));
     }
     // A committed consumer has a copy. That the store holds none may be the watch's lag: only a read tells.
     match &consumer.assigned {
@@ -131,8 +132,11 @@ fn still_more_users(
     users
 }
 
-/// Step 4, once.
+/// Step 4, once. What a verification's consumer owns is its Pod alone.
 fn upgrade(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Option<Step> {
+    if verification::verified_by(scene.world, consumer).is_some() {
+        return None;
+    }
     let progress = scene.progress(consumer);
     progress.upgraded |= consumer.meta.foreground;
     (!progress.upgraded).then(|| Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Foreground))))
@@ -304,6 +308,10 @@ fn hold(scene: &mut Scene<'_>, consumer: &ConsumerView, reservation: &Reservatio
 }
 
 fn tell(scene: &Scene<'_>, consumer: &ConsumerView, reason: Reason, message: String) -> Step {
+    // That a verification comes to its end is no news to anybody.
+    if reason == Reason::Releasing && verification::verified_by(scene.world, consumer).is_some() {
+        return Step::Idle;
+    }
     let verdict = Verdict::not_ready(MaskConsumerPhase::Terminating, reason, message);
     // The slot is still this consumer's: `status.provider` stays until it is gone.
     let assigned = consumer.assigned.as_deref();

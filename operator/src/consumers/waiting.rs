@@ -9,7 +9,7 @@ use super::{Scene, note};
 use crate::{
     allocator::{Class, Rank, Standing},
     engine::{Now, Op, Step},
-    providers::{is_about_to_open, why_not_usable},
+    providers::{is_about_to_open, why_not_usable, withheld},
     status::{self, Verdict},
     verification,
     world::{ConsumerView, ObjectKey, ProviderView, World},
@@ -139,7 +139,10 @@ fn outlook(
         Some(place) => format!("place {place} in line"),
         None => format!("more than {} in line before it", crate::allocator::PLACES_SHOWN - 1),
     };
-    let names = list(usable.iter().map(|provider| provider.meta.key.to_string()));
+    let names = list(usable.iter().map(|provider| {
+        let why = withheld(world, provider).map_or_else(String::new, |(_, why)| format!(" ({why})"));
+        format!("{}{why}", provider.meta.key)
+    }));
     let message = format!("all slots of {names} are taken; {place}");
     Verdict::not_ready(MaskConsumerPhase::Waiting, Reason::NoFreeSlot, message)
 }

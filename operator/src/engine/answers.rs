@@ -2,7 +2,9 @@
 
 use vpn_types::Reason;
 
-use super::{Effect, Engine, InFlight, Lane, NewObject, Note, Now, Op, Outcome, Propagation, Trouble, Work, target};
+use super::{
+    Effect, Engine, InFlight, Lane, NewObject, Note, Now, Op, Outcome, Propagation, Trouble, Work, target, writes_slot,
+};
 use crate::{
     consumers,
     verification::{self, Verdict},
@@ -15,12 +17,16 @@ impl Engine {
         let Some(request) = self.in_flight.remove(&id) else { return };
         let InFlight { work, op, lane, note, settles, epoch, seen } = request;
         self.busy.remove(&work);
+        let deferred = writes_slot(lane, &op).and_then(|target| self.writing.remove(&target));
+        for work in deferred.into_iter().flatten() {
+            self.mark(work);
+        }
         if matches!(work, Work::Unreadable(..)) {
             // The answer cannot be read either. Carried out or not, it is told in an Event.
             self.effects.extend(note.map(Effect::Publish));
             return;
         }
-        let is_read = matches!(op, Op::Get(..) | Op::ListPods(_));
+        let is_read = op.is_read();
         let mut succeeded = false;
         match outcome {
             Outcome::Gone | Outcome::NotFound | Outcome::Conflict if is_pod(&op) => {
@@ -298,8 +304,9 @@ impl Engine {
             && let (_, Some((uid, _))) = self.seen(*kind, key)
         {
             // What cannot be said in the status is said in an Event.
+            let consumer = self.world.consumers.get(key).filter(|_| *kind == Kind::Consumer);
             self.effects.push(Effect::Publish(Note {
-                regarding: target(*kind, key, &uid),
+                regarding: consumer.map_or_else(|| target(*kind, key, &uid), consumers::regarding),
                 related: None,
                 warning: true,
                 reason,

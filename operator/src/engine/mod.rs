@@ -135,6 +135,8 @@ pub struct Engine {
     unreadable: HashMap<(Kind, ObjectKey), Unreadable>,
     in_flight: HashMap<u64, InFlight>,
     busy: HashSet<Work>,
+    /// Writes under way on the way to or from a slot, and what is decided anew once each has ended.
+    writing: HashMap<(Kind, ObjectKey), Vec<Work>>,
     dirty: VecDeque<Work>,
     is_dirty: HashSet<Work>,
     timers: BTreeSet<(Duration, Work)>,
@@ -167,6 +169,7 @@ impl Engine {
             unreadable: HashMap::new(),
             in_flight: HashMap::new(),
             busy: HashSet::new(),
+            writing: HashMap::new(),
             dirty: VecDeque::new(),
             is_dirty: HashSet::new(),
             timers: BTreeSet::new(),
@@ -314,7 +317,11 @@ impl Engine {
                     let until = trouble.until;
                     self.set_timer(work, until);
                 }
-                _ => self.send(work, *send),
+                // The answer to the other one changes the version that this one is guarded by.
+                _ => match writes_slot(send.lane, &send.op).and_then(|target| self.writing.get_mut(&target)) {
+                    Some(deferred) => deferred.push(work),
+                    None => self.send(work, *send),
+                },
             },
         }
     }
@@ -392,6 +399,9 @@ impl Engine {
         let (epoch, seen) = op.target().map_or_else(Default::default, |(kind, key)| self.seen(kind, key));
         self.effects.push(Effect::Send(Request { id, work: work.clone(), op: op.clone(), lane }));
         self.busy.insert(work.clone());
+        if let Some(target) = writes_slot(lane, &op) {
+            self.writing.insert(target, Vec::new());
+        }
         self.in_flight.insert(id, InFlight { work, op, lane, note, settles, epoch, seen });
     }
 
@@ -438,4 +448,11 @@ impl Engine {
             self.timers.remove(&(at, work.clone()));
         }
     }
+}
+
+/// The object that a request writes on the way to or from a slot. Writes that tell people are not meant: they may have to
+/// queue, and nothing waits for them.
+fn writes_slot(lane: Lane, op: &Op) -> Option<(Kind, ObjectKey)> {
+    let (kind, key) = op.target().filter(|_| lane == Lane::Slots && !op.is_read())?;
+    Some((kind, key.clone()))
 }

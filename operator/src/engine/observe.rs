@@ -247,10 +247,11 @@ impl Engine {
 
     fn provider_changed(&mut self, Change { key, before }: Change<ProviderView>) {
         let now = self.world.providers.get(&key).cloned();
-        let wanted = now.as_ref().map(ProviderView::secret_key);
-        let unwanted = before.as_ref().map(ProviderView::secret_key).filter(|secret| Some(secret) != wanted.as_ref());
         if self.roles.needs_sources() {
-            unwanted.into_iter().for_each(|secret| self.unwatch_source(&key, &secret));
+            let secrets =
+                |view: &Option<ProviderView>| view.as_ref().map(ProviderView::secret_keys).unwrap_or_default();
+            let (unwanted, wanted) = (secrets(&before), secrets(&now));
+            unwanted.difference(&wanted).for_each(|secret| self.unwatch_source(&key, secret));
             wanted.into_iter().for_each(|secret| self.watch_source(&key, secret));
         }
         if let Some(before) = &before
@@ -271,6 +272,7 @@ impl Engine {
                     || before.max_slots != now.max_slots
                     || before.status.phase != now.status.phase
                     || before.secret != now.secret
+                    || before.slot_secrets != now.slot_secrets
             }
             _ => true,
         };
@@ -303,6 +305,7 @@ impl Engine {
         let spec = PoolSpec {
             uid: provider.meta.uid.clone(),
             capacity: provider.max_slots,
+            withheld: self.world.withheld(provider).map(|(slot, _)| slot).collect(),
             tags: provider.tags.clone(),
             namespaces: provider.namespaces.clone(),
             usable,

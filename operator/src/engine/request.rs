@@ -109,6 +109,11 @@ impl Op {
         }
     }
 
+    /// Whether it changes nothing.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Op::Get(..) | Op::ListPods(_))
+    }
+
     /// Verb as the API's audit log and RBAC know it.
     pub fn verb(&self) -> &'static str {
         match self {

@@ -158,5 +158,13 @@ fn release_orphan(consumer: &ConsumerView) -> Step {
     if !orphaned {
         return Step::Idle;
     }
-    Step::send(delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background)))
+    let note = Note {
+        regarding: target(Kind::Consumer, &consumer.meta.key, &consumer.meta.uid),
+        related: None,
+        warning: true,
+        reason: Reason::Evicted,
+        action: "Evict",
+        message: "its Mask was deleted without it (as by --cascade=orphan); the slot is given back".to_owned(),
+    };
+    Step::send(delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background))).with_note(Some(note))
 }

@@ -204,12 +204,14 @@ impl Taken {
         let all = taken.map_or(0, BTreeMap::len) as u64;
         let used = taken.into_iter().flat_map(BTreeMap::values).filter(|in_use| **in_use).count() as u64;
         let slots = u64::from(pool.spec.capacity);
+        let is_free = |slot: &&u32| !taken.is_some_and(|taken| taken.contains_key(slot));
+        let withheld = pool.spec.withheld.iter().filter(is_free).count() as u64;
         let draining = taken.and_then(BTreeMap::last_key_value).is_some_and(|(slot, _)| *slot >= pool.spec.capacity);
         ProviderSlots {
             slots,
             used,
             held: all - used,
-            free: if draining { 0 } else { slots - all },
+            free: if draining { 0 } else { slots - all - withheld },
             demanded: used,
             usable: pool.spec.usable,
             open: pool.spec.usable && pool.spec.current,

@@ -49,7 +49,7 @@ pub fn decide(scene: &Scene<'_>, writes: &mut LastWrites, key: &ObjectKey) -> St
     } else if provider.meta.finalizer.is_none() {
         return Step::send(add_finalizer(Kind::Provider, &provider.meta));
     }
-    let report = match world.source(&provider.secret_key()) {
+    let report = match &world.account(provider) {
         Source::Present(source) => {
             let attempt = scene.attempts.get(&provider.meta.uid);
             verification::report(world, provider, source, attempt, scene.trouble, now.wall)
@@ -69,7 +69,7 @@ pub fn decide(scene: &Scene<'_>, writes: &mut LastWrites, key: &ObjectKey) -> St
         return Step::WaitUntil(*last + STATUS_INTERVAL);
     }
     writes.insert(provider.meta.uid.clone(), now.monotonic);
-    Step::tell(Op::PatchStatus(Kind::Provider, key.clone(), patch)).with_note(tell(provider, &verdict, &report))
+    Step::tell(Op::PatchStatus(Kind::Provider, key.clone(), patch)).with_note(tell(world, provider, &verdict, &report))
 }
 
 /// What the consumers controller, in a process of its own, tells the providers controller: from now on it hands out
@@ -100,7 +100,7 @@ fn judge(
     if let Some(why) = &provider.invalid {
         return Some(Verdict::not_ready(Pending, Reason::InvalidSpec, &**why));
     }
-    match world.source(&provider.secret_key()) {
+    match &world.account(provider) {
         Source::Unknown => return None,
         Source::Missing => {
             let message =
@@ -120,18 +120,45 @@ fn judge(
     if provider.max_slots == 0 {
         return Some(Verdict::not_ready(Pending, Reason::NoSlots, "maxSlots is 0"));
     }
+    if let Some((count, why)) = withheld(world, provider)
+        && count >= provider.max_slots
+    {
+        return Some(Verdict::not_ready(ErrSecretNotFound, Reason::SecretNotFound, why));
+    }
     if let Some(gate) = unverified {
         return Some(gate.clone());
     }
     let phase = if used == 0 { Ready } else { Active };
     let mut message = format!("{used} of {} slots are taken", provider.max_slots);
-    // Somebody's own object of such a name blocks the slot as well as ours would.
-    let mut foreign = world.reservations_on(&provider.meta.key).filter(|(_, other)| other.provider_uid.is_none());
-    if let Some((_, other)) = foreign.next() {
-        message +=
-            &format!("; MaskReservation {} was not made by the operator and blocks its slot", other.meta.key.name);
+    for (_, complaint) in complaints(world, provider) {
+        message += &format!("; {complaint}");
     }
     Some(Verdict::ready(phase, Reason::Available, message))
+}
+
+/// What is wrong with single slots of a provider that is usable.
+fn complaints(world: &World, provider: &ProviderView) -> Vec<(Reason, String)> {
+    let withheld = withheld(world, provider).map(|(_, why)| (Reason::SecretNotFound, why));
+    // Somebody's own object of such a name blocks the slot as well as ours would.
+    let mut foreign = world.reservations_on(&provider.meta.key).filter(|(_, other)| other.provider_uid.is_none());
+    let foreign = foreign.next().map(|(_, other)| {
+        let name = &other.meta.key.name;
+        (Reason::SlotBlocked, format!("MaskReservation {name} was not made by the operator and blocks its slot"))
+    });
+    withheld.into_iter().chain(foreign).collect()
+}
+
+/// How many slots are not handed out because their own Secret is missing, and the first of them, in words.
+pub fn withheld(world: &World, provider: &ProviderView) -> Option<(u32, String)> {
+    let mut withheld = world.withheld(provider);
+    let (slot, secret) = withheld.next()?;
+    let why = match world.source(&ObjectKey { namespace: provider.meta.key.namespace.clone(), name: secret.clone() }) {
+        Source::Unreadable(why) => format!("cannot be read: {why}"),
+        _ => format!("does not exist in namespace {}", provider.meta.key.namespace),
+    };
+    let more = withheld.count();
+    let others = if more == 0 { String::new() } else { format!(" (nor are {more} others)") };
+    Some((1 + more as u32, format!("slot {slot} is not handed out{others}: its Secret {secret} {why}")))
 }
 
 /// Whether a slot beyond `maxSlots` is held.
@@ -162,29 +189,32 @@ pub fn is_about_to_open(world: &World, provider: &ProviderView) -> bool {
             }))
 }
 
-/// An Event for each verdict of a verification, else [when the state changes](transition).
-fn tell(provider: &ProviderView, verdict: &Verdict<MaskProviderPhase>, report: &Report) -> Option<Note> {
-    let Some((warning, reason, message)) = &report.news else { return transition(provider, verdict) };
-    Some(Note {
-        regarding: target(Kind::Provider, &provider.meta.key, &provider.meta.uid),
-        related: None,
-        warning: *warning,
-        reason: *reason,
-        action: "Verify",
-        message: message.clone(),
-    })
+/// An Event for each verdict of a verification, else for what is newly wrong with single slots, else [when the state
+/// changes](transition).
+fn tell(world: &World, provider: &ProviderView, verdict: &Verdict<MaskProviderPhase>, report: &Report) -> Option<Note> {
+    if let Some((warning, reason, message)) = &report.news {
+        return Some(note(provider, *warning, *reason, "Verify", message.clone()));
+    }
+    let complaint = || {
+        let is_new = |(_, why): &(Reason, String)| !provider.said.as_ref().is_some_and(|said| said.contains(why));
+        let complaints = complaints(world, provider).into_iter().filter(|_| verdict.ready);
+        complaints
+            .filter(is_new)
+            .map(|(reason, _)| note(provider, true, reason, "Judge", verdict.message.clone()))
+            .next()
+    };
+    complaint().or_else(|| transition(provider, verdict))
+}
+
+fn note(provider: &ProviderView, warning: bool, reason: Reason, action: &'static str, message: String) -> Note {
+    let regarding = target(Kind::Provider, &provider.meta.key, &provider.meta.uid);
+    Note { regarding, related: None, warning, reason, action, message }
 }
 
 /// An Event when the provider turns usable or unusable, or is unusable from the start.
 fn transition(provider: &ProviderView, verdict: &Verdict<MaskProviderPhase>) -> Option<Note> {
     let before = provider.status.ready.map(|(ready, _)| ready);
     let turned = before != Some(verdict.ready) || (!verdict.ready && provider.status.phase != Some(verdict.phase));
-    turned.then(|| Note {
-        regarding: target(Kind::Provider, &provider.meta.key, &provider.meta.uid),
-        related: None,
-        warning: !verdict.ready && verdict.phase != MaskProviderPhase::Terminating,
-        reason: verdict.reason,
-        action: "Judge",
-        message: verdict.message.clone(),
-    })
+    let warning = !verdict.ready && verdict.phase != MaskProviderPhase::Terminating;
+    turned.then(|| note(provider, warning, verdict.reason, "Judge", verdict.message.clone()))
 }

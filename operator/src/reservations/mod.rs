@@ -9,8 +9,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use vpn_types::{MaskProviderReleaseSpec, MaskReservationPhase, Reason};
 
 use crate::{
-    engine::{Now, Op, Step, add_finalizer, delete, remove_finalizer},
+    engine::{Note, Now, Op, Step, add_finalizer, delete, remove_finalizer, target},
     status::{self, Verdict},
+    verification,
     world::{ConsumerView, Kind, ObjectKey, ReservationView, Uid, World},
 };
 
@@ -59,7 +60,7 @@ pub fn decide(world: &World, holds: &mut Holds, key: &ObjectKey, now: Now) -> St
     let until = deadline(world, holds, reservation, now);
     let consumer = world.consumers.get(&reservation.consumer);
     match consumer.filter(|consumer| consumer.meta.uid == reservation.consumer_uid) {
-        Some(consumer) => accompany(reservation, consumer, now),
+        Some(consumer) => accompany(world, reservation, consumer, now),
         None => match world.departed(&reservation.consumer_uid) {
             None => Step::send(Op::Get(Kind::Consumer, reservation.consumer.clone())),
             Some(departed) => {
@@ -72,12 +73,22 @@ pub fn decide(world: &World, holds: &mut Holds, key: &ObjectKey, now: Now) -> St
 }
 
 /// While the consumer lives.
-fn accompany(reservation: &ReservationView, consumer: &ConsumerView, now: Now) -> Step {
+fn accompany(world: &World, reservation: &ReservationView, consumer: &ConsumerView, now: Now) -> Step {
     let committed = consumer.assigned.as_ref().is_some_and(|assigned| assigned.reservation == reservation.meta.uid);
     if consumer.meta.deleting {
         // Sent early, so that one write is enough once the consumer is gone; our finalizer holds it until then.
         if !reservation.meta.deleting && reservation.meta.finalizer.is_some() {
             return Step::send(delete(Kind::Reservation, &reservation.meta, None));
+        }
+        // The slot would be free by now.
+        if consumer.meta.finalizer.is_none() && consumer.meta.foreign {
+            let message = format!("MaskConsumer {} is kept by somebody's finalizer", reservation.consumer);
+            let phase = MaskReservationPhase::Terminating;
+            let note = note(reservation, true, Reason::HeldByFinalizer, message.clone());
+            return tell(reservation, phase, false, Reason::HeldByFinalizer, message, now).with_note(Some(note));
+        }
+        if verification::verified_by(world, consumer).is_some() {
+            return Step::Idle;
         }
         let message = format!("MaskConsumer {} is giving the slot back", reservation.consumer);
         return tell(reservation, MaskReservationPhase::Terminating, false, Reason::Releasing, message, now);
@@ -87,6 +98,13 @@ fn accompany(reservation: &ReservationView, consumer: &ConsumerView, now: Now) -
     }
     if reservation.meta.finalizer.is_none() && !reservation.meta.deleting {
         return Step::send(add_finalizer(Kind::Reservation, &reservation.meta));
+    }
+    if reservation.meta.deleting {
+        let message =
+            format!("to be deleted; kept until MaskConsumer {} has given the slot back", reservation.consumer);
+        let note = note(reservation, false, Reason::SlotInUse, message.clone());
+        let phase = MaskReservationPhase::Active;
+        return tell(reservation, phase, true, Reason::SlotInUse, message, now).with_note(Some(note));
     }
     let message = format!("held by MaskConsumer {}", reservation.consumer);
     tell(reservation, MaskReservationPhase::Active, true, Reason::SlotInUse, message, now)
@@ -118,6 +136,11 @@ fn free(reservation: &ReservationView) -> Step {
         return Step::send(delete(Kind::Reservation, &reservation.meta, None));
     }
     remove_finalizer(Kind::Reservation, &reservation.meta).map_or(Step::Idle, Step::send)
+}
+
+fn note(reservation: &ReservationView, warning: bool, reason: Reason, message: String) -> Note {
+    let regarding = target(Kind::Reservation, &reservation.meta.key, &reservation.meta.uid);
+    Note { regarding, related: None, warning, reason, action: "Hold", message }
 }
 
 fn tell(

@@ -106,7 +106,7 @@ enum Want {
 }
 
 fn want(world: &World, provider: &ProviderView, now: DateTime<Utc>) -> Want {
-    let Source::Present(source) = world.source(&provider.secret_key()) else { return Want::Never };
+    let Source::Present(source) = &world.account(provider) else { return Want::Never };
     let usable = provider.invalid.is_none() && provider.max_slots > 0 && provider.meta.finalizer.is_some();
     if provider.meta.deleting || !usable {
         return Want::Never;
@@ -149,7 +149,7 @@ fn begin(scene: &Scene<'_>, provider: &ProviderView, want: Want) -> Step {
     if let Some(trouble) = scene.trouble.filter(|trouble| trouble.is_active(scene.now)) {
         return Step::WaitUntil(trouble.until);
     }
-    let (Some(verify), Source::Present(source)) = (&provider.verify, scene.world.source(&provider.secret_key())) else {
+    let (Some(verify), Source::Present(source)) = (&provider.verify, &scene.world.account(provider)) else {
         return Step::Idle;
     };
     Step::send(ask_for_slot(provider, verify, source, again))
@@ -184,7 +184,8 @@ fn ask_for_slot(provider: &ProviderView, verify: &VerifyView, source: &SourceVie
 fn go_on(scene: &mut Scene<'_>, provider: &ProviderView, mask: &MaskView, want: Want) -> Step {
     let world = scene.world;
     let is_judged = provider.verified.status.attempt.as_deref() == Some(mask.meta.uid.as_str());
-    let (verify, source) = match (&provider.verify, world.source(&provider.secret_key())) {
+    let account = world.account(provider);
+    let (verify, source) = match (&provider.verify, &account) {
         // Not read yet, as after a start: nothing is known to have changed.
         (Some(_), Source::Unknown | Source::Unreadable(_)) if !provider.meta.deleting && !is_judged => {
             return Step::Idle;
@@ -217,7 +218,7 @@ fn go_on(scene: &mut Scene<'_>, provider: &ProviderView, mask: &MaskView, want: 
                 attempt.verdict = Some(interrupted());
                 return Step::Idle;
             }
-            follow(scene, provider, verify, pod)
+            follow(scene, provider, verify, pod, assigned.slot)
         }
         // That of the previous attempt is going.
         Some(_) => Step::Idle,
@@ -229,10 +230,11 @@ fn go_on(scene: &mut Scene<'_>, provider: &ProviderView, mask: &MaskView, want: 
             if let Some(trouble) = scene.trouble.filter(|trouble| trouble.is_active(scene.now)) {
                 return Step::WaitUntil(trouble.until);
             }
-            match pod::build(provider, verify, consumer, &assigned.secret, &source.data, scene.settings) {
+            let Source::Present(credentials) = world.credentials(provider, assigned.slot) else { return Step::Idle };
+            match pod::build(provider, verify, consumer, &assigned.secret, &credentials.data, scene.settings) {
                 Ok(pod) => {
                     let create = Op::Create(mask.meta.key.clone(), NewObject::Pod(Box::new(pod)));
-                    Step::send(create).with_note(passed_over(provider, source))
+                    Step::send(create).with_note(passed_over(provider, &credentials))
                 }
                 Err(why) => {
                     let why = format!("spec.verify.overrides.{why}");
@@ -256,7 +258,13 @@ fn interrupted() -> Verdict {
 }
 
 /// Reads the log of each run of gluetun, and judges.
-fn follow(scene: &mut Scene<'_>, provider: &ProviderView, verify: &VerifyView, pod: &VerificationPod) -> Step {
+fn follow(
+    scene: &mut Scene<'_>,
+    provider: &ProviderView,
+    verify: &VerifyView,
+    pod: &VerificationPod,
+    slot: u32,
+) -> Step {
     let uid = &pod.meta.uid;
     if pod.has_log() && scene.logs.get(uid).is_none_or(|(run, log)| *run != pod.vpn_restarts && log.ended) {
         let before = scene.logs.remove(uid).map(|(_, log)| log.digest).unwrap_or_default();
@@ -270,7 +278,7 @@ fn follow(scene: &mut Scene<'_>, provider: &ProviderView, verify: &VerifyView, p
     match verdict::judge(pod, log, timeout, scene.settings, scene.now.wall) {
         verdict::Progress::Going(until) => wait_until(until, scene.now),
         verdict::Progress::Done(verdict) => {
-            let verdict = with_log(scene.world, provider, verdict, log);
+            let verdict = with_log(scene.world, provider, slot, verdict, log);
             if let Some(attempt) = scene.attempts.get_mut(&provider.meta.uid) {
                 attempt.verdict = Some(verdict);
             }
@@ -283,15 +291,18 @@ fn follow(scene: &mut Scene<'_>, provider: &ProviderView, verify: &VerifyView, p
 const LONGEST_MESSAGE: usize = 1024;
 
 /// The verdict with the last warnings and errors of gluetun, without any value of the Secret.
-fn with_log(world: &World, provider: &ProviderView, verdict: Verdict, log: &Log) -> Verdict {
+fn with_log(world: &World, provider: &ProviderView, slot: u32, verdict: Verdict, log: &Log) -> Verdict {
     let Verdict::Failed { reason, message } = verdict else { return verdict };
     let mut text = message;
+    if let Some(secret) = provider.slot_secret(slot) {
+        text = format!("slot {slot}, with Secret {secret}: {text}");
+    }
     let said: Vec<_> = log.digest.complaints().collect();
     if !said.is_empty() {
         text = format!("{text}; gluetun: {}", said.join(" | "));
     }
-    if let Source::Present(source) = world.source(&provider.secret_key()) {
-        text = redact::redact(&text, &source.data);
+    if let Source::Present(credentials) = world.credentials(provider, slot) {
+        text = redact::redact(&text, &credentials.data);
     }
     let mut end = text.len().min(LONGEST_MESSAGE);
     while !text.is_char_boundary(end) {

@@ -53,7 +53,7 @@ pub fn is_data_of(source: &SourceView, version: &str) -> bool {
 
 /// Whether users may be assigned, as far as verification goes.
 pub fn admits_users(world: &World, provider: &ProviderView) -> bool {
-    match world.source(&provider.secret_key()) {
+    match &world.account(provider) {
         Source::Present(source) => matches!(stand(provider, source), Stand::Skipped | Stand::Passed(_)),
         _ => false,
     }

@@ -1,5 +1,6 @@
 //! What is known of the cluster: one store a kind, fed by one watch a kind and by our own acknowledged writes.
 
+mod credentials;
 mod intern;
 mod key;
 mod pods;

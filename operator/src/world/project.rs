@@ -34,6 +34,9 @@ pub trait Project: Sized {
     fn project(&self) -> Option<Self::View>;
 }
 
+/// Ours, and those by which the garbage collector does what a deletion asked for.
+const KNOWN_FINALIZERS: [&str; 3] = [FINALIZER, "foregroundDeletion", "orphan"];
+
 /// The part that every kind shares.
 pub fn meta(meta: &ObjectMeta) -> Option<Meta> {
     let finalizers = meta.finalizers.as_deref().unwrap_or_default();
@@ -49,6 +52,7 @@ pub fn meta(meta: &ObjectMeta) -> Option<Meta> {
         finalizer: position.and_then(|position| u16::try_from(position).ok()),
         finalizers: u16::try_from(finalizers.len()).unwrap_or(u16::MAX),
         foreground: finalizers.iter().any(|finalizer| finalizer == "foregroundDeletion"),
+        foreign: finalizers.iter().any(|finalizer| !KNOWN_FINALIZERS.contains(&&**finalizer)),
     })
 }
 
@@ -248,6 +252,11 @@ impl Project for Secret {
 /// their lengths. It tells a change from none; it is no protection, and says nothing about the values.
 pub fn source_hash(data: &BTreeMap<String, ByteString>) -> Arc<str> {
     let parts = data.iter().flat_map(|(key, value)| [key.as_bytes(), &value.0]);
+    intern(&format!("{:016x}", fnv(parts)))
+}
+
+/// One fingerprint of several.
+pub fn combined<'a>(parts: impl IntoIterator<Item = &'a str>) -> Arc<str> {
     intern(&format!("{:016x}", fnv(parts)))
 }
 

@@ -38,6 +38,8 @@ pub struct Meta {
     pub finalizers: u16,
     /// Whether the garbage collector's `foregroundDeletion` is among them.
     pub foreground: bool,
+    /// Whether one is among them that is neither ours nor the garbage collector's.
+    pub foreign: bool,
 }
 
 /// The `Ready` condition and a fingerprint of the rest, enough to know whether a status has to be written.
@@ -200,6 +202,8 @@ pub struct ProviderView {
     pub meta: Meta,
     /// Name of the credentials Secret in the provider's namespace.
     pub secret: Arc<str>,
+    /// Names of the Secrets in `spec.slots`, by slot.
+    pub slot_secrets: Arc<[Option<Arc<str>>]>,
     /// `spec.maxSlots`.
     pub max_slots: u32,
     /// `spec.tags`.
@@ -218,6 +222,8 @@ pub struct ProviderView {
     pub assignment_generation: Option<i64>,
     /// What is wrong with the spec, in words for users.
     pub invalid: Option<Arc<str>>,
+    /// `status.message`.
+    pub said: Option<Arc<str>>,
     /// Status.
     pub status: StatusView<MaskProviderPhase>,
 }
@@ -262,11 +268,6 @@ pub struct VerifiedCondition {
 }
 
 impl ProviderView {
-    /// The key of the credentials Secret.
-    pub fn secret_key(&self) -> ObjectKey {
-        ObjectKey { namespace: self.meta.key.namespace.clone(), name: self.secret.clone() }
-    }
-
     /// Whether users may be assigned to it as far as its phase tells.
     pub fn is_usable(&self) -> bool {
         matches!(self.status.phase, Some(MaskProviderPhase::Ready | MaskProviderPhase::Active)) && !self.meta.deleting

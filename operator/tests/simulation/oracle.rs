@@ -106,7 +106,7 @@ pub fn touched_only_ours(server: &Server, op: &Op, before: Option<&Value>) -> Ve
 pub fn at_rest(sim: &Sim) -> Verdict {
     slots::at_rest(sim)?;
     let server = &sim.server;
-    let mut taken: BTreeMap<ObjectKey, u64> = BTreeMap::new();
+    let mut taken = Taken::new();
     for (key, reservation) in server.of_kind(Kind::Reservation) {
         let holder = server.by_uid(text(reservation, "/spec/uid"));
         let lock = holder.map(|(_, consumer)| text(consumer, "/status/provider/reservation"));
@@ -116,8 +116,8 @@ pub fn at_rest(sim: &Sim) -> Verdict {
         if text(reservation, "/status/phase") != "Active" {
             return Err(format!("reservation {key} is not shown as Active: {reservation}"));
         }
-        let (name, _) = vpn_types::parse_reservation_name(&key.name).unwrap();
-        *taken.entry(ObjectKey::new(key.namespace.clone(), name)).or_default() += 1;
+        let (name, slot) = vpn_types::parse_reservation_name(&key.name).unwrap();
+        taken.entry(ObjectKey::new(key.namespace.clone(), name)).or_default().insert(slot);
     }
     for (key, secret) in server.of_kind(Kind::Secret) {
         if secret["metadata"]["labels"].get(OWNER_LABEL).is_some() {
@@ -128,7 +128,7 @@ pub fn at_rest(sim: &Sim) -> Verdict {
         }
     }
     for (key, provider) in server.of_kind(Kind::Provider) {
-        let used = taken.get(key).copied().unwrap_or(0);
+        let used = taken.get(key).map_or(0, BTreeSet::len) as u64;
         if provider.pointer("/status/activeSlots").and_then(Value::as_u64).unwrap_or(0) != used {
             return Err(format!("provider {key} does not show {used} slots in use: {provider}"));
         }
@@ -175,20 +175,36 @@ fn follows(sim: &Sim, key: &ObjectKey, mask: &Value) -> Verdict {
     Ok(())
 }
 
+/// The slots that are taken, by provider.
+type Taken = BTreeMap<ObjectKey, BTreeSet<usize>>;
+
+/// What the consumer in a slot should get.
+fn credentials(server: &Server, namespace: &str, provider: &Value, slot: usize) -> Option<Value> {
+    let secret = |name: &str| server.get(Kind::Secret, &ObjectKey::new(namespace, name));
+    let mut data = secret(text(provider, "/spec/secret"))?["data"].clone();
+    let own = text(provider, &format!("/spec/slots/{slot}/secret"));
+    if !own.is_empty() {
+        for (name, value) in secret(own)?["data"].as_object()? {
+            data[name] = value.clone();
+        }
+    }
+    Some(data)
+}
+
 /// I5, and what an assigned consumer has.
-fn served(sim: &Sim, key: &ObjectKey, consumer: &Value, taken: &BTreeMap<ObjectKey, u64>) -> Verdict {
+fn served(sim: &Sim, key: &ObjectKey, consumer: &Value, taken: &Taken) -> Verdict {
     let server = &sim.server;
     let phase = text(consumer, "/status/phase");
     if phase == "Active" {
         let secret = ObjectKey::new(key.namespace.clone(), text(consumer, "/status/provider/secret"));
         let name =
             ObjectKey::new(text(consumer, "/status/provider/namespace"), text(consumer, "/status/provider/name"));
+        let slot = consumer.pointer("/status/provider/slot").and_then(Value::as_u64).unwrap_or(0);
         let provider = server.get(Kind::Provider, &name);
-        let source = provider.map(|provider| ObjectKey::new(name.namespace, text(provider, "/spec/secret")));
-        let source = source.and_then(|key| server.get(Kind::Secret, &key));
-        return match (server.get(Kind::Secret, &secret), source) {
+        let data = provider.and_then(|provider| credentials(server, &name.namespace, provider, slot as usize));
+        return match (server.get(Kind::Secret, &secret), data) {
             (None, Some(_)) => Err(format!("consumer {key} has no Secret")),
-            (Some(copy), Some(source)) if copy["data"] != source["data"] => {
+            (Some(copy), Some(data)) if copy["data"] != data => {
                 Err(format!("the copy of consumer {key} is out of date"))
             }
             _ => Ok(()),
@@ -209,11 +225,13 @@ fn served(sim: &Sim, key: &ObjectKey, consumer: &Value, taken: &BTreeMap<ObjectK
         if verifies.is_none() && text(provider, "/status/phase") == "Verifying" {
             continue;
         }
-        let source = ObjectKey::new(name.namespace.clone(), text(provider, "/spec/secret"));
-        let slots = provider["spec"]["maxSlots"].as_u64().unwrap_or(0);
-        if fits && slots > 0 && server.get(Kind::Secret, &source).is_some() {
+        let slots = provider["spec"]["maxSlots"].as_u64().unwrap_or(0) as usize;
+        let mut good =
+            (0..slots).filter(|slot| credentials(server, &name.namespace, provider, *slot).is_some()).peekable();
+        if fits && good.peek().is_some() {
             usable = true;
-            if taken.get(name).copied().unwrap_or(0) < slots {
+            let is_taken = |slot: &usize| taken.get(name).is_some_and(|taken| taken.contains(slot));
+            if !good.all(|slot| is_taken(&slot)) {
                 return Err(format!("I5: consumer {key} waits while {name} has a free slot: {consumer}"));
             }
         }

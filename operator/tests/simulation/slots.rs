@@ -38,8 +38,17 @@ fn consistent(engine: &Engine) -> Verdict {
         let told = || format!("{key}: {slots:?}");
         same(told, slots.used + slots.held, pool.slots.len() as u64)?;
         same(told, slots.draining, pool.is_draining())?;
+        // Of those that may be handed out at all.
+        let withheld = world.providers.get(key).map_or(0, |provider| {
+            world
+                .withheld(provider)
+                .filter(|(slot, _)| world.reservations_on(key).all(|(other, _)| other != *slot))
+                .count()
+        });
         let free = if slots.draining { 0 } else { slots.slots - slots.used - slots.held };
-        same(told, slots.free, free)?;
+        if slots.free > free || slots.free < free.saturating_sub(withheld as u64) {
+            return Err(format!("{free} free, {withheld} of them withheld: {}", told()));
+        }
         same(told, slots.open && slots.free > 0, pool.spec.usable && pool.next_free().is_some())?;
         if slots.demanded < slots.used {
             return Err(format!("less is demanded than used: {}", told()));

@@ -14,6 +14,9 @@ pub fn key(namespace: &str, name: &str) -> ObjectKey {
     ObjectKey::new(namespace, name)
 }
 
+/// A Secret that slots may have of their own.
+const SLOT_SECRET: &str = "slot-secret";
+
 /// How a Pod is tied to a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tie {
@@ -160,7 +163,17 @@ impl Sim {
             19 => self.delete(Kind::Provider, &key("vpn", account), if how == ORPHAN { "Background" } else { how }),
             20 if account == "q" => self.verified_account(account, 1 + (n as u64 / 3) % 2, "cGFzcw=="),
             20 | 21 => self.account(account, 1 + (n as u64 / 3) % 2),
+            // The Secret of one slot.
+            22 if n % 2 == 0 => match n % 8 {
+                0 => self.delete(Kind::Secret, &key("vpn", SLOT_SECRET), "Background"),
+                _ => self.source(&key("vpn", SLOT_SECRET), ["YQ==", "Yg=="][(n / 3) % 2]),
+            },
             22 => self.delete(Kind::Secret, &key("vpn", &format!("{account}-secret")), "Background"),
+            23 if n % 4 == 0 => {
+                let user = ["YQ==", "Yg==", "Yw=="][(n / 3) % 3];
+                let patch = json!({"data": {"OPENVPN_USER": user}});
+                self.edit(Kind::Secret, &key("vpn", SLOT_SECRET), patch);
+            }
             23 => {
                 let password = ["YQ==", "Yg==", "Yw=="][(n / 3) % 3];
                 let patch = json!({"data": {"OPENVPN_PASSWORD": password}});
@@ -172,8 +185,11 @@ impl Sim {
                     json!({"tags": null}),
                     json!({"namespaces": ["a"]}),
                     json!({"namespaces": null}),
+                    json!({"slots": [{"secret": SLOT_SECRET}]}),
+                    json!({"slots": [{}, {"secret": SLOT_SECRET}]}),
+                    json!({"slots": null}),
                 ];
-                self.edit(Kind::Provider, &key("vpn", account), json!({"spec": spec[(n / 3) % 4]}));
+                self.edit(Kind::Provider, &key("vpn", account), json!({"spec": spec[(n / 3) % 7]}));
             }
             25 => {
                 let spec = [json!({"priority": 5}), json!({"priority": null}), json!({"providers": ["t"]})];

@@ -24,6 +24,7 @@ fn pod() -> VerificationPod {
             finalizer: None,
             finalizers: 0,
             foreground: false,
+            foreign: false,
         },
         consumer: Some(Uid::from("c")),
         unscheduled: None,

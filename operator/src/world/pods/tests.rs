@@ -12,6 +12,7 @@ fn pod(uid: &str, version: u64, stage: PodStage) -> PodView {
         finalizer: None,
         finalizers: 0,
         foreground: false,
+        foreign: false,
     };
     PodView { meta, consumers: Box::default(), secrets: Box::default(), node: None, stage, stop_by: None }
 }

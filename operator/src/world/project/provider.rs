@@ -35,6 +35,7 @@ impl Project for MaskProvider {
         Some(ProviderView {
             meta: meta(&self.metadata)?,
             secret: intern(spec.secret.as_str()),
+            slot_secrets: spec.slots.iter().flatten().map(|slot| slot.secret.as_deref().map(intern)).collect(),
             max_slots: u32::try_from(spec.max_slots).unwrap_or(u32::MAX >> 1).min(u32::MAX >> 1),
             tags: tags(spec.tags.as_ref()).unwrap_or_default(),
             namespaces: spec.namespaces.as_ref().map(|all| all.iter().map(|ns| intern(ns.as_str())).collect()),
@@ -44,6 +45,7 @@ impl Project for MaskProvider {
             unclean_delay,
             assignment_generation: self.status.as_ref().and_then(|status| status.assignment_generation),
             invalid,
+            said: self.status.as_ref().and_then(|status| status.message.as_deref().map(Arc::from)),
             status: status_of!(self),
         })
     }
