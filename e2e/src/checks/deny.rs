@@ -45,10 +45,12 @@ fn ensure_installed() -> Result<PathBuf> {
     if program.is_file() {
         return Ok(program);
     }
-    println!("installing cargo-deny {VERSION} into {}: needed once, takes some minutes", dir.display());
+    println!("installing cargo-deny {VERSION} into {}: needed once, takes a few minutes", dir.display());
     fs::create_dir_all(&tools)?;
     let unfinished = tempfile::Builder::new().prefix(".installing-").tempdir_in(&tools)?;
-    let status = cargo(&["install", "cargo-deny", "--locked", "--version", VERSION])
+    // Without optimisation: that would take longer than it ever saves.
+    let status = cargo(&["install", "cargo-deny", "--locked", "--debug", "--version", VERSION])
+        .env("CARGO_PROFILE_DEV_DEBUG", "false")
         .arg("--root")
         .arg(unfinished.path())
         // Not into the checkout's target directory: `cargo clean` need not cost a build of it.

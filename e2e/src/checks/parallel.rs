@@ -14,9 +14,11 @@ use serde::Deserialize;
 
 use super::{Outcome, Runner, captured, cargo, show, shown};
 
-/// Those that take long, the longest first; the others follow by name. Started late, one of these would be waited for
-/// alone.
-const LONGEST: [&str; 8] = ["node", "image", "restart", "chart", "bad_days", "counts", "lease", "operator"];
+/// Those with a node that runs containers: one at a time, because real Pods take what processors there are.
+const WITH_NODE: [&str; 3] = ["node", "verification", "in_cluster"];
+/// Of the others, those that take long, the longest first; the rest follows by name. Started late, one of these would be
+/// waited for alone.
+const LONGEST: [&str; 6] = ["restart", "chart", "bad_days", "counts", "lease", "operator"];
 
 /// A line of cargo's JSON messages, as far as it is read here:
 /// <https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>.
@@ -49,15 +51,21 @@ impl Runner {
     pub fn tests_at_once(&self, package: &str, jobs: usize) -> Result<Outcome> {
         let dir = PathBuf::from(e2e::cargo::ROOT).join(package);
         let mut binaries = build(package)?;
-        let rank = |binary: &Binary| LONGEST.iter().position(|name| *name == binary.name).unwrap_or(LONGEST.len());
+        let first = || WITH_NODE.iter().chain(&LONGEST);
+        let rank = |binary: &Binary| first().position(|name| *name == binary.name).unwrap_or(usize::MAX);
         binaries.sort_by(|a, b| (rank(a), &a.name).cmp(&(rank(b), &b.name)));
         println!("{} test binaries, {jobs} at once", binaries.len());
 
         let queue = Mutex::new(VecDeque::from(binaries));
         let total = Mutex::new(Outcome::default());
-        let lane = || -> Result<()> {
+        let (queue, total) = (&queue, &total);
+        let lane = |number: usize| -> Result<()> {
+            let is_mine = |binary: &Binary| number == 0 || !WITH_NODE.contains(&&*binary.name);
             loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let next = {
+                    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                    queue.iter().position(is_mine).and_then(|at| queue.remove(at))
+                };
                 let Some(binary) = next else { return Ok(()) };
                 println!("started: {}", binary.name);
                 let began = Instant::now();
@@ -78,10 +86,10 @@ impl Runner {
             }
         };
         thread::scope(|scope| {
-            let lanes: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(lane)).collect();
+            let lanes: Vec<_> = (0..jobs.max(1)).map(|number| scope.spawn(move || lane(number))).collect();
             lanes.into_iter().try_for_each(|lane| lane.join().map_err(|_| anyhow::anyhow!("a lane panicked"))?)
         })?;
-        Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(std::mem::take(&mut *total.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 

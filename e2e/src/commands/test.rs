@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
-use e2e::binaries::Binaries;
+use e2e::{binaries::Binaries, image};
 
 use crate::checks::{Outcome, Runner, cargo, deny};
 
@@ -18,7 +18,8 @@ pub struct Test {
     /// Show the output of failed stages only
     #[arg(long, short)]
     quiet: bool,
-    /// How many files of tests on a real control plane run at once; twice as many as there are processors if not given
+    /// How many files of tests on a real control plane run at once; three times as many as there are processors if not
+    /// given
     #[arg(long, short)]
     jobs: Option<usize>,
     /// Which to run; all of them when none is named
@@ -45,6 +46,8 @@ enum Stage {
     Advisories,
     /// The programs of the control plane are built
     ControlPlane,
+    /// The container image is built
+    Image,
     /// Tests on a real control plane
     E2e,
     /// The demo keeps what it promises
@@ -85,14 +88,25 @@ impl Stage {
                 Binaries::ensure()?;
                 Ok(Outcome::passed())
             }
+            // Beside the tests it would take long, and make them take long.
+            Stage::Image => {
+                image::root(tempfile::tempdir()?.path())?;
+                Ok(Outcome::passed())
+            }
             Stage::E2e => runner.tests_at_once("e2e", jobs),
-            Stage::Demo => runner.check(&mut demo()),
+            Stage::Demo => runner.check(&mut demo(&[])).and_then(|outcome| match outcome.failed {
+                0 => runner.check(&mut demo(&["--made-up"])),
+                _ => Ok(outcome),
+            }),
         }
     }
 }
 
-fn demo() -> Command {
-    cargo(&["run", "--quiet", "--package=e2e", "--locked", "--", "demo", "--exit"])
+/// As a newcomer runs it, but for the end.
+fn demo(args: &[&str]) -> Command {
+    let mut command = cargo(&["run", "--quiet", "--package=e2e", "--locked", "--", "demo", "--exit"]);
+    command.args(args);
+    command
 }
 
 impl Test {
@@ -101,7 +115,7 @@ impl Test {
         let wanted: Vec<_> = all.iter().filter(|stage| self.stages.is_empty() || self.stages.contains(stage)).collect();
         let runner = Runner::new(self.quiet);
         // They wait most of the time.
-        let jobs = self.jobs.unwrap_or_else(|| 2 * thread::available_parallelism().map_or(1, usize::from));
+        let jobs = self.jobs.unwrap_or_else(|| 3 * thread::available_parallelism().map_or(1, usize::from));
         let began = Instant::now();
         let mut results = Vec::new();
         for (index, stage) in wanted.iter().enumerate() {
