@@ -3,7 +3,10 @@
 use std::{fmt::Debug, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::{
+    core::v1::{Pod, Secret},
+    events::v1::Event,
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy},
@@ -171,6 +174,18 @@ impl Bench {
     /// Waits until an object says this as the reason of its `Ready` condition.
     pub async fn says<K: Kind>(&self, name: &str, reason: &str) -> Result<K> {
         self.until(name, reason, |object: &K| ready_condition(object).is_some_and(|ready| ready.reason == reason)).await
+    }
+
+    /// Waits until an Event about an object, or one that was of that name, has this reason and all these words.
+    pub async fn told<K: Kind>(&self, name: &str, reason: &str, words: &[&str]) -> Result<()> {
+        let tells = |event: &Event| {
+            let about = event.regarding.clone().unwrap_or_default();
+            (about.kind.as_deref(), about.name.as_deref()) == (Some(&*K::kind(&())), Some(name))
+                && event.reason.as_deref() == Some(reason)
+                && event.note.as_ref().is_some_and(|note| words.iter().all(|word| note.contains(word)))
+        };
+        let what = format!("an Event {reason} {words:?} about {} {name}", K::kind(&()));
+        self.until_all::<Event>(&what, |all| all.iter().any(tells)).await.map(drop)
     }
 
     /// Waits until an object is there and as it should be.

@@ -19,6 +19,7 @@ mod components;
 pub mod control_plane;
 pub mod faketime;
 pub mod faults;
+pub mod figures;
 pub mod helm;
 pub mod history;
 pub mod identity;

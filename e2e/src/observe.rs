@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use vpn_types::{MaskConsumer, MaskConsumerPhase, READY};
 
 /// How long anything may take on a busy machine: it matters only when a test fails.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// A kind in a namespace.
 pub trait Kind:

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     env,
-    io::{Write, stderr},
     time::{Duration, Instant},
 };
 
@@ -12,6 +11,7 @@ use e2e::{
     Bench, Cluster, Filter, Layout, Operator,
     audit::{Access, Mark, Request},
     bench::{is_active, is_ready, our_cluster, ready_condition, same, until_all},
+    figures::report,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::events::v1::Event;
@@ -76,8 +76,7 @@ impl Counter<'_> {
     }
 
     fn report(&self, what: &str, figures: &str) {
-        // Straight to stderr: the test harness hides what goes through `eprintln!`.
-        drop(writeln!(stderr(), "figures, {:?}: {what}: {figures}", self.layout));
+        report(&format!("{:?}: {what}: {figures}", self.layout));
     }
 }
 

@@ -1,18 +1,14 @@
 //! Crowds: thousands of Masks that wait, and a thousand accounts. What they cost, in writes, connections and memory. A
 //! cluster of their own, which goes with all that is in it.
 
-use std::{
-    collections::HashSet,
-    env, fs,
-    io::{Write, stderr},
-    time::Duration,
-};
+use std::{collections::HashSet, env, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, Filter, Layout, Operator, Setup,
     audit::{Access, Requests},
     bench::{Kind, is_ready, our_cluster, ready_condition, same},
+    figures::{memory, report},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
@@ -43,19 +39,6 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn count((name, default): (&str, usize)) -> Result<usize> {
     env::var(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("{name}={text}")))
-}
-
-fn report(figures: &str) {
-    // Straight to stderr: the test harness hides what goes through `eprintln!`.
-    drop(writeln!(stderr(), "figures: {figures}"));
-}
-
-/// A figure of `/proc/PID/status`, in MiB.
-fn memory(pid: i32, field: &str) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with(field)).with_context(|| format!("no {field}"))?;
-    let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
-    Ok(kib / 1024)
 }
 
 /// How many sockets a process has open.

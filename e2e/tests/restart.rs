@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, History, Layout, Operator, Signal,
+    Bench, Cluster, History, Layout, Operator, Options, Signal,
     at_rest::{all_is_well, run_pods},
-    bench::{LIMIT, our_cluster, same},
+    bench::{LIMIT, is_active, our_cluster, same},
 };
+use futures::future::try_join_all;
 use kube::ResourceExt;
 use tokio::sync::Mutex;
-use vpn_types::{Mask, MaskProvider, MaskProviderReleaseSpec};
+use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskProviderReleaseSpec};
 
 const SLOTS: usize = 4;
 const MASKS: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
@@ -29,7 +30,7 @@ enum Victim {
     ApiServer(Signal),
 }
 
-/// Ends somebody at the `moment`th change after something was asked of the operator, and starts it again.
+/// Ends somebody after so many more changes, and starts it again.
 async fn crash(
     cluster: &Cluster,
     operator: &mut Operator,
@@ -52,85 +53,144 @@ async fn crash(
     }
 }
 
-async fn crashes(layout: Layout, moments: &[(Victim, usize)]) -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+/// As many namespaces as there are crashes: each crash meets all of them, at another moment of each.
+async fn crashes(cluster: &Cluster, layout: Layout, moments: &[(Victim, usize)]) -> Result<()> {
     let mut operator = Operator::start(cluster, layout).await?;
-    for &moment in moments {
-        let bench = Bench::new(cluster, "crash").await?;
-        bench.add_logs(&operator);
-        bench.dump_on_error(one_round(cluster, &mut operator, &bench, moment)).await?;
+    let all = try_join_all(moments.iter().map(|_| Scene::new(cluster, &operator))).await?;
+    for step in [Step::Assignment, Step::Release] {
+        let mut changes = History::start(&cluster.client()?, None).await?;
+        try_join_all(all.iter().map(|scene| scene.ask(step))).await?;
+        for &(victim, moment) in moments {
+            // An API server that is asked to end waits a minute for its connections: once is enough.
+            if step == Step::Release && matches!(victim, Victim::ApiServer(Signal::TERM)) {
+                continue;
+            }
+            crash(cluster, &mut operator, &mut changes, (victim, moment)).await?;
+            all.iter().for_each(|scene| scene.bench.add_logs(&operator));
+        }
+        try_join_all(all.iter().map(|scene| scene.settled(step))).await?;
     }
+    try_join_all(all.into_iter().map(Scene::end)).await?;
     operator.stop().await
 }
 
-async fn one_round(cluster: &Cluster, operator: &mut Operator, bench: &Bench, moment: (Victim, usize)) -> Result<()> {
-    // A Pod that ends while no operator is there to see how leaves its slot held.
-    let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("1s".into()) };
-    bench.provider_with("vpn", SLOTS, |spec| spec.release = Some(release)).await?;
-    let mut history = History::start(&bench.client, Some(bench.name())).await?;
+/// What is asked of the operator when it is ended.
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    /// Slots for more Masks than there are slots.
+    Assignment,
+    /// The slot of one that has it with its Pod, and that of the lowered limit; and one that waits goes.
+    Release,
+}
 
-    // During assignment.
-    let mut changes = History::start(&bench.client, Some(bench.name())).await?;
-    for name in MASKS {
-        bench.mask(name).await?;
+/// A namespace of its own.
+struct Scene {
+    bench: Bench,
+    history: History,
+}
+
+impl Scene {
+    async fn new(cluster: &Cluster, operator: &Operator) -> Result<Self> {
+        let bench = Bench::new(cluster, "crash").await?;
+        bench.add_logs(operator);
+        // A Pod that ends while no operator is there to see how leaves its slot held.
+        let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("1s".into()) };
+        bench.provider_with("vpn", SLOTS, |spec| spec.release = Some(release)).await?;
+        let history = History::start(&bench.client, Some(bench.name())).await?;
+        Ok(Self { bench, history })
     }
-    crash(cluster, operator, &mut changes, moment).await?;
-    bench.add_logs(operator);
-    let consumers = all_is_well(bench, SLOTS).await?;
-    run_pods(bench, &consumers).await?;
 
-    // During release: of an assigned one with its Pod, of the lowered limit, and of one that waits.
-    let mut changes = History::start(&bench.client, Some(bench.name())).await?;
-    bench.kubectl(&["scale", "maskprovider/vpn", "--replicas=3"]).await?;
-    let assigned: BTreeSet<_> = consumers.iter().map(ResourceExt::name_any).collect();
-    let waiting = MASKS.iter().find(|name| !assigned.contains(**name)).context("none waits")?;
-    for name in [assigned.first().context("none assigned")?.as_str(), waiting] {
-        bench.delete::<Mask>(name).await?;
+    async fn ask(&self, step: Step) -> Result<()> {
+        let bench = &self.bench;
+        if step == Step::Assignment {
+            for name in MASKS {
+                bench.mask(name).await?;
+            }
+            return Ok(());
+        }
+        bench.kubectl(&["scale", "maskprovider/vpn", "--replicas=3"]).await?;
+        let consumers = bench.until_all::<MaskConsumer>("listed", |_| true).await?;
+        let assigned: BTreeSet<_> = consumers.iter().filter(|one| is_active(one)).map(ResourceExt::name_any).collect();
+        let waiting = MASKS.iter().find(|name| !assigned.contains(**name)).context("none waits")?;
+        for name in [assigned.first().context("none assigned")?.as_str(), waiting] {
+            bench.delete::<Mask>(name).await?;
+        }
+        Ok(())
     }
-    crash(cluster, operator, &mut changes, moment).await?;
-    bench.add_logs(operator);
-    let drained = |provider: &MaskProvider| {
-        let status = provider.status.clone().unwrap_or_default();
-        status.observed_generation == provider.metadata.generation && status.active_slots == Some(3)
-    };
-    bench.until("vpn", "drained", drained).await?;
-    let consumers = all_is_well(bench, 3).await?;
-    run_pods(bench, &consumers).await?;
 
-    // All gone: nothing is left of anything.
-    bench.clear(LIMIT).await?;
-    all_is_well(bench, 0).await?;
-    same("most users at once", history.judge().await?.into_values().max(), Some(SLOTS))
+    async fn settled(&self, step: Step) -> Result<()> {
+        let bench = &self.bench;
+        bench
+            .dump_on_error(async {
+                let slots = if step == Step::Assignment { SLOTS } else { SLOTS - 1 };
+                let drained = |provider: &MaskProvider| {
+                    let status = provider.status.clone().unwrap_or_default();
+                    status.observed_generation == provider.metadata.generation && status.active_slots == Some(slots)
+                };
+                bench.until("vpn", "as many slots in use as there are", drained).await?;
+                let consumers = all_is_well(bench, slots).await?;
+                run_pods(bench, &consumers).await
+            })
+            .await
+    }
+
+    /// All goes: nothing is left of anything.
+    async fn end(mut self) -> Result<()> {
+        let bench = &self.bench;
+        let history = &mut self.history;
+        bench
+            .dump_on_error(async {
+                bench.clear(LIMIT).await?;
+                all_is_well(bench, 0).await?;
+                same("most users at once", history.judge().await?.into_values().max(), Some(SLOTS))
+            })
+            .await
+    }
+}
+
+/// In the cluster that the tests share.
+async fn alone(layout: Layout, moments: &[(Victim, usize)]) -> Result<()> {
+    let _alone = ALONE.lock().await;
+    match our_cluster().await? {
+        Some(cluster) => crashes(cluster, layout, moments).await,
+        None => Ok(()),
+    }
 }
 
 #[tokio::test]
 async fn a_crash_of_the_only_process() -> Result<()> {
-    crashes(Layout::Combined, &[1, 4, 7, 10, 12].map(|moment| (Victim::Operator, moment))).await
+    alone(Layout::Combined, &[1, 4, 7, 10, 12].map(|moment| (Victim::Operator, moment))).await
 }
 
 #[tokio::test]
 async fn a_crash_of_all_four_processes() -> Result<()> {
-    crashes(Layout::FourProcesses, &[3, 9].map(|moment| (Victim::Operator, moment))).await
+    alone(Layout::FourProcesses, &[3, 9].map(|moment| (Victim::Operator, moment))).await
 }
 
 #[tokio::test]
 async fn a_stop_in_the_middle_of_the_work() -> Result<()> {
-    crashes(Layout::Combined, &[(Victim::OperatorInOrder, 5)]).await?;
-    crashes(Layout::FourProcesses, &[(Victim::OperatorInOrder, 8)]).await
+    alone(Layout::Combined, &[(Victim::OperatorInOrder, 5)]).await?;
+    alone(Layout::FourProcesses, &[(Victim::OperatorInOrder, 8)]).await
 }
 
-/// The operator goes on by itself, and its processes are the same ones.
+/// The operator goes on by itself, and its processes are the same ones. The API server is each test's own.
+async fn without_api_server(layout: Layout, endings: &[(Signal, usize)]) -> Result<()> {
+    let cluster = Cluster::connect(Options::default()).await?;
+    if cluster.is_ours() {
+        let victims: Vec<_> = endings.iter().map(|&(signal, moment)| (Victim::ApiServer(signal), moment)).collect();
+        crashes(&cluster, layout, &victims).await?;
+    }
+    cluster.stop().await
+}
+
 #[tokio::test]
 async fn the_api_server_goes_away_and_comes_back() -> Result<()> {
-    for (layout, signal, moment) in [
-        (Layout::Combined, Signal::KILL, 5),
-        (Layout::FourProcesses, Signal::KILL, 9),
-        (Layout::Combined, Signal::TERM, 2),
-    ] {
-        crashes(layout, &[(Victim::ApiServer(signal), moment)]).await?;
-    }
-    Ok(())
+    without_api_server(Layout::Combined, &[(Signal::KILL, 5), (Signal::TERM, 2)]).await
+}
+
+#[tokio::test]
+async fn the_api_server_of_four_processes_goes_away_and_comes_back() -> Result<()> {
+    without_api_server(Layout::FourProcesses, &[(Signal::KILL, 9)]).await
 }
 
 /// Without one of its processes the operator holds what is held.
@@ -182,7 +242,7 @@ async fn two_operators_at_once() -> Result<()> {
             bench.provider("vpn", 10).await?;
             let mut history = History::start(&bench.client, Some(bench.name())).await?;
             let names: Vec<_> = (0..20).map(|index| format!("mask-{index:02}")).collect();
-            futures::future::try_join_all(names.iter().map(|name| bench.mask(name))).await?;
+            try_join_all(names.iter().map(|name| bench.mask(name))).await?;
             let consumers = all_is_well(&bench, 10).await?;
             run_pods(&bench, &consumers).await?;
             for consumer in &consumers[..5] {

@@ -103,7 +103,7 @@ pub async fn ready(dir: &Path) -> Result<()> {
     }
 }
 
-/// Loads a docker archive.
+/// Loads an archive: a docker archive or an OCI image layout.
 pub fn import(dir: &Path, archive: &Path) -> Result<()> {
     run(ctr(dir).args(["images", "import"]).arg(archive)).map(drop)
 }

@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use super::{REQUIRE, unavailable};
 
 /// How long one test may take: it matters only when it hangs.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// A test with its name, for [`run`]; [`crate::node_tests`] makes them.
 pub fn trial<F>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial

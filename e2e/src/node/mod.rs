@@ -118,6 +118,13 @@ impl Node {
         Ok(())
     }
 
+    /// Makes the image in an archive of a user's known to the node, under the name that it has there.
+    pub async fn import_archive(&self, archive: &Path) -> Result<()> {
+        let (dir, archive) = (self.dir.clone(), archive.to_owned());
+        let import = move || containerd::import(&dir, &archive).context("cannot import the image");
+        tokio::task::spawn_blocking(import).await?
+    }
+
     /// Kills a container, as when the kernel runs out of memory; `id` is the one in the status of its Pod.
     pub async fn kill_container(&self, id: &str) -> Result<()> {
         let (dir, id) = (self.dir.clone(), id.trim_start_matches("containerd://").to_owned());

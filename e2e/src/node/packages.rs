@@ -1,6 +1,6 @@
 //! The Debian packages of a node, installed when they are missing.
 
-use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{env, fs, io::Write, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
@@ -33,8 +33,12 @@ pub fn unavailable() -> Option<String> {
 
 /// Installs what is missing, and says so before. No service is started.
 pub fn ensure() -> Result<()> {
-    static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one_at_a_time = LOCK.lock();
+    if missing().is_empty() {
+        return Ok(());
+    }
+    // One at a time, among processes too.
+    let lock = fs::File::create(env::temp_dir().join("vpn-operator-e2e-packages.lock"))?;
+    lock.lock()?;
     let missing = missing();
     if missing.is_empty() {
         return Ok(());

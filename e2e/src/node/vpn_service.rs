@@ -33,7 +33,8 @@ pub const WIREGUARD_KEYS: usize = 4;
 /// The user whose contract allows one connection.
 pub(super) const LIMITED_USER: &str = "limited";
 pub(super) const USER: &str = "alice";
-pub(super) const PASSWORD: &str = "correct-horse-battery-staple";
+/// The password of its users.
+pub const PASSWORD: &str = "correct-horse-battery-staple";
 const ADDRESS_PORT: u16 = 8080;
 
 const FILES: [(&str, &str); 5] = [
@@ -151,6 +152,17 @@ impl VpnService {
         format!("http://{}:{ADDRESS_PORT}", self.address)
     }
 
+    /// How an operator has to be started so that its verifications use this service and the images of the tests:
+    /// environment variables.
+    pub fn operator_settings(&self) -> [(&'static str, String); 4] {
+        [
+            ("VERIFY_VPN_IMAGE", images::GLUETUN.to_owned()),
+            ("VERIFY_INIT_IMAGE", images::TOOLS.to_owned()),
+            ("VERIFY_PROBE_IMAGE", images::TOOLS.to_owned()),
+            ("VERIFY_IP_SERVICES", self.address_url()),
+        ]
+    }
+
     /// The address that a Pod behind the VPN has for the others.
     pub fn exit_address(&self) -> Ipv4Addr {
         *self.exit.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -251,7 +263,7 @@ fn wireguard_config(server: &Key, keys: &[Key]) -> String {
 }
 
 /// The address in the tunnel of the WireGuard key with this index.
-pub(super) fn wireguard_address(index: usize) -> Ipv4Addr {
+pub fn wireguard_address(index: usize) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 9, 0, 2)) + u32::try_from(index).unwrap_or_default())
 }
 
@@ -272,7 +284,12 @@ fn server_pod_with(name: &str, command: &[&str]) -> Value {
                 "image": images::VPN_SERVER,
                 "command": command,
                 "securityContext": { "capabilities": { "add": ["NET_ADMIN"] } },
-                "readinessProbe": { "exec": { "command": ["test", "-e", "/tmp/ready"] }, "periodSeconds": 1 },
+                // Not as a readiness probe: each time a program is started in the container.
+                "startupProbe": {
+                    "exec": { "command": ["test", "-e", "/tmp/ready"] },
+                    "periodSeconds": 1,
+                    "failureThreshold": 120,
+                },
                 "volumeMounts": [{ "name": "files", "mountPath": "/vpn" }],
             }],
             "volumes": [{ "name": "files", "secret": { "secretName": "vpn", "defaultMode": 0o755 } }],

@@ -7,21 +7,9 @@ use e2e::{
     kwok,
     users::user_pod,
 };
-use k8s_openapi::api::{
-    core::v1::{Node, Pod},
-    events::v1::Event,
-};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, api::DeleteParams};
 use vpn_types::{Mask, MaskConsumer, MaskProviderReleaseSpec, MaskReservation, MaskReservationStatus};
-
-/// Whether somebody was told this, as a warning or not.
-async fn told(bench: &Bench, reason: &str, words: &[&str]) -> Result<()> {
-    let tells = |event: &Event| {
-        event.reason.as_deref() == Some(reason)
-            && event.note.as_ref().is_some_and(|note| words.iter().all(|word| note.contains(word)))
-    };
-    bench.until_all::<Event>(&format!("an Event {reason} {words:?}"), |all| all.iter().any(tells)).await.map(drop)
-}
 
 /// A slot, a Pod that uses it on that node, and somebody who waits for the slot.
 async fn occupied(cluster: &Cluster, operator: &Operator, node: &str) -> Result<(Bench, History, MaskConsumer)> {
@@ -46,7 +34,7 @@ async fn held(bench: &Bench, node: &str) -> Result<()> {
     let message = ready_condition(&held).context("no condition")?.message;
     let words = ["Pod user", node, "delete the Node object or the Pod by force"];
     ensure!(words.iter().all(|word| message.contains(word)), "{message:?}");
-    told(bench, "HeldByLostNode", &words).await?;
+    bench.told::<Mask>("first", "HeldByLostNode", &words).await?;
     let lock = bench.api::<MaskReservation>().get("vpn-0").await?;
     let users = lock.status.and_then(|status| status.users).unwrap_or_default();
     let users: Vec<_> = users.iter().map(|user| (&*user.name, user.node.as_deref())).collect();
@@ -62,7 +50,7 @@ async fn held_until(bench: &Bench) -> Result<MaskReservationStatus> {
     let status = lock.status.context("no status")?;
     let until = status.hold_until.context("no holdUntil")?.format("%Y-%m-%dT%H:%M:%SZ").to_string();
     ensure!(message.contains(&until), "{message:?} without {until}");
-    told(bench, "HeldUntilDeadline", &["MaskReservation", &until]).await?;
+    bench.told::<Mask>("first", "HeldUntilDeadline", &["MaskReservation", &until]).await?;
     Ok(status)
 }
 

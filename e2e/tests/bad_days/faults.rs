@@ -135,3 +135,27 @@ async fn bad_answers_to_every_request_of_one_process() -> Result<()> {
 async fn bad_answers_to_every_request_of_four_processes() -> Result<()> {
     rounds(Layout::FourProcesses, 29).await
 }
+
+/// What the operator watches.
+const WATCHED: [&str; 6] = ["masks", "maskconsumers", "maskproviders", "maskreservations", "secrets", "pods"];
+
+/// The first watches on each kind end after a few events, in each way.
+#[tokio::test]
+async fn watches_that_are_cut_or_expire() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    for fault in [Fault::WatchCut(2), Fault::WatchExpired(1), Fault::WatchExpired(3)] {
+        let proxy = Arc::new(FaultProxy::start(cluster.admin()).await?);
+        let watches = |kind| Rule::first(Filter::default().verb("watch").resource(kind), fault).times(2);
+        let armed = WATCHED.map(|kind| proxy.arm(watches(kind)));
+        let operator = Operator::start_with(cluster, Setup::new(Layout::Combined).through(&proxy)).await?;
+        let bench = Bench::new(cluster, "watches").await?;
+        bench.add_logs(&operator);
+        bench.dump_on_error(life(&bench)).await.with_context(|| format!("{fault:?}"))?;
+        for watch in &armed {
+            ensure!(watch.struck() > 0, "no watch: {watch}");
+        }
+        operator.stop().await?;
+    }
+    Ok(())
+}

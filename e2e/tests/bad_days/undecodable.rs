@@ -14,9 +14,10 @@ use k8s_openapi::{
 use kube::{
     Api, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    runtime::wait::await_condition,
 };
 use serde_json::{Value, json};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
 
 use crate::ALONE;
@@ -96,7 +97,7 @@ async fn patch<K: Kind>(bench: &Bench, name: &str, patch: Value) -> Result<()> {
     Ok(())
 }
 
-/// Waits until an Event says of that object that it cannot be read.
+/// Waits until an Event, and a condition, says of that object that it cannot be read.
 async fn named(bench: &Bench, kind: &str, name: &str) -> Result<()> {
     let tells = |event: &Event| {
         let about = event.regarding.clone().unwrap_or_default();
@@ -105,7 +106,21 @@ async fn named(bench: &Bench, kind: &str, name: &str) -> Result<()> {
             && (about.kind.as_deref(), about.name.as_deref()) == (Some(kind), Some(name))
             && event.note.as_ref().is_some_and(|note| note.contains("cannot be read"))
     };
-    bench.until_all::<Event>(&format!("{kind} {name} is named"), |all| all.iter().any(tells)).await.map(drop)
+    bench.until_all::<Event>(&format!("{kind} {name} is named"), |all| all.iter().any(tells)).await?;
+    let api = match kind {
+        "Mask" => raw::<Mask>(bench),
+        "MaskConsumer" => raw::<MaskConsumer>(bench),
+        "MaskProvider" => raw::<MaskProvider>(bench),
+        _ => raw::<MaskReservation>(bench),
+    };
+    // As its schema lets everybody see it.
+    let says = |object: Option<&DynamicObject>| {
+        let ready = object.and_then(|object| object.data.pointer("/status/conditions/0")).unwrap_or(&Value::Null);
+        ready["reason"] == "InvalidSpec" && ready["status"] == "False"
+    };
+    let wait = await_condition(api, name, says);
+    timeout(LIMIT, wait).await.with_context(|| format!("{kind} {name} has no condition that says so"))??;
+    Ok(())
 }
 
 /// Objects of all kinds that cannot be read, the lock on the slot 0 of `vpn` among them.

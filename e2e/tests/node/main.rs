@@ -2,6 +2,7 @@
 
 mod failures;
 mod pods;
+mod slots;
 mod teardown;
 mod verification;
 mod vpn;
@@ -30,6 +31,10 @@ fn main() -> ExitCode {
         verification::too_many_devices_do_not_condemn_an_account,
         verification::what_is_in_the_way_is_named,
         verification::a_verified_account_is_verified_again,
+        verification::who_has_a_slot_of_a_bad_account_may_lose_it,
+        verification::an_evicted_pod_is_told_and_tried_again,
+        verification::odd_secrets,
+        slots::each_device_has_its_key,
         failures::a_killed_container_finds_its_rule_in_the_way,
         workloads::a_deployment_behind_the_vpn,
         workloads::a_stateful_set_behind_the_vpn,

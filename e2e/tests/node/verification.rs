@@ -3,11 +3,17 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Layout, Operator,
-    node::{self, Case, VpnService, images},
+    node::{self, Case, VpnService, images, logs::container_status},
     operator::Setup,
 };
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::{
+    ByteString,
+    api::{
+        core::v1::{Pod, Secret},
+        events::v1::Event,
+    },
+};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -18,15 +24,8 @@ use crate::bench;
 /// The operator of this test process: one works for the whole cluster.
 pub async fn operator(vpn: &VpnService) -> Result<&'static Operator> {
     static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
-    let settings = [
-        ("VERIFY_VPN_IMAGE", images::GLUETUN.to_owned()),
-        ("VERIFY_INIT_IMAGE", images::TOOLS.to_owned()),
-        ("VERIFY_PROBE_IMAGE", images::TOOLS.to_owned()),
-        ("VERIFY_IP_SERVICES", vpn.address_url()),
-        ("VERIFY_SCHEDULING_TIMEOUT", "20s".to_owned()),
-    ];
-    let setup = Setup::new(Layout::Combined);
-    let setup = settings.iter().fold(setup, |setup, (name, value)| setup.env(name, value));
+    let setup = Setup::new(Layout::Combined).env("VERIFY_SCHEDULING_TIMEOUT", "20s");
+    let setup = vpn.operator_settings().iter().fold(setup, |setup, (name, value)| setup.env(name, value));
     let start = async || Operator::start_with(node::cluster().await?, setup).await;
     OPERATOR.get_or_try_init(start).await
 }
@@ -84,6 +83,7 @@ pub async fn each_failure_has_its_reason() -> Result<()> {
         let short = json!({ "timeout": SHORT });
         let pod = |containers: Value, pod: Value| json!({"timeout": SHORT, "overrides": {"containers": containers, "pod": pod}});
         let missing = json!({"vpn": {"image": "localhost/missing:1", "imagePullPolicy": "Never"}});
+        let unreachable = json!({"vpn": {"image": "127.0.0.1:1/gluetun:1", "imagePullPolicy": "Always"}});
         let powerless = json!({"vpn": {"securityContext": {"capabilities": {"drop": ["NET_ADMIN"], "add": []}}}});
         let nowhere = json!({"spec": {"nodeSelector": {"example.com/there-is": "none"}}});
         let cases = [
@@ -97,6 +97,7 @@ pub async fn each_failure_has_its_reason() -> Result<()> {
             ("wrong-key", Case::WrongKey, short.clone(), Reason::NoHandshake),
             ("no-server", Case::NoServer, short, Reason::NoServer),
             ("missing-image", Case::OpenVpn, pod(missing, json!({})), Reason::Timeout),
+            ("no-registry", Case::OpenVpn, pod(unreachable, json!({})), Reason::Timeout),
             ("powerless", Case::OpenVpn, pod(powerless, json!({})), Reason::TunUnavailable),
             ("nowhere", Case::OpenVpn, pod(json!({}), nowhere), Reason::Unschedulable),
         ];
@@ -106,6 +107,7 @@ pub async fn each_failure_has_its_reason() -> Result<()> {
             let provider = bench.until::<MaskProvider>(name, "ErrVerifyFailed", failed).await?;
             let found = verified(&provider);
             ensure!(found == ("False".into(), reason.as_str().into()), "{name}: {found:?} {:?}", status(&provider).message);
+            bench.told::<MaskProvider>(name, reason.as_str(), &["tried again at"]).await?;
             keeps_its_secrets(bench, name, &provider).await
         };
         for some in cases.chunks(4) {
@@ -116,10 +118,15 @@ pub async fn each_failure_has_its_reason() -> Result<()> {
     .await
 }
 
-/// No value of the Secret is in the status.
+/// One Event tells of the failure, and no value of the Secret is in it or in the status.
 async fn keeps_its_secrets(bench: &Bench, name: &str, provider: &MaskProvider) -> Result<()> {
     let secret = bench.api::<Secret>().get(name).await?;
-    let shown = serde_json::to_string(&status(provider))?;
+    let events = bench.api::<Event>().list(&ListParams::default()).await?;
+    let about = |event: &&Event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name);
+    let events: Vec<_> = events.iter().filter(about).collect();
+    let failed = events.iter().filter(|event| event.note.as_ref().is_some_and(|note| note.contains("tried again at")));
+    ensure!(failed.count() == 1, "{name}: not one Event: {events:?}");
+    let shown = serde_json::to_string(&status(provider))? + &serde_json::to_string(&events)?;
     for (key, value) in secret.data.unwrap_or_default() {
         let value = String::from_utf8(value.0)?;
         for line in value.lines().filter(|line| line.len() > 3) {
@@ -189,6 +196,12 @@ pub async fn what_is_in_the_way_is_named() -> Result<()> {
         let invalid = json!({"overrides": {"containers": {"vpn": {"image": "", "imagePullPolicy": "Sometimes"}}}});
         account(bench, vpn, "invalid", Case::OpenVpn, invalid).await?;
         bench.says::<MaskProvider>("invalid", "InvalidSpec").await?;
+        bench.told::<MaskProvider>("invalid", "InvalidSpec", &["imagePullPolicy"]).await?;
+        for (name, verify) in [("timeout", json!({"timeout": "0s"})), ("interval", json!({"interval": "1s"}))] {
+            account(bench, vpn, name, Case::OpenVpn, verify).await?;
+            bench.says::<MaskProvider>(name, "InvalidSpec").await?;
+            bench.told::<MaskProvider>(name, "InvalidSpec", &[&format!("spec.verify.{name}"), "at least"]).await?;
+        }
 
         let label = "pod-security.kubernetes.io/enforce=restricted";
         cluster.run_kubectl(&["label", "namespace", bench.name(), label]).await?;
@@ -210,6 +223,88 @@ pub async fn a_verified_account_is_verified_again() -> Result<()> {
         // Users could have been assigned all the time.
         ensure!(verified(&provider).0 == "True", "{provider:?}");
         bench.active_mask("user").await.map(drop)
+    })
+    .await
+}
+
+pub async fn who_has_a_slot_of_a_bad_account_may_lose_it() -> Result<()> {
+    bench("on-failure", async |_, bench| {
+        let vpn = VpnService::shared().await?;
+        bench.add_logs(operator(vpn).await?);
+        for (name, policy) in [("keeps", "Keep"), ("releases", "Release")] {
+            bench.create(vpn.secret(name, Case::OpenVpn)?).await?;
+            let mut provider = bench.new_provider(name, 2);
+            provider.spec.secret = name.to_owned();
+            provider.spec.tags = Some(vec![name.to_owned()]);
+            provider.spec.verify = serde_json::from_value(json!({ "onFailure": policy }))?;
+            bench.create(provider).await?;
+            bench.mask_tagged(name, &[name]).await?;
+            let consumer = bench.active(name).await?;
+            let wrong = json!({ "stringData": { "OPENVPN_PASSWORD": "a-wrong-password" } });
+            bench.patch::<Secret>(name, wrong).await?;
+            bench.says::<MaskProvider>(name, "CredentialsRejected").await?;
+            bench.told::<MaskProvider>(name, "CredentialsRejected", &["refuses"]).await?;
+            if policy == "Release" {
+                bench.gone(&consumer).await?;
+                bench.told::<Mask>(name, "Evicted", &["verify.onFailure: Release"]).await?;
+                bench.says::<Mask>(name, "NoProviderUsable").await?;
+            } else {
+                let kept = bench.active(name).await?;
+                ensure!(kept.metadata.uid == consumer.metadata.uid, "{name}: not the same MaskConsumer");
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+pub async fn an_evicted_pod_is_told_and_tried_again() -> Result<()> {
+    bench("evicted", async |_, bench| {
+        let vpn = VpnService::shared().await?;
+        bench.add_logs(operator(vpn).await?);
+        // The server says nothing, so there is time.
+        account(bench, vpn, "account", Case::SilentDrop, json!({})).await?;
+        let runs = |pod: &Pod| {
+            let state = container_status(pod, "vpn").and_then(|status| status.state.clone());
+            state.is_some_and(|state| state.running.is_some())
+        };
+        bench.until::<Pod>("account-verify", "a running VPN client", runs).await?;
+        bench.api::<Pod>().evict("account-verify", &Default::default()).await?;
+        let provider = bench.says::<MaskProvider>("account", "Interrupted").await?;
+        bench.told::<MaskProvider>("account", "Interrupted", &["verification Pod", "tried again at"]).await?;
+        let verification = status(&provider).verification.context("no verification")?;
+        ensure!(verification.retry_at.is_some(), "{verification:?}");
+        // The slot is not kept until then.
+        bench.until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await.map(drop)
+    })
+    .await
+}
+
+/// Whatever else is in a Secret, what gluetun can use is tried out; and a Secret without anything says so.
+pub async fn odd_secrets() -> Result<()> {
+    bench("odd", async |_, bench| {
+        let vpn = VpnService::shared().await?;
+        bench.add_logs(operator(vpn).await?);
+        let mut secret = vpn.secret("full", Case::OpenVpn)?;
+        let odd = [("9-lives", b"x".to_vec()), ("binary", vec![0, 159, 146, 150]), ("huge", vec![b'x'; 900 * 1024])];
+        secret.data = Some(odd.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value))).collect());
+        bench.create(secret).await?;
+        let empty = json!({ "metadata": { "name": "empty" } });
+        bench.create(serde_json::from_value::<Secret>(empty)?).await?;
+        for name in ["full", "empty"] {
+            let mut provider = bench.new_provider(name, 1);
+            provider.spec.secret = name.to_owned();
+            provider.spec.verify = serde_json::from_value(json!({ "timeout": SHORT }))?;
+            bench.create(provider).await?;
+        }
+        let is_ready = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::Ready);
+        bench.until::<MaskProvider>("full", "Ready", is_ready).await?;
+        let words = ["9-lives is no name", "binary is binary", "huge is too long"];
+        bench.told::<MaskProvider>("full", "Verifying", &words).await?;
+        let failed = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::ErrVerifyFailed);
+        let empty = bench.until::<MaskProvider>("empty", "ErrVerifyFailed", failed).await?;
+        ensure!(verified(&empty).1 == "ConfigInvalid", "{:?}", status(&empty));
+        Ok(())
     })
     .await
 }

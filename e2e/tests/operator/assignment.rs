@@ -116,6 +116,7 @@ async fn one_tag_that_matches_is_enough() -> Result<()> {
         bench.mask_tagged("two", &["nowhere"]).await?;
         let consumer: MaskConsumer = bench.says("two", "NoProviderFits").await?;
         same("phase", consumer.status.and_then(|s| s.phase), Some(MaskConsumerPhase::ErrNoProviders))?;
+        bench.told::<Mask>("two", "NoProviderFits", &["nowhere"]).await?;
         // An edited Mask reaches its waiting consumer.
         bench.patch::<Mask>("two", json!({ "spec": { "providers": ["fast"] } })).await?;
         let consumer = bench.active("two").await?;
@@ -135,7 +136,9 @@ async fn having_no_provider_ends_when_one_becomes_usable() -> Result<()> {
         bench.create(bench.new_provider("vpn", 1)).await?;
         let provider: MaskProvider = bench.says("vpn", "SecretNotFound").await?;
         same("phase", provider.status.and_then(|status| status.phase), Some(MaskProviderPhase::ErrSecretNotFound))?;
+        bench.told::<MaskProvider>("vpn", "SecretNotFound", &["vpn-credentials"]).await?;
         let mask: Mask = bench.says("mine", "NoProviderUsable").await?;
+        bench.told::<Mask>("mine", "NoProviderUsable", &["vpn-credentials"]).await?;
         let message = ready_condition(&mask).context("no condition")?.message;
         ensure!(message.contains("vpn-credentials"), "{message:?} does not name the missing Secret");
 
@@ -173,6 +176,7 @@ async fn a_consumer_made_by_hand_is_served() -> Result<()> {
         bench.provider("vpn", 1).await?;
         bench.create(MaskConsumer::new("mine", Default::default())).await?;
         let consumer = bench.active("mine").await?;
+        bench.told::<MaskConsumer>("mine", "Assigned", &["slot 0"]).await?;
         bench.api::<Secret>().get(&secret_of(&consumer)?).await?;
         // No Mask has anything to do with it, and one of its name does not take it.
         bench.create(Mask::new("mine", MaskSpec::default())).await?;

@@ -36,6 +36,12 @@ async fn fewer_slots_are_reached_as_any_workload_is_scaled_down() -> Result<()> 
         let before = slots(&bench.api().list(&Default::default()).await?.items);
         bench.kubectl(&["scale", "maskprovider/vpn", "--replicas=1"]).await?;
         bench.mask("newcomer").await?;
+        // The Pods take their time, and meanwhile nothing is assigned.
+        bench.says::<MaskProvider>("vpn", "ProviderDraining").await?;
+        bench.told::<MaskProvider>("vpn", "ProviderDraining", &["maxSlots is 1"]).await?;
+        for name in before.iter().filter(|(_, slot)| **slot > 0).map(|(name, _)| name) {
+            bench.told::<Mask>(name, "Evicted", &["beyond its maxSlots 1"]).await?;
+        }
         bench
             .until("vpn", "drained", |provider: &MaskProvider| {
                 let status = provider.status.clone().unwrap_or_default();
@@ -63,10 +69,14 @@ async fn a_deleted_provider_stays_until_its_last_user_is_gone() -> Result<()> {
         let consumer = bench.active_mask("mine").await?;
         let pod = bench.run_pod(user_pod("user", &consumer, 2)?).await?;
         bench.delete::<MaskProvider>("vpn").await?;
+        bench.says::<MaskProvider>("vpn", "Deleting").await?;
+        bench.told::<MaskProvider>("vpn", "Deleting", &["slots still have to be given back"]).await?;
+        bench.told::<Mask>("mine", "Evicted", &["is being deleted"]).await?;
         bench.gone(&provider).await?;
         ensure!(bench.api::<Pod>().get_opt("user").await?.is_none_or(|now| now.uid() != pod.uid()), "its Pod runs on");
         bench.gone(&consumer).await?;
         bench.says::<Mask>("mine", "NoProviderFits").await?;
+        bench.told::<Mask>("mine", "NoProviderFits", &[]).await?;
         bench.until_all::<MaskReservation>("none", <[_]>::is_empty).await?;
         same("most users at once", history.judge().await?.into_values().max(), Some(1))?;
         // One of the same name is another account.
@@ -88,6 +98,7 @@ async fn changed_credentials_reach_the_copies_while_pods_run_on() -> Result<()> 
         let new = BTreeMap::from([("OPENVPN_PASSWORD".to_owned(), ByteString(b"new".to_vec()))]);
         let follows = |copy: &Secret| copy.data.as_ref() == Some(&new);
         bench.until(&secret_of(&consumer)?, "the new data, and nothing of the old", follows).await?;
+        bench.told::<Mask>("mine", "CredentialsChanged", &[&secret_of(&consumer)?, "vpn"]).await?;
         let now = bench.api::<Pod>().get("user").await?;
         same("Pod", (now.uid(), now.metadata.deletion_timestamp), (pod.uid(), None))?;
         same("consumer", bench.active("mine").await?.uid(), consumer.uid())
@@ -106,6 +117,7 @@ async fn a_copied_secret_deleted_by_hand_is_made_again() -> Result<()> {
         let again = bench.until(&name, "another one", |secret: &Secret| secret.uid() != copy.uid()).await?;
         same("data", again.data, copy.data)?;
         same("owners", again.metadata.owner_references, copy.metadata.owner_references)?;
+        bench.told::<Mask>("mine", "Restored", &["Secret", &name]).await?;
         same("consumer", bench.active("mine").await?.uid(), consumer.uid())
     })
     .await
@@ -120,6 +132,7 @@ async fn a_reservation_deleted_by_hand_still_holds_its_slot() -> Result<()> {
         bench.run_pod(user_pod("user", &consumer, 1)?).await?;
         let reservation = bench.api::<MaskReservation>().get("vpn-0").await?;
         bench.delete::<MaskReservation>("vpn-0").await?;
+        bench.told::<MaskReservation>("vpn-0", "SlotInUse", &["to be deleted", "MaskConsumer"]).await?;
         bench.mask("other").await?;
         bench.says::<MaskConsumer>("other", "NoFreeSlot").await?;
         let now = bench.api::<MaskReservation>().get("vpn-0").await?;
@@ -154,6 +167,7 @@ async fn a_reservation_forced_away_is_posted_again() -> Result<()> {
             let provider = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
             provider.is_some_and(|provider| Some(&provider.reservation) == again.metadata.uid.as_ref())
         };
+        bench.told::<Mask>("mine", "Restored", &["MaskReservation", "vpn-0"]).await?;
         let kept = bench.until("mine", "naming the new reservation", names_it).await?;
         same("consumer", kept.uid(), consumer.uid())?;
 
@@ -162,6 +176,74 @@ async fn a_reservation_forced_away_is_posted_again() -> Result<()> {
         let provider = other.status.and_then(|status| status.provider).context("no provider")?;
         ensure!(Some(provider.reservation) != again.uid(), "an old reservation for a new consumer");
         same("most users at once", history.judge().await?.into_values().max(), Some(1))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn no_slots_at_all() -> Result<()> {
+    Bench::test("no-slots", async |bench| {
+        bench.provider("vpn", 1).await?;
+        let first = bench.active_mask("mine").await?;
+        bench.patch::<MaskProvider>("vpn", json!({ "spec": { "maxSlots": 0 } })).await?;
+        bench.gone(&first).await?;
+        bench.told::<Mask>("mine", "Evicted", &["beyond its maxSlots 0"]).await?;
+        bench.says::<MaskProvider>("vpn", "NoSlots").await?;
+        bench.told::<MaskProvider>("vpn", "NoSlots", &["maxSlots is 0"]).await?;
+        bench.says::<Mask>("mine", "NoProviderUsable").await?;
+        bench.told::<Mask>("mine", "NoProviderUsable", &["maxSlots is 0"]).await?;
+        bench.kubectl(&["scale", "maskprovider/vpn", "--replicas=1"]).await?;
+        bench.active("mine").await?;
+        bench.told::<MaskProvider>("vpn", "Available", &[]).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn credentials_that_go_and_come_back() -> Result<()> {
+    Bench::test("credentials-gone", async |bench| {
+        bench.provider("vpn", 2).await?;
+        let consumer = bench.active_mask("mine").await?;
+        let pod = bench.run_pod(user_pod("user", &consumer, 1)?).await?;
+        let copy = bench.api::<Secret>().get(&secret_of(&consumer)?).await?;
+        bench.delete::<Secret>("vpn-credentials").await?;
+        bench.says::<MaskProvider>("vpn", "SecretNotFound").await?;
+        bench.told::<MaskProvider>("vpn", "SecretNotFound", &["vpn-credentials"]).await?;
+        bench.mask("other").await?;
+        bench.says::<Mask>("other", "NoProviderUsable").await?;
+        bench.told::<Mask>("other", "NoProviderUsable", &["vpn-credentials"]).await?;
+        // Whoever has a slot keeps all of it.
+        let now = bench.api::<Secret>().get(&copy.name_any()).await?;
+        same("copy", (now.uid(), now.data), (copy.uid(), copy.data))?;
+        let now = bench.api::<Pod>().get("user").await?;
+        same("Pod", (now.uid(), now.metadata.deletion_timestamp), (pod.uid(), None))?;
+        bench.credentials("vpn").await?;
+        bench.active("other").await?;
+        same("consumer", bench.active("mine").await?.uid(), consumer.uid())
+    })
+    .await
+}
+
+/// Who has a slot was let in; what fits is asked of those who come.
+#[tokio::test]
+async fn tags_and_namespaces_edited_under_use() -> Result<()> {
+    Bench::test("edited", async |bench| {
+        bench.provider_with("vpn", 3, |spec| spec.tags = Some(vec!["old".to_owned()])).await?;
+        bench.mask_tagged("mine", &["old"]).await?;
+        let consumer = bench.active("mine").await?;
+        bench.patch::<MaskProvider>("vpn", json!({ "spec": { "tags": ["new"] } })).await?;
+        bench.mask_tagged("late", &["old"]).await?;
+        bench.says::<Mask>("late", "NoProviderFits").await?;
+        bench.told::<Mask>("late", "NoProviderFits", &["old"]).await?;
+        bench.mask_tagged("next", &["new"]).await?;
+        bench.active("next").await?;
+        bench.patch::<MaskProvider>("vpn", json!({ "spec": { "namespaces": ["elsewhere"] } })).await?;
+        bench.mask_tagged("last", &["new"]).await?;
+        bench.says::<Mask>("last", "NoProviderFits").await?;
+        bench.told::<Mask>("last", "NoProviderFits", &[bench.name()]).await?;
+        same("consumer", bench.active("mine").await?.uid(), consumer.uid())?;
+        bench.patch::<MaskProvider>("vpn", json!({ "spec": { "namespaces": [bench.name()] } })).await?;
+        bench.active("last").await.map(drop)
     })
     .await
 }

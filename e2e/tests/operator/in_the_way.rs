@@ -46,6 +46,7 @@ async fn a_secret_of_the_copys_name_costs_nobody_a_slot() -> Result<()> {
         let phase = bench.kubectl(&["get", "maskconsumer", "blocked", "-o", "jsonpath={.status.phase}"]).await?;
         same("phase", phase.trim(), "Waiting")?;
         bench.says::<Mask>("blocked", "SecretNameTaken").await?;
+        bench.told::<Mask>("blocked", "SecretNameTaken", &[&name]).await?;
 
         // The only slot goes to whoever can use it.
         let other = bench.active_mask("other").await?;
@@ -89,6 +90,7 @@ async fn a_consumer_made_by_hand_is_no_masks() -> Result<()> {
         let mask = bench.mask("mine").await?;
         let told = bench.says::<Mask>("mine", "ConsumerNameTaken").await?;
         ensure!(message(&told).contains("a MaskConsumer mine exists"), "{}", message(&told));
+        bench.told::<Mask>("mine", "ConsumerNameTaken", &["a MaskConsumer mine exists"]).await?;
 
         let now = bench.api::<MaskConsumer>().get("mine").await?;
         same("spec", &now.spec, &spec)?;
@@ -122,6 +124,7 @@ async fn a_reservation_made_by_hand_blocks_its_slot_and_no_other() -> Result<()>
         same("slot", slot, Some(1))?;
         let named = |provider: &MaskProvider| message(provider).contains("MaskReservation vpn-0 was not made by");
         bench.until("vpn", "the reservation is named", named).await?;
+        bench.told::<MaskProvider>("vpn", "SlotBlocked", &["MaskReservation vpn-0"]).await?;
         bench.mask("second").await?;
         bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
         same("their reservation", bench.api::<MaskReservation>().get("vpn-0").await?, theirs)?;
@@ -156,8 +159,9 @@ async fn somebodys_finalizer_on_the_copy_holds_the_slot() -> Result<()> {
         bench.mask("second").await?;
         bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
         bench.delete::<Mask>("first").await?;
-        let named = |consumer: &MaskConsumer| message(consumer).contains(&copy.name_any());
-        bench.until("first", "the Secret is named", named).await?;
+        let held: MaskConsumer = bench.says("first", "HeldByFinalizer").await?;
+        ensure!(message(&held).contains(&copy.name_any()), "{}", message(&held));
+        bench.told::<Mask>("first", "HeldByFinalizer", &[&copy.name_any()]).await?;
         let now = bench.api::<Secret>().get(&copy.name_any()).await?;
         same("finalizers", now.finalizers(), &[THEIRS.to_owned()])?;
         ensure!(!is_active(&bench.api::<MaskConsumer>().get("second").await?), "the slot was given away");
@@ -183,7 +187,8 @@ async fn somebodys_finalizer_on_the_consumer_holds_the_slot() -> Result<()> {
             let ours_is_off = |consumer: &MaskConsumer| !consumer.finalizers().iter().any(|name| name == FINALIZER);
             let held = bench.until("first", "without our finalizer", ours_is_off).await?;
             ensure!(held.finalizers().contains(&THEIRS.to_owned()), "{:?}", held.finalizers());
-            bench.says::<MaskReservation>("vpn-0", "Releasing").await?;
+            bench.says::<MaskReservation>("vpn-0", "HeldByFinalizer").await?;
+            bench.told::<MaskReservation>("vpn-0", "HeldByFinalizer", &["MaskConsumer"]).await?;
             ensure!(!is_active(&bench.api::<MaskConsumer>().get("second").await?), "the slot was given away");
             let_go(bench, &first).await?;
             bench.active("second").await?;

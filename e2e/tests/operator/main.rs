@@ -8,4 +8,5 @@ mod limits;
 mod queue;
 mod refusals;
 mod release;
+mod slot_secrets;
 mod webhooks;

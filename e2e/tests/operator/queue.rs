@@ -7,6 +7,7 @@ use e2e::{
     history::Seen,
 };
 use kube::ResourceExt;
+use serde_json::json;
 use vpn_types::{Mask, MaskConsumer, MaskSpec};
 
 /// The names of the MaskConsumers in the order in which they were assigned.
@@ -104,6 +105,24 @@ async fn a_waiter_that_cannot_be_served_blocks_nobody() -> Result<()> {
         let first = bench.api::<MaskConsumer>().get("first").await?;
         ensure!(!is_active(&first), "assigned to a provider that it did not ask for");
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_edited_priority_moves_who_waits() -> Result<()> {
+    Bench::test("edited-priority", async |bench| {
+        bench.provider("vpn", 1).await?;
+        bench.active_mask("holder").await?;
+        for (index, name) in ["a", "b"].into_iter().enumerate() {
+            bench.mask(name).await?;
+            wait_for_place(bench, name, index + 1).await?;
+        }
+        bench.patch::<Mask>("b", json!({ "spec": { "priority": 5 } })).await?;
+        wait_for_place(bench, "b", 1).await?;
+        wait_for_place(bench, "a", 2).await?;
+        bench.delete::<Mask>("holder").await?;
+        bench.active("b").await.map(drop)
     })
     .await
 }

@@ -37,6 +37,7 @@ pub async fn steps_aside(bench: &Bench, there: &Bench, reason: &str) -> Result<M
     there.mask("mine").await?;
     let refused = there.says::<MaskConsumer>("mine", reason).await?;
     there.says::<Mask>("mine", reason).await?;
+    there.told::<Mask>("mine", reason, &[]).await?;
     let other = bench.active_mask("other").await?;
     let mine = |all: &[MaskReservation]| all.len() == 1 && Some(&all[0].spec.uid) == other.uid().as_ref();
     bench.until_all("the lock of the other one only", mine).await?;
@@ -80,6 +81,7 @@ async fn a_quota_on_consumers() -> Result<()> {
         quota(bench, "count/maskconsumers.vpn.beebs.dev").await?;
         bench.mask("mine").await?;
         bench.says::<Mask>("mine", "QuotaExceeded").await?;
+        bench.told::<Mask>("mine", "QuotaExceeded", &["exceeded quota: none"]).await?;
         bench.kubectl(&["delete", "quota", "none"]).await?;
         bench.active("mine").await.map(drop)
     })
@@ -93,6 +95,7 @@ async fn a_quota_on_reservations() -> Result<()> {
         quota(bench, "count/maskreservations.vpn.beebs.dev").await?;
         bench.mask("mine").await?;
         bench.says::<MaskConsumer>("mine", "QuotaExceeded").await?;
+        bench.told::<Mask>("mine", "QuotaExceeded", &["exceeded quota: none"]).await?;
         bench.kubectl(&["delete", "quota", "none"]).await?;
         bench.active("mine").await.map(drop)
     })
@@ -165,6 +168,7 @@ async fn a_policy_against_reservations() -> Result<()> {
         bench.mask("mine").await?;
         let refused = bench.says::<MaskConsumer>("mine", "AdmissionDenied").await?;
         bench.says::<Mask>("mine", "AdmissionDenied").await?;
+        bench.told::<Mask>("mine", "AdmissionDenied", &["not on a bad day"]).await?;
         allow(bench).await?;
         same("MaskConsumer", bench.active("mine").await?.uid(), refused.uid())
     })
@@ -179,6 +183,7 @@ async fn a_policy_against_consumers() -> Result<()> {
         until_denied(bench, MaskConsumer::new("probe", Default::default())).await?;
         bench.mask("mine").await?;
         bench.says::<Mask>("mine", "AdmissionDenied").await?;
+        bench.told::<Mask>("mine", "AdmissionDenied", &["not on a bad day"]).await?;
         allow(bench).await?;
         bench.until("mine", "Ready", |mask: &Mask| is_ready(mask)).await.map(drop)
     })
@@ -241,7 +246,9 @@ async fn the_namespace_of_a_provider_goes() -> Result<()> {
         bench.gone(&consumer).await?;
         there.gone::<MaskProvider>(&provider).await?;
         namespace_gone(&there).await?;
-        bench.says::<Mask>("mine", "NoProviderFits").await.map(drop)
+        bench.told::<Mask>("mine", "Evicted", &["vpn"]).await?;
+        bench.says::<Mask>("mine", "NoProviderFits").await?;
+        bench.told::<Mask>("mine", "NoProviderFits", &[bench.name()]).await
     })
     .await
 }

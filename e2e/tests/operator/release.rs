@@ -10,7 +10,6 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         core::v1::{ConfigMap, Pod},
-        events::v1::Event,
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
@@ -54,6 +53,13 @@ async fn a_pod_holds_the_slot_until_it_has_stopped() -> Result<()> {
             let pod = bench.run_pod(user_pod("user", &first, GRACE)?).await?;
             bench.delete_with::<Mask>("first", propagation.clone()).await?;
             handed_over(bench, history, &first).await?;
+            // Without its Mask it is told of the MaskConsumer.
+            if propagation == PropagationPolicy::Orphan {
+                bench.told::<MaskConsumer>("first", "Evicted", &["--cascade=orphan"]).await?;
+                bench.told::<MaskConsumer>("first", "SlotFree", &["slot 0"]).await?;
+            } else {
+                bench.told::<Mask>("first", "SlotFree", &["slot 0"]).await?;
+            }
             bench.gone(&pod).await
         })
         .await?;
@@ -67,7 +73,9 @@ async fn a_consumer_deleted_by_hand_is_released_and_made_again() -> Result<()> {
         let (mut history, first) = contended(bench, None).await?;
         bench.run_pod(user_pod("user", &first, GRACE)?).await?;
         bench.delete::<MaskConsumer>("first").await?;
+        bench.told::<Mask>("first", "PreviousConsumerTerminating", &["MaskConsumer first"]).await?;
         bench.gone(&first).await?;
+        bench.told::<Mask>("first", "SlotFree", &["slot 0"]).await?;
         // Its Mask is still the older one: the new consumer is first in line again. The slot is its own, unless it went
         // to the other one in the moment before the new consumer was there; that one gives it back then.
         let one_of_them = |all: &[MaskConsumer]| all.len() == 2 && all.iter().filter(|one| is_active(one)).count() == 1;
@@ -150,11 +158,7 @@ async fn a_pod_without_owner_reference_is_named_and_waited_for() -> Result<()> {
         bench
             .until("vpn-0", "naming the Pod", |reservation: &MaskReservation| users(reservation) == [pod.uid()])
             .await?;
-        let tells = |event: &Event| {
-            event.reason.as_deref() == Some("HeldByPods")
-                && event.note.as_ref().is_some_and(|note| note.contains("Pod stranger"))
-        };
-        bench.until_all::<Event>("one that names the Pod", |events| events.iter().any(tells)).await?;
+        bench.told::<Mask>("first", "HeldByPods", &["Pod stranger", "kwok-node-0"]).await?;
         // It is nobody's to delete but the user's.
         let pod_now = bench.api::<Pod>().get("stranger").await?;
         ensure!(pod_now.metadata.deletion_timestamp.is_none(), "the operator deleted somebody's Pod");
@@ -176,6 +180,7 @@ async fn a_mask_made_again_at_once_waits_for_its_predecessor() -> Result<()> {
         let mask = bench.mask("mine").await?;
         let waits: Mask = bench.says("mine", "PreviousConsumerTerminating").await?;
         same("the Mask", waits.uid(), mask.uid())?;
+        bench.told::<Mask>("mine", "PreviousConsumerTerminating", &["MaskConsumer mine"]).await?;
         bench.gone(&first).await?;
         let second = bench.active("mine").await?;
         ensure!(second.uid() != first.uid(), "the same consumer");
@@ -210,6 +215,7 @@ async fn a_pod_deleted_by_force_leaves_its_slot_held() -> Result<()> {
         bench.until("user", "being deleted", |pod: &Pod| pod.metadata.deletion_timestamp.is_some()).await?;
         bench.kubectl(&["delete", "pod", "user", "--force", "--grace-period=0"]).await?;
         let held = held_until(bench).await?;
+        bench.told::<Mask>("first", "HeldUntilDeadline", &["vpn-0 is held until"]).await?;
         let second = handed_over(bench, history, &first).await?;
         at_or_after(&second, &held)
     })
@@ -224,6 +230,7 @@ async fn a_slot_may_rest_after_a_clean_end() -> Result<()> {
         bench.run_pod(user_pod("user", &first, 1)?).await?;
         bench.delete::<Mask>("first").await?;
         let held = held_until(bench).await?;
+        bench.told::<Mask>("first", "HeldUntilDeadline", &["vpn-0 is held until"]).await?;
         let second = handed_over(bench, history, &first).await?;
         at_or_after(&second, &held)
     })

@@ -7,7 +7,7 @@ use e2e::{
     bench::{Kind, LIMIT, ready_condition, same},
     webhook::{Verdict, Webhook},
 };
-use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::PostParams;
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
@@ -30,16 +30,6 @@ fn a_secret() -> Result<Secret> {
     Ok(serde_json::from_value(json!({ "metadata": { "name": "probe" } }))?)
 }
 
-/// A Warning with this reason and these words.
-pub async fn warned(there: &Bench, reason: &str, words: &str) -> Result<()> {
-    let tells = |event: &Event| {
-        event.reason.as_deref() == Some(reason)
-            && event.type_.as_deref() == Some("Warning")
-            && event.note.as_ref().is_some_and(|note| note.contains(words))
-    };
-    there.until_all::<Event>(&format!("a Warning {reason} {words:?}"), |all| all.iter().any(tells)).await.map(drop)
-}
-
 #[tokio::test]
 async fn a_webhook_that_refuses_secrets() -> Result<()> {
     Bench::test("webhook-denies", async |bench| {
@@ -50,7 +40,7 @@ async fn a_webhook_that_refuses_secrets() -> Result<()> {
         let refused = steps_aside(bench, &there, "AdmissionDenied").await?;
         let told = ready_condition(&refused).map(|ready| ready.message).unwrap_or_default();
         ensure!(told.contains("no Secrets on a bad day"), "the webhook's words are not told: {told}");
-        warned(&there, "AdmissionDenied", "no Secrets on a bad day").await?;
+        there.told::<Mask>("mine", "AdmissionDenied", &["no Secrets on a bad day"]).await?;
         webhook.say(Verdict::Allow);
         heals(bench, &there, &refused).await?;
         webhook.unregister().await
@@ -68,7 +58,7 @@ async fn a_webhook_that_does_not_answer_in_its_time() -> Result<()> {
         let refused = steps_aside(bench, &there, "AdmissionDenied").await?;
         let told = ready_condition(&refused).map(|ready| ready.message).unwrap_or_default();
         ensure!(told.contains("vpn.example.com"), "the webhook is not named: {told}");
-        warned(&there, "AdmissionDenied", "vpn.example.com").await?;
+        there.told::<Mask>("mine", "AdmissionDenied", &["vpn.example.com"]).await?;
         webhook.say(Verdict::Allow);
         heals(bench, &there, &refused).await?;
         webhook.unregister().await
@@ -85,7 +75,7 @@ async fn a_webhook_that_answers_too_late() -> Result<()> {
         there.mask("mine").await?;
         let refused = there.says::<MaskConsumer>("mine", "RequestFailed").await?;
         there.says::<Mask>("mine", "RequestFailed").await?;
-        warned(&there, "RequestFailed", "").await?;
+        there.told::<Mask>("mine", "RequestFailed", &[]).await?;
         webhook.say(Verdict::Allow);
         same("MaskConsumer", there.active("mine").await?.metadata.uid, refused.metadata.uid)?;
         webhook.unregister().await
@@ -104,7 +94,7 @@ async fn a_webhook_that_refuses_locks() -> Result<()> {
         bench.mask("mine").await?;
         let refused = bench.says::<MaskConsumer>("mine", "AdmissionDenied").await?;
         bench.says::<Mask>("mine", "AdmissionDenied").await?;
-        warned(bench, "AdmissionDenied", "no locks on a bad day").await?;
+        bench.told::<Mask>("mine", "AdmissionDenied", &["no locks on a bad day"]).await?;
         webhook.say(Verdict::Allow);
         same("MaskConsumer", bench.active("mine").await?.metadata.uid, refused.metadata.uid)?;
         webhook.unregister().await
@@ -123,7 +113,7 @@ async fn a_webhook_that_refuses_consumers() -> Result<()> {
         let told = bench.says::<Mask>("mine", "AdmissionDenied").await?;
         let told = ready_condition(&told).map(|ready| ready.message).unwrap_or_default();
         ensure!(told.contains("no consumers on a bad day"), "the webhook's words are not told: {told}");
-        warned(bench, "AdmissionDenied", "no consumers on a bad day").await?;
+        bench.told::<Mask>("mine", "AdmissionDenied", &["no consumers on a bad day"]).await?;
         webhook.say(Verdict::Allow);
         bench.active("mine").await?;
         webhook.unregister().await
@@ -144,7 +134,7 @@ async fn a_webhook_that_refuses_deletions() -> Result<()> {
         until_denied(bench, a_secret()?).await?;
         bench.delete::<Mask>("first").await?;
         bench.says::<MaskConsumer>("first", "AdmissionDenied").await?;
-        warned(bench, "AdmissionDenied", "nothing is deleted on a bad day").await?;
+        bench.told::<Mask>("first", "AdmissionDenied", &["nothing is deleted on a bad day"]).await?;
         webhook.say(Verdict::Allow);
         bench.gone(&first).await?;
         bench.active("second").await?;
@@ -165,7 +155,7 @@ async fn a_webhook_that_refuses_the_status_of_consumers() -> Result<()> {
         there.delete::<MaskConsumer>("probe").await?;
         there.gone(&watched).await?;
         there.mask("mine").await?;
-        warned(&there, "AdmissionDenied", "no statuses on a bad day").await?;
+        there.told::<Mask>("mine", "AdmissionDenied", &["no statuses on a bad day"]).await?;
         webhook.say(Verdict::Allow);
         there.active("mine").await?;
         there.kubectl(&["wait", "--for=condition=Ready", "mask/mine", "--timeout=60s"]).await?;
