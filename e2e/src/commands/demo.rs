@@ -4,7 +4,11 @@ use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use e2e::{Cluster, ControlPlane, Layout, Operator, Options, process::log_tail};
+use e2e::{
+    Cluster, ControlPlane, Layout, Operator, Options, Setup,
+    node::{self, VpnService},
+    process::log_tail,
+};
 
 use super::stopped;
 use crate::demo::{Screen, Tour};
@@ -15,6 +19,9 @@ pub struct Demo {
     /// End after the tour; the exit code is 0 if all that it promises has happened
     #[arg(long)]
     exit: bool,
+    /// Let kwok play the node, with accounts that are made up, even where real Pods could connect to a real VPN service
+    #[arg(long)]
+    made_up: bool,
 }
 
 impl Demo {
@@ -22,10 +29,11 @@ impl Demo {
         let stop = stopped()?;
         tokio::pin!(stop);
         let mut screen = Screen::new();
-        screen.step("A control plane starts: etcd, API server, controllers, scheduler; kwok plays the node");
+        let options = self.options(&mut screen)?;
+        let real = options.node;
         let began = Instant::now();
         let control_plane = tokio::select! {
-            started = ControlPlane::start(Options::default()) => started?,
+            started = ControlPlane::start(options) => started?,
             // Leaving this scope closes the pipe to the supervisor, which stops the rest.
             () = &mut stop => bail!("interrupted during the start"),
         };
@@ -34,7 +42,7 @@ impl Demo {
         let cluster = Cluster::Ours(Box::new(control_plane));
         let mut interrupted = false;
         let result = tokio::select! {
-            result = self.show(&cluster, screen) => result,
+            result = self.show(&cluster, screen, real) => result,
             error = first_end(&cluster) => Err(error),
             () = &mut stop => {
                 interrupted = true;
@@ -47,10 +55,33 @@ impl Demo {
         result
     }
 
-    async fn show(&self, cluster: &Cluster, mut screen: Screen) -> Result<()> {
+    /// A node that runs containers, where there can be one.
+    fn options(&self, screen: &mut Screen) -> Result<Options> {
+        let programs = "A control plane starts: etcd, API server, controllers, scheduler";
+        let why = if self.made_up { Some("not wanted".to_owned()) } else { node::unavailable() };
+        if let Some(why) = why {
+            screen.step(&format!("{programs}; kwok plays the node"));
+            screen.print(&format!("    (no node that runs containers: {why})"));
+            return Ok(Options::default());
+        }
+        screen.step(&format!("{programs}; and a node: containerd, kubelet, in a network of their own"));
+        Ok(Options::with_node())
+    }
+
+    async fn show(&self, cluster: &Cluster, mut screen: Screen, real: bool) -> Result<()> {
+        let mut vpn = None;
+        if real {
+            screen.step("A VPN service starts in the cluster, and beside it a page that tells who asks");
+            screen.print(
+                "    (no registry is asked: images made of files of this machine stand in for gluetun and curl)",
+            );
+            vpn = Some(VpnService::start(cluster).await?);
+        }
         screen.step("vpn-operator is installed: its kinds (crds/), its rights (chart/templates/rbac/), one process");
-        let operator = Operator::start(cluster, Layout::Combined).await?;
-        let mut tour = Tour::new(cluster, screen, !self.exit)?;
+        let settings = vpn.iter().flat_map(VpnService::operator_settings);
+        let setup = settings.fold(Setup::new(Layout::Combined), |setup, (name, value)| setup.env(name, &value));
+        let operator = Operator::start_with(cluster, setup).await?;
+        let mut tour = Tour::new(cluster, screen, !self.exit, vpn.as_ref())?;
         let result = tour.walk().await;
         if result.is_err() {
             for log in operator.logs() {

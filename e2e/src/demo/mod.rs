@@ -1,12 +1,14 @@
-//! The tour: what a user does with vpn-operator, and what happens then, checked.
+//! The tour: what a user does with vpn-operator, and what happens then, checked. With a node that runs containers the
+//! accounts are those of a real VPN service; without one they are made up, and kwok plays the Pods.
 
+mod accounts;
 mod screen;
 mod view;
 
 use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Cluster, cargo::ROOT};
+use e2e::{Cluster, cargo::ROOT, node::VpnService};
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},
@@ -22,7 +24,7 @@ use view::{ACCOUNTS, APPS, Seen, View, is_active, places, pod_runs, slot, uid};
 /// Between two steps, for people to read; nothing depends on it.
 const PAUSE: Duration = Duration::from_secs(3);
 /// How long a step may take on a busy machine.
-const STEP_LIMIT: Duration = Duration::from_secs(60);
+const STEP_LIMIT: Duration = Duration::from_secs(120);
 
 pub struct Tour<'a> {
     cluster: &'a Cluster,
@@ -33,6 +35,8 @@ pub struct Tour<'a> {
     /// MaskConsumers that a Pod was made for, by UID.
     served: BTreeSet<String>,
     pauses: bool,
+    /// Where the accounts are, if they are real.
+    vpn: Option<&'a VpnService>,
 }
 
 /// A Mask that holds a slot.
@@ -43,21 +47,32 @@ struct Holder {
 }
 
 impl<'a> Tour<'a> {
-    pub fn new(cluster: &'a Cluster, screen: Screen, pauses: bool) -> Result<Self> {
+    pub fn new(cluster: &'a Cluster, screen: Screen, pauses: bool, vpn: Option<&'a VpnService>) -> Result<Self> {
         let client = cluster.client()?;
         let (view, events, served) = (View::default(), SelectAll::new(), BTreeSet::new());
-        Ok(Self { cluster, client, screen, view, events, served, pauses })
+        Ok(Self { cluster, client, screen, view, events, served, pauses, vpn })
     }
 
     /// Walks through all of it; an error says what did not happen.
     pub async fn walk(&mut self) -> Result<()> {
-        self.accounts().await?;
+        self.events = view::watch_all(&self.client);
+        match self.vpn {
+            Some(vpn) => self.real_accounts(vpn).await?,
+            None => self.made_up_accounts().await?,
+        }
+        self.pause().await?;
         self.requests().await?;
+        if let Some(vpn) = self.vpn {
+            self.exits(vpn).await?;
+        }
         self.pause().await?;
         let (freed, next) = self.release().await?;
         self.handover(&freed, &next).await?;
         self.pause().await?;
-        self.more_slots().await
+        match self.vpn {
+            Some(_) => self.correction().await,
+            None => self.more_slots().await,
+        }
     }
 
     /// On a terminal the next step would overwrite what this one shows.
@@ -70,16 +85,6 @@ impl<'a> Tour<'a> {
             };
             return timeout(PAUSE, following).await.unwrap_or(Ok(()));
         }
-        Ok(())
-    }
-
-    async fn accounts(&mut self) -> Result<()> {
-        self.events = view::watch_all(&self.client);
-        self.screen.step("Two VPN accounts: london allows one device at once, paris two");
-        self.kubectl(&["apply", "-f", "e2e/demo/providers.yaml"]).await?;
-        let usable = |view: &View| view.providers().filter(|provider| view::is_usable(provider)).count() == 2;
-        self.until("both accounts are usable", usable).await?;
-        self.screen.table();
         Ok(())
     }
 
@@ -171,13 +176,10 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    async fn more_slots(&mut self) -> Result<()> {
-        self.screen.step("london is upgraded to two devices: the last one in line is served at once");
-        self.kubectl(&["scale", "maskprovider/london", "--replicas=2", "--namespace", ACCOUNTS]).await?;
-        let all = |view: &View| {
-            let upgraded = view.providers().any(|p| p.name_any() == "london" && p.spec.max_slots == 2);
-            upgraded && view.consumers().count() == 4 && view.consumers().all(|consumer| pod_runs(view, consumer))
-        };
+    /// Waits until nobody waits any more.
+    async fn all_served(&mut self) -> Result<()> {
+        let all =
+            |view: &View| view.consumers().count() == 4 && view.consumers().all(|consumer| pod_runs(view, consumer));
         self.until("all Masks are Active with running Pods", all).await?;
         self.check_slots()?;
         self.screen.table();
@@ -240,9 +242,11 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Runs kubectl at the root of the checkout, and goes on showing what happens.
-    async fn kubectl(&mut self, args: &[&str]) -> Result<()> {
-        self.screen.print(&format!("    $ kubectl {}", args.join(" ")));
+    /// Runs kubectl at the root of the checkout, and goes on showing what happens. Gives its output.
+    async fn kubectl(&mut self, args: &[&str]) -> Result<String> {
+        let shown = |arg: &&str| if arg.contains(' ') { format!("'{arg}'") } else { (*arg).to_owned() };
+        let shown: Vec<_> = args.iter().map(shown).collect();
+        self.screen.print(&format!("    $ kubectl {}", shown.join(" ")));
         let mut command = self.cluster.kubectl().command(self.cluster.admin());
         let run = command.current_dir(ROOT).args(args).stdin(Stdio::null()).output();
         tokio::pin!(run);
@@ -254,7 +258,7 @@ impl<'a> Tour<'a> {
         };
         let message = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "kubectl {} failed: {}", args.join(" "), message.trim());
-        Ok(())
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// The oldest Mask that has a slot of this account.

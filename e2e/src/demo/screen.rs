@@ -8,8 +8,9 @@ use std::{
 };
 
 use kube::ResourceExt;
+use vpn_types::MaskProviderPhase;
 
-use super::view::{View, runs};
+use super::view::{View, is_usable, runs};
 
 /// One line of the table: a Mask, or the MaskConsumer that it left behind.
 #[derive(Clone, PartialEq)]
@@ -169,7 +170,10 @@ fn accounts(view: &View) -> String {
     };
     let account = |provider: &vpn_types::MaskProvider| {
         let name = provider.name_any();
-        format!("{name} {} of {} taken", taken(&name), provider.spec.max_slots)
+        match provider.status.as_ref().and_then(|status| status.phase) {
+            Some(phase) if !is_usable(provider) && phase != MaskProviderPhase::Active => format!("{name} {phase}"),
+            _ => format!("{name} {} of {} taken", taken(&name), provider.spec.max_slots),
+        }
     };
     view.providers().map(account).collect::<Vec<_>>().join(", ")
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
+use e2e::node::images;
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},
@@ -242,6 +243,10 @@ pub fn places(view: &View) -> BTreeMap<usize, String> {
     view.masks().filter_map(place).collect()
 }
 
+/// The images of the template, and those that stand in for them where no registry can be reached.
+const IMAGES: [(&str, &str); 2] =
+    [("qmcgaw/gluetun:v3.41.3", images::GLUETUN), ("curlimages/curl:8.16.0", images::TOOLS)];
+
 /// The template of a Pod that uses the slot of a MaskConsumer, filled in.
 pub fn pod_for(consumer: &MaskConsumer) -> Result<Pod> {
     let slot = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
@@ -249,5 +254,6 @@ pub fn pod_for(consumer: &MaskConsumer) -> Result<Pod> {
         .replace("${MASK}", &consumer.name_any())
         .replace("${CONSUMER_UID}", &uid(consumer))
         .replace("${SECRET}", &slot.context("an Active MaskConsumer without a slot")?.secret);
+    let text = IMAGES.iter().fold(text, |text, (image, stand_in)| text.replace(image, stand_in));
     Ok(serde_yaml::from_str(&text)?)
 }
