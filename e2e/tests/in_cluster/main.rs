@@ -1,0 +1,10 @@
+//! The operator as its users run it: the chart, installed by helm, with the image of this checkout, on a node that runs
+//! containers.
+
+mod life;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    e2e::node::harness::run(e2e::node_tests![life::from_install_to_uninstall])
+}

@@ -1,0 +1,49 @@
+//! Verifications by operators of their own, one test at a time: what they cost (time beside the same Pod applied by
+//! kubectl alone, requests, memory), and what a killed operator makes of them. What is measured is shown; only what does
+//! not depend on the speed of the machine is judged.
+
+mod many;
+mod restarts;
+mod single;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use e2e::{Bench, Layout, Operator, Setup, node, node::VpnService};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+fn main() -> ExitCode {
+    e2e::node::harness::run(e2e::node_tests![
+        single::beside_a_bare_pod,
+        single::a_wrong_password_is_told_soon,
+        many::twenty_at_once,
+        many::followed_at_once,
+        restarts::killed_at_each_step,
+        restarts::heals_when_the_server_is_back,
+    ])
+}
+
+/// One at a time: the others would be measured too.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Runs a measurement beside an operator that has nothing else to do.
+async fn measured(prefix: &str, body: impl AsyncFnOnce(&Bench, &VpnService, &Operator) -> Result<()>) -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let (cluster, vpn) = (node::cluster().await?, VpnService::shared().await?);
+    let setup = Setup::new(Layout::Combined);
+    let setup = vpn.operator_settings().iter().fold(setup, |setup, (name, value)| setup.env(name, value));
+    let operator = Operator::start_with(cluster, setup).await?;
+    Bench::run(cluster, &operator, prefix, async |bench| {
+        body(bench, vpn, &operator).await?;
+        bench.clear(e2e::bench::LIMIT).await
+    })
+    .await?;
+    operator.stop().await
+}
+
+/// An account of one slot, to be verified with the Secret `credentials`.
+fn provider(name: &str) -> Value {
+    let spec = json!({"secret": "credentials", "maxSlots": 1});
+    json!({"apiVersion": "vpn.beebs.dev/v1", "kind": "MaskProvider", "metadata": {"name": name}, "spec": spec})
+}

@@ -1,0 +1,80 @@
+//! Many verifications at once.
+
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use e2e::{
+    Bench, Operator,
+    bench::{is_ready, until_all},
+    figures::{memory, report},
+    node::{Case, VpnService, logs::container_status},
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+use vpn_types::MaskProvider;
+
+use crate::measured;
+
+/// How many Pods are followed at once; a node takes 100 of them beside those of the VPN service.
+const PODS: (&str, usize) = ("E2E_VERIFICATION_PODS", 10);
+/// How long all of them may take.
+const LIMIT: Duration = Duration::from_secs(280);
+
+async fn providers(bench: &Bench, vpn: &VpnService, count: usize, case: Case) -> Result<()> {
+    bench.create(vpn.secret("credentials", case)?).await?;
+    let create = stream::iter(0..count).map(|index| {
+        let mut provider = bench.new_provider(&format!("account-{index:03}"), 1);
+        provider.spec.secret = "credentials".to_owned();
+        provider.spec.verify = serde_json::from_value(json!({"timeout": "10m"})).ok();
+        bench.create(provider)
+    });
+    create.buffer_unordered(16).try_for_each(|_| async { Ok(()) }).await
+}
+
+fn pid(operator: &Operator) -> Result<i32> {
+    operator.pids().next().context("no process")
+}
+
+pub async fn twenty_at_once() -> Result<()> {
+    measured("twenty", async |bench, vpn, operator| {
+        let before = memory(pid(operator)?, "VmRSS:")?;
+        let began = Instant::now();
+        providers(bench, vpn, 20, Case::OpenVpn).await?;
+        let all_ready = |all: &[MaskProvider]| all.iter().filter(|provider| is_ready(*provider)).count() == 20;
+        until_all(bench.api(), LIMIT, "20 ready", all_ready).await?;
+        report(&format!(
+            "20 providers verified at once: all Ready after {:.0} s; the operator had {before} MiB, at most {} MiB",
+            began.elapsed().as_secs_f64(),
+            memory(pid(operator)?, "VmHWM:")?
+        ));
+        Ok(())
+    })
+    .await
+}
+
+/// The tunnel comes up and leads nowhere, so each of them lasts as long as its patience.
+pub async fn followed_at_once() -> Result<()> {
+    let (name, default) = PODS;
+    let count: usize = env::var(name).map_or(Ok(default), |text| text.parse())?;
+    measured("followed", async |bench, vpn, operator| {
+        let before = memory(pid(operator)?, "VmRSS:")?;
+        providers(bench, vpn, count, Case::NothingBehind).await?;
+        let runs = |pod: &&Pod| {
+            let state = container_status(pod, "vpn").and_then(|status| status.state.clone());
+            state.is_some_and(|state| state.running.is_some())
+        };
+        let all_run = |all: &[Pod]| all.iter().filter(runs).count() == count;
+        until_all(bench.api(), LIMIT, "all run", all_run).await?;
+        report(&format!(
+            "{count} verification Pods followed at once: the operator had {before} MiB, now {} MiB, at most {} MiB",
+            memory(pid(operator)?, "VmRSS:")?,
+            memory(pid(operator)?, "VmHWM:")?
+        ));
+        Ok(())
+    })
+    .await
+}
