@@ -27,10 +27,36 @@ pub const ENTRYPOINT: &str = "/vpn-operator";
 pub const USER: &str = "65532:65532";
 /// The profile of the binary, in Cargo.toml.
 const PROFILE: &str = "image";
+/// Where cargo builds it, from the root of the checkout.
+const DIR: &str = "target/image";
 const EPOCH: &str = "1970-01-01T00:00:00Z";
 
 /// Writes what is in the image into a new directory: `/vpn-operator` and `/licenses`.
 pub fn root(dir: &Path) -> Result<()> {
+    let _one_at_a_time = lock()?;
+    fill(dir)
+}
+
+/// The same, with the operator itself built again; what it is built from is not.
+pub fn root_anew(dir: &Path) -> Result<()> {
+    let _one_at_a_time = lock()?;
+    let mut clean = cargo::command();
+    clean.args(["clean", "--package=vpn-operator", "--package=vpn-types", "--profile", PROFILE, "--target-dir", DIR]);
+    let cleaned = clean.args(["--target", &host()?]).output().context("cannot run cargo")?;
+    ensure!(cleaned.status.success(), "cargo clean failed");
+    fill(dir)
+}
+
+/// Held while a binary is built and copied: another process may be about to build it anew.
+fn lock() -> Result<fs::File> {
+    let dir = Path::new(cargo::ROOT).join(DIR);
+    fs::create_dir_all(&dir)?;
+    let file = fs::File::create(dir.join("lock"))?;
+    file.lock()?;
+    Ok(file)
+}
+
+fn fill(dir: &Path) -> Result<()> {
     let target = host()?;
     let binary = static_binary(&target)?;
     fs::create_dir_all(dir)?;
@@ -167,7 +193,7 @@ fn static_binary(target: &str) -> Result<PathBuf> {
     let output = cargo::command()
         .args(["build", "--locked", "--package=vpn-operator", "--bin=vpn-operator", "--profile", PROFILE])
         // With a target, the flags are not for build scripts and macros, which cannot be static.
-        .args(["--target", target, "--target-dir", "target/image", "--message-format=json-render-diagnostics"])
+        .args(["--target", target, "--target-dir", DIR, "--message-format=json-render-diagnostics"])
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .env("CFLAGS", c.join(" "))
         .stdin(Stdio::null())

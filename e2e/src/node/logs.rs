@@ -72,6 +72,12 @@ fn runs(pod: &Pod, container: &str) -> Option<i32> {
         .then_some(state.restart_count)
 }
 
+/// Whether a container runs at this moment.
+pub fn is_running(pod: &Pod, container: &str) -> bool {
+    let state = container_status(pod, container).and_then(|status| status.state.as_ref());
+    state.is_some_and(|state| state.running.is_some())
+}
+
 /// The status of a container, of the init containers too.
 pub fn container_status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;

@@ -9,7 +9,8 @@ use e2e::{
 };
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, api::DeleteParams};
-use vpn_types::{Mask, MaskConsumer, MaskProviderReleaseSpec, MaskReservation, MaskReservationStatus};
+use serde_json::json;
+use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskProviderReleaseSpec, MaskReservation, MaskReservationStatus};
 
 /// A slot, a Pod that uses it on that node, and somebody who waits for the slot.
 async fn occupied(cluster: &Cluster, operator: &Operator, node: &str) -> Result<(Bench, History, MaskConsumer)> {
@@ -26,6 +27,21 @@ async fn occupied(cluster: &Cluster, operator: &Operator, node: &str) -> Result<
     bench.mask("second").await?;
     bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
     Ok((bench, history, first))
+}
+
+/// A verification that is under way on that node.
+async fn verified_on(cluster: &Cluster, operator: &Operator, node: &str) -> Result<Bench> {
+    let bench = Bench::new(cluster, "lost-verification").await?;
+    bench.add_logs(operator);
+    bench.credentials("account").await?;
+    let mut provider = bench.new_provider("account", 1);
+    provider.spec.release = Some(MaskProviderReleaseSpec { delay: None, unclean_delay: Some("1s".into()) });
+    let pod = json!({ "spec": { "nodeSelector": { "kubernetes.io/hostname": node } } });
+    provider.spec.verify = serde_json::from_value(json!({ "timeout": "1h", "overrides": { "pod": pod } }))?;
+    bench.create(provider).await?;
+    let is_bound = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref() == Some(node));
+    bench.until("account-verify", "on its node", is_bound).await?;
+    Ok(bench)
 }
 
 /// Once the Pod is overdue the consumer says which Pod, on which node, holds the slot, and what can be done.
@@ -77,6 +93,7 @@ async fn the_slot_of_a_pod_on_a_lost_node_is_held() -> Result<()> {
     let forced = occupied(&cluster, &operator, &stays_away).await?;
     let deleted = occupied(&cluster, &operator, &is_deleted).await?;
     let back = occupied(&cluster, &operator, &returns).await?;
+    let verified = verified_on(&cluster, &operator, &is_deleted).await?;
     for node in [&stays_away, &is_deleted, &returns] {
         kwok::lose_node(&client, node).await?;
     }
@@ -108,6 +125,13 @@ async fn the_slot_of_a_pod_on_a_lost_node_is_held() -> Result<()> {
         bench.dump_on_error(test).await
     };
     tokio::try_join!(by_force, on_return)?;
+
+    let test = async {
+        verified.says::<MaskProvider>("account", "Interrupted").await?;
+        verified.told::<MaskProvider>("account", "Interrupted", &["verification Pod", "tried again at"]).await?;
+        verified.until_all::<MaskConsumer>("the slot given back", <[_]>::is_empty).await.map(drop)
+    };
+    verified.dump_on_error(test).await?;
 
     let (bench, mut history, first) = deleted;
     let test = async {

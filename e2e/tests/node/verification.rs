@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Layout, Operator,
-    node::{self, Case, VpnService, images, logs::container_status},
+    node::{self, Case, VpnService, images, logs::is_running},
     operator::Setup,
 };
 use futures::future::try_join_all;
@@ -264,11 +264,7 @@ pub async fn an_evicted_pod_is_told_and_tried_again() -> Result<()> {
         bench.add_logs(operator(vpn).await?);
         // The server says nothing, so there is time.
         account(bench, vpn, "account", Case::SilentDrop, json!({})).await?;
-        let runs = |pod: &Pod| {
-            let state = container_status(pod, "vpn").and_then(|status| status.state.clone());
-            state.is_some_and(|state| state.running.is_some())
-        };
-        bench.until::<Pod>("account-verify", "a running VPN client", runs).await?;
+        bench.until::<Pod>("account-verify", "a running VPN client", |pod| is_running(pod, "vpn")).await?;
         bench.api::<Pod>().evict("account-verify", &Default::default()).await?;
         let provider = bench.says::<MaskProvider>("account", "Interrupted").await?;
         bench.told::<MaskProvider>("account", "Interrupted", &["verification Pod", "tried again at"]).await?;

@@ -10,7 +10,7 @@ use e2e::{
     Bench, Operator,
     bench::{is_ready, until_all},
     figures::{memory, report},
-    node::{Case, VpnService, logs::container_status},
+    node::{Case, VpnService, logs::is_running},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
@@ -63,11 +63,7 @@ pub async fn followed_at_once() -> Result<()> {
     measured("followed", async |bench, vpn, operator| {
         let before = memory(pid(operator)?, "VmRSS:")?;
         providers(bench, vpn, count, Case::NothingBehind).await?;
-        let runs = |pod: &&Pod| {
-            let state = container_status(pod, "vpn").and_then(|status| status.state.clone());
-            state.is_some_and(|state| state.running.is_some())
-        };
-        let all_run = |all: &[Pod]| all.iter().filter(runs).count() == count;
+        let all_run = |all: &[Pod]| all.iter().filter(|pod| is_running(pod, "vpn")).count() == count;
         until_all(bench.api(), LIMIT, "all run", all_run).await?;
         report(&format!(
             "{count} verification Pods followed at once: the operator had {before} MiB, now {} MiB, at most {} MiB",

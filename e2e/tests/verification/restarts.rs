@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Layout, Operator, Setup,
     bench::{Kind, LIMIT, is_active, is_ready},
-    node::{self, Case, VpnService, logs::container_status},
+    node::{self, Case, VpnService, logs::is_running},
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::wait::await_condition;
@@ -19,11 +19,6 @@ async fn seen<K: Kind>(bench: &Bench, name: &str, what: &str, holds: impl Fn(&K)
     let wait = await_condition(bench.api::<K>(), name, |object: Option<&K>| object.is_some_and(&holds));
     timeout(LIMIT, wait).await.with_context(|| format!("not seen: {what}"))??;
     Ok(())
-}
-
-fn runs(pod: &Pod) -> bool {
-    let state = container_status(pod, "vpn").and_then(|status| status.state.clone());
-    state.is_some_and(|state| state.running.is_some())
 }
 
 fn has_verdict(provider: &MaskProvider) -> bool {
@@ -49,7 +44,7 @@ pub async fn killed_at_each_step() -> Result<()> {
                 "mask" => seen(&bench, &verify, "its Mask", |_: &Mask| true).await?,
                 "slot" => seen(&bench, &verify, "its slot", is_active).await?,
                 "pod" => seen(&bench, &verify, "its Pod", |_: &Pod| true).await?,
-                "running" => seen(&bench, &verify, "its VPN client", runs).await?,
+                "running" => seen(&bench, &verify, "its VPN client", |pod| is_running(pod, "vpn")).await?,
                 _ => seen(&bench, step, "its verdict", has_verdict).await?,
             }
             operator.kill().await?;

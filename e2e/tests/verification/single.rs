@@ -8,7 +8,10 @@ use e2e::{
     audit::{Access, Mark, Request, Requests},
     bench::is_ready,
     figures::report,
-    node::{self, Case, logs::container_status},
+    node::{
+        self, Case,
+        logs::{container_status, is_running},
+    },
 };
 use futures::{AsyncBufReadExt, TryStreamExt};
 use jiff::Timestamp;
@@ -176,10 +179,7 @@ pub async fn a_wrong_password_is_told_soon() -> Result<()> {
 
 /// When gluetun wrote for the second time that the password is refused.
 async fn second_refusal(pods: Api<Pod>, name: String) -> Result<Timestamp> {
-    let runs = |pod: Option<&Pod>| {
-        let state = pod.and_then(|pod| container_status(pod, "vpn")?.state.clone());
-        state.is_some_and(|state| state.running.is_some())
-    };
+    let runs = |pod: Option<&Pod>| pod.is_some_and(|pod| is_running(pod, "vpn"));
     let find = async {
         await_condition(pods.clone(), &name, runs).await?;
         let params =

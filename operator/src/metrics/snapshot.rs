@@ -1,7 +1,7 @@
 //! Slots and Masks at one moment: what `/metrics` shows, and whatever else tells people or autoscalers of slots.
 //!
-//! Invariants, for each provider: `used + held + free == slots` unless it is draining; `demanded >= used`. Over all
-//! providers: each waiting Mask that some provider fits is demanded of exactly one of them.
+//! Invariants, for each provider: `used + held + free == slots`, unless it is draining or the Secret of a free slot is
+//! missing; `demanded >= used`. Over all providers: each waiting Mask that some provider fits is demanded of exactly one of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -38,7 +38,7 @@ pub struct ProviderSlots {
     pub used: u64,
     /// Neither assigned nor free: being given back, held after a release, or blocked by an object that is not ours.
     pub held: u64,
-    /// Held by nobody. 0 while draining, since nothing is assigned then.
+    /// Held by nobody, and their Secret is there. 0 while draining, since nothing is assigned then.
     pub free: u64,
     /// `used`, and one for each waiting Mask that it could serve. A Mask that several usable providers fit is demanded
     /// of one of them: they share such Masks evenly.
