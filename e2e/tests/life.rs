@@ -176,6 +176,7 @@ async fn rights_that_are_taken_away_are_missed_and_come_back() -> Result<()> {
             let told = bench.says::<Mask>("mine", "Forbidden").await?;
             let message = serde_json::to_string(&told.status)?;
             ensure!(message.contains(resource), "it does not say which right: {message}");
+            bench.told::<Mask>("mine", "Forbidden", &[resource]).await?;
             bench.until_all("no lock is kept", |all: &[MaskReservation]| all.is_empty()).await?;
             install(cluster).await?;
             bench.active("mine").await?;

@@ -126,13 +126,6 @@ async fn the_slot_of_a_pod_on_a_lost_node_is_held() -> Result<()> {
     };
     tokio::try_join!(by_force, on_return)?;
 
-    let test = async {
-        verified.says::<MaskProvider>("account", "Interrupted").await?;
-        verified.told::<MaskProvider>("account", "Interrupted", &["verification Pod", "tried again at"]).await?;
-        verified.until_all::<MaskConsumer>("the slot given back", <[_]>::is_empty).await.map(drop)
-    };
-    verified.dump_on_error(test).await?;
-
     let (bench, mut history, first) = deleted;
     let test = async {
         held(&bench, &is_deleted).await?;
@@ -144,8 +137,16 @@ async fn the_slot_of_a_pod_on_a_lost_node_is_held() -> Result<()> {
         let second = handed_over(&bench, &mut history, &first).await?;
         at_or_after(&second, &until)?;
         ensure!(bench.api::<Pod>().get_opt("user").await?.is_none(), "the Pod is there");
-        operator.stop().await
+        anyhow::Ok(())
     };
     bench.dump_on_error(test).await?;
+
+    let test = async {
+        verified.says::<MaskProvider>("account", "Interrupted").await?;
+        verified.told::<MaskProvider>("account", "Interrupted", &["verification Pod", "tried again at"]).await?;
+        verified.until_all::<MaskConsumer>("the slot given back", <[_]>::is_empty).await.map(drop)
+    };
+    verified.dump_on_error(test).await?;
+    operator.stop().await?;
     cluster.stop().await
 }

@@ -54,7 +54,7 @@ pub async fn each_device_has_its_key() -> Result<()> {
             pod_ready(bench.api(), name).await?;
             let ask = ["exec", name, "--container=main", "--"];
             let seen = bench
-                .kubectl(&[&ask[..], &["curl", "--silent", "--max-time", "5", &vpn.address_url()]].concat())
+                .kubectl(&[&ask[..], &["curl", "--silent", "--max-time", "60", &vpn.address_url()]].concat())
                 .await?;
             same("public address", seen.trim(), &*vpn.exit_address().to_string())?;
             let addresses = bench.kubectl(&[&ask[..], &["ip", "-4", "address"]].concat()).await?;

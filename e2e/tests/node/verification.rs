@@ -24,7 +24,7 @@ use crate::bench;
 /// The operator of this test process: one works for the whole cluster.
 pub async fn operator(vpn: &VpnService) -> Result<&'static Operator> {
     static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
-    let setup = Setup::new(Layout::Combined).env("VERIFY_SCHEDULING_TIMEOUT", "20s");
+    let setup = Setup::new(Layout::Combined).env("VERIFY_SCHEDULING_TIMEOUT", "40s");
     let setup = vpn.operator_settings().iter().fold(setup, |setup, (name, value)| setup.env(name, value));
     let start = async || Operator::start_with(node::cluster().await?, setup).await;
     OPERATOR.get_or_try_init(start).await
