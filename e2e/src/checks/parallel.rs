@@ -1,4 +1,4 @@
-//! The test binaries of a package, some of them at once: each has a control plane of its own and mostly waits for it.
+//! The test binaries of a package, some of them at once: each has a control plane of its own, and waits half of the time.
 
 use std::{
     collections::VecDeque,
