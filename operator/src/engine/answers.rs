@@ -2,9 +2,7 @@
 
 use vpn_types::Reason;
 
-use super::{
-    Effect, Engine, InFlight, Lane, NewObject, Note, Now, Op, Outcome, Propagation, Trouble, Work, target, writes_slot,
-};
+use super::{Effect, Engine, InFlight, Lane, NewObject, Note, Now, Op, Outcome, Propagation, Trouble, Work, target};
 use crate::{
     consumers,
     verification::{self, Verdict},
@@ -17,7 +15,7 @@ impl Engine {
         let Some(request) = self.in_flight.remove(&id) else { return };
         let InFlight { work, op, lane, note, settles, epoch, seen } = request;
         self.busy.remove(&work);
-        let deferred = writes_slot(lane, &op).and_then(|target| self.writing.remove(&target));
+        let deferred = op.guarded(lane).and_then(|target| self.writing.remove(&target));
         for work in deferred.into_iter().flatten() {
             self.mark(work);
         }

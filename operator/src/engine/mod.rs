@@ -318,7 +318,7 @@ impl Engine {
                     self.set_timer(work, until);
                 }
                 // The answer to the other one changes the version that this one is guarded by.
-                _ => match writes_slot(send.lane, &send.op).and_then(|target| self.writing.get_mut(&target)) {
+                _ => match send.op.guarded(send.lane).and_then(|target| self.writing.get_mut(&target)) {
                     Some(deferred) => deferred.push(work),
                     None => self.send(work, *send),
                 },
@@ -399,7 +399,7 @@ impl Engine {
         let (epoch, seen) = op.target().map_or_else(Default::default, |(kind, key)| self.seen(kind, key));
         self.effects.push(Effect::Send(Request { id, work: work.clone(), op: op.clone(), lane }));
         self.busy.insert(work.clone());
-        if let Some(target) = writes_slot(lane, &op) {
+        if let Some(target) = op.guarded(lane) {
             self.writing.insert(target, Vec::new());
         }
         self.in_flight.insert(id, InFlight { work, op, lane, note, settles, epoch, seen });
@@ -448,11 +448,4 @@ impl Engine {
             self.timers.remove(&(at, work.clone()));
         }
     }
-}
-
-/// The object that a request writes on the way to or from a slot. Writes that tell people are not meant: they may have to
-/// queue, and nothing waits for them.
-fn writes_slot(lane: Lane, op: &Op) -> Option<(Kind, ObjectKey)> {
-    let (kind, key) = op.target().filter(|_| lane == Lane::Slots && !op.is_read())?;
-    Some((kind, key.clone()))
 }

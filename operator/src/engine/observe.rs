@@ -305,7 +305,7 @@ impl Engine {
         let spec = PoolSpec {
             uid: provider.meta.uid.clone(),
             capacity: provider.max_slots,
-            withheld: self.world.withheld(provider).map(|(slot, _)| slot).collect(),
+            withheld: self.world.withheld(provider).map(|(slot, ..)| slot).collect(),
             tags: provider.tags.clone(),
             namespaces: provider.namespaces.clone(),
             usable,

@@ -114,6 +114,14 @@ impl Op {
         matches!(self, Op::Get(..) | Op::ListPods(_))
     }
 
+    /// The object that no other write on the way to or from a slot may touch before this one has ended: it is guarded by
+    /// the version of the object, which this one changes. Writes that tell people have a queue of their own, and nothing
+    /// waits for them.
+    pub fn guarded(&self, lane: Lane) -> Option<(Kind, ObjectKey)> {
+        let (kind, key) = self.target().filter(|_| lane == Lane::Slots && !self.is_read())?;
+        Some((kind, key.clone()))
+    }
+
     /// Verb as the API's audit log and RBAC know it.
     pub fn verb(&self) -> &'static str {
         match self {

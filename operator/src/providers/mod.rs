@@ -151,8 +151,8 @@ fn complaints(world: &World, provider: &ProviderView) -> Vec<(Reason, String)> {
 /// How many slots are not handed out because their own Secret is missing, and the first of them, in words.
 pub fn withheld(world: &World, provider: &ProviderView) -> Option<(u32, String)> {
     let mut withheld = world.withheld(provider);
-    let (slot, secret) = withheld.next()?;
-    let why = match world.source(&ObjectKey { namespace: provider.meta.key.namespace.clone(), name: secret.clone() }) {
+    let (slot, secret, source) = withheld.next()?;
+    let why = match source {
         Source::Unreadable(why) => format!("cannot be read: {why}"),
         _ => format!("does not exist in namespace {}", provider.meta.key.namespace),
     };

@@ -70,12 +70,12 @@ impl World {
         })
     }
 
-    /// The slots that cannot be handed out because their own Secret is not there, each with its name.
-    pub fn withheld<'a>(&'a self, provider: &'a ProviderView) -> impl Iterator<Item = (u32, &'a Arc<str>)> {
+    /// The slots that cannot be handed out because their own Secret is not there, each with its name and what is known of it.
+    pub fn withheld<'a>(&'a self, provider: &'a ProviderView) -> impl Iterator<Item = (u32, &'a Arc<str>, &'a Source)> {
         (0..provider.max_slots).zip(provider.slot_secrets.iter()).filter_map(|(slot, name)| {
             let name = name.as_ref()?;
-            let is_there = matches!(self.source(&provider.key_beside(name)), Source::Present(_));
-            (!is_there).then_some((slot, name))
+            let source = self.source(&provider.key_beside(name));
+            (!matches!(source, Source::Present(_))).then_some((slot, name, source))
         })
     }
 }

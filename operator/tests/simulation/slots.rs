@@ -42,7 +42,7 @@ fn consistent(engine: &Engine) -> Verdict {
         let withheld = world.providers.get(key).map_or(0, |provider| {
             world
                 .withheld(provider)
-                .filter(|(slot, _)| world.reservations_on(key).all(|(other, _)| other != *slot))
+                .filter(|(slot, ..)| world.reservations_on(key).all(|(other, _)| other != *slot))
                 .count()
         });
         let free = if slots.draining { 0 } else { slots.slots - slots.used - slots.held };
