@@ -1,6 +1,7 @@
 //! A control plane of one's own.
 
 use std::{
+    collections::HashMap,
     env,
     path::{Path, PathBuf},
     time::Duration,
@@ -70,8 +71,8 @@ impl Default for Options {
 pub struct ControlPlane {
     supervisor: Supervisor,
     processes: Vec<Process>,
-    /// The API server, once it was started again.
-    restarted: Mutex<Option<Process>>,
+    /// Those that were started again.
+    restarted: Mutex<HashMap<&'static str, Process>>,
     binaries: Binaries,
     pki: Pki,
     dir: PathBuf,
@@ -257,18 +258,33 @@ impl ControlPlane {
     /// Ends kube-apiserver by a signal, starts it again and returns when it is ready.
     pub async fn restart_apiserver(&self, signal: Signal) -> Result<()> {
         let mut restarted = self.restarted.lock().await;
-        let process = restarted.as_ref().or_else(|| self.process("kube-apiserver")).context("no API server")?;
+        self.start_again(&mut restarted, "kube-apiserver", signal).await?;
+        let again = restarted.get("kube-apiserver").context("no API server")?;
+        let client = self.admin.client()?;
+        let ready = timeout(START_LIMIT, ready(&client));
+        tokio::select! {
+            result = ready => result.context("the API server is not ready again")??,
+            end = again.exited() => bail!("the API server ended: {end}\n{}", again.log_tail(30)),
+        }
+        // kwok does not try again what was cut off in the middle, as a kubelet does: Pods would never go.
+        match self.process("kwok") {
+            Some(_) => self.start_again(&mut restarted, "kwok", Signal::KILL).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn start_again(
+        &self,
+        restarted: &mut HashMap<&'static str, Process>,
+        name: &'static str,
+        signal: Signal,
+    ) -> Result<()> {
+        let process = restarted.get(name).or_else(|| self.process(name)).with_context(|| format!("no {name}"))?;
         process.signal(signal)?;
         process.exited().await;
         let again = self.supervisor.start(process.spec().clone()).await?;
-        let client = self.admin.client()?;
-        let ready = timeout(START_LIMIT, ready(&client));
-        let result = tokio::select! {
-            result = ready => result.context("the API server is not ready again")?,
-            end = again.exited() => Err(anyhow!("the API server ended: {end}\n{}", again.log_tail(30))),
-        };
-        *restarted = Some(again);
-        result
+        restarted.insert(name, again);
+        Ok(())
     }
 
     /// Stops everything and returns when it is gone; dropping does the same.

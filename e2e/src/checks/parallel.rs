@@ -1,12 +1,12 @@
 //! The test binaries of a package, some of them at once: each has a control plane of its own, and waits half of the time.
 
 use std::{
-    collections::VecDeque,
+    fs::{self, File},
     path::PathBuf,
     process::{Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::mpsc,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +18,13 @@ use super::{Outcome, Runner, captured, cargo, show, shown};
 const WITH_NODE: [&str; 3] = ["node", "verification", "in_cluster"];
 /// Of the others, those that take long, the longest first; the rest follows by name. Started late, one of these would be
 /// waited for alone.
-const LONGEST: [&str; 6] = ["restart", "chart", "bad_days", "counts", "lease", "operator"];
+const LONGEST: [&str; 6] = ["bad_days", "counts", "restart", "chart", "lease", "operator"];
+/// How long the start of a control plane keeps the processors busy.
+const START: Duration = Duration::from_secs(10);
+/// For how long one looks at what they do.
+const LOOK: Duration = Duration::from_secs(3);
+/// How much of that they have to be idle for one more.
+const IDLE_PERCENT: u64 = 40;
 
 /// A line of cargo's JSON messages, as far as it is read here:
 /// <https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>.
@@ -47,49 +53,112 @@ struct Binary {
 }
 
 impl Runner {
-    /// Runs all test binaries of a package, up to `jobs` of them at once. The output of each is shown when it ends.
+    /// Runs all test binaries of a package, up to `jobs` of them at once: as many as there are processors, and a further
+    /// one when they have time for it. The output of each is shown when it ends.
     pub fn tests_at_once(&self, package: &str, jobs: usize) -> Result<Outcome> {
-        let dir = PathBuf::from(e2e::cargo::ROOT).join(package);
-        let mut binaries = build(package)?;
+        let mut queue = build(package)?;
         let first = || WITH_NODE.iter().chain(&LONGEST);
         let rank = |binary: &Binary| first().position(|name| *name == binary.name).unwrap_or(usize::MAX);
-        binaries.sort_by(|a, b| (rank(a), &a.name).cmp(&(rank(b), &b.name)));
-        println!("{} test binaries, {jobs} at once", binaries.len());
+        queue.sort_by(|a, b| (rank(a), &a.name).cmp(&(rank(b), &b.name)));
+        println!("{} test binaries, up to {jobs} at once", queue.len());
+        let least = jobs.min(thread::available_parallelism().map_or(1, usize::from));
 
-        let queue = Mutex::new(VecDeque::from(binaries));
-        let total = Mutex::new(Outcome::default());
-        let (queue, total) = (&queue, &total);
-        let lane = |number: usize| -> Result<()> {
-            let is_mine = |binary: &Binary| number == 0 || !WITH_NODE.contains(&&*binary.name);
-            loop {
-                let next = {
-                    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                    queue.iter().position(is_mine).and_then(|at| queue.remove(at))
-                };
-                let Some(binary) = next else { return Ok(()) };
-                println!("started: {}", binary.name);
-                let began = Instant::now();
-                let mut command = Command::new(&binary.path);
-                command.current_dir(&dir).stdin(Stdio::null());
-                let (success, mut output) = captured(&mut command).with_context(|| binary.name.clone())?;
-                let mut outcome = Outcome::default();
-                outcome.count_all(&mut output)?;
-                outcome.settle(success, || again(package, &binary.name));
-
-                let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-                let word = if success { "ended" } else { "FAILED" };
-                println!("{word}: {} after {:.0} s", binary.name, began.elapsed().as_secs_f64());
-                if !success || !self.quiet {
-                    show(output)?;
-                }
-                total.add(outcome);
-            }
-        };
+        let mut total = Outcome::default();
+        let (mut processors, mut node_is_free, mut running) = (Processors::new()?, true, 0);
         thread::scope(|scope| {
-            let lanes: Vec<_> = (0..jobs.max(1)).map(|number| scope.spawn(move || lane(number))).collect();
-            lanes.into_iter().try_for_each(|lane| lane.join().map_err(|_| anyhow::anyhow!("a lane panicked"))?)
-        })?;
-        Ok(std::mem::take(&mut *total.lock().unwrap_or_else(PoisonError::into_inner)))
+            let (end, ends) = mpsc::channel();
+            while running > 0 || !queue.is_empty() {
+                let may_start = running < least || running < jobs && processors.have_time()?;
+                let next = queue.iter().position(|binary| node_is_free || !binary.with_node());
+                if let Some(next) = next.filter(|_| may_start) {
+                    let (binary, end) = (queue.remove(next), end.clone());
+                    node_is_free &= !binary.with_node();
+                    running += 1;
+                    println!("started: {}", binary.name);
+                    processors.given_work();
+                    scope.spawn(move || {
+                        let result = binary.run(package);
+                        drop(end.send((binary, result)));
+                    });
+                } else if let Ok((binary, result)) = ends.recv_timeout(LOOK) {
+                    node_is_free |= binary.with_node();
+                    running -= 1;
+                    let (outcome, output, took) = result.with_context(|| binary.name.clone())?;
+                    let word = if outcome.failed == 0 { "ended" } else { "FAILED" };
+                    println!("{word}: {} after {:.0} s", binary.name, took.as_secs_f64());
+                    if outcome.failed > 0 || !self.quiet {
+                        show(output)?;
+                    }
+                    total.add(outcome);
+                }
+            }
+            Ok(total)
+        })
+    }
+}
+
+impl Binary {
+    fn with_node(&self) -> bool {
+        WITH_NODE.contains(&&*self.name)
+    }
+
+    fn run(&self, package: &str) -> Result<(Outcome, File, Duration)> {
+        let began = Instant::now();
+        let mut command = Command::new(&self.path);
+        // Where cargo runs them.
+        command.current_dir(PathBuf::from(e2e::cargo::ROOT).join(package)).stdin(Stdio::null());
+        let (success, mut output) = captured(&mut command)?;
+        let mut outcome = Outcome::default();
+        outcome.count_all(&mut output)?;
+        outcome.settle(success, || again(package, &self.name));
+        Ok((outcome, output, began.elapsed()))
+    }
+}
+
+/// How busy the processors are, as `make --load-average` asks, but of the last seconds.
+struct Processors {
+    since: Instant,
+    before: Ticks,
+}
+
+/// Time of all processors since the machine started, in ticks: proc_stat(5).
+#[derive(Clone, Copy)]
+struct Ticks {
+    idle: u64,
+    all: u64,
+}
+
+impl Processors {
+    fn new() -> Result<Self> {
+        Ok(Self { since: Instant::now(), before: Ticks::now()? })
+    }
+
+    /// A control plane takes all there is until it is up: what is free is known after that.
+    fn given_work(&mut self) {
+        self.since = Instant::now() + START;
+    }
+
+    /// Whether they were idle for a good part of the last seconds.
+    fn have_time(&mut self) -> Result<bool> {
+        let (now, ticks) = (Instant::now(), Ticks::now()?);
+        if now < self.since {
+            self.before = ticks;
+        }
+        if now < self.since + LOOK {
+            return Ok(false);
+        }
+        let before = std::mem::replace(self, Self { since: now, before: ticks }).before;
+        Ok((ticks.idle - before.idle) * 100 > (ticks.all - before.all) * IDLE_PERCENT)
+    }
+}
+
+impl Ticks {
+    fn now() -> Result<Self> {
+        let text = fs::read_to_string("/proc/stat")?;
+        let line = text.lines().next().context("/proc/stat is empty")?;
+        let times: Vec<u64> = line.split_whitespace().skip(1).map(str::parse).collect::<Result<_, _>>()?;
+        let idle = times.get(3..5).context("/proc/stat does not tell the idle time")?;
+        Ok(Self { idle: idle.iter().sum(), all: times.iter().take(8).sum() })
     }
 }
 

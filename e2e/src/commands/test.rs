@@ -1,8 +1,8 @@
 //! `e2e test`
 
 use std::{
+    num::NonZeroUsize,
     process::{Command, ExitCode},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -18,9 +18,10 @@ pub struct Test {
     /// Show the output of failed stages only
     #[arg(long, short)]
     quiet: bool,
-    /// How many files of tests on a real control plane run at once; as many as there are processors if not given
-    #[arg(long, short)]
-    jobs: Option<usize>,
+    /// How many files of tests on a real control plane may run at once; more than there are processors only while
+    /// these have time
+    #[arg(long, short, default_value = "3")]
+    jobs: NonZeroUsize,
     /// Which to run; all of them when none is named
     #[arg(value_enum)]
     stages: Vec<Stage>,
@@ -113,15 +114,14 @@ impl Test {
         let all = <Stage as clap::ValueEnum>::value_variants();
         let wanted: Vec<_> = all.iter().filter(|stage| self.stages.is_empty() || self.stages.contains(stage)).collect();
         let runner = Runner::new(self.quiet);
-        // More of them would be quicker, until what a test waits for comes too late.
-        let jobs = self.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
         let began = Instant::now();
         let mut results = Vec::new();
         for (index, stage) in wanted.iter().enumerate() {
             println!("\n===== {} of {}: {}", index + 1, wanted.len(), stage.name());
             let began = Instant::now();
             // A stage that cannot even run has failed; the others still tell something.
-            let outcome = stage.run(&runner, jobs).unwrap_or_else(|error| Outcome::failed(&format!("{error:#}")));
+            let outcome =
+                stage.run(&runner, self.jobs.get()).unwrap_or_else(|error| Outcome::failed(&format!("{error:#}")));
             println!("===== {}", line(&stage.name(), &outcome, began.elapsed()));
             results.push((stage.name(), outcome, began.elapsed()));
         }

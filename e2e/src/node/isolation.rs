@@ -139,6 +139,11 @@ pub fn init(outside: u32, isolation: &Isolation) -> Result<()> {
     for dir in HIDDEN {
         run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "tmpfs", dir]))?;
     }
+    // crun refuses to choose between both versions; the controllers are those of the first.
+    let unified = Path::new(CGROUPS).join("unified");
+    if unified.join("cgroup.controllers").exists() {
+        run(Command::new("umount").arg(unified))?;
+    }
     // Last: until here /proc shows the processes outside.
     run(Command::new("mount").args(["-t", "proc", "proc", "/proc"]))?;
     for setting in ["ipv4/ip_forward", "bridge/bridge-nf-call-iptables"] {

@@ -1,4 +1,4 @@
-//! A node that runs containers, beside the control plane: containerd, runc, the CNI
+//! A node that runs containers, beside the control plane: containerd, crun, the CNI
 //! plugins, kubelet and kube-proxy, for tests that need real Pods.
 //!
 //! Everything, the control plane too, runs in namespaces of its own (see [`isolation`]): a

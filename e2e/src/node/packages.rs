@@ -4,10 +4,12 @@ use std::{env, fs, io::Write, os::unix::fs::PermissionsExt, path::Path, process:
 
 use anyhow::{Context, Result, ensure};
 
+use super::containerd::RUNTIME;
+
 /// A file of each package, and the package.
 const NEEDED: [(&str, &str); 9] = [
     ("/usr/bin/containerd", "containerd"),
-    ("/usr/sbin/runc", "runc"),
+    (RUNTIME, "crun"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/openvpn", "openvpn"),
