@@ -24,7 +24,7 @@ const START: Duration = Duration::from_secs(10);
 /// For how long one looks at what they do.
 const LOOK: Duration = Duration::from_secs(3);
 /// How much of that they have to be idle for one more.
-const IDLE_PERCENT: u64 = 40;
+const IDLE_PERCENT: u64 = 50;
 
 /// A line of cargo's JSON messages, as far as it is read here:
 /// <https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>.

@@ -7,6 +7,7 @@ use e2e::{
     chart,
 };
 use serde_json::Value;
+use tokio::process::Command;
 use vpn_types::Mask;
 
 use crate::{ALONE, Release, file, kinds, names, values};
@@ -43,6 +44,7 @@ async fn every_rendered_object_is_accepted_and_goes_again() -> Result<()> {
         release.upgrade(&args).await.with_context(|| format!("dry run with {name}"))?;
         // They are Available: --wait says so.
         release.upgrade(&args[1..]).await.with_context(|| format!("with {name}"))?;
+        as_the_notes_say(&release).await.with_context(|| format!("notes with {name}"))?;
         let objects = release.objects().await?;
         let rendered_names = |kind| names(&rendered, kind).len();
         for kind in ["Deployment", "PodMonitor", "PodDisruptionBudget", "ClusterRole", "Role", "ServiceAccount"] {
@@ -54,6 +56,18 @@ async fn every_rendered_object_is_accepted_and_goes_again() -> Result<()> {
         ensure!(kinds::present(cluster).await? == 4, "the kinds went with the release");
     }
     kinds::apply(cluster).await
+}
+
+/// Runs the first command of the notes, taken apart as a shell does.
+async fn as_the_notes_say(release: &Release<'_>) -> Result<()> {
+    let Release { cluster, name } = release;
+    let notes = cluster.run_helm(&["get", "notes", name, "--namespace", name]).await?;
+    let command = notes.split("\n\n").find_map(|part| part.trim().strip_prefix("kubectl ")).context("no command")?;
+    let words = Command::new("sh").arg("-c").arg(format!("printf '%s\\n' {command}")).output().await?.stdout;
+    let words = String::from_utf8(words)?;
+    let said = cluster.run_kubectl(&words.lines().collect::<Vec<_>>()).await?;
+    ensure!(said.lines().count() > 0 && said.lines().all(|line| line.ends_with("condition met")), "{command}:\n{said}");
+    Ok(())
 }
 
 const OURS: &str = "app.kubernetes.io/instance=install";

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Capabilities, Pod};
 use crate::{bench, vpn::client};
 
 /// A client waits 60 s for a server that does not answer.
-const LIMIT: Duration = Duration::from_secs(150);
+const LIMIT: Duration = Duration::from_secs(400);
 
 const CONFIG_ERROR: &str = "ERROR VPN settings: ";
 const STARTUP: &str = "WARN [vpn] restarting VPN because it failed to pass the healthcheck: startup check: ";

@@ -75,6 +75,8 @@ pub async fn a_good_account_becomes_ready() -> Result<()> {
 
 /// With how short a timeout it may be tried: less than gluetun's own patience.
 const SHORT: &str = "15s";
+/// Where the machine is too busy for gluetun to come as far as dialling in that time.
+const PATIENT: &str = "60s";
 
 pub async fn each_failure_has_its_reason() -> Result<()> {
     bench("failures", async |_, bench| {
@@ -104,11 +106,17 @@ pub async fn each_failure_has_its_reason() -> Result<()> {
         let try_out = async |(name, case, verify, reason): (&str, Case, Value, Reason)| -> Result<()> {
             account(bench, vpn, name, case, verify).await?;
             let failed = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::ErrVerifyFailed);
-            let provider = bench.until::<MaskProvider>(name, "ErrVerifyFailed", failed).await?;
+            let mut provider = bench.until::<MaskProvider>(name, "ErrVerifyFailed", failed).await?;
+            let is = |found: &MaskProvider, reason: Reason| verified(found) == ("False".into(), reason.as_str().into());
+            if reason == Reason::NoHandshake && is(&provider, Reason::Timeout) {
+                let longer = json!({"spec": {"verify": {"timeout": PATIENT}}});
+                bench.patch::<MaskProvider>(name, longer).await?;
+                provider = bench.until(name, "dialled in vain", |now| is(now, reason)).await?;
+            }
             let found = verified(&provider);
             ensure!(found == ("False".into(), reason.as_str().into()), "{name}: {found:?} {:?}", status(&provider).message);
             bench.told::<MaskProvider>(name, reason.as_str(), &["tried again at"]).await?;
-            keeps_its_secrets(bench, name, &provider).await
+            keeps_its_secrets(bench, name, &provider, reason).await
         };
         for some in cases.chunks(4) {
             try_join_all(some.iter().cloned().map(&try_out)).await?;
@@ -119,12 +127,15 @@ pub async fn each_failure_has_its_reason() -> Result<()> {
 }
 
 /// One Event tells of the failure, and no value of the Secret is in it or in the status.
-async fn keeps_its_secrets(bench: &Bench, name: &str, provider: &MaskProvider) -> Result<()> {
+async fn keeps_its_secrets(bench: &Bench, name: &str, provider: &MaskProvider, reason: Reason) -> Result<()> {
     let secret = bench.api::<Secret>().get(name).await?;
     let events = bench.api::<Event>().list(&ListParams::default()).await?;
     let about = |event: &&Event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name);
     let events: Vec<_> = events.iter().filter(about).collect();
-    let failed = events.iter().filter(|event| event.note.as_ref().is_some_and(|note| note.contains("tried again at")));
+    let failed = events.iter().filter(|event| {
+        event.reason.as_deref() == Some(reason.as_str())
+            && event.note.as_ref().is_some_and(|note| note.contains("tried again at"))
+    });
     ensure!(failed.count() == 1, "{name}: not one Event: {events:?}");
     let shown = serde_json::to_string(&status(provider))? + &serde_json::to_string(&events)?;
     for (key, value) in secret.data.unwrap_or_default() {
