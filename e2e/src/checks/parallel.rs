@@ -148,7 +148,9 @@ impl Processors {
             return Ok(false);
         }
         let before = std::mem::replace(self, Self { since: now, before: ticks }).before;
-        Ok((ticks.idle - before.idle) * 100 > (ticks.all - before.all) * IDLE_PERCENT)
+        // Time that waited for disks may be counted back.
+        let (idle, all) = (ticks.idle.saturating_sub(before.idle), ticks.all.saturating_sub(before.all));
+        Ok(idle * 100 > all * IDLE_PERCENT)
     }
 }
 
