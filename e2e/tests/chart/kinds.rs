@@ -26,6 +26,12 @@ async fn established(cluster: &Cluster) -> Result<()> {
 
 /// Deletes them.
 pub async fn delete(cluster: &Cluster) -> Result<()> {
+    // Served at least once: a kind whose storage is not up when it is deleted goes only after five minutes, when the API
+    // server looks at all of them again.
+    for kind in ["maskconsumers", "maskproviders", "maskreservations", "masks"] {
+        // It may be gone.
+        drop(cluster.run_kubectl(&["get", kind, "--all-namespaces"]).await);
+    }
     cluster.run_kubectl(&["delete", "--ignore-not-found", "-f", CRDS]).await.map(drop)
 }
 

@@ -98,7 +98,7 @@ impl Release<'_> {
     /// Removes it, and what helm leaves: the kinds.
     async fn remove(&self) -> Result<()> {
         self.helm("uninstall", None, &["--wait", "--ignore-not-found"]).await?;
-        self.cluster.run_kubectl(&["delete", "--ignore-not-found", "-f", CRDS]).await.map(drop)
+        kinds::delete(self.cluster).await
     }
 }
 
