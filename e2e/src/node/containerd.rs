@@ -51,7 +51,7 @@ pub fn configure(dir: &Path) -> Result<()> {
     fs::write(networks.join("10-e2e.conflist"), network.to_string())?;
     let base = dir.join("base-spec.json");
     fs::write(&base, base_spec()?.to_string())?;
-    // crun: each probe that is a command starts the runtime; with runc all tests together take a third more of the
+    // crun: each probe that is a command starts the runtime; with runc `tests/node` takes some 30 % more of the
     // processors.
     // restrict_oom_score_adj: without CAP_SYS_RESOURCE it cannot lower the score, as it is asked to for the sandbox of a
     // Pod.
