@@ -2,6 +2,7 @@
 
 pub mod deny;
 mod parallel;
+mod record;
 
 use std::{
     fs::File,
@@ -18,6 +19,8 @@ pub struct Outcome {
     pub passed: usize,
     pub failed: usize,
     pub skipped: usize,
+    /// How many of those that passed did so in an earlier run, with nothing changed since.
+    pub earlier: usize,
     /// What else there is to say.
     pub note: String,
     /// The tests that were not run, and why.
@@ -79,6 +82,7 @@ impl Outcome {
         self.passed += part.passed;
         self.failed += part.failed;
         self.skipped += part.skipped;
+        self.earlier += part.earlier;
         self.note += &part.note;
         self.ignored.extend(part.ignored);
     }

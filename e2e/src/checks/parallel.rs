@@ -12,7 +12,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::{Outcome, Runner, captured, cargo, show, shown};
+use super::{
+    Outcome, Runner, captured, cargo,
+    record::{Inputs, Record},
+    show, shown,
+};
 
 /// Those with a node that runs containers: one at a time, because real Pods take what processors there are.
 const WITH_NODE: [&str; 3] = ["node", "verification", "in_cluster"];
@@ -54,16 +58,31 @@ struct Binary {
 
 impl Runner {
     /// Runs all test binaries of a package, up to `jobs` of them at once: as many as there are processors, and a further
-    /// one when they have time for it. The output of each is shown when it ends.
-    pub fn tests_at_once(&self, package: &str, jobs: usize) -> Result<Outcome> {
+    /// one when they have time for it. The output of each is shown when it ends. Unless `fresh`, those that have passed
+    /// are not run again while nothing has changed.
+    pub fn tests_at_once(&self, package: &str, jobs: usize, fresh: bool) -> Result<Outcome> {
         let mut queue = build(package)?;
         let first = || WITH_NODE.iter().chain(&LONGEST);
         let rank = |binary: &Binary| first().position(|name| *name == binary.name).unwrap_or(usize::MAX);
         queue.sort_by(|a, b| (rank(a), &a.name).cmp(&(rank(b), &b.name)));
+        let inputs = Inputs::now().inspect_err(|why| println!("all tests run: {why:#}")).ok();
+        let mut total = Outcome::default();
+        if let Some(inputs) = inputs.as_ref().filter(|_| !fresh) {
+            let mut changed = Vec::new();
+            for binary in queue {
+                match Record::of(&binary.path, inputs)? {
+                    Some(record) => {
+                        println!("nothing has changed since it passed: {}, {}", binary.name, record.at);
+                        total.add(record.outcome());
+                    }
+                    None => changed.push(binary),
+                }
+            }
+            queue = changed;
+        }
         println!("{} test binaries, up to {jobs} at once", queue.len());
         let least = jobs.min(thread::available_parallelism().map_or(1, usize::from));
 
-        let mut total = Outcome::default();
         let (mut processors, mut node_is_free, mut running) = (Processors::new()?, true, 0);
         thread::scope(|scope| {
             let (end, ends) = mpsc::channel();
@@ -76,8 +95,9 @@ impl Runner {
                     running += 1;
                     println!("started: {}", binary.name);
                     processors.given_work();
+                    let inputs = inputs.as_ref();
                     scope.spawn(move || {
-                        let result = binary.run(package);
+                        let result = binary.run(package, inputs);
                         drop(end.send((binary, result)));
                     });
                 } else if let Ok((binary, result)) = ends.recv_timeout(LOOK) {
@@ -102,8 +122,9 @@ impl Binary {
         WITH_NODE.contains(&&*self.name)
     }
 
-    fn run(&self, package: &str) -> Result<(Outcome, File, Duration)> {
+    fn run(&self, package: &str, inputs: Option<&Inputs>) -> Result<(Outcome, File, Duration)> {
         let began = Instant::now();
+        Record::forget(&self.path)?;
         let mut command = Command::new(&self.path);
         // Where cargo runs them.
         command.current_dir(PathBuf::from(e2e::cargo::ROOT).join(package)).stdin(Stdio::null());
@@ -111,6 +132,9 @@ impl Binary {
         let mut outcome = Outcome::default();
         outcome.count_all(&mut output)?;
         outcome.settle(success, || again(package, &self.name));
+        if let Some(inputs) = inputs {
+            Record::keep(&self.path, inputs, &Inputs::now()?, &outcome)?;
+        }
         Ok((outcome, output, began.elapsed()))
     }
 }

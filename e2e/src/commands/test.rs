@@ -22,6 +22,10 @@ pub struct Test {
     /// these have time
     #[arg(long, short, default_value = "3")]
     jobs: NonZeroUsize,
+    /// Run also those files of tests on a real control plane that have passed and depend on nothing that has changed
+    /// since
+    #[arg(long)]
+    fresh: bool,
     /// Which to run; all of them when none is named
     #[arg(value_enum)]
     stages: Vec<Stage>,
@@ -59,7 +63,7 @@ impl Stage {
         clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    fn run(self, runner: &Runner, jobs: usize) -> Result<Outcome> {
+    fn run(self, runner: &Runner, options: &Test) -> Result<Outcome> {
         match self {
             Stage::Fmt => runner.check(&mut cargo(&["fmt", "--all", "--check"])),
             Stage::Clippy => {
@@ -93,7 +97,7 @@ impl Stage {
                 image::root(tempfile::tempdir()?.path())?;
                 Ok(Outcome::passed())
             }
-            Stage::E2e => runner.tests_at_once("e2e", jobs),
+            Stage::E2e => runner.tests_at_once("e2e", options.jobs.get(), options.fresh),
             Stage::Demo => runner.check(&mut demo(&[])).and_then(|outcome| match outcome.failed {
                 0 => runner.check(&mut demo(&["--made-up"])),
                 _ => Ok(outcome),
@@ -120,8 +124,7 @@ impl Test {
             println!("\n===== {} of {}: {}", index + 1, wanted.len(), stage.name());
             let began = Instant::now();
             // A stage that cannot even run has failed; the others still tell something.
-            let outcome =
-                stage.run(&runner, self.jobs.get()).unwrap_or_else(|error| Outcome::failed(&format!("{error:#}")));
+            let outcome = stage.run(&runner, &self).unwrap_or_else(|error| Outcome::failed(&format!("{error:#}")));
             println!("===== {}", line(&stage.name(), &outcome, began.elapsed()));
             results.push((stage.name(), outcome, began.elapsed()));
         }
@@ -130,7 +133,7 @@ impl Test {
 }
 
 fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
-    let Outcome { passed, failed, skipped, note, ignored: _ } = outcome;
+    let Outcome { passed, failed, skipped, earlier, note, ignored: _ } = outcome;
     let word = match (failed, skipped, passed) {
         (1.., ..) => "FAILED",
         (0, 1.., 0) => "skipped",
@@ -138,10 +141,15 @@ fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
     };
     let count = match passed + failed + skipped {
         0 | 1 => String::new(),
-        _ => format!("{passed} passed, {failed} failed, {skipped} skipped"),
+        _ => format!("{passed} passed{}, {failed} failed, {skipped} skipped", of_them(*earlier)),
     };
     let line = format!("{name:<14} {word:<8} {:>6.1} s  {count}{note}", took.as_secs_f64());
     line.trim_end().to_owned()
+}
+
+/// How many of those that passed did not run now.
+fn of_them(earlier: usize) -> String {
+    if earlier > 0 { format!(" ({earlier} of them earlier)") } else { String::new() }
 }
 
 fn summary(results: &[(String, Outcome, Duration)], took: Duration) -> ExitCode {
@@ -152,6 +160,10 @@ fn summary(results: &[(String, Outcome, Duration)], took: Duration) -> ExitCode 
     }
     let sum = |part: fn(&Outcome) -> usize| results.iter().map(|(_, outcome, _)| part(outcome)).sum::<usize>();
     let failed = sum(|outcome| outcome.failed);
-    println!("\n{} passed, {failed} failed, {} skipped", sum(|o| o.passed), sum(|o| o.skipped));
+    let earlier = sum(|outcome| outcome.earlier);
+    println!("\n{} passed{}, {failed} failed, {} skipped", sum(|o| o.passed), of_them(earlier), sum(|o| o.skipped));
+    if earlier > 0 {
+        println!("earlier: with nothing changed since; --fresh runs them again");
+    }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
