@@ -1,6 +1,11 @@
 //! cargo, run by programs that cargo itself runs.
 
-use std::{env, process::Command};
+use std::{
+    env,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Result, ensure};
 
 /// The root of the checkout.
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -19,4 +24,11 @@ pub fn command() -> Command {
         }
     }
     command
+}
+
+/// Runs a command, cargo or what it built, and gives its output, with its messages on failure.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    ensure!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
 }

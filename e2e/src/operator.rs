@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -269,8 +269,17 @@ fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSp
     spec
 }
 
-/// The operator, never an old one: cargo knows whether it has to be built.
+/// The operator, never an old one: cargo is asked once whether it has to be built.
 fn binary() -> Result<PathBuf> {
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*built {
+        Some(path) => Ok(path.clone()),
+        None => Ok(built.insert(build()?).clone()),
+    }
+}
+
+fn build() -> Result<PathBuf> {
     if let Some(path) = env::var_os(BINARY) {
         return Ok(path.into());
     }

@@ -1,10 +1,6 @@
-//! What others build on: `vpn-types` alone, and a controller that uses it.
+//! A controller of somebody else that uses Masks.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -24,59 +20,17 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use vpn_types::{Mask, MaskConsumer};
 
-/// Runs a command and gives its output, with its messages on failure.
-fn run(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output()?;
-    ensure!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-#[test]
-fn vpn_types_builds_alone_without_the_operator() -> Result<()> {
-    // As it would be published, without the workspace around it.
-    let packages = Path::new(cargo::ROOT).canonicalize()?.join("target/clients");
-    let mut package = cargo::command();
-    package.args(["package", "--package=vpn-types", "--locked", "--allow-dirty", "--no-verify", "--target-dir"]);
-    run(package.arg(&packages))?;
-    let dir = tempfile::tempdir()?;
-    let archive = format!("package/vpn-types-{}.crate", env!("CARGO_PKG_VERSION"));
-    run(Command::new("tar").arg("-xzf").arg(packages.join(archive)).arg("-C").arg(dir.path()))?;
-
-    // A client of somebody else: the example of the README.
-    let client = dir.path().join("client");
-    fs::create_dir_all(client.join("src"))?;
-    let manifest = format!(
-        "[package]\nname = \"client\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\n\
-         vpn-types = {{ path = \"../vpn-types-{}\" }}\n\
-         k8s-openapi = {{ version = \"0.29\", default-features = false, features = [\"v1_33\"] }}\n\
-         kube = {{ version = \"5\", default-features = false, features = [\"client\", \"ring\", \"rustls-tls\"] }}\n\
-         serde_json = \"1\"\n\
-         tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}\n\n[workspace]\n",
-        env!("CARGO_PKG_VERSION"),
-    );
-    fs::write(client.join("Cargo.toml"), manifest)?;
-    // The versions that are there already, so that this needs no more of the registry than the workspace does.
-    fs::copy(Path::new(cargo::ROOT).join("Cargo.lock"), client.join("Cargo.lock"))?;
-    fs::copy(Path::new(cargo::ROOT).join("types/examples/run_with_vpn.rs"), client.join("src/main.rs"))?;
-    let mut check = cargo::command();
-    check.current_dir(&client).args(["check", "--target-dir"]).arg(packages.join("check"));
-    run(&mut check)?;
-    let mut tree = cargo::command();
-    let tree = run(tree.current_dir(&client).args(["tree", "--edges=normal,build", "--prefix=none"]))?;
-    ensure!(tree.contains("vpn-types v"), "{tree}");
-    for not_a_clients in ["vpn-operator", "e2e", "axum", "clap", "prometheus"] {
-        ensure!(!tree.lines().any(|line| line.starts_with(&format!("{not_a_clients} "))), "{not_a_clients}:\n{tree}");
-    }
-    Ok(())
-}
-
 /// Builds the example and gives its path.
 fn job_runner() -> Result<PathBuf> {
     let mut build = cargo::command();
     // With e2e, for the same features: nothing is built twice.
     build.args(["build", "--package=e2e", "--package=vpn-types", "--example=job_runner", "--message-format=json"]);
     let executable = |line: &str| serde_json::from_str::<Value>(line).ok()?["executable"].as_str().map(PathBuf::from);
-    run(&mut build)?.lines().filter_map(executable).next_back().context("cargo does not tell where the example is")
+    cargo::output(&mut build)?
+        .lines()
+        .filter_map(executable)
+        .next_back()
+        .context("cargo does not tell where the example is")
 }
 
 fn job(name: &str, annotations: Value) -> Value {
@@ -155,7 +109,7 @@ async fn the_example_controller_runs_jobs_as_slots_come_free() -> Result<()> {
     let Some(cluster) = our_cluster().await? else { return Ok(()) };
     Bench::test("clients", async |bench| {
         let program = built.await??;
-        let crd = run(Command::new(&program).arg("crd"))?;
+        let crd = cargo::output(Command::new(&program).arg("crd"))?;
         let setup = cluster.state_dir().join("job-runner.yaml");
         fs::write(&setup, format!("{crd}---{}", RIGHTS.replace("NAMESPACE", bench.name())))?;
         cluster.run_kubectl(&["apply", "-f", setup.to_str().context("a path that is no text")?]).await?;

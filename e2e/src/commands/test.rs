@@ -18,9 +18,9 @@ pub struct Test {
     /// Show the output of failed stages only
     #[arg(long, short)]
     quiet: bool,
-    /// How many files of tests on a real control plane may run at once; more than there are processors only while
-    /// these have time
-    #[arg(long, short, default_value = "3")]
+    /// How many files of tests on a real control plane may run at once; more than one beyond the number of processors
+    /// only while these have time
+    #[arg(long, short, default_value = "4")]
     jobs: NonZeroUsize,
     /// Run also those files of tests on a real control plane that have passed and depend on nothing that has changed
     /// since

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use super::image::Image;
-use crate::binaries::cache_dir;
+use crate::binaries::{NO_DEBUG_DATA, cache_dir};
 
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images");
 
@@ -90,7 +90,8 @@ fn programs() -> Result<PathBuf> {
     fs::create_dir_all(&cache)?;
     let unfinished = tempfile::Builder::new().prefix(".building-").tempdir_in(&cache)?;
     let mut command = Command::new("go");
-    command.current_dir(MODULE).env("CGO_ENABLED", "0").args(["build", "-trimpath", "-ldflags=-s -w", "-o"]);
+    command.current_dir(MODULE).env("CGO_ENABLED", "0");
+    command.args(["build", "-trimpath", NO_DEBUG_DATA, "-ldflags=-s -w", "-o"]);
     super::run(command.arg(unfinished.path()).arg("./..."))?;
     // The rename makes it visible: an interrupted build leaves no half result.
     match fs::rename(unfinished.path(), &built) {

@@ -158,9 +158,9 @@ pub async fn a_refused_password_is_told_at_once_and_heals() -> Result<()> {
         let verification = told.verification.context("no verification")?;
         ensure!(verification.failures == Some(1) && verification.retry_at.is_some(), "{verification:?}");
         // Whoever waits is told why.
-        let waits = bench.says::<Mask>("user", "NoProviderUsable").await?;
-        let message = waits.status.and_then(|status| status.message).unwrap_or_default();
-        ensure!(message.contains("refuses the user name or the password"), "{message}");
+        let why = "refuses the user name or the password";
+        let told = |mask: &Mask| mask.status.clone().and_then(|status| status.message).unwrap_or_default();
+        bench.until::<Mask>("user", why, |mask| told(mask).contains(why)).await?;
         // A corrected Secret is tried at once, whatever the next attempt was to be.
         let good: Value = serde_json::to_value(vpn.secret("account", Case::OpenVpn)?)?;
         bench.patch::<Secret>("account", json!({"data": good["data"], "stringData": good["stringData"]})).await?;
