@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
-use e2e::{binaries::Binaries, image};
+use e2e::{binaries::Binaries, image, node};
 
 use crate::checks::{Outcome, Runner, cargo, deny};
 
@@ -97,7 +97,13 @@ impl Stage {
                 image::root(tempfile::tempdir()?.path())?;
                 Ok(Outcome::passed())
             }
-            Stage::E2e => runner.tests_at_once("e2e", options.jobs.get(), options.fresh),
+            Stage::E2e => {
+                // The tests would install them, and then depend on other packages than when they began.
+                if node::unavailable().is_none() {
+                    node::install()?;
+                }
+                runner.tests_at_once("e2e", options.jobs.get(), options.fresh)
+            }
             Stage::Demo => runner.check(&mut demo(&[])).and_then(|outcome| match outcome.failed {
                 0 => runner.check(&mut demo(&["--made-up"])),
                 _ => Ok(outcome),
