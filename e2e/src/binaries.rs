@@ -155,8 +155,8 @@ fn go_output(args: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// Where built programs stay: a directory of that name in the user's cache directory.
-pub(crate) fn cache_dir(name: &str) -> Result<PathBuf> {
+/// Where programs stay that are built or fetched once: a directory of that name in the user's cache directory.
+pub fn cache_dir(name: &str) -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
         Some(dir) => dir.into(),
         None => env::home_dir().context("neither XDG_CACHE_HOME nor HOME is set")?.join(".cache"),

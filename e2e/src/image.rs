@@ -190,20 +190,11 @@ fn static_binary(target: &str) -> Result<PathBuf> {
     let rust = places.map(|(place, name)| format!("--remap-path-prefix={}={name}", place.display()));
     let c = places.map(|(place, name)| format!("-ffile-prefix-map={}={name}", place.display()));
     let flags = ["-Ctarget-feature=+crt-static", &rust[0], &rust[1]].join("\u{1f}");
-    let output = cargo::command()
-        .args(["build", "--locked", "--package=vpn-operator", "--bin=vpn-operator", "--profile", PROFILE])
-        // With a target, the flags are not for build scripts and macros, which cannot be static.
-        .args(["--target", target, "--target-dir", DIR, "--message-format=json-render-diagnostics"])
-        .env("CARGO_ENCODED_RUSTFLAGS", flags)
-        .env("CFLAGS", c.join(" "))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
-    ensure!(output.status.success(), "the operator cannot be built");
-    let messages = String::from_utf8(output.stdout)?;
-    let executable = |line: &str| serde_json::from_str::<Value>(line).ok()?["executable"].as_str().map(PathBuf::from);
-    messages.lines().filter_map(executable).next_back().context("cargo does not tell where the operator is")
+    let mut build = cargo::command();
+    build.args(["build", "--locked", "--package=vpn-operator", "--bin=vpn-operator", "--profile", PROFILE]);
+    // With a target, the flags are not for build scripts and macros, which cannot be static.
+    build.args(["--target", target, "--target-dir", DIR]);
+    cargo::built(build.env("CARGO_ENCODED_RUSTFLAGS", flags).env("CFLAGS", c.join(" ")))
 }
 
 /// The target triple of this machine.

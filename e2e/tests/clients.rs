@@ -22,15 +22,9 @@ use vpn_types::{Mask, MaskConsumer};
 
 /// Builds the example and gives its path.
 fn job_runner() -> Result<PathBuf> {
-    let mut build = cargo::command();
     // With e2e, for the same features: nothing is built twice.
-    build.args(["build", "--package=e2e", "--package=vpn-types", "--example=job_runner", "--message-format=json"]);
-    let executable = |line: &str| serde_json::from_str::<Value>(line).ok()?["executable"].as_str().map(PathBuf::from);
-    cargo::output(&mut build)?
-        .lines()
-        .filter_map(executable)
-        .next_back()
-        .context("cargo does not tell where the example is")
+    let args = ["build", "--package=e2e", "--package=vpn-types", "--example=job_runner"];
+    cargo::built(cargo::command().args(args))
 }
 
 fn job(name: &str, annotations: Value) -> Value {

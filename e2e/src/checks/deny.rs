@@ -1,14 +1,14 @@
 //! cargo-deny: installed into the user's cache directory at first use.
 
 use std::{
-    env, fs,
-    path::{Path, PathBuf},
+    fs,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use e2e::cargo::ROOT;
+use e2e::{binaries::cache_dir, cargo::ROOT};
 
 use super::{Outcome, Runner, cargo};
 
@@ -35,11 +35,7 @@ pub fn advisories(runner: &Runner) -> Result<Outcome> {
 }
 
 fn ensure_installed() -> Result<PathBuf> {
-    let base = match env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
-        Some(dir) => dir.into(),
-        None => env::home_dir().context("neither XDG_CACHE_HOME nor HOME is set")?.join(".cache"),
-    };
-    let tools = base.join("vpn-operator/tools");
+    let tools = cache_dir("tools")?;
     let dir = tools.join(format!("cargo-deny-{VERSION}"));
     let program = dir.join("bin/cargo-deny");
     if program.is_file() {

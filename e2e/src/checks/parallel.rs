@@ -59,9 +59,9 @@ struct Binary {
 }
 
 impl Runner {
-    /// Runs all test binaries of a package, up to `jobs` of them at once: one more than there are processors, as each waits
-    /// half of the time, and a further one when they have time for it. The output of each is shown when it ends. Unless `fresh`, those that have passed
-    /// are not run again while nothing has changed.
+    /// Runs all test binaries of a package, up to `jobs` of them at once: one more than there are processors, as each
+    /// waits half of the time, and a further one when they have time for it. The output of each is shown when it ends.
+    /// Unless `fresh`, those that have passed are not run again while nothing has changed.
     pub fn tests_at_once(&self, package: &str, jobs: usize, fresh: bool) -> Result<Outcome> {
         let mut queue = build(package)?;
         let first = || WITH_NODE.iter().chain(&LONGEST);
@@ -141,8 +141,9 @@ impl Binary {
         let mut outcome = Outcome::default();
         outcome.count_all(&mut output)?;
         outcome.settle(success, || again(package, &self.name));
-        if let Some(inputs) = inputs {
-            Record::keep(&self.path, inputs, &Inputs::now()?, &outcome)?;
+        // Where they cannot be told any more, something changes just now.
+        if let (Some(before), Ok(after)) = (inputs, Inputs::now()) {
+            Record::keep(&self.path, before, &after, &outcome)?;
         }
         Ok((outcome, output, began.elapsed()))
     }

@@ -114,7 +114,9 @@ fn place(binary: &Path) -> Result<PathBuf> {
 }
 
 fn read_by_tests(variable: &str) -> bool {
-    variable.starts_with("E2E_") || ["RUST_LOG", "PATH", "HOME", "XDG_CACHE_HOME"].contains(&variable)
+    // Some of them build.
+    ["E2E_", "CARGO_", "RUST", "UPDATE_"].iter().any(|prefix| variable.starts_with(prefix))
+        || ["PATH", "HOME", "XDG_CACHE_HOME", "CC", "CFLAGS"].contains(&variable)
 }
 
 /// The files of the checkout, but for the sources of the tests themselves, which are in their binaries.

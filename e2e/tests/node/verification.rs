@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Layout, Operator,
     node::{self, Case, VpnService, images, logs::is_running},
+    observe::ready_condition,
     operator::Setup,
 };
 use futures::future::try_join_all;
@@ -160,7 +161,8 @@ pub async fn a_refused_password_is_told_at_once_and_heals() -> Result<()> {
         // Whoever waits is told why.
         let why = "refuses the user name or the password";
         let told = |mask: &Mask| mask.status.clone().and_then(|status| status.message).unwrap_or_default();
-        bench.until::<Mask>("user", why, |mask| told(mask).contains(why)).await?;
+        let waits = |mask: &Mask| ready_condition(mask).is_some_and(|ready| ready.reason == "NoProviderUsable");
+        bench.until::<Mask>("user", why, |mask| waits(mask) && told(mask).contains(why)).await?;
         // A corrected Secret is tried at once, whatever the next attempt was to be.
         let good: Value = serde_json::to_value(vpn.secret("account", Case::OpenVpn)?)?;
         bench.patch::<Secret>("account", json!({"data": good["data"], "stringData": good["stringData"]})).await?;
