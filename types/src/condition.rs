@@ -8,6 +8,9 @@ pub const READY: &str = "Ready";
 /// Type of the condition of a `MaskProvider` that tells how the last verification went.
 pub const VERIFIED: &str = "Verified";
 
+/// Type of the condition of a `MaskProvider` whose account another `MaskProvider` has too. It is there only then.
+pub const SHARED_CREDENTIALS: &str = "SharedCredentials";
+
 /// Not the name of a [`Reason`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown reason {0:?}")]
@@ -37,8 +40,11 @@ closed_set! {
         SecretNameTaken,
         /// Mask, MaskConsumer: the namespace is being deleted.
         NamespaceTerminating,
-        /// Mask, MaskConsumer: a ResourceQuota does not allow the objects that are needed.
+        /// A ResourceQuota does not allow the objects that are needed, or demands that their containers have requests or
+        /// limits.
         QuotaExceeded,
+        /// MaskProvider: a LimitRange does not allow the resources of the verification Pod.
+        LimitRangeExceeded,
         /// The operator lacks a permission.
         Forbidden,
         /// An admission webhook or policy refused a write.
@@ -61,6 +67,8 @@ closed_set! {
         Restored,
         /// Event: the copied Secret follows changed credentials.
         CredentialsChanged,
+        /// Event: several Pods use one slot at the same time; each of them is a device of its own.
+        SlotShared,
         /// MaskReservation: the slot is assigned.
         SlotInUse,
         /// MaskReservation: nothing uses the slot any more; this object goes.
@@ -69,6 +77,10 @@ closed_set! {
         Available,
         /// Event: a MaskReservation that the operator did not make blocks a slot of the MaskProvider.
         SlotBlocked,
+        /// Event: keys of the credentials Secret have no meaning to a verification, and are ignored.
+        SecretKeysIgnored,
+        /// MaskProvider: another MaskProvider has the same credentials, and each counts its own slots.
+        SharedCredentials,
         /// MaskProvider: the credentials have not been verified yet.
         NotVerified,
         /// MaskProvider: the credentials are being tried out, or wait for a slot to be tried out on.

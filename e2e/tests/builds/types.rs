@@ -22,7 +22,7 @@ fn vpn_types_builds_alone_without_the_operator() -> Result<()> {
     let manifest = format!(
         "[package]\nname = \"client\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\n\
          vpn-types = {{ path = \"../vpn-types-{}\" }}\n\
-         k8s-openapi = {{ version = \"0.29\", default-features = false, features = [\"v1_33\"] }}\n\
+         k8s-openapi = {{ version = \"0.29\", default-features = false, features = [\"v1_36\"] }}\n\
          kube = {{ version = \"5\", default-features = false, features = [\"client\", \"ring\", \"rustls-tls\"] }}\n\
          serde_json = \"1\"\n\
          tokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }}\n\n[workspace]\n",

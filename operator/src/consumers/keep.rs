@@ -89,7 +89,7 @@ fn keep_copy(
     match known.or_else(|| scene.obstacle(consumer)) {
         None => {
             let note = restored(consumer, "Secret", &key);
-            Step::send(assign::copy_credentials(consumer, reservation, provider, source, key)).with_note(note)
+            Step::keep_house(assign::copy_credentials(consumer, reservation, provider, source, key)).with_note(note)
         }
         Some(copy) if copy.consumer_uid.as_ref() != Some(&consumer.meta.uid) || copy.meta.deleting => Step::Idle,
         Some(copy) if assign::is_current(&copy, reservation, source) => Step::Idle,
@@ -102,7 +102,7 @@ fn keep_copy(
                 assigned.secret, assigned.provider
             );
             let news = changed.then(|| note(consumer, false, Reason::CredentialsChanged, "Copy", message));
-            Step::send(assign::refresh_copy(&copy, Some(reservation), provider, source)).with_note(news)
+            Step::keep_house(assign::refresh_copy(&copy, Some(reservation), provider, source)).with_note(news)
         }
     }
 }

@@ -4,16 +4,18 @@
 //! only when its consumer is going away, is committed to another, or has been fenced (I3).
 
 mod assign;
+mod followers;
 mod keep;
 mod release;
+mod shared;
 mod waiting;
 mod withdraw;
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use vpn_types::Reason;
 
+pub use followers::Followers;
 pub use release::find_users;
 pub use waiting::{Throttle, class};
 
@@ -74,8 +76,10 @@ pub struct Scene<'a> {
     pub throttle: &'a mut Throttle,
     /// Watches to begin or end.
     pub effects: &'a mut Vec<Effect>,
-    /// Namespaces whose Pods are watched, by the releases that need it.
-    pub followers: &'a mut HashMap<Arc<str>, BTreeSet<Uid>>,
+    /// Releases under way.
+    pub followers: &'a mut Followers,
+    /// Why the Pods of its namespace cannot be listed at present.
+    pub list_trouble: Option<Trouble>,
     /// Consumers to look at again once the free slots have been handed out.
     pub revisit: &'a mut Vec<ObjectKey>,
     /// What went wrong last with this consumer.
@@ -117,7 +121,8 @@ pub fn decide(scene: &mut Scene<'_>, key: &ObjectKey) -> Step {
         return release::decide(scene, consumer);
     }
     if consumer.meta.finalizer.is_none() {
-        return Step::send(add_finalizer(Kind::Consumer, &consumer.meta));
+        let op = add_finalizer(Kind::Consumer, &consumer.meta);
+        return if consumer.assigned.is_some() { Step::keep_house(op) } else { Step::send(op) };
     }
     if consumer.assigned.is_some() {
         scene.out_of_line(consumer);

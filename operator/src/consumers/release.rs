@@ -5,20 +5,23 @@
 //! 2. one consistent list of the namespace's Pods gives the users that are left; they are recorded on the reservation
 //! 3. those that the consumer owns are deleted, before the garbage collector could strip a second owner's Pod of its
 //!    reference
-//! 4. the consumer's deletion is upgraded to foreground, so that owned workloads of any kind go
+//! 4. where a user belongs to another workload, such as a Deployment, the consumer's deletion is upgraded to foreground,
+//!    so that owned workloads of any kind go. Elsewhere nothing is left that could start a container with the
+//!    credentials, as the Secret is gone, and the garbage collector, which is slow when there is much to do, is not
+//!    waited for
 //! 5. when no user is left (and a hold, if any, is written down), our finalizer goes
 //!
 //! Step 6, freeing the reservation, is the reservations controller's.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::SecondsFormat;
 use serde_json::json;
 use vpn_types::{MaskConsumerPhase, MaskReservationStatus, Reason, SlotUser};
 
-use super::{Listing, Scene, note, reservations};
+use super::{Listing, Scene, note, reservations, shared::shared};
 use crate::{
-    engine::{Effect, Now, Op, Propagation, Step, delete, remove_finalizer},
+    engine::{Effect, Now, Op, Propagation, Step, Trouble, delete, remove_finalizer},
     status::{self, Verdict},
     verification,
     world::{ConsumerView, Ending, Kind, ObjectKey, PodStage, PodView, PodsOf, ReservationView, SlotUserView},
@@ -32,15 +35,19 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
     let world = scene.world;
     let held: Vec<_> = reservations(world, consumer).collect();
     if let Some(trouble) = scene.trouble_now().filter(|trouble| trouble.is_worth_telling()) {
-        let (reason, until) = (trouble.reason, trouble.until);
-        let message = format!("the slot cannot be given back: {}", trouble.message);
-        return tell(scene, consumer, reason, message).or_else(|| Step::WaitUntil(until));
+        let trouble = trouble.clone();
+        return tell_trouble(scene, consumer, &trouble);
     }
     let took_no_slot = held.is_empty() && consumer.assigned.is_none();
     remove_copies(scene, consumer)
         .or_else(|| find_lock(scene, consumer, &held))
         .or_else(|| if took_no_slot { Step::Idle } else { stop_users(scene, consumer, &held) })
         .or_else(|| let_go(scene, consumer, &held))
+}
+
+fn tell_trouble(scene: &Scene<'_>, consumer: &ConsumerView, trouble: &Trouble) -> Step {
+    let message = format!("the slot cannot be given back: {}", trouble.message);
+    tell(scene, consumer, trouble.reason, message).or_else(|| Step::WaitUntil(trouble.until))
 }
 
 /// Step 1. `WaitUntil(MAX)` is "wait for the watch".
@@ -88,15 +95,15 @@ fn stop_users(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&Reservati
         known.uid == user.uid && (known.node.is_some() || user.node.is_none())
     };
     let lacks = |recorded: &[SlotUserView]| users.iter().any(|user| !recorded.iter().any(|known| says(known, user)));
-    if let Some(reservation) = held.iter().find(|reservation| lacks(&reservation.users)) {
-        return Step::send(record(reservation, &users));
-    }
     let present: Vec<_> = users.iter().filter_map(|user| pods.get(&user.uid)).collect();
+    if let Some(reservation) = held.iter().find(|reservation| lacks(&reservation.users)) {
+        return Step::send(record(reservation, &users)).with_note(shared(consumer, &present));
+    }
     let owned = |pod: &&&PodView| pod.consumers.contains(&consumer.meta.uid) && !pod.meta.deleting;
     if let Some(pod) = present.iter().find(owned) {
         return Step::send(delete(Kind::Pod, &pod.meta, None));
     }
-    if let Some(step) = upgrade(scene, consumer) {
+    if let Some(step) = upgrade(scene, consumer, held, pods) {
         return step;
     }
     let left: Vec<_> = present.into_iter().filter(|pod| pod.stage == PodStage::Running).collect();
@@ -129,12 +136,18 @@ fn still_more_users(
     if users != known {
         scene.progress(consumer).users = Some(users.clone());
     }
+    let secrets = secrets(consumer, held);
+    let uids = users.iter().map(|user| &user.uid);
+    scene.followers.follow(&consumer.meta.key.namespace, &consumer.meta.uid, &secrets, uids);
     users
 }
 
-/// Step 4, once. What a verification's consumer owns is its Pod alone.
-fn upgrade(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Option<Step> {
-    if verification::verified_by(scene.world, consumer).is_some() {
+/// Step 4, once, where it is needed. Counted are Pods without a node too: one that belongs to a Deployment would start
+/// with the next Secret of that name, which a Mask gets that is made again.
+fn upgrade(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&ReservationView], pods: &PodsOf) -> Option<Step> {
+    let secrets = secrets(consumer, held);
+    let mut related = pods.related(&consumer.meta.uid, &secrets);
+    if !related.any(|pod| pod.is_of_workload && pod.stage != PodStage::Ended) {
         return None;
     }
     let progress = scene.progress(consumer);
@@ -151,9 +164,7 @@ fn list_users(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&Reservati
     let watched = scene.world.pods.get(&namespace);
     match scene.progress(consumer).listing {
         Listing::NotYet => {
-            let followers = scene.followers.entry(namespace.clone()).or_default();
-            let first = followers.is_empty();
-            followers.insert(consumer.meta.uid.clone());
+            let first = scene.followers.begin(&namespace, &consumer.meta.uid);
             scene.progress(consumer).listing = if first { Listing::ByWatch } else { Listing::ByRequest };
             if first {
                 // The watch begins after the Secret is gone, so its first list is the consistent list.
@@ -164,7 +175,13 @@ fn list_users(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&Reservati
         }
         // Only from its first list on does the watch miss no ending.
         _ if !watched.is_some_and(PodsOf::is_synced) => Some(Step::WaitUntil(Duration::MAX)),
-        Listing::ByRequest => Some(Step::send(Op::ListPods(namespace))),
+        Listing::ByRequest => {
+            scene.followers.want_list(&consumer.meta.key);
+            Some(match scene.list_trouble.clone() {
+                Some(trouble) => tell_trouble(scene, consumer, &trouble),
+                None => Step::WaitUntil(Duration::MAX),
+            })
+        }
         Listing::ByWatch => {
             let users = watched.map(|pods| find_users(consumer, held, pods)).unwrap_or_default();
             scene.progress(consumer).users = Some(users);
@@ -173,25 +190,27 @@ fn list_users(scene: &mut Scene<'_>, consumer: &ConsumerView, held: &[&Reservati
     }
 }
 
+/// Names that the copied Secret of a consumer has or had.
+fn secrets(consumer: &ConsumerView, held: &[&ReservationView]) -> Vec<Arc<str>> {
+    let providers = held.iter().filter_map(|reservation| reservation.provider_uid.as_ref());
+    let mut secrets: Vec<Arc<str>> =
+        providers.map(|provider| vpn_types::secret_name(&consumer.meta.key.name, provider.as_str()).into()).collect();
+    secrets.extend(consumer.assigned.as_ref().map(|assigned| assigned.secret.clone()));
+    secrets.sort_unstable();
+    secrets.dedup();
+    secrets
+}
+
 /// The users at this moment, and those that were recorded before a restart.
 pub fn find_users(consumer: &ConsumerView, held: &[&ReservationView], pods: &PodsOf) -> Vec<SlotUserView> {
-    let mut secrets: Vec<String> = held
-        .iter()
-        .filter_map(|reservation| reservation.provider_uid.as_ref())
-        .map(|provider| vpn_types::secret_name(&consumer.meta.key.name, provider.as_str()))
-        .collect();
-    secrets.extend(consumer.assigned.as_ref().map(|assigned| assigned.secret.to_string()));
-    let uses = |pod: &&PodView| {
-        let owned = pod.consumers.contains(&consumer.meta.uid);
-        let reads = pod.secrets.iter().any(|name| secrets.iter().any(|secret| **secret == **name));
-        match pod.stage {
-            PodStage::Ended => false,
-            // It is no user yet, but would become one: owned, it is deleted with the rest.
-            PodStage::Unbound => owned,
-            PodStage::Running => owned || reads,
-        }
+    let uses = |pod: &&PodView| match pod.stage {
+        PodStage::Ended => false,
+        // It is no user yet, but would become one: owned, it is deleted with the rest.
+        PodStage::Unbound => pod.consumers.contains(&consumer.meta.uid),
+        PodStage::Running => true,
     };
-    let mut users: Vec<_> = (pods.present())
+    let secrets = secrets(consumer, held);
+    let mut users: Vec<_> = (pods.related(&consumer.meta.uid, &secrets))
         .filter(uses)
         .map(|pod| SlotUserView { name: pod.meta.key.name.clone(), uid: pod.meta.uid.clone(), node: pod.node.clone() })
         .collect();
@@ -240,9 +259,10 @@ fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<W
         let node = pod.node.as_deref().unwrap_or_default();
         format!("Pod {} on node {node}{others}", pod.meta.key.name)
     };
-    let overdue = |pod: &PodView| {
-        let end = pod.stop_by? + OVERDUE;
-        (end - now.wall).to_std().ok().filter(|rest| !rest.is_zero())
+    // How long it may still take to stop, unless it should have by now.
+    let rest_of = |pod: &PodView| {
+        let Some(stop_by) = pod.stop_by else { return Some(OVERDUE) };
+        (stop_by + OVERDUE - now.wall).to_std().ok().filter(|rest| !rest.is_zero())
     };
     if let Some(pod) = left.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid)) {
         let message = format!(
@@ -252,7 +272,7 @@ fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<W
         );
         return Some(Wait { reason: Reason::HeldByPods, message, until: Duration::MAX });
     }
-    if let Some(pod) = left.iter().find(|pod| pod.meta.deleting && overdue(pod).is_none()) {
+    if let Some(pod) = left.iter().find(|pod| pod.meta.deleting && rest_of(pod).is_none()) {
         let message = format!(
             "{} should have stopped by now; if its node is lost for good, delete the Node object or the Pod by force: \
              the slot is then held for the provider's release.uncleanDelay",
@@ -260,7 +280,7 @@ fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<W
         );
         return Some(Wait { reason: Reason::HeldByLostNode, message, until: Duration::MAX });
     }
-    let rest = left.iter().filter_map(|pod| overdue(pod)).min();
+    let rest = left.iter().filter_map(|pod| rest_of(pod)).min();
     let until = rest.map_or(Duration::MAX, |rest| now.monotonic + rest);
     let message = format!("waiting for {} to stop", describe(left.first()?));
     Some(Wait { reason: Reason::Releasing, message, until })

@@ -15,9 +15,16 @@ impl Engine {
         let Some(request) = self.in_flight.remove(&id) else { return };
         let InFlight { work, op, lane, note, settles, epoch, seen } = request;
         self.busy.remove(&work);
-        let deferred = op.guarded(lane).and_then(|target| self.writing.remove(&target));
+        let deferred = op.written().map(|target| self.writing.ended(target, lane));
         for work in deferred.into_iter().flatten() {
             self.mark(work);
+        }
+        if let (Work::PodList(namespace), Outcome::Refused { .. } | Outcome::Unknown { .. } | Outcome::NotFound) =
+            (&work, &outcome)
+        {
+            for consumer in self.followers.list_failed(namespace) {
+                self.mark(Work::Consumer(consumer));
+            }
         }
         if matches!(work, Work::Unreadable(..)) {
             // The answer cannot be read either. Carried out or not, it is told in an Event.
@@ -193,6 +200,7 @@ impl Engine {
                 let uid = reservation.consumer_uid.clone();
                 self.world.note_departed(&uid);
             }
+            (Work::Mask(mask), Kind::Mask) if op.is_read() => self.world.note_mask_gone(mask, None),
             _ => {}
         }
     }
@@ -232,6 +240,9 @@ impl Engine {
                 } else if let Some(progress) = self.progress.get_mut(&uid) {
                     progress.lock_gone = false;
                 }
+            }
+            (Work::Mask(key), Object::Mask(mask)) if op.is_read() => {
+                self.world.note_mask_gone(key, Some(&mask.meta.uid));
             }
             (Work::Reservation(key), Object::Consumer(consumer)) => {
                 let Some(reservation) = self.world.reservations.get(key) else { return };
@@ -275,14 +286,16 @@ impl Engine {
     }
 
     fn pods_listed(&mut self, work: &Work, listed: &[PodView]) {
-        let Work::Consumer(key) = work else { return };
-        let Some(consumer) = self.world.consumers.get(key) else { return };
-        let Some(pods) = self.world.pods.get_mut(&key.namespace) else { return };
+        let Work::PodList(namespace) = work else { return };
+        let Some(pods) = self.world.pods.get_mut(namespace) else { return };
         pods.merge(listed);
-        let pods = &self.world.pods[&key.namespace];
-        let held: Vec<_> = self.world.reservations_of(&consumer.meta.uid).collect();
-        let users = consumers::find_users(consumer, &held, pods);
-        self.progress.entry(consumer.meta.uid.clone()).or_default().users = Some(users);
+        for key in self.followers.list_answered(namespace) {
+            let Some(consumer) = self.world.consumers.get(&key) else { continue };
+            let held: Vec<_> = self.world.reservations_of(&consumer.meta.uid).collect();
+            let users = consumers::find_users(consumer, &held, &self.world.pods[namespace]);
+            self.progress.entry(consumer.meta.uid.clone()).or_default().users = Some(users);
+            self.mark(Work::Consumer(key));
+        }
     }
 
     fn refused(&mut self, work: &Work, op: &Op, lane: Lane, reason: Reason, message: String, now: Now) {

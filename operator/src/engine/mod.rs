@@ -10,6 +10,7 @@ mod request;
 mod scene;
 mod tally;
 mod unreadable;
+mod writing;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -21,10 +22,11 @@ pub use request::*;
 pub use scene::*;
 pub use tally::{Controller, Tally};
 use unreadable::Unreadable;
+use writing::Writing;
 
 use crate::{
     allocator::Allocator,
-    consumers::{self, Progress, Throttle},
+    consumers::{self, Followers, Progress, Throttle},
     masks, providers, reservations,
     verification::{self, Attempts, Logs, Settings},
     world::{Epoch, Kind, ObjectKey, Uid, World},
@@ -126,8 +128,7 @@ pub struct Engine {
     logs: Logs,
     settings: Arc<Settings>,
     throttle: Throttle,
-    /// Namespaces whose Pods are watched, by the releases that need it.
-    followers: HashMap<Arc<str>, BTreeSet<Uid>>,
+    followers: Followers,
     /// Credentials Secrets that are watched, by the providers that name them.
     sources: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     troubles: HashMap<(Work, Lane), Trouble>,
@@ -135,8 +136,7 @@ pub struct Engine {
     unreadable: HashMap<(Kind, ObjectKey), Unreadable>,
     in_flight: HashMap<u64, InFlight>,
     busy: HashSet<Work>,
-    /// Writes under way on the way to or from a slot, and what is decided anew once each has ended.
-    writing: HashMap<(Kind, ObjectKey), Vec<Work>>,
+    writing: Writing,
     dirty: VecDeque<Work>,
     is_dirty: HashSet<Work>,
     timers: BTreeSet<(Duration, Work)>,
@@ -162,14 +162,14 @@ impl Engine {
             logs: Logs::new(),
             settings: Arc::default(),
             throttle: Throttle::new(),
-            followers: HashMap::new(),
+            followers: Followers::default(),
             sources: HashMap::new(),
             troubles: HashMap::new(),
             unsure: HashMap::new(),
             unreadable: HashMap::new(),
             in_flight: HashMap::new(),
             busy: HashSet::new(),
-            writing: HashMap::new(),
+            writing: Writing::default(),
             dirty: VecDeque::new(),
             is_dirty: HashSet::new(),
             timers: BTreeSet::new(),
@@ -317,11 +317,12 @@ impl Engine {
                     let until = trouble.until;
                     self.set_timer(work, until);
                 }
-                // The answer to the other one changes the version that this one is guarded by.
-                _ => match send.op.guarded(send.lane).and_then(|target| self.writing.get_mut(&target)) {
-                    Some(deferred) => deferred.push(work),
-                    None => self.send(work, *send),
-                },
+                _ => {
+                    let target = send.op.written();
+                    if !target.is_some_and(|target| self.writing.defer(target, send.lane, &work)) {
+                        self.send(work, *send);
+                    }
+                }
             },
         }
     }
@@ -335,6 +336,8 @@ impl Engine {
             Work::Consumer(key) => {
                 let slot = (work.clone(), Lane::Slots);
                 let mut trouble = self.troubles.remove(&slot);
+                let list = (Work::PodList(key.namespace.clone()), Lane::Slots);
+                let list_trouble = self.troubles.get(&list).filter(|trouble| trouble.is_worth_telling());
                 let step = consumers::decide(
                     &mut consumers::Scene {
                         world: &self.world,
@@ -343,6 +346,7 @@ impl Engine {
                         throttle: &mut self.throttle,
                         effects: &mut self.effects,
                         followers: &mut self.followers,
+                        list_trouble: list_trouble.cloned(),
                         revisit,
                         trouble: &mut trouble,
                         now,
@@ -352,8 +356,15 @@ impl Engine {
                 if let Some(trouble) = trouble {
                     self.troubles.insert(slot, trouble);
                 }
+                if self.followers.wants_list(&key.namespace) {
+                    self.mark(Work::PodList(key.namespace.clone()));
+                }
                 step
             }
+            Work::PodList(namespace) if self.followers.wants_list(namespace) => {
+                Step::send(Op::ListPods(namespace.clone()))
+            }
+            Work::PodList(_) => Step::Idle,
             Work::Reservation(key) => reservations::decide(&self.world, &mut self.holds, key, now),
             Work::Provider(key) => {
                 let trouble = self.troubles.get(&(Work::Verification(key.clone()), Lane::Slots));
@@ -399,8 +410,11 @@ impl Engine {
         let (epoch, seen) = op.target().map_or_else(Default::default, |(kind, key)| self.seen(kind, key));
         self.effects.push(Effect::Send(Request { id, work: work.clone(), op: op.clone(), lane }));
         self.busy.insert(work.clone());
-        if let Some(target) = op.guarded(lane) {
-            self.writing.insert(target, Vec::new());
+        if let Some(target) = op.written() {
+            self.writing.began(target, lane);
+        }
+        if let Op::ListPods(namespace) = &op {
+            self.followers.list_sent(namespace);
         }
         self.in_flight.insert(id, InFlight { work, op, lane, note, settles, epoch, seen });
     }
@@ -424,7 +438,7 @@ impl Engine {
     fn mark(&mut self, work: Work) {
         let ours = match &work {
             Work::Mask(_) => self.roles.masks,
-            Work::Consumer(_) => self.roles.consumers,
+            Work::Consumer(_) | Work::PodList(_) => self.roles.consumers,
             Work::Reservation(_) => self.roles.reservations,
             Work::Provider(_) | Work::Verification(_) => self.roles.providers,
             Work::Acknowledgement(_) => self.roles.consumers && self.roles.are_apart(),

@@ -195,7 +195,7 @@ impl Engine {
             self.allocator.leave(&uid);
             self.allocator.end_grant(&uid);
             self.progress.remove(&uid);
-            self.end_follow(&key.namespace, &uid);
+            self.end_follow(&key, &uid);
             uids.push(uid);
             self.forget_work(&Work::Consumer(key.clone()));
         }
@@ -210,14 +210,11 @@ impl Engine {
     }
 
     /// Ends the watch on a namespace's Pods once no release there needs it.
-    fn end_follow(&mut self, namespace: &Arc<str>, uid: &Uid) {
-        if let Some(followers) = self.followers.get_mut(namespace)
-            && followers.remove(uid)
-            && followers.is_empty()
-        {
-            self.followers.remove(namespace);
-            self.world.pods.remove(namespace);
-            self.effects.push(Effect::UnwatchPods(namespace.clone()));
+    fn end_follow(&mut self, key: &ObjectKey, uid: &Uid) {
+        if self.followers.end(key, uid) {
+            self.world.pods.remove(&key.namespace);
+            self.forget_work(&Work::PodList(key.namespace.clone()));
+            self.effects.push(Effect::UnwatchPods(key.namespace.clone()));
         }
     }
 
@@ -400,16 +397,25 @@ impl Engine {
     /// The watch on the Pods of a namespace told something.
     pub(super) fn pods_told(&mut self, namespace: Arc<str>, told: Told) {
         let Some(pods) = self.world.pods.get_mut(&namespace) else { return };
-        match told {
+        let concerned: Vec<_> = match told {
             Told::ListBegan(_) => return pods.list_began(),
             Told::Listed(Object::Pod(pod)) => return pods.listed(pod),
-            Told::ListEnded(_) => pods.list_ended(),
-            Told::Applied(Object::Pod(pod)) => pods.applied(pod),
-            Told::Deleted(Object::Pod(pod)) => pods.deleted(&pod),
+            Told::ListEnded(_) => {
+                pods.list_ended();
+                self.followers.all(&namespace).cloned().collect()
+            }
+            Told::Applied(Object::Pod(pod)) => {
+                let concerned = self.followers.concerned(&namespace, &pod);
+                pods.applied(pod);
+                concerned.into_iter().collect()
+            }
+            Told::Deleted(Object::Pod(pod)) => {
+                pods.deleted(&pod);
+                self.followers.concerned(&namespace, &pod).into_iter().collect()
+            }
             Told::Listed(_) | Told::Applied(_) | Told::Deleted(_) => return,
-        }
-        let followers: Vec<_> = self.followers.get(&namespace).into_iter().flatten().cloned().collect();
-        for uid in followers {
+        };
+        for uid in concerned {
             if let Some(consumer) = self.world.consumer_by_uid(&uid) {
                 let work = Work::Consumer(consumer.meta.key.clone());
                 self.mark(work);
@@ -430,7 +436,7 @@ impl Engine {
     /// Nothing of an object that is gone may hold back the next one of its name.
     fn forget_work(&mut self, work: &Work) {
         self.clear_timer(work);
-        for lane in [super::Lane::Slots, super::Lane::Status] {
+        for lane in super::Lane::ALL {
             self.troubles.remove(&(work.clone(), lane));
         }
         self.unsure.remove(work);

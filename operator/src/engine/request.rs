@@ -86,13 +86,26 @@ pub enum Op {
     ListPods(Arc<str>),
 }
 
-/// Which of two lanes a request takes, so that thousands of status writes do not stand before an assignment.
+/// Which of three lanes a request takes, so that thousands of others do not stand before an assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// On the way from "wants a slot" to "has it", or from "gives it up" to "free".
     Slots,
+    /// Brings objects up to date that nobody waits for: after an upgrade, or when a Secret has changed.
+    Housekeeping,
     /// Tells people.
     Status,
+}
+
+impl Lane {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::Slots, Self::Housekeeping, Self::Status];
+
+    /// Whether a request has to wait until one of the other lane has ended that writes the same object: its answer
+    /// changes the version that this one is guarded by. What is on the way to or from a slot waits for its like only.
+    pub fn waits_for(self, other: Self) -> bool {
+        self != Self::Slots || other == Self::Slots
+    }
 }
 
 impl Op {
@@ -114,12 +127,9 @@ impl Op {
         matches!(self, Op::Get(..) | Op::ListPods(_))
     }
 
-    /// The object that no other write on the way to or from a slot may touch before this one has ended: it is guarded by
-    /// the version of the object, which this one changes. Writes that tell people have a queue of their own, and nothing
-    /// waits for them.
-    pub fn guarded(&self, lane: Lane) -> Option<(Kind, ObjectKey)> {
-        let (kind, key) = self.target().filter(|_| lane == Lane::Slots && !self.is_read())?;
-        Some((kind, key.clone()))
+    /// The object that it changes.
+    pub fn written(&self) -> Option<(Kind, &ObjectKey)> {
+        self.target().filter(|_| !self.is_read())
     }
 
     /// Verb as the API's audit log and RBAC know it.

@@ -1,6 +1,6 @@
 //! What a decision sees, and what it may answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use vpn_types::{FINALIZER, Reason};
@@ -23,6 +23,8 @@ pub enum Work {
     Verification(ObjectKey),
     /// Consumers controller: tells the providers controller in another process how far it has come.
     Acknowledgement(ObjectKey),
+    /// Consumers controller: lists the Pods of a namespace for the releases there that wait for it.
+    PodList(Arc<str>),
     /// Tells of an object that cannot be decoded.
     Unreadable(Kind, ObjectKey),
     /// Reads back one object whose state is in doubt.
@@ -56,12 +58,21 @@ pub struct Send {
 impl Step {
     /// Sends `op` on the way to or from a slot.
     pub fn send(op: Op) -> Self {
-        Step::Send(Box::new(Send { op, lane: Lane::Slots, note: None, settles: true }))
+        Self::on(Lane::Slots, op)
+    }
+
+    /// Sends `op`, which brings an object up to date that nobody waits for.
+    pub fn keep_house(op: Op) -> Self {
+        Self::on(Lane::Housekeeping, op)
     }
 
     /// Sends `op`, which tells people something.
     pub fn tell(op: Op) -> Self {
-        Step::Send(Box::new(Send { op, lane: Lane::Status, note: None, settles: true }))
+        Self::on(Lane::Status, op)
+    }
+
+    fn on(lane: Lane, op: Op) -> Self {
+        Step::Send(Box::new(Send { op, lane, note: None, settles: true }))
     }
 
     /// Publishes an Event when it succeeded.

@@ -36,7 +36,7 @@ impl Controller {
     pub const fn of(work: &Work) -> Self {
         match work {
             Work::Mask(_) => Self::Masks,
-            Work::Consumer(_) | Work::Acknowledgement(_) => Self::Consumers,
+            Work::Consumer(_) | Work::Acknowledgement(_) | Work::PodList(_) => Self::Consumers,
             Work::Reservation(_) => Self::Reservations,
             Work::Provider(_) | Work::Verification(_) => Self::Providers,
             Work::Read(kind, _) | Work::Unreadable(kind, _) => match kind {

@@ -1,7 +1,9 @@
-//! Masks: makes the MaskConsumer of each Mask (W1) and lets the Mask's status follow it (W5).
+//! Masks: makes the MaskConsumer of each Mask (W1), lets the Mask's status follow it (W5), and begins its release when the
+//! Mask is gone. The garbage collector would do that too, but it is slow when there is much to do.
 //!
 //! Invariant: a Mask's status follows the consumer that this very Mask controls and that is not going away. A consumer
-//! of that name that belongs to something else is neither adopted nor touched.
+//! of that name that belongs to something else is neither adopted nor touched. That a Mask is gone is what the watch or a
+//! read said, never mere absence: its event may be on its way.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +15,7 @@ use vpn_types::{
 };
 
 use crate::{
-    engine::{NewObject, Now, Op, Step, Trouble, delete_unchanged, remove_finalizer, target},
+    engine::{NewObject, Now, Op, Step, Trouble, delete, delete_unchanged, remove_finalizer, target},
     engine::{Note, Propagation},
     status::{self, Verdict},
     world::{ConsumerView, Kind, MaskView, ObjectKey, World},
@@ -23,14 +25,16 @@ use crate::{
 pub fn decide(world: &World, key: &ObjectKey, trouble: Option<&Trouble>, now: Now) -> Step {
     let consumer = world.consumers.get(key);
     let Some(mask) = world.masks.get(key) else {
-        return consumer.map_or(Step::Idle, release_orphan);
+        return consumer.map_or(Step::Idle, |consumer| release_left_behind(world, consumer));
     };
     // Masks stored by 1.0.1 have a finalizer. Ours need none: their consumer has one.
     if let Some(op) = remove_finalizer(Kind::Mask, &mask.meta) {
-        return Step::send(op);
+        return Step::keep_house(op);
     }
     if mask.meta.deleting {
-        return Step::Idle;
+        // With propagation Foreground the Mask stays until its consumer is gone.
+        let own = consumer.filter(|consumer| consumer.owner.as_ref() == Some(&mask.meta.uid));
+        return own.filter(|_| mask.meta.foreground).map_or(Step::Idle, release);
     }
     match consumer {
         None => match trouble.filter(|trouble| trouble.is_active(now)) {
@@ -40,9 +44,9 @@ pub fn decide(world: &World, key: &ObjectKey, trouble: Option<&Trouble>, now: No
         Some(consumer) if consumer.owner.as_ref() == Some(&mask.meta.uid) && !consumer.meta.deleting => {
             follow_spec(mask, consumer).or_else(|| follow_status(mask, consumer, now))
         }
-        // Left behind by a Mask of this name that was deleted with `--cascade=orphan`.
+        // Left behind by a former Mask of this name.
         Some(consumer) if consumer.mask.as_ref().is_some_and(|made_for| made_for.uid != mask.meta.uid) => {
-            release_orphan(consumer).or_else(|| tell(mask, &in_the_way(consumer), now))
+            release_left_behind(world, consumer).or_else(|| tell(mask, &in_the_way(consumer), now))
         }
         Some(consumer) => tell(mask, &in_the_way(consumer), now),
     }
@@ -102,7 +106,8 @@ fn follow_spec(mask: &MaskView, consumer: &ConsumerView) -> Step {
         "metadata": {"uid": consumer.meta.uid.as_str(), "resourceVersion": consumer.meta.version.to_string()},
         "spec": spec,
     });
-    Step::send(Op::Patch(Kind::Consumer, consumer.meta.key.clone(), patch))
+    let op = Op::Patch(Kind::Consumer, consumer.meta.key.clone(), patch);
+    if same { Step::keep_house(op) } else { Step::send(op) }
 }
 
 fn follow_status(mask: &MaskView, consumer: &ConsumerView, now: Now) -> Step {
@@ -152,12 +157,32 @@ fn tell(mask: &MaskView, verdict: &Verdict<MaskPhase>, now: Now) -> Step {
     Step::tell(Op::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)).with_note(Some(note))
 }
 
-/// A Mask deleted with `--cascade=orphan` leaves its consumer without an owner: nobody else would release it.
-fn release_orphan(consumer: &ConsumerView) -> Step {
-    let orphaned = consumer.mask.is_some() && consumer.owner.is_none() && !consumer.meta.deleting;
-    if !orphaned {
+/// A consumer whose Mask is not there, or not there any more.
+fn release_left_behind(world: &World, consumer: &ConsumerView) -> Step {
+    if consumer.meta.deleting {
         return Step::Idle;
     }
+    match (&consumer.owner, &consumer.mask) {
+        (Some(_), _) if world.is_mask_gone(consumer) => release(consumer),
+        (Some(owner), Some(made_for)) if *owner == made_for.uid => {
+            Step::send(Op::Get(Kind::Mask, consumer.meta.key.clone()))
+        }
+        (None, Some(_)) => release_orphan(consumer),
+        // Made by hand.
+        _ => Step::Idle,
+    }
+}
+
+/// Release, step 0: the consumer's deletion is what all else follows from.
+fn release(consumer: &ConsumerView) -> Step {
+    if consumer.meta.deleting {
+        return Step::Idle;
+    }
+    Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Background)))
+}
+
+/// A Mask deleted with `--cascade=orphan` leaves its consumer without an owner: nobody else would release it.
+fn release_orphan(consumer: &ConsumerView) -> Step {
     let note = Note {
         regarding: target(Kind::Consumer, &consumer.meta.key, &consumer.meta.uid),
         related: None,

@@ -94,7 +94,9 @@ impl Snapshot {
             let grant = allocator.grant(&consumer.meta.uid);
             if let Some(assigned) = &consumer.assigned {
                 taken.add(&assigned.provider, assigned.slot, !consumer.meta.deleting);
-            } else if let Some(grant) = grant {
+            }
+            // Both, when another operator was faster: our lock is still on its way.
+            if let Some(grant) = grant {
                 taken.add(&grant.provider, grant.slot, true);
             }
             let waits = !consumer.meta.deleting

@@ -97,7 +97,7 @@ fn accompany(world: &World, reservation: &ReservationView, consumer: &ConsumerVi
         return Step::Idle;
     }
     if reservation.meta.finalizer.is_none() && !reservation.meta.deleting {
-        return Step::send(add_finalizer(Kind::Reservation, &reservation.meta));
+        return Step::keep_house(add_finalizer(Kind::Reservation, &reservation.meta));
     }
     if reservation.meta.deleting {
         let message =

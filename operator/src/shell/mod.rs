@@ -37,6 +37,8 @@ use crate::{
 
 /// How many requests may be under way at once on the way to or from a slot.
 const SLOT_REQUESTS: usize = 32;
+/// How many requests may be under way at once that bring objects up to date which nobody waits for.
+const HOUSEKEEPING_REQUESTS: usize = 8;
 /// How many requests that tell people something may be under way at once.
 const STATUS_REQUESTS: usize = 12;
 /// How many inputs are taken in at once, at most.
@@ -72,8 +74,7 @@ pub async fn run(
         publisher: publish::Publisher::new(client.clone()),
         client,
         inputs,
-        slots: Arc::new(Semaphore::new(SLOT_REQUESTS)),
-        status: Arc::new(Semaphore::new(STATUS_REQUESTS)),
+        lanes: Lane::ALL.map(|lane| Arc::new(Semaphore::new(requests_at_once(lane)))),
         lead: lead.clone(),
         metrics,
         secrets: HashMap::new(),
@@ -132,8 +133,8 @@ struct Shell {
     client: Client,
     publisher: publish::Publisher,
     inputs: mpsc::UnboundedSender<Input>,
-    slots: Arc<Semaphore>,
-    status: Arc<Semaphore>,
+    /// In the order of [`Lane::ALL`].
+    lanes: [Arc<Semaphore>; Lane::ALL.len()],
     lead: latest::Receiver<Lead>,
     metrics: Arc<Metrics>,
     kinds: Vec<AbortHandle>,
@@ -166,10 +167,7 @@ impl Shell {
     }
 
     fn send(&self, request: Request) {
-        let lane = match request.lane {
-            Lane::Slots => self.slots.clone(),
-            Lane::Status => self.status.clone(),
-        };
+        let lane = self.lanes[request.lane as usize].clone();
         let (client, inputs, lead) = (self.client.clone(), self.inputs.clone(), self.lead.clone());
         let metrics = self.metrics.clone();
         tokio::spawn(async move {
@@ -198,12 +196,21 @@ impl Shell {
             handle.abort();
         }
         let all = async {
-            let _ = self.slots.acquire_many(SLOT_REQUESTS as u32).await;
-            let _ = self.status.acquire_many(STATUS_REQUESTS as u32).await;
+            for (lane, permits) in Lane::ALL.into_iter().zip(&self.lanes) {
+                let _ = permits.acquire_many(requests_at_once(lane) as u32).await;
+            }
         };
         if tokio::time::timeout(DEADLINE + Duration::from_secs(1), all).await.is_err() {
             tracing::warn!("some requests were still under way at the end");
         }
+    }
+}
+
+fn requests_at_once(lane: Lane) -> usize {
+    match lane {
+        Lane::Slots => SLOT_REQUESTS,
+        Lane::Housekeeping => HOUSEKEEPING_REQUESTS,
+        Lane::Status => STATUS_REQUESTS,
     }
 }
 

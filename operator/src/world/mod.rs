@@ -8,7 +8,7 @@ mod project;
 mod store;
 mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use smallvec::SmallVec;
 
@@ -115,6 +115,8 @@ pub struct World {
     slots_of: HashMap<ObjectKey, BTreeMap<u32, ObjectKey>>,
     copies_of: HashMap<Uid, Keys>,
     departed: HashMap<Uid, Departed>,
+    /// UIDs of Masks that are gone for sure and whose consumer is still there.
+    masks_gone: HashSet<Uid>,
 }
 
 impl World {
@@ -156,6 +158,19 @@ impl World {
         self.departed.entry(consumer.clone()).or_insert(Departed { committed: None });
     }
 
+    /// Whether the Mask that a consumer belongs to is gone, by the word of the watch or of a read, never by mere absence.
+    pub fn is_mask_gone(&self, consumer: &ConsumerView) -> bool {
+        consumer.owner.as_ref().is_some_and(|mask| self.masks_gone.contains(mask))
+    }
+
+    /// Notes that of the Masks of that name only the one with the UID `now`, if any, can still be there.
+    pub fn note_mask_gone(&mut self, key: &ObjectKey, now: Option<&Uid>) {
+        let owner = self.consumers.get(key).and_then(|consumer| consumer.owner.as_ref());
+        if let Some(owner) = owner.filter(|owner| now != Some(owner)) {
+            self.masks_gone.insert(owner.clone());
+        }
+    }
+
     /// What the watch on that Secret says.
     pub fn source(&self, key: &ObjectKey) -> &Source {
         self.sources.get(key).unwrap_or(&Source::Unknown)
@@ -167,12 +182,27 @@ impl World {
             Touched::Consumer(change) => self.reindex_consumer(change),
             Touched::Reservation(change) => self.reindex_reservation(change),
             Touched::Copy(change) => self.reindex_copy(change),
-            Touched::Mask(_) | Touched::Provider(_) | Touched::VerificationPod(_) => {}
+            Touched::Mask(change) => self.reindex_mask(change),
+            Touched::Provider(_) | Touched::VerificationPod(_) => {}
+        }
+    }
+
+    fn reindex_mask(&mut self, change: &Change<MaskView>) {
+        let Some(before) = change.before.as_ref().map(|before| &before.meta.uid) else { return };
+        let is_there = self.masks.get(&change.key).is_some_and(|now| now.meta.uid == *before);
+        let owner = self.consumers.get(&change.key).and_then(|consumer| consumer.owner.as_ref());
+        if !is_there && owner == Some(before) {
+            self.masks_gone.insert(before.clone());
         }
     }
 
     fn reindex_consumer(&mut self, change: &Change<ConsumerView>) {
         let now = self.consumers.get(&change.key);
+        if let Some(owner) = change.before.as_ref().and_then(|before| before.owner.as_ref())
+            && now.is_none_or(|now| now.owner.as_ref() != Some(owner))
+        {
+            self.masks_gone.remove(owner);
+        }
         if let Some(before) = &change.before
             && now.is_none_or(|view| view.meta.uid != before.meta.uid)
         {

@@ -9,7 +9,7 @@ use std::{
 use chrono::DateTime;
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{Container, ContainerStatus, Pod, PodSpec, Secret},
+    api::core::v1::Secret,
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference},
 };
 use kube::core::PartialObjectMeta;
@@ -279,78 +279,7 @@ pub fn source(secret: Secret) -> SourceView {
     SourceView { hash: source_hash(&data), data, data_since: version.clone(), version }
 }
 
-impl Project for Pod {
-    type View = PodView;
-    fn project(&self) -> Option<PodView> {
-        let node = self.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(intern);
-        Some(PodView {
-            meta: meta(&self.metadata)?,
-            consumers: owner_of(&self.metadata, "MaskConsumer").collect(),
-            secrets: self.spec.as_ref().map(secrets).unwrap_or_default(),
-            stage: match &node {
-                None => PodStage::Unbound,
-                Some(_) if has_ended(self) => PodStage::Ended,
-                Some(_) => PodStage::Running,
-            },
-            stop_by: self
-                .metadata
-                .deletion_timestamp
-                .as_ref()
-                .and_then(|time| DateTime::from_timestamp(time.0.as_second(), 0)),
-            node,
-        })
-    }
-}
-
-/// Names of the Secrets from which a Pod takes environment variables or files.
-fn secrets(spec: &PodSpec) -> Box<[Arc<str>]> {
-    let mut names: Vec<&str> = Vec::new();
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    for Container { env, env_from, .. } in containers {
-        names.extend(
-            env.iter().flatten().filter_map(|var| Some(&*var.value_from.as_ref()?.secret_key_ref.as_ref()?.name)),
-        );
-        names.extend(env_from.iter().flatten().filter_map(|from| Some(&*from.secret_ref.as_ref()?.name)));
-    }
-    for container in spec.ephemeral_containers.iter().flatten() {
-        let env = container.env.iter().flatten();
-        names.extend(env.filter_map(|var| Some(&*var.value_from.as_ref()?.secret_key_ref.as_ref()?.name)));
-        let env_from = container.env_from.iter().flatten();
-        names.extend(env_from.filter_map(|from| Some(&*from.secret_ref.as_ref()?.name)));
-    }
-    for volume in spec.volumes.iter().flatten() {
-        names.extend(volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref()));
-        let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
-        names.extend(sources.filter_map(|source| Some(&*source.secret.as_ref()?.name)));
-    }
-    names.sort_unstable();
-    names.dedup();
-    names.into_iter().map(intern).collect()
-}
-
-/// Whether the status shows that no container runs or will. `phase` proves nothing: Pod garbage collection sets
-/// `Failed` on Pods of lost nodes.
-fn has_ended(pod: &Pod) -> bool {
-    let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else { return false };
-    let main = status.container_statuses.as_deref().unwrap_or_default();
-    let terminated = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
-    let never_ran = |status: &ContainerStatus| {
-        let last = status.last_state.as_ref();
-        status.restart_count == 0
-            && status.state.as_ref().is_none_or(|state| state.running.is_none() && state.terminated.is_none())
-            && last.is_none_or(|state| state.terminated.is_none() && state.running.is_none())
-    };
-    let init = status.init_container_statuses.iter().flatten();
-    // A Pod that is ended before its init containers are through never starts the others. Kubelet sets a final phase
-    // only when nothing runs any more (KEP-3329); where Pod garbage collection did, it leaves a condition.
-    let collected = status.conditions.iter().flatten().any(|one| one.reason.as_deref() == Some("DeletionByPodGC"));
-    let is_over = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) && !collected;
-    main.len() >= spec.containers.len()
-        && main.iter().all(|status| terminated(status) || (is_over && never_ran(status)))
-        && init.into_iter().all(|status| terminated(status) || never_ran(status))
-        && status.ephemeral_container_statuses.iter().flatten().all(terminated)
-}
-
+mod pod;
 mod provider;
 #[cfg(test)]
 mod tests;

@@ -330,9 +330,9 @@ pub enum Source {
 pub enum PodStage {
     /// Not bound to a node: nothing runs.
     Unbound,
-    /// Bound, and some container has not been shown to have ended.
+    /// Bound, and its node has not said that nothing of it runs or will.
     Running,
-    /// All containers have terminated.
+    /// By the word of its node, nothing of it runs or will.
     Ended,
 }
 
@@ -343,6 +343,8 @@ pub struct PodView {
     pub meta: Meta,
     /// MaskConsumers among its owners.
     pub consumers: Box<[Uid]>,
+    /// Whether something other than a MaskConsumer controls it, such as a ReplicaSet or a Job.
+    pub is_of_workload: bool,
     /// Names of the Secrets that it references.
     pub secrets: Box<[Arc<str>]>,
     /// Node it is bound to.

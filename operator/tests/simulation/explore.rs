@@ -27,11 +27,14 @@ pub struct Weather {
     pub losses: bool,
     pub relists: bool,
     pub refusals: bool,
+    /// Slots are scarce from the start, users make and end Masks and Pods only, and containers crash all the time.
+    pub crowded: bool,
 }
 
 impl Weather {
-    pub const FAIR: Self = Self { crashes: false, losses: false, relists: false, refusals: false };
-    pub const FOUL: Self = Self { crashes: true, losses: true, relists: true, refusals: true };
+    pub const FAIR: Self = Self { crashes: false, losses: false, relists: false, refusals: false, crowded: false };
+    pub const FOUL: Self = Self { crashes: true, losses: true, relists: true, refusals: true, crowded: false };
+    pub const CROWDED: Self = Self { crowded: true, ..Self::FAIR };
 }
 
 fn disturb(sim: &mut Sim, weather: Weather, what: u64, which: usize) {
@@ -39,6 +42,8 @@ fn disturb(sim: &mut Sim, weather: Weather, what: u64, which: usize) {
         0 if weather.crashes => sim.crash(which % sim.processes.len()),
         1..=3 if weather.losses && !sim.flights.is_empty() => sim.lose(which % sim.flights.len()),
         4 if weather.refusals && !sim.flights.is_empty() => sim.refuse(which % sim.flights.len()),
+        // It is far behind for a while, and then goes on.
+        7 => sim.gc_stalled = !sim.gc_stalled,
         5 | 6 if weather.relists => {
             let p = which % sim.processes.len();
             let filters: Vec<_> = sim.processes[p].watches.keys().cloned().collect();
@@ -53,12 +58,19 @@ fn disturb(sim: &mut Sim, weather: Weather, what: u64, which: usize) {
 fn walk(sim: &mut Sim, weather: Weather, choices: &[u32]) -> Result<(), String> {
     sim.account("p", 2);
     sim.settle()?;
+    if weather.crowded {
+        sim.crowd();
+        sim.settle()?;
+    }
     for choice in choices {
         let (what, which) = (choice % 128, (choice >> 7) as usize);
         sim.advance_quietly();
         match what {
+            0..=11 if weather.crowded => sim.whim(which / 14 * 32 + which % 14),
             0..=11 => sim.whim(which),
             12..=20 => disturb(sim, weather, u64::from(what) - 12, which),
+            21..=22 => sim.crash_container(which),
+            23..=30 if weather.crowded => sim.crash_container(which),
             _ => {
                 // Prefer one party for some time now and then, so that others lag far behind.
                 let moves = sim.moves();
@@ -69,6 +81,7 @@ fn walk(sim: &mut Sim, weather: Weather, choices: &[u32]) -> Result<(), String> 
         }
         oracle::always(sim)?;
     }
+    sim.gc_stalled = false;
     sim.settle()?;
     sim.stays_quiet()?;
     sim.clean_up();

@@ -7,11 +7,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod crashes;
+mod ends;
 mod explore;
 mod garbage;
 mod node;
 mod oracle;
 mod process;
+mod release;
 mod run;
 mod scenarios;
 mod server;
@@ -42,4 +44,9 @@ fn random_walks_with_four_processes() {
 #[test]
 fn random_walks_with_two_operators() {
     explore("two", &[Roles::ALL, Roles::ALL], Weather::FOUL, 60, 400);
+}
+
+#[test]
+fn random_walks_with_crashing_containers() {
+    explore("crashing", &[Roles::ALL], Weather::CROWDED, 60, 400);
 }

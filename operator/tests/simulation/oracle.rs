@@ -11,7 +11,7 @@ use vpn_types::{FINALIZER, OWNER_LABEL, VERIFY_LABEL};
 
 use crate::{
     run::Sim,
-    server::{Server, finalizers, generation, is_deleting, owners, uid_of},
+    server::{FOREGROUND, Server, finalizers, generation, is_deleting, owners, uid_of},
     slots,
 };
 
@@ -57,10 +57,14 @@ pub fn allowed(sim: &Sim, op: &Op, before: Option<&Value>) -> Verdict {
         Kind::Consumer => is_deleting(before) || may_evict(sim, before),
         Kind::Reservation => true,
         Kind::Secret => before["metadata"]["labels"].get(OWNER_LABEL).is_some(),
-        // The garbage collector may have taken the reference away since the operator looked.
+        // The garbage collector may have taken the reference away since the operator looked, and another operator may
+        // have ended the release.
         Kind::Pod => sim.server.log.iter().filter(|event| uid_of(&event.last) == uid_of(before)).any(|event| {
-            let mut owners = owners(&event.last).into_iter().filter_map(|(uid, _)| sim.server.by_uid(&uid));
-            owners.any(|((kind, _), owner)| *kind == Kind::Consumer && is_deleting(owner))
+            let is_consumer =
+                |uid: &str| sim.server.log.iter().any(|one| one.kind == Kind::Consumer && uid_of(&one.last) == uid);
+            owners(&event.last).into_iter().any(|(uid, _)| {
+                is_consumer(&uid) && sim.server.by_uid(&uid).is_none_or(|(_, consumer)| is_deleting(consumer))
+            })
         }),
         Kind::Mask => before["metadata"]["labels"].get(VERIFY_LABEL).is_some(),
         Kind::Provider => false,
@@ -70,6 +74,12 @@ pub fn allowed(sim: &Sim, op: &Op, before: Option<&Value>) -> Verdict {
 
 fn may_evict(sim: &Sim, consumer: &Value) -> bool {
     let orphaned = owners(consumer).is_empty() && consumer["spec"].get("mask").is_some();
+    // A user who thinks better of a foreground deletion may come too late.
+    let in_foreground = |uid: &str| {
+        let mut log = sim.server.log.iter().filter(|event| uid_of(&event.last) == uid);
+        log.any(|event| is_deleting(&event.last) && finalizers(&event.last).iter().any(|name| name == FOREGROUND))
+    };
+    let mask_gone = owners(consumer).iter().any(|(uid, _)| sim.server.by_uid(uid).is_none() || in_foreground(uid));
     let name = ObjectKey::new(text(consumer, "/status/provider/namespace"), text(consumer, "/status/provider/name"));
     let slot = consumer.pointer("/status/provider/slot").and_then(Value::as_u64);
     let uid = text(consumer, "/status/provider/uid");
@@ -79,7 +89,7 @@ fn may_evict(sim: &Sim, consumer: &Value) -> bool {
         Some(provider) => is_deleting(provider) || uid_of(provider) != uid,
     };
     let forced = sim.forced.iter().any(|uid| *uid == text(consumer, "/status/provider/reservation"));
-    orphaned || (slot.is_some() && (lowered || provider_gone || forced))
+    orphaned || mask_gone || (slot.is_some() && (lowered || provider_gone || forced))
 }
 
 /// I6: other people's finalizers, owner references and labels are as before. I3: a lock goes after its consumer.

@@ -10,7 +10,7 @@ use vpn_operator::{
 
 use crate::{
     garbage,
-    node::Nodes,
+    node::{Act, Nodes},
     oracle,
     process::{Flight, Process, begin, boot, describe, outcome_name},
     server::{Server, refused},
@@ -31,7 +31,7 @@ pub enum Move {
     /// Time is up for a process.
     Tick(usize),
     Garbage(Kind, ObjectKey),
-    Node(ObjectKey),
+    Node(ObjectKey, Act),
 }
 
 pub struct Sim {
@@ -45,6 +45,8 @@ pub struct Sim {
     /// UIDs of reservations that the user took away by force.
     pub forced: Vec<String>,
     pub clock: u64,
+    /// The garbage collector does nothing: it may take as long as it likes.
+    pub gc_stalled: bool,
     /// Which moves come first when several are possible.
     pub bias: Bias,
     /// A crash to come, once so many requests have been carried out.
@@ -86,6 +88,7 @@ impl Sim {
             counts: BTreeMap::new(),
             forced: Vec::new(),
             clock: 0,
+            gc_stalled: false,
             bias: Bias::Even,
             crash_at: None,
             turn: 0,
@@ -109,9 +112,13 @@ impl Sim {
                 moves.push(Move::Tick(p));
             }
         }
-        moves.extend(garbage::chores(&self.server).into_iter().map(|(kind, key)| Move::Garbage(kind, key)));
-        let pods = self.server.of_kind(Kind::Pod).filter(|(_, pod)| self.nodes.can_step(&self.server, pod));
-        moves.extend(pods.map(|(key, _)| Move::Node(key.clone())));
+        if !self.gc_stalled {
+            moves.extend(garbage::chores(&self.server).into_iter().map(|(kind, key)| Move::Garbage(kind, key)));
+        }
+        for (key, pod) in self.server.of_kind(Kind::Pod) {
+            let acts = self.nodes.acts(&self.server, pod).into_iter();
+            moves.extend(acts.map(|act| Move::Node(key.clone(), act)));
+        }
         moves
     }
 
@@ -145,9 +152,9 @@ impl Sim {
                 self.note(format!("gc {} {}: {:?}", kind.as_str(), id.1, garbage::chore(&self.server, &id)));
                 garbage::step(&mut self.server, &id);
             }
-            Move::Node(key) => {
-                self.note(format!("node {key}"));
-                self.nodes.step(&mut self.server, &key);
+            Move::Node(key, act) => {
+                self.note(format!("node {key}: {act:?}"));
+                self.nodes.act(&mut self.server, &key, act);
             }
         }
         oracle::always(self)

@@ -174,7 +174,7 @@ fn a_pod_whose_deletion_was_not_answered_is_not_asked_for_for_ever() {
 }
 
 /// Goes on until nothing is left to do but moves that `held` holds back.
-fn settle_without(sim: &mut Sim, held: impl Fn(&Move) -> bool) {
+pub fn settle_without(sim: &mut Sim, held: impl Fn(&Move) -> bool) {
     settle_but_for(sim, |_, chosen| held(chosen));
 }
 

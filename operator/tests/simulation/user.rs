@@ -26,7 +26,33 @@ pub enum Tie {
     SecretOnly,
 }
 
+/// When kubelet starts a container of a Pod again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restarts {
+    Always,
+    OnFailure,
+    Never,
+    /// A native sidecar is, beside a container that is not.
+    Sidecar,
+    /// By a rule of the container (KEP-5307): with exit code 42.
+    ByRule,
+}
+
+impl Restarts {
+    pub const ALL: [Self; 5] = [Self::Always, Self::OnFailure, Self::Never, Self::Sidecar, Self::ByRule];
+}
+
+/// The Masks that users make, by namespace and name.
+const MASKS: [(&str, &str); 4] = [("a", "m0"), ("a", "m1"), ("b", "m2"), ("a", "m3")];
+
 impl Sim {
+    /// More Masks than slots.
+    pub fn crowd(&mut self) {
+        for (namespace, name) in MASKS {
+            self.mask(&key(namespace, name), json!({}));
+        }
+    }
+
     pub fn create(&mut self, kind: Kind, key: &ObjectKey, body: Value) {
         self.note(format!("user creates {} {key}", kind.as_str()));
         // The name may be taken.
@@ -72,8 +98,13 @@ impl Sim {
         self.create(Kind::Mask, key, json!({"metadata": {}, "spec": spec}));
     }
 
-    /// A Pod that uses the slot of that consumer, if it has one.
+    /// A Pod that uses the slot of that consumer, if it has one. Its container is always started again.
     pub fn pod(&mut self, name: &str, consumer: &ObjectKey, tie: Tie) {
+        self.pod_that(name, consumer, tie, Restarts::Always);
+    }
+
+    /// The same with a restart policy.
+    pub fn pod_that(&mut self, name: &str, consumer: &ObjectKey, tie: Tie, restarts: Restarts) {
         let Some(found) = self.server.get(Kind::Consumer, consumer) else { return };
         let Some(secret) = found.pointer("/status/provider/secret").cloned() else { return };
         let owner = |uid: &str, blocks| json!({"apiVersion": "vpn.beebs.dev/v1", "kind": "MaskConsumer", "name": &*consumer.name, "uid": uid, "blockOwnerDeletion": blocks});
@@ -88,7 +119,23 @@ impl Sim {
             owners.push(json!({"apiVersion": "example.com/v1", "kind": "Other", "name": "x", "uid": uid_of(other)}));
         }
         let container = json!({"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": secret}}]});
-        let body = json!({"metadata": {"ownerReferences": owners}, "spec": {"containers": [container]}});
+        let mut spec = json!({"containers": [container]});
+        match restarts {
+            Restarts::Always => spec["restartPolicy"] = json!("Always"),
+            Restarts::OnFailure => spec["restartPolicy"] = json!("OnFailure"),
+            Restarts::Never => spec["restartPolicy"] = json!("Never"),
+            Restarts::Sidecar => {
+                spec["restartPolicy"] = json!("Never");
+                spec["initContainers"] = json!([{"name": "s", "image": "i", "restartPolicy": "Always"}]);
+            }
+            Restarts::ByRule => {
+                let rule = json!({"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}});
+                spec["restartPolicy"] = json!("Never");
+                spec["containers"][0]["restartPolicy"] = json!("Never");
+                spec["containers"][0]["restartPolicyRules"] = json!([rule]);
+            }
+        }
+        let body = json!({"metadata": {"ownerReferences": owners}, "spec": spec});
         self.create(Kind::Pod, &ObjectKey::new(consumer.namespace.clone(), name), body);
     }
 
@@ -122,7 +169,6 @@ impl Sim {
 
     /// One of the many things that users do, at random.
     pub fn whim(&mut self, choice: usize) {
-        const MASKS: [(&str, &str); 4] = [("a", "m0"), ("a", "m1"), ("b", "m2"), ("a", "m3")];
         const HOW: [&str; 4] = ["Background", "Background", FOREGROUND, ORPHAN];
         let (action, n) = (choice % 32, choice / 32);
         let mask = key(MASKS[n % 4].0, MASKS[n % 4].1);
@@ -140,7 +186,8 @@ impl Sim {
             6..=8 => self.delete(Kind::Mask, &mask, how),
             9..=13 => {
                 let tie = [Tie::Owned, Tie::Owned, Tie::TwoOwners, Tie::SecretOnly, Tie::OwnedWithoutBlocking];
-                self.pod(&format!("{}-{}", mask.name, (n / 4) % 3), &mask, tie[action - 9]);
+                let restarts = Restarts::ALL[(n / 12) % 5];
+                self.pod_that(&format!("{}-{}", mask.name, (n / 4) % 3), &mask, tie[action - 9], restarts);
             }
             14 | 15 => {
                 let slots = [0, 1, 2, 3][(n / 3) % 4];
@@ -208,10 +255,7 @@ impl Sim {
                         let uid = uid_of(&self.server.objects[&(Kind::Pod, pod)]).to_owned();
                         self.nodes.lost.push(uid);
                     }
-                    _ => {
-                        self.note(format!("Pod {pod} completes"));
-                        self.nodes.finish(&mut self.server, &pod);
-                    }
+                    _ => self.crash_container(n),
                 }
             }
             30 => {
@@ -227,6 +271,14 @@ impl Sim {
             _ if n % 2 == 0 => self.strip_foreign(),
             _ => self.create(Kind::Consumer, &mask, json!({"metadata": {}, "spec": {}})),
         }
+    }
+
+    /// Some container of some Pod of a user ends, with one of several exit codes.
+    pub fn crash_container(&mut self, n: usize) {
+        let Some(pod) = self.nth(Kind::Pod, n).filter(|pod| !pod.name.ends_with("-verify")) else { return };
+        let code = [1, 42, 0][(n / 4) % 3];
+        self.note(format!("a container of Pod {pod} ends with exit code {code}"));
+        self.nodes.exit(&mut self.server, &pod, n / 12, code);
     }
 
     fn nth(&self, kind: Kind, n: usize) -> Option<ObjectKey> {

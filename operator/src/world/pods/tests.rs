@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::world::{Meta, ObjectKey};
 
@@ -14,7 +16,15 @@ fn pod(uid: &str, version: u64, stage: PodStage) -> PodView {
         foreground: false,
         foreign: false,
     };
-    PodView { meta, consumers: Box::default(), secrets: Box::default(), node: None, stage, stop_by: None }
+    PodView {
+        meta,
+        consumers: Box::new([Uid::from("consumer")]),
+        is_of_workload: false,
+        secrets: Box::new([Arc::from("secret")]),
+        node: None,
+        stage,
+        stop_by: None,
+    }
 }
 
 fn synced(pods: &[PodView]) -> PodsOf {
@@ -38,10 +48,8 @@ fn a_pod_has_ended_once_its_containers_have_though_it_is_still_there() {
 fn a_pod_that_vanishes_while_it_runs_ends_uncleanly() {
     let mut pods = synced(&[pod("a", 1, PodStage::Running), pod("b", 2, PodStage::Running)]);
     pods.deleted(&pod("a", 3, PodStage::Running));
-    pods.vanished(&Uid::from("b"));
     assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
-    assert_eq!(pods.ending(&Uid::from("b")), Some(Ending::Unclean));
-    assert_eq!(pods.present().count(), 0);
+    assert!(pods.get(&Uid::from("a")).is_none());
 }
 
 #[test]
@@ -60,6 +68,41 @@ fn a_pod_that_a_relist_lacks_has_vanished() {
     pods.list_ended();
     assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
     assert_eq!(pods.ending(&Uid::from("b")), Some(Ending::Clean));
+}
+
+#[test]
+fn how_a_pod_ended_that_is_not_there_any_more_is_for_the_watch_to_tell() {
+    let mut pods = synced(&[pod("a", 1, PodStage::Unbound)]);
+    pods.vanished(&Uid::from("a"));
+    assert_eq!(pods.ending(&Uid::from("a")), None);
+    // It had got a node in between.
+    pods.deleted(&pod("a", 3, PodStage::Running));
+    assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
+}
+
+#[test]
+fn a_pod_that_had_no_node_when_it_was_last_seen_may_have_got_one() {
+    let mut pods = synced(&[pod("a", 1, PodStage::Unbound)]);
+    pods.list_began();
+    pods.list_ended();
+    assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
+}
+
+#[test]
+fn related_pods_are_those_owned_and_those_that_read_the_secret() {
+    let mut pods = synced(&[pod("a", 1, PodStage::Running)]);
+    let related = |pods: &PodsOf, consumer: &str, secret: &str| {
+        pods.related(&Uid::from(consumer), [&Arc::from(secret)]).map(|pod| pod.meta.uid.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(related(&pods, "consumer", "secret"), ["a"]);
+    assert_eq!(related(&pods, "other", "secret"), ["a"]);
+    assert!(related(&pods, "other", "other").is_empty());
+    let mut stripped = pod("a", 2, PodStage::Running);
+    stripped.consumers = Box::default();
+    pods.applied(stripped);
+    assert!(related(&pods, "consumer", "other").is_empty());
+    pods.deleted(&pod("a", 3, PodStage::Ended));
+    assert!(related(&pods, "consumer", "secret").is_empty());
 }
 
 #[test]

@@ -1,4 +1,3 @@
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
 
@@ -71,67 +70,4 @@ fn a_duration_that_cannot_be_read_is_told() {
     let spec = json!({"secret": "s", "maxSlots": 1, "release": {"delay": "soon"}});
     let provider = view::<MaskProvider>(json!({"spec": spec}));
     assert!(provider.invalid.is_some_and(|why| why.contains("release.delay")));
-}
-
-fn stage(status: Value) -> PodStage {
-    let containers = json!([{"name": "a"}, {"name": "b"}]);
-    view::<Pod>(json!({"spec": {"nodeName": "n", "containers": containers}, "status": status})).stage
-}
-
-#[test]
-fn a_pod_ends_when_all_its_containers_have_terminated_whatever_its_phase() {
-    let container = |name: &str, state: &str| {
-        let state = if state == "terminated" { json!({state: {"exitCode": 0}}) } else { json!({state: {}}) };
-        json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state})
-    };
-    let both = |a: &str, b: &str| json!([container("a", a), container("b", b)]);
-    assert_eq!(stage(json!({"phase": "Failed"})), PodStage::Running);
-    assert_eq!(stage(json!({"containerStatuses": both("terminated", "running")})), PodStage::Running);
-    assert_eq!(stage(json!({"containerStatuses": [container("a", "terminated")]})), PodStage::Running);
-    assert_eq!(stage(json!({"containerStatuses": both("terminated", "terminated")})), PodStage::Ended);
-    let sidecar = |state: &str| json!({"containerStatuses": both("terminated", "terminated"), "initContainerStatuses": [container("c", state)]});
-    assert_eq!(stage(sidecar("running")), PodStage::Running);
-    assert_eq!(stage(sidecar("waiting")), PodStage::Ended);
-    let unbound = view::<Pod>(json!({"spec": {"containers": []}, "status": {"phase": "Pending"}}));
-    assert_eq!(unbound.stage, PodStage::Unbound);
-}
-
-#[test]
-fn every_way_to_use_a_secret_is_found() {
-    let key = |name: &str| json!({"secretKeyRef": {"name": name, "key": "k"}});
-    let pod = view::<Pod>(json!({"spec": {
-        "containers": [{"name": "a", "env": [{"name": "E", "valueFrom": key("env")}]}],
-        "initContainers": [{"name": "b", "envFrom": [{"secretRef": {"name": "init"}}]}],
-        "ephemeralContainers": [{"name": "c", "envFrom": [{"secretRef": {"name": "ephemeral"}}]}],
-        "volumes": [
-            {"name": "v", "secret": {"secretName": "volume"}},
-            {"name": "w", "projected": {"sources": [{"secret": {"name": "projected"}}]}},
-        ],
-    }}));
-    let names: Vec<_> = pod.secrets.iter().map(|name| &**name).collect();
-    assert_eq!(names, ["env", "ephemeral", "init", "projected", "volume"]);
-}
-
-/// Deleted while an init container ran: the others never start, and stay as they are in its last status.
-#[test]
-fn a_pod_that_ended_before_it_was_initialized_has_ended_only_by_the_word_of_its_node() {
-    let stage = |phase: &str, vpn: Value, conditions: Value| {
-        let status = |name: &str, state: &Value| json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
-        view::<Pod>(json!({
-            "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": {"nodeName": "n", "containers": [{"name": "probe"}], "initContainers": [{"name": "vpn"}]},
-            "status": {
-                "phase": phase, "conditions": conditions,
-                "initContainerStatuses": [status("vpn", &vpn)],
-                "containerStatuses": [status("probe", &json!({"waiting": {"reason": "PodInitializing"}}))],
-            },
-        }))
-        .stage
-    };
-    let (ended, running) = (json!({"terminated": {"exitCode": 0}}), json!({"running": {}}));
-    let collected = json!([{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}]);
-    assert_eq!(stage("Failed", ended.clone(), json!([])), PodStage::Ended);
-    assert_eq!(stage("Pending", ended.clone(), json!([])), PodStage::Running);
-    assert_eq!(stage("Failed", running, json!([])), PodStage::Running);
-    assert_eq!(stage("Failed", ended, collected), PodStage::Running);
 }

@@ -1,0 +1,136 @@
+//! When a Pod has ended: by the word of its node, for good. A container that ended is not a Pod that ended.
+
+use serde_json::json;
+use vpn_operator::{engine::Roles, world::Kind};
+
+use crate::{
+    node::Act,
+    run::{Move, Sim},
+    scenarios::{check, rest, settle, settle_without},
+    user::{Restarts, Tie, key},
+};
+
+/// A container by number and the exit code with which kubelet starts it again.
+fn crash_of(restarts: Restarts) -> Option<(usize, i64)> {
+    match restarts {
+        Restarts::Always => Some((0, 0)),
+        Restarts::OnFailure => Some((0, 1)),
+        Restarts::Never => None,
+        Restarts::Sidecar => Some((0, 1)),
+        Restarts::ByRule => Some((0, 42)),
+    }
+}
+
+/// One slot: `first` has it and a Pod, `second` waits for it.
+fn one_slot(tie: Tie, restarts: Restarts) -> Sim {
+    let mut sim = Sim::new(&[Roles::ALL]);
+    sim.account("p", 1);
+    sim.mask(&key("a", "first"), json!({}));
+    settle(&mut sim);
+    sim.pod_that("pod", &key("a", "first"), tie, restarts);
+    settle(&mut sim);
+    sim.mask(&key("a", "second"), json!({}));
+    settle(&mut sim);
+    sim
+}
+
+fn exit(sim: &mut Sim, number: usize, code: i64) {
+    sim.note(format!("container {number} ends with exit code {code}"));
+    sim.nodes.exit(&mut sim.server, &key("a", "pod"), number, code);
+}
+
+fn is_start(chosen: &Move) -> bool {
+    matches!(chosen, Move::Node(_, Act::Start(_)))
+}
+
+fn is_hearing(chosen: &Move) -> bool {
+    matches!(chosen, Move::Node(_, Act::Hear))
+}
+
+#[test]
+fn a_container_that_is_started_again_keeps_the_slot_of_a_released_consumer() {
+    for restarts in Restarts::ALL {
+        let mut sim = one_slot(Tie::SecretOnly, restarts);
+        sim.delete(Kind::Mask, &key("a", "first"), "Background");
+        settle(&mut sim);
+        let Some((number, code)) = crash_of(restarts) else { continue };
+        exit(&mut sim, number, code);
+        // Its end is told, and it is not started yet.
+        settle_without(&mut sim, is_start);
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "second")), "Waiting", "{restarts:?}");
+        settle(&mut sim);
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "second")), "Waiting", "{restarts:?}");
+        sim.clean_up();
+        rest(&mut sim);
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "second")), "Active", "{restarts:?}");
+    }
+}
+
+#[test]
+fn a_container_that_crashed_before_the_release_keeps_the_slot() {
+    for restarts in Restarts::ALL {
+        let mut sim = one_slot(Tie::SecretOnly, restarts);
+        let Some((number, code)) = crash_of(restarts) else { continue };
+        exit(&mut sim, number, code);
+        settle_without(&mut sim, is_start);
+        sim.delete(Kind::Mask, &key("a", "first"), "Background");
+        settle_without(&mut sim, is_start);
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "second")), "Waiting", "{restarts:?}");
+        sim.clean_up();
+        rest(&mut sim);
+    }
+}
+
+/// The operator deletes the Pod; until its node has heard of that, what the status says was written for another Pod.
+#[test]
+fn a_crashed_container_is_no_evidence_before_the_node_has_heard_of_the_deletion() {
+    for restarts in Restarts::ALL {
+        let mut sim = one_slot(Tie::Owned, restarts);
+        let Some((number, code)) = crash_of(restarts) else { continue };
+        exit(&mut sim, number, code);
+        settle_without(&mut sim, is_start);
+        sim.delete(Kind::Mask, &key("a", "first"), "Background");
+        settle_without(&mut sim, |chosen| is_start(chosen) || is_hearing(chosen));
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "second")), "Waiting", "{restarts:?}");
+        settle_without(&mut sim, is_hearing);
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "second")), "Waiting", "{restarts:?}");
+        rest(&mut sim);
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "second")), "Active", "{restarts:?}");
+    }
+}
+
+#[test]
+fn a_pod_that_ends_for_good_gives_the_slot_back_though_nobody_deletes_it() {
+    for (restarts, number, code) in [
+        (Restarts::OnFailure, 0, 0),
+        (Restarts::Never, 0, 0),
+        (Restarts::Never, 0, 1),
+        (Restarts::Sidecar, 1, 1),
+        (Restarts::ByRule, 0, 1),
+    ] {
+        let mut sim = one_slot(Tie::SecretOnly, restarts);
+        sim.delete(Kind::Mask, &key("a", "first"), "Background");
+        settle(&mut sim);
+        exit(&mut sim, number, code);
+        settle(&mut sim);
+        assert_eq!(sim.phase(Kind::Mask, &key("a", "second")), "Active", "{restarts:?} {code}");
+        let result = sim.stays_quiet();
+        check(&sim, result);
+    }
+}
+
+/// A node that is cut off goes on starting what crashes.
+#[test]
+fn a_crashed_pod_on_a_lost_node_keeps_the_slot() {
+    let mut sim = one_slot(Tie::Owned, Restarts::Always);
+    exit(&mut sim, 0, 1);
+    settle_without(&mut sim, is_start);
+    let uid = crate::server::uid_of(&sim.server.objects[&(Kind::Pod, key("a", "pod"))]).to_owned();
+    sim.nodes.lost.push(uid);
+    sim.delete(Kind::Mask, &key("a", "first"), "Background");
+    settle(&mut sim);
+    assert_eq!(sim.phase(Kind::Mask, &key("a", "second")), "Waiting");
+    sim.clean_up();
+    rest(&mut sim);
+    assert_eq!(sim.phase(Kind::Mask, &key("a", "second")), "Active");
+}
