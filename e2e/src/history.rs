@@ -21,7 +21,7 @@ use vpn_types::{MaskConsumer, MaskProvider};
 
 use crate::{
     bench::{Kind, LIMIT, is_active},
-    users::may_run,
+    users::{may_run, restarts},
 };
 
 /// Before a watch that failed is begun again.
@@ -282,6 +282,8 @@ struct Holders {
     /// garbage collector takes off ends no use.
     users: BTreeMap<String, (String, String)>,
     running: BTreeSet<String>,
+    /// How often containers of each Pod (UID) had been started again when it was last seen.
+    restarts: BTreeMap<String, i32>,
     /// The provider of each MaskConsumer that was ever committed.
     provider_of: BTreeMap<String, String>,
     /// The last MaskConsumer that was given the Secret of that namespace and name.
@@ -322,6 +324,12 @@ impl Holders {
                     let provider = self.provider_of.get(&consumer).cloned().unwrap_or_default();
                     self.users.insert(uid.clone(), (provider, consumer));
                 }
+                // What was started again ran since the last event, whatever the two say.
+                let before = self.restarts.insert(uid.clone(), restarts(pod)).unwrap_or(0);
+                if restarts(pod) > before {
+                    self.running.insert(uid.clone());
+                    self.check(moment)?;
+                }
                 if moment.gone || !may_run(pod) {
                     self.running.remove(&uid);
                 } else {
@@ -339,8 +347,11 @@ impl Holders {
         }
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let sources = containers.flat_map(|container| container.env_from.iter().flatten());
-        let mut secrets = sources.filter_map(|source| source.secret_ref.as_ref());
-        secrets.find_map(|secret| self.reader_of.get(&(pod.namespace(), secret.name.clone())).cloned())
+        let by_env = sources.filter_map(|source| source.secret_ref.as_ref().map(|secret| &secret.name));
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let by_volume = volumes.filter_map(|volume| volume.secret.as_ref()?.secret_name.as_ref());
+        let mut secrets = by_env.chain(by_volume);
+        secrets.find_map(|secret| self.reader_of.get(&(pod.namespace(), secret.clone())).cloned())
     }
 
     fn check(&mut self, moment: &Moment) -> Result<()> {

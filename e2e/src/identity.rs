@@ -53,7 +53,7 @@ impl Identity {
     pub async fn service_account(&self, namespace: &str, name: &str, dir: &Path) -> Result<Self> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client()?, namespace);
         let request = TokenRequest {
-            spec: TokenRequestSpec { expiration_seconds: Some(3600), ..Default::default() },
+            spec: Some(TokenRequestSpec { expiration_seconds: Some(3600), ..Default::default() }),
             ..Default::default()
         };
         let answer = accounts

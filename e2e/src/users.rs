@@ -36,12 +36,25 @@ pub fn secret_of(consumer: &MaskConsumer) -> Result<String> {
     Ok(provider.secret.clone())
 }
 
-/// Whether any container of a Pod may run: it is bound to a node, and not all its containers have terminated.
+/// Whether any container of a Pod runs or may be started yet: it is bound to a node, and its node has neither set a
+/// final phase nor, of a Pod that is being deleted, reported that all containers have terminated.
 pub fn may_run(pod: &Pod) -> bool {
     let Some(spec) = pod.spec.as_ref().filter(|spec| spec.node_name.is_some()) else { return false };
-    let status = pod.status.clone().unwrap_or_default();
-    let statuses = [status.container_statuses, status.init_container_statuses].into_iter().flatten().flatten();
+    let Some(status) = &pod.status else { return true };
+    let conditions = status.conditions.iter().flatten();
+    let collected = conditions.into_iter().any(|one| one.reason.as_deref() == Some("DeletionByPodGC"));
+    let is_final = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) && !collected;
+    let statuses = [&status.container_statuses, &status.init_container_statuses].into_iter().flatten().flatten();
     let terminated =
         statuses.filter(|status| status.state.as_ref().is_some_and(|state| state.terminated.is_some())).count();
-    terminated < spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len)
+    let containers = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
+    let is_over = pod.metadata.deletion_timestamp.is_some() && terminated >= containers;
+    !is_final && !is_over
+}
+
+/// How often containers of a Pod were started again, all together.
+pub fn restarts(pod: &Pod) -> i32 {
+    let Some(status) = &pod.status else { return 0 };
+    let statuses = [&status.container_statuses, &status.init_container_statuses].into_iter().flatten().flatten();
+    statuses.map(|status| status.restart_count).sum()
 }

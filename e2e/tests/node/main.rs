@@ -1,5 +1,6 @@
 //! Tests that need a node that runs containers.
 
+mod crashes;
 mod failures;
 mod pods;
 mod slots;
@@ -35,6 +36,11 @@ fn main() -> ExitCode {
         verification::an_evicted_pod_is_told_and_tried_again,
         verification::odd_secrets,
         slots::each_device_has_its_key,
+        crashes::a_container_that_is_always_started_again_keeps_the_slot,
+        crashes::one_that_crashed_before_keeps_it_too,
+        crashes::a_sidecar_that_crashes_keeps_the_slot,
+        crashes::a_container_with_the_credentials_in_its_environment_keeps_the_slot,
+        crashes::a_crashing_pod_of_a_consumer_ends_before_the_slot_changes_hands,
         failures::a_killed_container_finds_its_rule_in_the_way,
         workloads::a_deployment_behind_the_vpn,
         workloads::a_stateful_set_behind_the_vpn,

@@ -1,0 +1,167 @@
+//! Containers that crash and are started again by a real kubelet: a slot is not free while it does so.
+
+use anyhow::{Context, Result};
+use e2e::{
+    Bench,
+    bench::same,
+    history::History,
+    node::{VpnService, images, vpn_service},
+    users::{restarts, secret_of},
+};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use vpn_types::{Mask, MaskConsumer, owner_reference_for};
+
+use crate::{bench, verification::operator};
+
+/// Ends when it is told so, by a file.
+const UNTIL_TOLD: &str = "until [ -e /go/end ]; do sleep 0.1; done; rm /go/end; exit 1";
+
+/// A Pod that mounts the credentials, with `spec` laid over it. Its container `app` ends with exit code 1 each time that
+/// [`end`] tells it.
+fn crasher(consumer: &MaskConsumer, owned: bool, spec: Value) -> Result<Pod> {
+    let owners = if owned { json!([owner_reference_for(consumer)]) } else { json!([]) };
+    let mut pod = json!({
+        "metadata": { "name": "crasher", "ownerReferences": owners },
+        "spec": {
+            "terminationGracePeriodSeconds": 2,
+            "containers": [{
+                "name": "app", "image": images::TOOLS, "command": ["sh", "-c", UNTIL_TOLD],
+                "volumeMounts": [{ "name": "secret", "mountPath": "/secret" }, { "name": "go", "mountPath": "/go" }],
+            }],
+            "volumes": [
+                { "name": "secret", "secret": { "secretName": secret_of(consumer)? } },
+                { "name": "go", "emptyDir": {} },
+            ],
+        },
+    });
+    for (field, value) in spec.as_object().context("a spec")? {
+        pod["spec"][field] = value.clone();
+    }
+    Ok(serde_json::from_value(pod)?)
+}
+
+async fn end(bench: &Bench, container: &str) -> Result<()> {
+    let container = format!("--container={container}");
+    bench.kubectl(&["exec", "crasher", &container, "--", "touch", "/go/end"]).await.map(drop)
+}
+
+async fn started_again(bench: &Bench, times: i32) -> Result<()> {
+    let what = format!("{times} restarts, and running");
+    let running = |pod: &Pod| {
+        let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        statuses.into_iter().all(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()))
+    };
+    bench.until::<Pod>("crasher", &what, |pod| restarts(pod) >= times && running(pod)).await.map(drop)
+}
+
+/// `first` has the only slot and the crasher, `second` waits; `first` is deleted, and the crasher goes on crashing.
+async fn released_while_it_crashes(prefix: &str, container: &str, spec: Value, code_before: bool) -> Result<()> {
+    bench(prefix, async |cluster, bench| {
+        let vpn = VpnService::shared().await?;
+        bench.add_logs(operator(vpn).await?);
+        vpn_service::node_of(cluster)?.import(&images::tools()?).await?;
+        let mut history = History::start(&bench.client, Some(bench.name())).await?;
+        bench.provider("vpn", 1).await?;
+        let first = bench.active_mask("first").await?;
+        bench.run_pod(crasher(&first, false, spec)?).await?;
+        bench.mask("second").await?;
+        bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
+        let mut times = 0;
+        if code_before {
+            end(bench, container).await?;
+            times += 1;
+            started_again(bench, times).await?;
+        }
+        bench.delete::<Mask>("first").await?;
+        bench.says::<MaskConsumer>("first", "HeldByPods").await?;
+        end(bench, container).await?;
+        started_again(bench, times + 1).await?;
+        let waits = bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
+        same("second", waits.status.and_then(|status| status.provider).is_none(), true)?;
+        bench.delete::<Pod>("crasher").await?;
+        bench.active("second").await?;
+        history.judge().await.map(drop)
+    })
+    .await
+}
+
+pub async fn a_container_that_is_always_started_again_keeps_the_slot() -> Result<()> {
+    released_while_it_crashes("always", "app", json!({ "restartPolicy": "Always" }), false).await
+}
+
+/// The second crash is in back-off already.
+pub async fn one_that_crashed_before_keeps_it_too() -> Result<()> {
+    released_while_it_crashes("failure", "app", json!({ "restartPolicy": "OnFailure" }), true).await
+}
+
+pub async fn a_sidecar_that_crashes_keeps_the_slot() -> Result<()> {
+    let mounts = json!([{ "name": "secret", "mountPath": "/secret" }, { "name": "go", "mountPath": "/go" }]);
+    let sidecar = json!({
+        "name": "side", "image": images::TOOLS, "restartPolicy": "Always",
+        "command": ["sh", "-c", UNTIL_TOLD], "volumeMounts": mounts,
+    });
+    // The app never ends, or there would be two that read the file.
+    let app = json!({ "name": "app", "image": images::TOOLS, "command": ["sh", "-c", "exec sleep 1000"] });
+    let spec = json!({ "restartPolicy": "Never", "initContainers": [sidecar], "containers": [app] });
+    released_while_it_crashes("sidecar", "side", spec, false).await
+}
+
+/// Kubelet still has the Secret in its cache, or the container fails to start: either way its Pod lives.
+pub async fn a_container_with_the_credentials_in_its_environment_keeps_the_slot() -> Result<()> {
+    bench("environment", async |cluster, bench| {
+        let vpn = VpnService::shared().await?;
+        bench.add_logs(operator(vpn).await?);
+        vpn_service::node_of(cluster)?.import(&images::tools()?).await?;
+        let mut history = History::start(&bench.client, Some(bench.name())).await?;
+        bench.provider("vpn", 1).await?;
+        let first = bench.active_mask("first").await?;
+        let container = json!([{
+            "name": "app", "image": images::TOOLS, "command": ["sh", "-c", UNTIL_TOLD],
+            "envFrom": [{ "secretRef": { "name": secret_of(&first)? } }],
+            "volumeMounts": [{ "name": "go", "mountPath": "/go" }],
+        }]);
+        let volumes = json!([{ "name": "go", "emptyDir": {} }]);
+        let spec = json!({ "restartPolicy": "Always", "containers": container, "volumes": volumes });
+        bench.run_pod(crasher(&first, false, spec)?).await?;
+        bench.mask("second").await?;
+        bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
+        bench.delete::<Mask>("first").await?;
+        bench.says::<MaskConsumer>("first", "HeldByPods").await?;
+        end(bench, "app").await?;
+        let goes_on = |pod: &Pod| {
+            let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+            statuses.into_iter().any(|status| {
+                let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+                let reason = waiting.and_then(|waiting| waiting.reason.as_deref());
+                reason == Some("CreateContainerConfigError") || status.restart_count > 0
+            })
+        };
+        bench.until::<Pod>("crasher", "a second start, or none for want of the Secret", goes_on).await?;
+        bench.says::<MaskConsumer>("first", "HeldByPods").await?;
+        bench.delete::<Pod>("crasher").await?;
+        bench.active("second").await?;
+        history.judge().await.map(drop)
+    })
+    .await
+}
+
+/// Owned, so the operator deletes it; it is crashing when that reaches its node.
+pub async fn a_crashing_pod_of_a_consumer_ends_before_the_slot_changes_hands() -> Result<()> {
+    bench("owned", async |cluster, bench| {
+        let vpn = VpnService::shared().await?;
+        bench.add_logs(operator(vpn).await?);
+        vpn_service::node_of(cluster)?.import(&images::tools()?).await?;
+        let mut history = History::start(&bench.client, Some(bench.name())).await?;
+        bench.provider("vpn", 1).await?;
+        let first = bench.active_mask("first").await?;
+        bench.run_pod(crasher(&first, true, json!({ "restartPolicy": "Always" }))?).await?;
+        bench.mask("second").await?;
+        bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
+        end(bench, "app").await?;
+        bench.delete::<Mask>("first").await?;
+        bench.active("second").await?;
+        history.judge().await.map(drop)
+    })
+    .await
+}
