@@ -1,7 +1,7 @@
 //! The test harness of tests that need a [node](super): they are reported as ignored, with the reason, where there can
 //! be none. The harness of Rust cannot do that once a test runs.
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, panic, process::ExitCode, thread, time::Duration};
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -10,6 +10,9 @@ use super::{REQUIRE, unavailable};
 
 /// How long one test may take: it matters only when it hangs.
 const LIMIT: Duration = Duration::from_secs(600);
+
+/// A test without optimisation has Pods on its stack, by value and many times over.
+const STACK: usize = 16 << 20;
 
 /// A test with its name, for [`run`]; [`crate::node_tests`] makes them.
 pub fn trial<F>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
@@ -23,8 +26,14 @@ where
                 None => Ok(Completion::ignored_with(format!("no node: {why}"))),
             };
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        match runtime.block_on(async { tokio::time::timeout(LIMIT, Box::pin(test())).await }) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_stack_size(STACK)
+            .enable_all()
+            .build()?;
+        let run = move || runtime.block_on(async { tokio::time::timeout(LIMIT, Box::pin(test())).await });
+        let thread = thread::Builder::new().stack_size(STACK).spawn(run)?;
+        match thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)) {
             Ok(Ok(())) => Ok(Completion::Completed),
             Ok(Err(error)) => Err(Failed::from(format!("{error:#}"))),
             Err(_) => Err(Failed::from(format!("not done after {} s", LIMIT.as_secs()))),

@@ -132,6 +132,17 @@ impl Op {
         self.target().filter(|_| !self.is_read())
     }
 
+    /// Which part of the object a patch changes.
+    pub fn part(&self) -> Option<&'static str> {
+        match self {
+            Op::PatchStatus(..) => Some("status"),
+            Op::Patch(..) => Some("spec"),
+            Op::JsonPatch(Kind::Secret, ..) => Some("data"),
+            Op::JsonPatch(..) => Some("finalizers"),
+            Op::Create(..) | Op::Delete { .. } | Op::Get(..) | Op::ListPods(_) => None,
+        }
+    }
+
     /// Verb as the API's audit log and RBAC know it.
     pub fn verb(&self) -> &'static str {
         match self {

@@ -5,6 +5,8 @@
 //! of that name that belongs to something else is neither adopted nor touched. That a Mask is gone is what the watch or a
 //! read said, never mere absence: its event may be on its way.
 
+mod labels;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -72,7 +74,7 @@ fn create_consumer(mask: &MaskView) -> Op {
     );
     consumer.metadata.namespace = Some(mask.meta.key.namespace.to_string());
     // Who has the label of verifications gets a slot of that provider, whatever its `namespaces` say.
-    let inherited = |key: &str| key != VERIFY_LABEL || mask.verifies.is_some();
+    let inherited = |key: &str| (key != VERIFY_LABEL || mask.verifies.is_some()) && !labels::is_of_delivery_tool(key);
     let labels = mask.labels.iter().filter(|(key, _)| inherited(key));
     let labels: BTreeMap<_, _> = labels.map(|(key, value)| (key.to_string(), value.to_string())).collect();
     consumer.metadata.labels = (!labels.is_empty()).then_some(labels);

@@ -41,6 +41,15 @@ impl ControllerMetrics {
         registry.register(Box::new(actions.clone()))?;
         registry.register(Box::new(reads.clone()))?;
         registry.register(Box::new(writes.clone()))?;
+        // From the start, at 0: what is not there yet cannot be told from what is not scraped.
+        for action in reads_of(controller) {
+            actions.get_metric_with_label_values(&[action])?;
+            reads.get_metric_with_label_values(&[action])?;
+        }
+        for action in writes_of(controller) {
+            actions.get_metric_with_label_values(&[action])?;
+            writes.get_metric_with_label_values(&[action])?;
+        }
         Ok(Self { reconciliations, actions, reads, writes })
     }
 
@@ -61,8 +70,47 @@ impl ControllerMetrics {
     }
 }
 
+/// What a controller reads.
+pub fn reads_of(controller: Controller) -> &'static [&'static str] {
+    match controller {
+        Controller::Masks => &["GetMask", "GetMaskConsumer"],
+        Controller::Consumers => {
+            &["GetMaskConsumer", "GetMaskReservation", "GetMaskProvider", "GetSecret", "GetPod", "ListPods"]
+        }
+        Controller::Reservations => &["GetMaskConsumer", "GetMaskReservation"],
+        Controller::Providers => &["GetMask", "GetMaskProvider", "GetPod"],
+    }
+}
+
+/// What a controller writes.
+pub fn writes_of(controller: Controller) -> &'static [&'static str] {
+    match controller {
+        Controller::Masks => {
+            &["CreateMaskConsumer", "UpdateMask", "UpdateMaskStatus", "UpdateMaskConsumer", "DeleteMaskConsumer"]
+        }
+        Controller::Consumers => &[
+            "CreateMaskReservation",
+            "CreateSecret",
+            "UpdateMaskConsumer",
+            "UpdateMaskConsumerStatus",
+            "UpdateMaskReservation",
+            "UpdateMaskReservationStatus",
+            "UpdateMaskProviderStatus",
+            "UpdateSecret",
+            "DeleteMaskConsumer",
+            "DeleteMaskReservation",
+            "DeleteSecret",
+            "DeletePod",
+        ],
+        Controller::Reservations => &["UpdateMaskReservation", "UpdateMaskReservationStatus", "DeleteMaskReservation"],
+        Controller::Providers => {
+            &["CreateMask", "CreatePod", "UpdateMaskProvider", "UpdateMaskProviderStatus", "DeleteMask"]
+        }
+    }
+}
+
 /// What a request asks for: a closed set.
-fn action(op: &Op) -> &'static str {
+pub fn action(op: &Op) -> &'static str {
     match op {
         Op::Create(_, NewObject::Consumer(_)) => "CreateMaskConsumer",
         Op::Create(_, NewObject::Reservation(_)) => "CreateMaskReservation",

@@ -16,6 +16,7 @@ use prometheus::{
     Histogram, HistogramOpts, Registry, TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 
+pub use controllers::{action, reads_of, writes_of};
 pub use snapshot::{NamespaceMasks, ProviderSlots, Snapshot, TagSlots};
 
 use crate::engine::{Controller, Op, Roles, Tally, Work};

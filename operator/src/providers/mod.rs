@@ -215,6 +215,7 @@ fn note(provider: &ProviderView, warning: bool, reason: Reason, action: &'static
 fn transition(provider: &ProviderView, verdict: &Verdict<MaskProviderPhase>) -> Option<Note> {
     let before = provider.status.ready.map(|(ready, _)| ready);
     let turned = before != Some(verdict.ready) || (!verdict.ready && provider.status.phase != Some(verdict.phase));
-    let warning = !verdict.ready && verdict.phase != MaskProviderPhase::Terminating;
+    let is_bad = verdict.phase != MaskProviderPhase::Terminating && verdict.reason != Reason::Verifying;
+    let warning = !verdict.ready && is_bad;
     turned.then(|| note(provider, warning, verdict.reason, "Judge", verdict.message.clone()))
 }

@@ -6,12 +6,13 @@ use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod, api::core::v1::Sec
 use kube::{
     Api, Client, Error, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
-    core::{DeserializeGuard, Request, Status, response::StatusCause},
+    core::{DeserializeGuard, Request},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation, Reason};
+use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation};
 
+use super::classify::classify;
 use crate::{
     engine::{NewObject, Op, Outcome, Propagation},
     verification::VerificationPod,
@@ -32,22 +33,22 @@ pub async fn execute(client: &Client, op: &Op) -> Outcome {
     answer
 }
 
-/// Every line names the object: `kind`, and `object` as namespace and name.
+/// Every line names the object: `kind`, and `object` as namespace and name; that of a patch also the part that it changes.
 fn log(op: &Op, answer: &Outcome) {
     let verb = op.verb();
     let (kind, object) = match op {
         Op::ListPods(namespace) => (Kind::Pod, format!("{namespace}/*")),
         _ => op.target().map(|(kind, key)| (kind, key.to_string())).unwrap_or((Kind::Pod, String::new())),
     };
-    let kind = kind.as_str();
+    let (kind, part) = (kind.as_str(), op.part());
     match answer {
-        Outcome::Refused { reason, message } => tracing::warn!(kind, object, verb, %reason, message, "refused"),
+        Outcome::Refused { reason, message } => tracing::warn!(kind, object, verb, part, %reason, message, "refused"),
         Outcome::Unknown { message } => {
-            tracing::warn!(kind, object, verb, message, "outcome unknown, to be read back");
+            tracing::warn!(kind, object, verb, part, message, "outcome unknown, to be read back");
         }
-        Outcome::Object(_) | Outcome::Gone | Outcome::Pods(_) => tracing::debug!(kind, object, verb, "done"),
+        Outcome::Object(_) | Outcome::Gone | Outcome::Pods(_) => tracing::debug!(kind, object, verb, part, "done"),
         Outcome::NotFound | Outcome::AlreadyExists | Outcome::Conflict => {
-            tracing::debug!(kind, object, verb, outcome = ?answer, "not done");
+            tracing::debug!(kind, object, verb, part, outcome = ?answer, "not done");
         }
     }
 }
@@ -177,39 +178,4 @@ async fn json_patch<K: Namespaced>(client: &Client, key: &ObjectKey, patch: &Val
 /// The object while a finalizer (or a Pod's grace period) holds it, `None` when it is gone.
 async fn delete<K: Namespaced>(client: &Client, key: &ObjectKey, params: &DeleteParams) -> Result<Option<K>, Error> {
     Ok(api::<K>(client, key).delete(&key.name, params).await?.left())
-}
-
-/// What an error says about whether the request was carried out.
-pub fn classify(op: &Op, error: &Error) -> Outcome {
-    let Error::Api(status) = error else {
-        return Outcome::Unknown { message: error.to_string() };
-    };
-    let message = status.message.clone();
-    let refused = |reason| Outcome::Refused { reason, message: message.clone() };
-    match status.code {
-        404 => Outcome::NotFound,
-        409 if status.is_already_exists() => Outcome::AlreadyExists,
-        409 => Outcome::Conflict,
-        // A webhook that did not answer, and whose failurePolicy is Fail: admission comes before anything is written.
-        500 if message.contains("failed calling webhook") => refused(Reason::AdmissionDenied),
-        408 | 500.. => Outcome::Unknown { message },
-        _ if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") => {
-            refused(Reason::AdmissionDenied)
-        }
-        // A failed `test` of a JSON patch is not told apart from a bad patch; an object that would be invalid is, by
-        // its causes.
-        422 if matches!(op, Op::JsonPatch(..)) && causes(status).next().is_none() => Outcome::Conflict,
-        403 if is_terminating(status) => refused(Reason::NamespaceTerminating),
-        403 if message.contains("exceeded quota") => refused(Reason::QuotaExceeded),
-        401 | 403 => refused(Reason::Forbidden),
-        _ => refused(Reason::RequestFailed),
-    }
-}
-
-fn causes(status: &Status) -> impl Iterator<Item = &StatusCause> {
-    status.details.iter().flat_map(|details| details.causes.iter())
-}
-
-fn is_terminating(status: &Status) -> bool {
-    causes(status).any(|cause| cause.reason == "NamespaceTerminating") || status.message.contains("is being terminated")
 }

@@ -1,5 +1,6 @@
 //! The thin shell around the heart: watches in, requests out. It decides nothing.
 
+mod classify;
 mod execute;
 pub mod finalizers;
 pub mod health;
@@ -23,7 +24,8 @@ use tokio::{
     task::AbortHandle,
 };
 
-pub use execute::{DEADLINE, classify};
+pub use classify::classify;
+pub use execute::DEADLINE;
 pub use snapshots::{Questions, Snapshots, snapshots};
 
 use lease::Lead;

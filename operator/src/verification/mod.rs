@@ -234,7 +234,7 @@ fn go_on(scene: &mut Scene<'_>, provider: &ProviderView, mask: &MaskView, want: 
             match pod::build(provider, verify, consumer, &assigned.secret, &credentials.data, scene.settings) {
                 Ok(pod) => {
                     let create = Op::Create(mask.meta.key.clone(), NewObject::Pod(Box::new(pod)));
-                    Step::send(create).with_note(passed_over(provider, &credentials))
+                    Step::send(create).with_note(ignored_keys(provider, &credentials))
                 }
                 Err(why) => {
                     let why = format!("spec.verify.overrides.{why}");
@@ -315,23 +315,29 @@ fn with_log(world: &World, provider: &ProviderView, slot: u32, verdict: Verdict,
 /// The verdict when the Pod was refused.
 pub fn refused(reason: Reason, message: &str) -> Verdict {
     let reason = match reason {
-        Reason::Forbidden if message.contains("violates PodSecurity") => Reason::PodSecurityForbidden,
         Reason::RequestFailed if message.contains("is invalid") => Reason::InvalidSpec,
         reason => reason,
     };
-    Verdict::failed(reason, format!("the verification Pod was refused: {message}"))
+    let is_about_resources = reason == Reason::LimitRangeExceeded || message.contains("must specify");
+    let hint = if is_about_resources {
+        "; set requests and limits of the containers for all verifications with the chart's value verify.resources, or \
+         for this MaskProvider in spec.verify.overrides.containers"
+    } else {
+        ""
+    };
+    Verdict::failed(reason, format!("the verification Pod was refused: {message}{hint}"))
 }
 
 /// Tells of keys of the Secret that the Pod does not get.
-fn passed_over(provider: &ProviderView, source: &SourceView) -> Option<Note> {
+fn ignored_keys(provider: &ProviderView, source: &SourceView) -> Option<Note> {
     let keys = pod::skipped_keys(&source.data)?;
     Some(Note {
         regarding: target(Kind::Provider, &provider.meta.key, &provider.meta.uid),
         related: None,
         warning: true,
-        reason: Reason::Verifying,
+        reason: Reason::SecretKeysIgnored,
         action: "Verify",
-        message: format!("keys of Secret {} that verification passes over: {keys}", provider.secret),
+        message: format!("the verification ignores these keys of Secret {}: {keys}", provider.secret),
     })
 }
 

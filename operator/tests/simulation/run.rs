@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use vpn_operator::{
-    engine::{Effect, Input, LogTold, Now, Outcome, Roles},
+    engine::{Controller, Effect, Input, LogTold, Now, Outcome, Request, Roles},
+    metrics::{action, reads_of, writes_of},
     world::{Kind, ObjectKey},
 };
 
@@ -71,6 +72,13 @@ pub enum Crash {
     After,
     /// It is still on its way.
     Late,
+}
+
+/// `/metrics` shows from the start whatever a controller may do.
+fn is_known_action(request: &Request) {
+    let (controller, name) = (Controller::of(&request.work), action(&request.op));
+    let all = if request.op.is_read() { reads_of(controller) } else { writes_of(controller) };
+    assert!(all.contains(&name), "{name} of {}", controller.as_str());
 }
 
 fn start() -> DateTime<Utc> {
@@ -232,14 +240,17 @@ impl Sim {
         let (mut sent, mut logs) = (Vec::new(), Vec::new());
         for effect in process.engine.handle(inputs, now) {
             match effect {
-                Effect::Send(request) => sent.push(Flight {
-                    process: p,
-                    incarnation: process.incarnation,
-                    id: request.id,
-                    op: request.op,
-                    sent: self.clock,
-                    outcome: None,
-                }),
+                Effect::Send(request) => {
+                    is_known_action(&request);
+                    sent.push(Flight {
+                        process: p,
+                        incarnation: process.incarnation,
+                        id: request.id,
+                        op: request.op,
+                        sent: self.clock,
+                        outcome: None,
+                    });
+                }
                 Effect::Publish(_) => {}
                 Effect::WatchSecret(key) => begin(process, Filter::Named(key)),
                 Effect::UnwatchSecret(key) => drop(process.watches.remove(&Filter::Named(key))),

@@ -1,0 +1,56 @@
+//! Labels that a MaskConsumer inherits from its Mask: all, but those by which delivery tools know what is theirs.
+//!
+//! A tool that finds its mark on an object that is not in its source takes it for one to be deleted.
+
+/// Labels of single names: of Helm and of everything that deploys (well-known labels of Kubernetes), of Argo CD before
+/// version 3, and of `kubectl apply --prune --applyset` (KEP-3659).
+const NAMES: [&str; 3] =
+    ["app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "applyset.kubernetes.io/part-of"];
+
+/// Labels by what stands before the slash, or before a slash of a subdomain: Argo CD, Helm, Flux, Fleet, kapp, Config
+/// Sync, Skaffold.
+const DOMAINS: [&str; 9] = [
+    "argocd.argoproj.io",
+    "helm.sh",
+    "toolkit.fluxcd.io",
+    "fleet.cattle.io",
+    "objectset.rio.cattle.io",
+    "kapp.k14s.io",
+    "configmanagement.gke.io",
+    "configsync.gke.io",
+    "skaffold.dev",
+];
+
+/// Whether a delivery tool marks its objects with this label.
+pub fn is_of_delivery_tool(label: &str) -> bool {
+    let is_within = |domain: &str| {
+        let prefix = label.split('/').next().unwrap_or_default();
+        prefix.strip_suffix(domain).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'))
+    };
+    NAMES.contains(&label) || (label.contains('/') && DOMAINS.into_iter().any(is_within))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_tools_are_known_and_others_are_not() {
+        for label in [
+            "argocd.argoproj.io/instance",
+            "app.kubernetes.io/instance",
+            "app.kubernetes.io/managed-by",
+            "helm.sh/chart",
+            "kustomize.toolkit.fluxcd.io/name",
+            "helm.toolkit.fluxcd.io/namespace",
+            "applyset.kubernetes.io/part-of",
+        ] {
+            assert!(is_of_delivery_tool(label), "{label}");
+        }
+        for label in
+            ["team", "app.kubernetes.io/name", "app.kubernetes.io/part-of", "helm.sh", "nothelm.sh/x", "x/helm.sh"]
+        {
+            assert!(!is_of_delivery_tool(label), "{label}");
+        }
+    }
+}
