@@ -52,18 +52,20 @@ pub struct Options {
     pub node: bool,
     /// Further arguments of kube-apiserver.
     pub apiserver_args: Vec<String>,
+    /// Further arguments of kube-controller-manager.
+    pub controller_manager_args: Vec<String>,
 }
 
 impl Options {
     /// A node that runs containers, and none of kwok.
     pub fn with_node() -> Self {
-        Self { nodes: 0, node: true, apiserver_args: Vec::new() }
+        Self { nodes: 0, node: true, ..Self::default() }
     }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 1, node: false, apiserver_args: Vec::new() }
+        Self { nodes: 1, node: false, apiserver_args: Vec::new(), controller_manager_args: Vec::new() }
     }
 }
 
@@ -127,8 +129,9 @@ impl ControlPlane {
         let etcd = components.etcd();
         let apiserver = components.apiserver(&options.apiserver_args);
         let user = |name| certificate_identity(&pki, &dir, &server, name, None);
-        let controller_manager =
+        let mut controller_manager =
             components.controller_manager(&user("system:kube-controller-manager").await?.kubeconfig);
+        controller_manager.args.extend(options.controller_manager_args.iter().map(Into::into));
         let scheduler = components.scheduler(&user("system:kube-scheduler").await?.kubeconfig);
         let kwok_user = certificate_identity(&pki, &dir, &server, "kwok", Some("system:masters")).await?;
         let kwok = (options.nodes > 0).then(|| kwok::process(binaries, &dir, &kwok_user)).transpose()?;

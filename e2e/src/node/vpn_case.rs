@@ -30,6 +30,8 @@ pub enum Case {
     WireGuard(usize),
     /// The server refuses the password.
     WrongPassword,
+    /// User name and password are empty.
+    NoLogin,
     /// The certificate of the server is not signed by the authority in the configuration.
     WrongCa,
     /// Nothing listens at the port: the server's machine says so.
@@ -133,8 +135,14 @@ impl Case {
             set(CONFIG_FILE, &config);
         }
         set("OPENVPN_CUSTOM_CONFIG", &format!("{CREDENTIALS_DIR}/{CONFIG_FILE}"));
-        set("OPENVPN_USER", if self == Self::TooManyConnections { LIMITED_USER } else { USER });
-        set("OPENVPN_PASSWORD", if self == Self::WrongPassword { "a-wrong-password" } else { PASSWORD });
+        let (user, password) = match self {
+            Self::TooManyConnections => (LIMITED_USER, PASSWORD),
+            Self::WrongPassword => (USER, "a-wrong-password"),
+            Self::NoLogin => ("", ""),
+            _ => (USER, PASSWORD),
+        };
+        set("OPENVPN_USER", user);
+        set("OPENVPN_PASSWORD", password);
     }
 }
 

@@ -50,6 +50,9 @@ fn expected(case: Case) -> (&'static [&'static str], Option<i32>) {
         ),
         Case::TooManyConnections => (&["AUTH: Received control message: AUTH_FAILED,[TOO_MANY_CONNECTIONS]"], None),
         Case::NothingBehind => (&["Initialization Sequence Completed", STARTUP], None),
+        Case::NoLogin => {
+            (&["ERROR [openvpn] No client-side authentication method is specified", "ERROR [vpn] exit status 1"], None)
+        }
         Case::UnknownOption => (
             &[
                 "ERROR [openvpn] Unrecognized option or missing or extra parameter(s) in ",
@@ -76,6 +79,7 @@ pub async fn each_failure_says_what_it_is() -> Result<()> {
         vpn.take_the_only_connection().await?;
         let cases = [
             Case::WrongPassword,
+            Case::NoLogin,
             Case::WrongCa,
             Case::ClosedPort,
             Case::ClosedTcpPort,

@@ -8,6 +8,10 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sign {
     AuthFailed,
+    NoLogin,
+    NoPrivateKey,
+    BadPassphrase,
+    Exited,
     TooManyConnections,
     NoServer,
     BadConfig,
@@ -21,13 +25,27 @@ enum Sign {
 }
 
 /// A line with one of these words is a sign. Several may fit.
-const SIGNS: [(&str, Sign); 23] = [
+const SIGNS: &[(&str, Sign)] = &[
     ("control message: AUTH_FAILED", Sign::AuthFailed),
+    ("No client-side authentication method is specified", Sign::NoLogin),
+    ("can't ask for 'Enter Auth Username", Sign::NoLogin),
+    ("can't ask for 'Enter Auth Password", Sign::NoLogin),
+    ("OpenVPN settings: user is empty", Sign::NoLogin),
+    ("OpenVPN settings: password is empty", Sign::NoLogin),
+    ("private key is not set", Sign::NoPrivateKey),
+    ("can't ask for 'Enter Private Key Password", Sign::BadPassphrase),
+    ("private key password verification failed", Sign::BadPassphrase),
+    (EXITED, Sign::Exited),
     ("TOO_MANY_CONNECTIONS", Sign::TooManyConnections),
     ("too many connections", Sign::TooManyConnections),
     ("no server found", Sign::NoServer),
     ("Unrecognized option", Sign::BadConfig),
     ("Options error", Sign::BadConfig),
+    ("Cannot load certificate", Sign::BadConfig),
+    ("Cannot load inline certificate", Sign::BadConfig),
+    ("Cannot load CA certificate", Sign::BadConfig),
+    ("Cannot load private key", Sign::BadConfig),
+    ("Cannot load inline private key", Sign::BadConfig),
     ("NET_ADMIN capability is missing", Sign::NoNetAdmin),
     ("TUN device is not available", Sign::NoTun),
     ("Cannot open TUN/TAP", Sign::NoTun),
@@ -47,6 +65,17 @@ const SIGNS: [(&str, Sign); 23] = [
     ("creating tun device", Sign::NoTun),
 ];
 
+impl Sign {
+    /// Whether the line is told whatever its level: OpenVPN's last words come as INFO.
+    fn is_told(self) -> bool {
+        matches!(self, Sign::NoLogin | Sign::NoPrivateKey | Sign::BadPassphrase | Sign::BadConfig)
+    }
+}
+
+/// What gluetun says when OpenVPN has ended with an error.
+const EXITED: &str = "[vpn] exit status 1";
+/// How many of OpenVPN's last lines are told then.
+const LAST_WORDS: usize = 3;
 /// How many of the last warnings and errors are kept.
 const KEPT: usize = 6;
 /// How much of a line is kept, in characters.
@@ -57,6 +86,14 @@ const LONGEST_LINE: usize = 400;
 pub struct Digest {
     /// How often the server refused user name and password.
     pub auth_failed: u32,
+    /// OpenVPN has neither user name and password nor a client certificate.
+    pub no_login: bool,
+    /// WireGuard has no private key.
+    pub no_private_key: bool,
+    /// The private key is encrypted, and its passphrase is missing or wrong.
+    pub bad_passphrase: bool,
+    /// How often OpenVPN ended with an error.
+    pub exits: u32,
     /// It said that too many devices are connected.
     pub too_many_connections: bool,
     /// No server matches the settings.
@@ -78,14 +115,21 @@ pub struct Digest {
     /// Nothing could be reached through the tunnel.
     pub unhealthy: u32,
     last: VecDeque<String>,
+    /// OpenVPN's last lines, of any level: told when it ends.
+    of_openvpn: VecDeque<String>,
 }
 
 impl Digest {
     /// Takes in one line.
     pub fn push(&mut self, line: &str) {
         let line = plain(line);
+        let mut is_told = false;
         for (_, sign) in SIGNS.iter().filter(|(words, _)| line.contains(words)) {
             match sign {
+                Sign::NoLogin => self.no_login = true,
+                Sign::NoPrivateKey => self.no_private_key = true,
+                Sign::BadPassphrase => self.bad_passphrase = true,
+                Sign::Exited => self.exits = self.exits.saturating_add(1),
                 Sign::AuthFailed => self.auth_failed = self.auth_failed.saturating_add(1),
                 Sign::TooManyConnections => self.too_many_connections = true,
                 Sign::NoServer => self.no_server = true,
@@ -99,15 +143,31 @@ impl Digest {
                 Sign::TunnelUp => self.tunnel_up = true,
                 Sign::Unhealthy => self.unhealthy = self.unhealthy.saturating_add(1),
             }
+            is_told |= sign.is_told();
         }
-        if let Some(said) = complaint(&line)
-            && !self.last.iter().any(|known| known == &said)
-        {
-            if self.last.len() == KEPT {
-                self.last.pop_front();
+        if let Some(said) = complaint(&line).or_else(|| is_told.then(|| from_level(&line))) {
+            self.keep(said);
+        } else if line.contains("[openvpn]") {
+            if self.of_openvpn.len() == LAST_WORDS {
+                self.of_openvpn.pop_front();
             }
-            self.last.push_back(said);
+            self.of_openvpn.push_back(from_level(&line));
         }
+        if line.contains(EXITED) {
+            for said in std::mem::take(&mut self.of_openvpn) {
+                self.keep(said);
+            }
+        }
+    }
+
+    fn keep(&mut self, said: String) {
+        if self.last.iter().any(|known| *known == said) {
+            return;
+        }
+        if self.last.len() == KEPT {
+            self.last.pop_front();
+        }
+        self.last.push_back(said);
     }
 
     /// The last different warnings and errors, the oldest first.
@@ -125,10 +185,14 @@ fn plain(line: &str) -> String {
 /// A warning or an error, without its time; `None` for any other line. OpenVPN's own messages come as INFO.
 fn complaint(line: &str) -> Option<String> {
     let words = ["ERROR", "WARN", "AUTH_FAILED", "refused", "No route to host"];
-    let at = words.iter().filter_map(|word| line.find(word)).min()?;
+    words.iter().any(|word| line.contains(word)).then(|| from_level(line))
+}
+
+/// A line from its level on, without its time.
+fn from_level(line: &str) -> String {
     let levels = ["ERROR ", "WARN ", "INFO "];
-    let start = levels.iter().filter_map(|level| line.find(level)).min().filter(|start| *start <= at).unwrap_or(0);
-    Some(line[start..].chars().take(LONGEST_LINE).collect())
+    let start = levels.iter().filter_map(|level| line.find(level)).min().unwrap_or(0);
+    line[start..].chars().take(LONGEST_LINE).collect()
 }
 
 #[cfg(test)]
@@ -150,6 +214,22 @@ mod tests {
         assert_eq!(seen.auth_failed, 1);
         let said: Vec<_> = seen.complaints().collect();
         assert_eq!(said, ["ERROR [openvpn] AUTH: Received control message: AUTH_FAILED"]);
+    }
+
+    #[test]
+    fn the_last_words_of_openvpn_are_told_when_it_ends() {
+        let seen = digest(&[
+            "t INFO [openvpn] OpenVPN 2.6.11 x86_64-alpine-linux-musl",
+            "t INFO [openvpn] library versions: OpenSSL 3.3.3",
+            "t INFO [openvpn] Cipher NONE-128 not supported",
+            "t INFO [openvpn] Exiting due to fatal error",
+            "t ERROR [vpn] exit status 1",
+            "t INFO [vpn] retrying in 15s",
+        ]);
+        assert_eq!(seen.exits, 1);
+        let said: Vec<_> = seen.complaints().collect();
+        assert!(said.contains(&"INFO [openvpn] Cipher NONE-128 not supported"), "{said:?}");
+        assert!(!said.iter().any(|line| line.contains("retrying")));
     }
 
     #[test]

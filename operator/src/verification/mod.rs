@@ -7,11 +7,13 @@
 //! Invariants: a verdict is about the very Secret and overrides that were tried (the Mask says which); an attempt whose
 //! verdict is stored (by the Mask's UID) is never judged again, one whose verdict is not is judged anew after a restart.
 
+mod gluetun;
 mod log;
 mod overrides;
 mod pod;
 mod redact;
 mod report;
+mod secrets_in_files;
 mod settings;
 mod stand;
 mod verdict;
@@ -268,7 +270,11 @@ fn follow(
     let uid = &pod.meta.uid;
     if pod.has_log() && scene.logs.get(uid).is_none_or(|(run, log)| *run != pod.vpn_restarts && log.ended) {
         let before = scene.logs.remove(uid).map(|(_, log)| log.digest).unwrap_or_default();
-        let log = Log { digest: before, ..Log::default() };
+        let missing = match scene.world.credentials(provider, slot) {
+            Source::Present(credentials) => gluetun::missing_login(&credentials.data),
+            _ => Vec::new(),
+        };
+        let log = Log { digest: before, missing, ..Log::default() };
         scene.logs.insert(uid.clone(), (pod.vpn_restarts, log));
         scene.effects.push(Effect::FollowLog { key: pod.meta.key.clone(), uid: uid.clone(), container: VPN });
     }

@@ -73,12 +73,16 @@ fn path_of(key: &str, data: &SecretData) -> String {
     }
 }
 
+/// Whether a key of a Secret is the name of a file.
+pub fn is_file(key: &str) -> bool {
+    [".conf", ".ovpn", ".crt", ".pem", ".key"].iter().any(|ending| key.ends_with(ending))
+}
+
 fn use_of(key: &str, value: &ByteString) -> Use {
     let is_name = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && !key.starts_with(|first: char| first.is_ascii_digit());
-    let is_file = [".conf", ".ovpn", ".crt", ".pem", ".key"].iter().any(|ending| key.ends_with(ending));
     match std::str::from_utf8(&value.0) {
-        _ if is_file => Use::File,
+        _ if is_file(key) => Use::File,
         _ if !is_name => Use::Skipped("is no name of an environment variable"),
         Ok(text) if text.contains('\0') => Use::Skipped("is binary"),
         Err(_) => Use::Skipped("is binary"),

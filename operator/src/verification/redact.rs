@@ -1,30 +1,44 @@
-//! Takes the values of a Secret out of texts that people may read.
+//! Takes what is secret in a Secret out of texts that people may read.
+//!
+//! Secret are the values of all keys but gluetun's public settings, and of files what lets somebody in: keys and
+//! credentials. The rest stays readable: a provider's name, a path or the word `client` is no secret.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
+
+use super::{gluetun::is_public, pod::is_file, secrets_in_files};
 
 const MARK: &str = "***";
 /// Shorter values (`on`, `443`) are taken out as whole words only: inside of words they tell nothing, and the rest
 /// would be unreadable.
 const WORDS_ONLY_BELOW: usize = 4;
 
-/// The text with every value of the Secret replaced, and every line of values that have several.
+/// The text without what is secret in the Secret: whole values, and each line of those that have several.
 pub fn redact(text: &str, secret: &BTreeMap<String, ByteString>) -> String {
-    let decoded = secret.values().map(|value| String::from_utf8_lossy(&value.0).into_owned());
-    let mut values: Vec<String> = decoded
-        .flat_map(|value| {
-            let lines: Vec<_> = value.lines().map(|line| line.trim().to_owned()).collect();
-            lines.into_iter().chain([value.trim().to_owned()])
-        })
-        .filter(|value| !value.is_empty())
-        .collect();
+    let mut values: Vec<String> = secret.iter().flat_map(|(key, value)| secrets_of(key, value)).collect();
+    // As a Go program quotes it.
+    let quoted: Vec<_> = values.iter().map(|value| value.replace('\\', "\\\\").replace('"', "\\\"")).collect();
+    values.extend(quoted);
     // The longest first: one value may be part of another.
     values.sort_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
     values.dedup();
     values.iter().fold(text.to_owned(), |text, value| {
         if value.len() >= WORDS_ONLY_BELOW { text.replace(value, MARK) } else { replace_words(&text, value) }
     })
+}
+
+/// What is secret in the value of one key, trimmed and without what is empty.
+fn secrets_of(key: &str, value: &ByteString) -> Vec<String> {
+    let value = String::from_utf8_lossy(&value.0);
+    let mut secrets: Vec<String> = match key {
+        _ if is_public(key) => Vec::new(),
+        _ if is_file(key) => secrets_in_files::secrets_of(key, &value),
+        _ => value.lines().map(str::to_owned).chain([value.to_string()]).collect(),
+    };
+    secrets.iter_mut().for_each(|secret| *secret = secret.trim().to_owned());
+    secrets.retain(|secret| !secret.is_empty() && !secrets_in_files::is_pem_delimiter(secret));
+    secrets
 }
 
 fn replace_words(text: &str, word: &str) -> String {
@@ -49,26 +63,66 @@ mod tests {
 
     use super::*;
 
-    fn secret(values: &[&str]) -> BTreeMap<String, ByteString> {
-        values.iter().enumerate().map(|(i, value)| (format!("K{i}"), ByteString(value.as_bytes().to_vec()))).collect()
+    fn secret(values: &[(&str, &str)]) -> BTreeMap<String, ByteString> {
+        values.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect()
     }
 
     #[test]
     fn long_values_go_everywhere_and_short_ones_as_words() {
-        let secret = secret(&["hunter2", "on", "-----BEGIN\nline of a key\n"]);
+        let secret = secret(&[("A", "hunter2"), ("B", "on"), ("C", "-----BEGIN\nline of a key\n")]);
         assert_eq!(redact("user=hunter2x on connection", &secret), "user=***x *** connection");
         assert_eq!(redact("bad: line of a key!", &secret), "bad: ***!");
     }
 
+    #[test]
+    fn public_settings_stay_readable() {
+        let secret = secret(&[
+            ("VPN_SERVICE_PROVIDER", "custom"),
+            ("OPENVPN_PROCESS_USER", "root"),
+            ("OPENVPN_CUSTOM_CONFIG", "/gluetun/custom.conf"),
+            ("OPENVPN_PASSWORD", "hunter\"2"),
+            ("custom.conf", "client\ndev tun\n<auth-user-pass>\nme-myself\nopen-sesame\n</auth-user-pass>\n"),
+        ]);
+        for text in [
+            "for VPN service provider custom",
+            "file does not exist: /gluetun/custom.conf",
+            "No client-side authentication method is specified",
+            "user root, dev tun",
+        ] {
+            assert_eq!(redact(text, &secret), text);
+        }
+        assert_eq!(redact("me-myself open-sesame hunter\"2", &secret), "*** *** ***");
+        assert_eq!(redact(r#"password "hunter\"2""#, &secret), "password \"***\"");
+    }
+
     proptest! {
         #[test]
-        fn no_value_is_left(values in proptest::collection::vec("[a-z0-9]{4,12}", 1..5), parts in proptest::collection::vec("[ a-z=:]{0,6}", 1..6)) {
-            let values: Vec<&str> = values.iter().map(String::as_str).collect();
-            let text: String = parts.iter().enumerate().map(|(i, part)| format!("{part}{}", values[i % values.len()])).collect();
-            let shown = redact(&text, &secret(&values));
-            for value in &values {
-                prop_assert!(!shown.contains(value), "{shown} shows {value}");
+        fn no_secret_is_left_and_no_public_word_lost(
+            secrets in proptest::collection::vec("[a-m0-4]{4,12}", 1..5),
+            public in proptest::collection::vec("[n-z5-9]{1,12}", 1..5),
+            gaps in proptest::collection::vec("[ =:]{1,3}", 1..8),
+        ) {
+            let mut data = BTreeMap::new();
+            let names = ["OPENVPN_USER", "OPENVPN_PASSWORD", "WIREGUARD_PRIVATE_KEY", "UNKNOWN"];
+            for (name, value) in names.iter().zip(&secrets) {
+                data.insert((*name).to_owned(), ByteString(value.as_bytes().to_vec()));
             }
+            let names = ["VPN_SERVICE_PROVIDER", "SERVER_COUNTRIES", "OPENVPN_PROCESS_USER", "LOG_LEVEL"];
+            for (name, value) in names.iter().zip(&public) {
+                data.insert((*name).to_owned(), ByteString(value.as_bytes().to_vec()));
+            }
+            let file = format!("client\n{}\n<key>\n{}\n</key>\n", public.join(" "), secrets.join("\n"));
+            data.insert("custom.conf".to_owned(), ByteString(file.into_bytes()));
+            let words = secrets.iter().zip(public.iter().cycle());
+            let text: String = words.zip(gaps.iter().cycle()).map(|((secret, word), gap)| format!("{gap}{secret}{gap}{word}")).collect();
+            let shown = redact(&text, &data);
+            for secret in &secrets {
+                prop_assert!(!shown.contains(secret), "{shown} shows {secret}");
+            }
+            let expected: String = text.clone();
+            let is_public = |c: char| ('n'..='z').contains(&c) || ('5'..='9').contains(&c);
+            let kept = |text: &str| text.chars().filter(|c| is_public(*c)).collect::<String>();
+            prop_assert_eq!(kept(&shown), kept(&expected));
         }
     }
 }

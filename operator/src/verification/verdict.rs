@@ -54,6 +54,8 @@ pub struct Log {
     pub ended: bool,
     /// It cannot be read; why.
     pub unreadable: Option<String>,
+    /// What a login with OpenVPN takes and the Secret lacks.
+    pub missing: Vec<&'static str>,
 }
 
 /// How long after gluetun's end its last lines are waited for.
@@ -69,7 +71,7 @@ pub fn judge(pod: &VerificationPod, log: &Log, timeout: Duration, settings: &Set
     if let Some(why) = &pod.failed {
         return Progress::Done(Verdict::failed(Reason::Interrupted, format!("the verification Pod has failed: {why}")));
     }
-    if let Some(verdict) = decisive(&log.digest) {
+    if let Some(verdict) = decisive(log) {
         return Progress::Done(verdict);
     }
     if let Some(exit) = pod.vpn_exit.as_ref().filter(|exit| exit.code != 0 || pod.vpn_restarts > 0) {
@@ -118,7 +120,19 @@ fn probed(exit: &Exit) -> Option<Verdict> {
 }
 
 /// What needs no waiting: trying again gives the same.
-fn decisive(seen: &Digest) -> Option<Verdict> {
+fn decisive(log: &Log) -> Option<Verdict> {
+    let seen = &log.digest;
+    if seen.no_login {
+        return Some(no_login(&log.missing));
+    }
+    if seen.no_private_key {
+        let message = "the Secret lacks WIREGUARD_PRIVATE_KEY";
+        return Some(Verdict::failed(Reason::CredentialsRejected, message));
+    }
+    if seen.bad_passphrase {
+        let message = "the passphrase of the private key is missing or wrong (OPENVPN_KEY_PASSPHRASE)";
+        return Some(Verdict::failed(Reason::CredentialsRejected, message));
+    }
     if seen.auth_failed >= 2 {
         return Some(refused(seen));
     }
@@ -129,7 +143,38 @@ fn decisive(seen: &Digest) -> Option<Verdict> {
     if seen.bad_config {
         return Some(Verdict::failed(Reason::ConfigInvalid, "OpenVPN cannot read its configuration"));
     }
+    if seen.exits >= 2 {
+        return Some(ended_twice(seen));
+    }
     (seen.tls_failed >= 2).then(|| handshake("the server's certificate or the TLS handshake was not accepted"))
+}
+
+/// OpenVPN was given nothing to log in with.
+fn no_login(missing: &[&str]) -> Verdict {
+    let message = if missing.is_empty() {
+        "OpenVPN has nothing to log in with: neither OPENVPN_USER and OPENVPN_PASSWORD nor a client certificate"
+            .to_owned()
+    } else {
+        format!("the Secret lacks {}, or it is empty there", missing.join(" and "))
+    };
+    Verdict::failed(Reason::CredentialsRejected, message)
+}
+
+/// OpenVPN ended with an error as soon as it was started, and again: one more attempt gives the same.
+fn ended_twice(seen: &Digest) -> Verdict {
+    if seen.no_tun {
+        return no_tun();
+    }
+    if seen.auth_failed > 0 {
+        return refused(seen);
+    }
+    if seen.unreachable > 0 || seen.tls_failed > 0 {
+        return handshake("the VPN server could not be reached, or gave no answer, and OpenVPN has given up");
+    }
+    Verdict::failed(
+        Reason::ConfigInvalid,
+        "OpenVPN cannot work with these settings: it ended with exit status 1, twice",
+    )
 }
 
 fn refused(seen: &Digest) -> Verdict {

@@ -8,7 +8,7 @@ mod project;
 mod store;
 mod views;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use smallvec::SmallVec;
 
@@ -91,6 +91,9 @@ pub struct Departed {
     pub committed: Option<Uid>,
 }
 
+/// How many consumers that have gone are remembered.
+const GONE_LATELY: usize = 4096;
+
 /// All that is known.
 #[derive(Clone, Default)]
 pub struct World {
@@ -115,6 +118,10 @@ pub struct World {
     slots_of: HashMap<ObjectKey, BTreeMap<u32, ObjectKey>>,
     copies_of: HashMap<Uid, Keys>,
     departed: HashMap<Uid, Departed>,
+    /// Which reservation consumers were committed to that have gone lately, by their UID: the watch on reservations may be
+    /// behind, and tell of it only now. Bounded; what is forgotten is held a little longer.
+    committed_lately: HashMap<Uid, Uid>,
+    gone_lately: VecDeque<Uid>,
     /// UIDs of Masks that are gone for sure and whose consumer is still there.
     masks_gone: HashSet<Uid>,
 }
@@ -155,7 +162,8 @@ impl World {
 
     /// Notes that the consumer with that UID was read to be gone.
     pub fn note_departed(&mut self, consumer: &Uid) {
-        self.departed.entry(consumer.clone()).or_insert(Departed { committed: None });
+        let committed = self.committed_lately.get(consumer).cloned();
+        self.departed.entry(consumer.clone()).or_insert(Departed { committed });
     }
 
     /// Whether the Mask that a consumer belongs to is gone, by the word of the watch or of a read, never by mere absence.
@@ -207,6 +215,15 @@ impl World {
             && now.is_none_or(|view| view.meta.uid != before.meta.uid)
         {
             self.consumer_of_uid.remove(&before.meta.uid);
+            if let Some(assigned) = &before.assigned {
+                if self.gone_lately.len() == GONE_LATELY
+                    && let Some(oldest) = self.gone_lately.pop_front()
+                {
+                    self.committed_lately.remove(&oldest);
+                }
+                self.gone_lately.push_back(before.meta.uid.clone());
+                self.committed_lately.insert(before.meta.uid.clone(), assigned.reservation.clone());
+            }
             if self.reservations_of.contains_key(&before.meta.uid) {
                 let committed = before.assigned.as_ref().map(|assigned| assigned.reservation.clone());
                 self.departed.insert(before.meta.uid.clone(), Departed { committed });

@@ -133,3 +133,40 @@ fn a_pod_that_does_not_start_has_a_clock_of_its_own() {
         assert_eq!(after(&pod, &Log::default(), 300), Some(expected));
     }
 }
+
+fn log_of(lines: &[&str]) -> Log {
+    let mut log = Log::default();
+    lines.iter().for_each(|line| log.digest.push(line));
+    log
+}
+
+fn reason_of(log: &Log) -> Option<(Reason, String)> {
+    match judge(&pod(), log, TIMEOUT, &Settings::default(), start()) {
+        Progress::Done(Verdict::Failed { reason, message }) => Some((reason, message)),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_missing_login_is_told_at_once_by_its_keys() {
+    let mut log = log_of(&[
+        "ERROR [openvpn] No client-side authentication method is specified.  You must use either --cert/--key",
+    ]);
+    log.missing = vec!["OPENVPN_USER", "OPENVPN_PASSWORD"];
+    let (reason, message) = reason_of(&log).expect("a verdict");
+    assert_eq!(reason, Reason::CredentialsRejected);
+    assert!(message.contains("OPENVPN_USER and OPENVPN_PASSWORD"), "{message}");
+    let log = log_of(&["ERROR VPN settings: Wireguard settings: private key is not set"]);
+    assert_eq!(reason_of(&log).map(|(reason, _)| reason), Some(Reason::CredentialsRejected));
+}
+
+#[test]
+fn openvpn_that_ends_twice_is_not_waited_for() {
+    let once = ["INFO [openvpn] Cipher X not supported", "ERROR [vpn] exit status 1"];
+    assert_eq!(reason_of(&log_of(&once)), None);
+    let twice = [once, once].concat();
+    assert_eq!(reason_of(&log_of(&twice)).map(|(reason, _)| reason), Some(Reason::ConfigInvalid));
+    let refused = ["INFO [openvpn] TCP: connect failed: Connection refused", "ERROR [vpn] exit status 1"];
+    let twice = [refused, refused].concat();
+    assert_eq!(reason_of(&log_of(&twice)).map(|(reason, _)| reason), Some(Reason::NoHandshake));
+}

@@ -1,0 +1,78 @@
+//! What is secret in a file of a credentials Secret: what stands inside of key and credential blocks, and after credential
+//! options. A file of another kind, such as `client.key`, is secret but for certificates.
+
+/// Blocks of an OpenVPN configuration that hold nothing secret. All others do, known or not.
+const PUBLIC_BLOCKS: [&str; 6] = ["ca", "cert", "extra-certs", "dh", "connection", "crl-verify"];
+
+/// Options of an OpenVPN configuration after which credentials stand.
+const CREDENTIAL_OPTIONS: [&str; 5] = ["auth-user-pass", "askpass", "http-proxy-user-pass", "username", "password"];
+
+/// Whether a line only says what the lines after or before it are.
+pub fn is_pem_delimiter(line: &str) -> bool {
+    line.starts_with("-----BEGIN") || line.starts_with("-----END")
+}
+
+/// The secret parts of a file, line by line.
+pub fn secrets_of(name: &str, content: &str) -> Vec<String> {
+    let is_configuration = name.ends_with(".conf") || name.ends_with(".ovpn");
+    let mut secrets = Vec::new();
+    // Of the block or the PEM section that a line is in: whether that is secret.
+    let (mut block, mut section): (Option<bool>, Option<bool>) = (None, None);
+    for line in content.lines().map(str::trim) {
+        if let Some(what) = line.strip_prefix("-----BEGIN") {
+            section = Some(!what.contains("CERTIFICATE"));
+        } else if line.starts_with("-----END") {
+            section = None;
+        } else if let Some(tag) = line.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')) {
+            block = (!tag.starts_with('/')).then(|| !PUBLIC_BLOCKS.contains(&tag));
+        } else if section.or(block).unwrap_or(!is_configuration && !name.ends_with(".crt")) {
+            secrets.push(line.to_owned());
+        } else if section.is_none() && block != Some(true) {
+            secrets.extend(after_credential_option(line));
+        }
+    }
+    secrets
+}
+
+/// What stands after a credential option of OpenVPN, or after a private key's name in a WireGuard configuration.
+fn after_credential_option(line: &str) -> Vec<String> {
+    if let Some((name, value)) = line.split_once('=') {
+        let name = name.trim().to_ascii_lowercase();
+        let is_secret = name.ends_with("key") && name != "publickey";
+        if is_secret {
+            return vec![value.trim().to_owned()];
+        }
+    }
+    let mut words = line.split_whitespace();
+    match words.next() {
+        Some(option) if CREDENTIAL_OPTIONS.contains(&option) => {
+            words.map(|word| word.trim_matches(['"', '\'']).to_owned()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_keys_and_credentials_of_a_configuration_are_secret() {
+        let file = "client\nremote 198.51.100.7 1194\nauth-user-pass me secret\n<ca>\n-----BEGIN CERTIFICATE-----\nMIIC\n\
+                    -----END CERTIFICATE-----\n</ca>\n<tls-crypt>\n0123abcd\n</tls-crypt>\n<unheard-of>\nwhat\n</unheard-of>\n";
+        assert_eq!(secrets_of("custom.conf", file), ["me", "secret", "0123abcd", "what"]);
+        let wireguard =
+            "[Interface]\nPrivateKey = abc=\nAddress = 10.0.0.2/32\n[Peer]\nPublicKey = def=\nPresharedKey=ghi=\n";
+        assert_eq!(secrets_of("wg0.conf", wireguard), ["abc=", "ghi="]);
+    }
+
+    #[test]
+    fn key_files_are_secret_and_certificates_are_not() {
+        let key = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n";
+        let certificate = "-----BEGIN CERTIFICATE-----\nMIIC\n-----END CERTIFICATE-----\n";
+        assert_eq!(secrets_of("client.key", key), ["MIIE"]);
+        assert_eq!(secrets_of("both.pem", &format!("{certificate}{key}")), ["MIIE"]);
+        assert!(secrets_of("ca.crt", certificate).is_empty());
+        assert_eq!(secrets_of("odd.key", "raw"), ["raw"]);
+    }
+}
