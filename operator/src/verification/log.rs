@@ -1,4 +1,5 @@
 //! What gluetun's log says, line by line. The patterns are the wording of gluetun v3.41 and of OpenVPN 2.6.
+//! Levels say little: most of OpenVPN's last words come as INFO.
 //!
 //! Invariant: bounded memory, however long the log is.
 
@@ -9,7 +10,7 @@ use std::collections::VecDeque;
 enum Sign {
     AuthFailed,
     NoLogin,
-    NoPrivateKey,
+    Missing(&'static str),
     BadPassphrase,
     Exited,
     TooManyConnections,
@@ -32,20 +33,40 @@ const SIGNS: &[(&str, Sign)] = &[
     ("can't ask for 'Enter Auth Password", Sign::NoLogin),
     ("OpenVPN settings: user is empty", Sign::NoLogin),
     ("OpenVPN settings: password is empty", Sign::NoLogin),
-    ("private key is not set", Sign::NoPrivateKey),
+    ("username from Auth authfile", Sign::NoLogin),
+    ("Auth username is empty", Sign::NoLogin),
+    ("private key is not set", Sign::Missing("WIREGUARD_PRIVATE_KEY")),
+    ("pre-shared key is not set", Sign::Missing("WIREGUARD_PRESHARED_KEY")),
+    ("client key: missing value", Sign::Missing("OPENVPN_KEY")),
+    ("client certificate: missing value", Sign::Missing("OPENVPN_CERT")),
+    ("encrypted key: missing value", Sign::Missing("OPENVPN_ENCRYPTED_KEY")),
+    ("key passphrase is empty", Sign::BadPassphrase),
     ("can't ask for 'Enter Private Key Password", Sign::BadPassphrase),
-    ("private key password verification failed", Sign::BadPassphrase),
+    ("bad decrypt", Sign::BadPassphrase),
+    ("maybe wrong password", Sign::BadPassphrase),
+    ("Probably wrong password", Sign::BadPassphrase),
+    ("private-key-password-failure", Sign::BadConfig),
     (EXITED, Sign::Exited),
     ("TOO_MANY_CONNECTIONS", Sign::TooManyConnections),
     ("too many connections", Sign::TooManyConnections),
+    ("simultaneous connections", Sign::TooManyConnections),
+    ("device limit", Sign::TooManyConnections),
+    ("session limit", Sign::TooManyConnections),
     ("no server found", Sign::NoServer),
     ("Unrecognized option", Sign::BadConfig),
     ("Options error", Sign::BadConfig),
     ("Cannot load certificate", Sign::BadConfig),
     ("Cannot load inline certificate", Sign::BadConfig),
     ("Cannot load CA certificate", Sign::BadConfig),
-    ("Cannot load private key", Sign::BadConfig),
-    ("Cannot load inline private key", Sign::BadConfig),
+    ("Private key does not match the certificate", Sign::BadConfig),
+    ("You must define CA file", Sign::BadConfig),
+    ("OPTIONS ERROR", Sign::BadConfig),
+    // Reasons that servers give with AUTH_FAILED.
+    ("cipher negotiation failed", Sign::BadConfig),
+    ("missing DATA_V2", Sign::BadConfig),
+    ("Client incompatible", Sign::BadConfig),
+    ("AUTH_FAILED,TEMP", Sign::Unreachable),
+    ("AUTH_FAILED,SESSION", Sign::Unreachable),
     ("NET_ADMIN capability is missing", Sign::NoNetAdmin),
     ("TUN device is not available", Sign::NoTun),
     ("Cannot open TUN/TAP", Sign::NoTun),
@@ -68,7 +89,7 @@ const SIGNS: &[(&str, Sign)] = &[
 impl Sign {
     /// Whether the line is told whatever its level: OpenVPN's last words come as INFO.
     fn is_told(self) -> bool {
-        matches!(self, Sign::NoLogin | Sign::NoPrivateKey | Sign::BadPassphrase | Sign::BadConfig)
+        matches!(self, Sign::NoLogin | Sign::Missing(_) | Sign::BadPassphrase | Sign::BadConfig)
     }
 }
 
@@ -88,8 +109,8 @@ pub struct Digest {
     pub auth_failed: u32,
     /// OpenVPN has neither user name and password nor a client certificate.
     pub no_login: bool,
-    /// WireGuard has no private key.
-    pub no_private_key: bool,
+    /// A setting that lets somebody in is not there: its name.
+    pub missing: Option<&'static str>,
     /// The private key is encrypted, and its passphrase is missing or wrong.
     pub bad_passphrase: bool,
     /// How often OpenVPN ended with an error.
@@ -127,9 +148,10 @@ impl Digest {
         for (_, sign) in SIGNS.iter().filter(|(words, _)| line.contains(words)) {
             match sign {
                 Sign::NoLogin => self.no_login = true,
-                Sign::NoPrivateKey => self.no_private_key = true,
+                Sign::Missing(setting) => self.missing = Some(setting),
                 Sign::BadPassphrase => self.bad_passphrase = true,
                 Sign::Exited => self.exits = self.exits.saturating_add(1),
+                Sign::AuthFailed if is_another_refusal(&line) => {}
                 Sign::AuthFailed => self.auth_failed = self.auth_failed.saturating_add(1),
                 Sign::TooManyConnections => self.too_many_connections = true,
                 Sign::NoServer => self.no_server = true,
@@ -182,6 +204,12 @@ fn plain(line: &str) -> String {
     line.trim().to_owned()
 }
 
+/// Whether the server gave a reason with AUTH_FAILED that has nothing to do with user name and password.
+fn is_another_refusal(line: &str) -> bool {
+    let reasons = ["cipher negotiation failed", "missing DATA_V2", "Client incompatible", ",TEMP", ",SESSION"];
+    reasons.iter().any(|reason| line.contains(reason))
+}
+
 /// A warning or an error, without its time; `None` for any other line. OpenVPN's own messages come as INFO.
 fn complaint(line: &str) -> Option<String> {
     let words = ["ERROR", "WARN", "AUTH_FAILED", "refused", "No route to host"];
@@ -214,6 +242,18 @@ mod tests {
         assert_eq!(seen.auth_failed, 1);
         let said: Vec<_> = seen.complaints().collect();
         assert_eq!(said, ["ERROR [openvpn] AUTH: Received control message: AUTH_FAILED"]);
+    }
+
+    #[test]
+    fn reasons_of_a_refusal_are_told_apart() {
+        let refused =
+            |reason: &str| digest(&[&format!("INFO [openvpn] AUTH: Received control message: AUTH_FAILED{reason}")]);
+        assert_eq!(refused("").auth_failed, 1);
+        assert_eq!(refused(",[EXPIRED_ACCOUNT]").auth_failed, 1);
+        let cipher = refused(",Data channel cipher negotiation failed (no shared cipher)");
+        assert!(cipher.bad_config && cipher.auth_failed == 0);
+        let later = refused(",TEMP[backoff 42,advance no]: try later");
+        assert!(later.unreachable == 1 && later.auth_failed == 0);
     }
 
     #[test]

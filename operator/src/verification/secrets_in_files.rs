@@ -2,10 +2,12 @@
 //! options. A file of another kind, such as `client.key`, is secret but for certificates.
 
 /// Blocks of an OpenVPN configuration that hold nothing secret. All others do, known or not.
-const PUBLIC_BLOCKS: [&str; 6] = ["ca", "cert", "extra-certs", "dh", "connection", "crl-verify"];
+const PUBLIC_BLOCKS: [&str; 8] =
+    ["ca", "cert", "extra-certs", "dh", "connection", "crl-verify", "peer-fingerprint", "verify-hash"];
 
 /// Options of an OpenVPN configuration after which credentials stand.
-const CREDENTIAL_OPTIONS: [&str; 5] = ["auth-user-pass", "askpass", "http-proxy-user-pass", "username", "password"];
+const CREDENTIAL_OPTIONS: [&str; 7] =
+    ["auth-user-pass", "auth-token", "auth-token-user", "askpass", "http-proxy-user-pass", "username", "password"];
 
 /// Whether a line only says what the lines after or before it are.
 pub fn is_pem_delimiter(line: &str) -> bool {

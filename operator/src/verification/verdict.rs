@@ -125,12 +125,12 @@ fn decisive(log: &Log) -> Option<Verdict> {
     if seen.no_login {
         return Some(no_login(&log.missing));
     }
-    if seen.no_private_key {
-        let message = "the Secret lacks WIREGUARD_PRIVATE_KEY";
-        return Some(Verdict::failed(Reason::CredentialsRejected, message));
+    if let Some(setting) = seen.missing {
+        return Some(Verdict::failed(Reason::CredentialsRejected, format!("the Secret lacks {setting}")));
     }
     if seen.bad_passphrase {
-        let message = "the passphrase of the private key is missing or wrong (OPENVPN_KEY_PASSPHRASE)";
+        let message = "the passphrase of the private key is missing or wrong (OPENVPN_KEY_PASSPHRASE, which gluetun does \
+                       not use with VPN_SERVICE_PROVIDER custom)";
         return Some(Verdict::failed(Reason::CredentialsRejected, message));
     }
     if seen.auth_failed >= 2 {
