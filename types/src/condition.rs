@@ -8,9 +8,6 @@ pub const READY: &str = "Ready";
 /// Type of the condition of a `MaskProvider` that tells how the last verification went.
 pub const VERIFIED: &str = "Verified";
 
-/// Type of the condition of a `MaskProvider` whose account another `MaskProvider` has too. It is there only then.
-pub const SHARED_CREDENTIALS: &str = "SharedCredentials";
-
 /// Not the name of a [`Reason`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown reason {0:?}")]
@@ -79,8 +76,6 @@ closed_set! {
         SlotBlocked,
         /// Event: keys of the credentials Secret have no meaning to a verification, and are ignored.
         SecretKeysIgnored,
-        /// MaskProvider: another MaskProvider has the same credentials, and each counts its own slots.
-        SharedCredentials,
         /// MaskProvider: the credentials have not been verified yet.
         NotVerified,
         /// MaskProvider: the credentials are being tried out, or wait for a slot to be tried out on.

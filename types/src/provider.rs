@@ -45,7 +45,8 @@ use crate::verify::{MaskProviderVerificationStatus, MaskProviderVerifySpec};
 pub struct MaskProviderSpec {
     /// Name of the Secret with the credentials, in the namespace of the MaskProvider. Its keys are environment
     /// variables of gluetun, for example `VPN_SERVICE_PROVIDER`, `OPENVPN_USER` and `OPENVPN_PASSWORD`. Each
-    /// MaskConsumer gets a copy; when this Secret changes, the copies follow.
+    /// MaskConsumer gets a copy; when this Secret changes, the copies follow. Whoever may create MaskProviders in a
+    /// namespace can therefore copy out any Secret of that namespace.
     #[schemars(schema_with = "schema::secret_name")]
     pub secret: String,
 

@@ -35,7 +35,8 @@ pub struct MaskProviderVerifySpec {
     #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<VerifyFailurePolicy>,
 
-    /// Changes to the verification Pod.
+    /// Changes to the verification Pod. They can make it any Pod: whoever may create MaskProviders in a namespace may
+    /// run any Pod there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overrides: Option<MaskProviderVerifyOverridesSpec>,
 }
