@@ -13,12 +13,12 @@ pub fn report(figures: &str) {
     drop(writeln!(stderr(), "figures: {figures}"));
 }
 
-/// A figure of `/proc/PID/status` of an operator, such as `VmRSS:` or `VmHWM:`, in MiB. With a node it runs in a PID
+/// A figure of `/proc/PID/status` of an operator, such as `VmRSS:` or `VmHWM:`, in KiB. With a node it runs in a PID
 /// namespace of its own, in which it has this PID.
 ///
 /// # Errors
 /// When there is no such process or figure.
-pub fn memory(pid: i32, field: &str) -> Result<u64> {
+pub fn memory_kib(pid: i32, field: &str) -> Result<u64> {
     let pid = pid.to_string();
     let innermost = |status: &str| {
         let line = status.lines().find(|line| line.starts_with("NSpid:"))?;
@@ -32,5 +32,13 @@ pub fn memory(pid: i32, field: &str) -> Result<u64> {
     let (_, status) = status.with_context(|| format!("no operator {pid}"))?;
     let line = status.lines().find(|line| line.starts_with(field)).with_context(|| format!("no {field}"))?;
     let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
-    Ok(kib / 1024)
+    Ok(kib)
+}
+
+/// The same in MiB.
+///
+/// # Errors
+/// As [`memory_kib`].
+pub fn memory(pid: i32, field: &str) -> Result<u64> {
+    memory_kib(pid, field).map(|kib| kib / 1024)
 }

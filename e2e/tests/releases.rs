@@ -8,7 +8,7 @@ use e2e::{
     Bench, Cluster, Filter, Layout, Operator, Options,
     audit::Access,
     bench::{is_active, our_cluster},
-    figures::report,
+    figures::{memory_kib, report},
     users::user_pod,
 };
 use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
@@ -78,14 +78,26 @@ async fn many_slots_are_given_back_as_fast_as_they_were_assigned() -> Result<()>
     cluster.stop().await
 }
 
+/// Of all its processes together.
+fn memory_of(operator: &Operator, field: &str) -> Result<u64> {
+    operator.pids().map(|pid| memory_kib(pid, field)).sum()
+}
+
 async fn measure(cluster: &Cluster, operator: &Operator, bench: &Bench, count: usize, pods: bool) -> Result<()> {
     bench.provider("vpn", count).await?;
+    let empty = memory_of(operator, "VmRSS:")?;
     let names: Vec<_> = (0..count).map(|number| format!("mask-{number:05}")).collect();
     let began = Instant::now();
     stream::iter(&names).map(|name| bench.mask(name)).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(())).await?;
     let all_active = |all: &[MaskConsumer]| all.iter().filter(|consumer| is_active(consumer)).count() == count;
     let consumers = bench.until_all("all Active", all_active).await?;
     let assigned = began.elapsed();
+    let (now, most) = (memory_of(operator, "VmRSS:")?, memory_of(operator, "VmHWM:")?);
+    report(&format!(
+        "memory of {} processes: {empty} KiB before, {now} KiB with {count} Active Masks, {} KiB each; at most {most} KiB",
+        operator.users().len(),
+        now.saturating_sub(empty) / count as u64,
+    ));
     if pods {
         let new = consumers.iter().map(|consumer| user_pod(&consumer.name_any(), consumer, 1));
         let new = new.collect::<Result<Vec<_>>>()?;

@@ -49,6 +49,12 @@ pub fn decide(scene: &Scene<'_>, writes: &mut LastWrites, key: &ObjectKey) -> St
     } else if provider.meta.finalizer.is_none() {
         return Step::send(add_finalizer(Kind::Provider, &provider.meta));
     }
+    // Nothing is written before then, and what is to be said takes a look at all reservations.
+    if let Some(last) = writes.get(&provider.meta.uid)
+        && *last + STATUS_INTERVAL > now.monotonic
+    {
+        return Step::WaitUntil(*last + STATUS_INTERVAL);
+    }
     let report = match &world.account(provider) {
         Source::Present(source) => {
             let attempt = scene.attempts.get(&provider.meta.uid);
@@ -63,11 +69,6 @@ pub fn decide(scene: &Scene<'_>, writes: &mut LastWrites, key: &ObjectKey) -> St
     let observed = if in_force { Some(provider.meta.generation) } else { provider.status.observed_generation };
     let patch = status::provider(provider, &verdict, &report, used, observed, now.wall);
     let Some(patch) = patch else { return Step::Idle };
-    if let Some(last) = writes.get(&provider.meta.uid)
-        && *last + STATUS_INTERVAL > now.monotonic
-    {
-        return Step::WaitUntil(*last + STATUS_INTERVAL);
-    }
     writes.insert(provider.meta.uid.clone(), now.monotonic);
     Step::tell(Op::PatchStatus(Kind::Provider, key.clone(), patch)).with_note(tell(world, provider, &verdict, &report))
 }
