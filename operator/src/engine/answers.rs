@@ -13,7 +13,7 @@ impl Engine {
     /// A request ended.
     pub(super) fn answered(&mut self, id: u64, outcome: Outcome, now: Now) {
         let Some(request) = self.in_flight.remove(&id) else { return };
-        let InFlight { work, op, lane, note, settles, epoch, seen } = request;
+        let InFlight { work, op, lane, note, settles, epoch, seen, owner } = request;
         self.busy.remove(&work);
         let deferred = op.written().map(|target| self.writing.ended(target, lane));
         for work in deferred.into_iter().flatten() {
@@ -30,6 +30,9 @@ impl Engine {
             // The answer cannot be read either. Carried out or not, it is told in an Event.
             self.effects.extend(note.map(Effect::Publish));
             return;
+        }
+        if let (Some(owner), Some((_, key))) = (&owner, op.target()) {
+            self.mask_read(&outcome, key, owner);
         }
         let is_read = op.is_read();
         let mut succeeded = false;
@@ -200,7 +203,6 @@ impl Engine {
                 let uid = reservation.consumer_uid.clone();
                 self.world.note_departed(&uid);
             }
-            (Work::Mask(mask), Kind::Mask) if op.is_read() => self.world.note_mask_gone(mask, None),
             _ => {}
         }
     }
@@ -241,9 +243,6 @@ impl Engine {
                     progress.lock_gone = false;
                 }
             }
-            (Work::Mask(key), Object::Mask(mask)) if op.is_read() => {
-                self.world.note_mask_gone(key, Some(&mask.meta.uid));
-            }
             (Work::Reservation(key), Object::Consumer(consumer)) => {
                 let Some(reservation) = self.world.reservations.get(key) else { return };
                 if reservation.consumer_uid != consumer.meta.uid {
@@ -252,6 +251,18 @@ impl Engine {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A Mask was read by name, to find out whether the one with the UID `owner` is gone.
+    fn mask_read(&mut self, outcome: &Outcome, key: &ObjectKey, owner: &Uid) {
+        let is_gone = match outcome {
+            Outcome::NotFound => true,
+            Outcome::Object(object) => object.meta().uid != *owner,
+            _ => false,
+        };
+        if is_gone {
+            self.world.note_mask_gone(key, owner);
         }
     }
 

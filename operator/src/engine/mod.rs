@@ -113,6 +113,8 @@ struct InFlight {
     epoch: Epoch,
     /// UID and version of the target when the request was sent.
     seen: Option<(Uid, u64)>,
+    /// Of a read of a Mask: the owner of its consumer when the request was sent, which the answer is about.
+    owner: Option<Uid>,
 }
 
 /// The heart. A clone goes its own way from here: a model checker can try one input after the other.
@@ -416,7 +418,13 @@ impl Engine {
         if let Op::ListPods(namespace) = &op {
             self.followers.list_sent(namespace);
         }
-        self.in_flight.insert(id, InFlight { work, op, lane, note, settles, epoch, seen });
+        let owner = match (&work, &op) {
+            (Work::Mask(key), Op::Get(Kind::Mask, _)) => {
+                self.world.consumers.get(key).and_then(|consumer| consumer.owner.clone())
+            }
+            _ => None,
+        };
+        self.in_flight.insert(id, InFlight { work, op, lane, note, settles, epoch, seen, owner });
     }
 
     /// What the store says of a request's target at this moment.

@@ -171,11 +171,10 @@ impl World {
         consumer.owner.as_ref().is_some_and(|mask| self.masks_gone.contains(mask))
     }
 
-    /// Notes that of the Masks of that name only the one with the UID `now`, if any, can still be there.
-    pub fn note_mask_gone(&mut self, key: &ObjectKey, now: Option<&Uid>) {
-        let owner = self.consumers.get(key).and_then(|consumer| consumer.owner.as_ref());
-        if let Some(owner) = owner.filter(|owner| now != Some(owner)) {
-            self.masks_gone.insert(owner.clone());
+    /// Notes that the Mask of that name and UID was read to be gone; nothing, unless its consumer is still there.
+    pub fn note_mask_gone(&mut self, key: &ObjectKey, mask: &Uid) {
+        if self.consumers.get(key).is_some_and(|consumer| consumer.owner.as_ref() == Some(mask)) {
+            self.masks_gone.insert(mask.clone());
         }
     }
 
