@@ -62,9 +62,8 @@ const SIGNS: &[(&str, Sign)] = &[
     ("You must define CA file", Sign::BadConfig),
     ("OPTIONS ERROR", Sign::BadConfig),
     // Reasons that servers give with AUTH_FAILED.
-    ("cipher negotiation failed", Sign::BadConfig),
-    ("missing DATA_V2", Sign::BadConfig),
-    ("Client incompatible", Sign::BadConfig),
+    ("AUTH_FAILED,Data channel", Sign::BadConfig),
+    ("AUTH_FAILED,Client incompatible", Sign::BadConfig),
     ("AUTH_FAILED,TEMP", Sign::Unreachable),
     ("AUTH_FAILED,SESSION", Sign::Unreachable),
     ("NET_ADMIN capability is missing", Sign::NoNetAdmin),
@@ -153,7 +152,7 @@ impl Digest {
                 Sign::Exited => self.exits = self.exits.saturating_add(1),
                 Sign::AuthFailed if is_another_refusal(&line) => {}
                 Sign::AuthFailed => self.auth_failed = self.auth_failed.saturating_add(1),
-                Sign::TooManyConnections => self.too_many_connections = true,
+                Sign::TooManyConnections => self.too_many_connections |= line.contains("AUTH_FAILED"),
                 Sign::NoServer => self.no_server = true,
                 Sign::BadConfig => self.bad_config = true,
                 Sign::NoNetAdmin => self.no_net_admin = true,
@@ -206,8 +205,8 @@ fn plain(line: &str) -> String {
 
 /// Whether the server gave a reason with AUTH_FAILED that has nothing to do with user name and password.
 fn is_another_refusal(line: &str) -> bool {
-    let reasons = ["cipher negotiation failed", "missing DATA_V2", "Client incompatible", ",TEMP", ",SESSION"];
-    reasons.iter().any(|reason| line.contains(reason))
+    let reasons = ["Data channel", "Client incompatible", "TEMP", "SESSION"];
+    line.split_once("AUTH_FAILED,").is_some_and(|(_, said)| reasons.iter().any(|reason| said.starts_with(reason)))
 }
 
 /// A warning or an error, without its time; `None` for any other line. OpenVPN's own messages come as INFO.
@@ -254,6 +253,14 @@ mod tests {
         assert!(cipher.bad_config && cipher.auth_failed == 0);
         let later = refused(",TEMP[backoff 42,advance no]: try later");
         assert!(later.unreachable == 1 && later.auth_failed == 0);
+    }
+
+    /// As OpenVPN 2.6 writes it at every start without `cipher`.
+    #[test]
+    fn a_note_is_no_sign() {
+        let note = "INFO [openvpn] Note: --cipher is not set. OpenVPN versions before 2.5 defaulted to BF-CBC as fallback \
+                    when cipher negotiation failed in this case.";
+        assert_eq!(digest(&[note]), Digest { of_openvpn: [note.to_owned()].into(), ..Digest::default() });
     }
 
     #[test]
