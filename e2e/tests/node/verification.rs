@@ -316,7 +316,7 @@ pub async fn odd_secrets() -> Result<()> {
         bench.told::<MaskProvider>("full", "SecretKeysIgnored", &words).await?;
         let failed = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::ErrVerifyFailed);
         let empty = bench.until::<MaskProvider>("empty", "ErrVerifyFailed", failed).await?;
-        ensure!(verified(&empty).1 == "ConfigInvalid", "{:?}", status(&empty));
+        ensure!(verified(&empty).1 == "CredentialsRejected", "{:?}", status(&empty));
         Ok(())
     })
     .await

@@ -27,8 +27,9 @@ use crate::{measured, provider};
 const ROUNDS: usize = 3;
 /// Events apart.
 const WRITES_TO_THE_VERDICT: usize = 12;
-/// The last of them is the status of the provider.
-const WRITES_TO_GIVE_BACK: usize = 8;
+/// The last of them is the status of the provider. One is the deletion of the MaskConsumer, for which the garbage
+/// collector is not waited for.
+const WRITES_TO_GIVE_BACK: usize = 9;
 
 fn median(mut all: Vec<f64>) -> Result<f64> {
     all.sort_by(f64::total_cmp);

@@ -155,7 +155,8 @@ fn no_login(missing: &[&str]) -> Verdict {
         "OpenVPN has nothing to log in with: neither OPENVPN_USER and OPENVPN_PASSWORD nor a client certificate"
             .to_owned()
     } else {
-        format!("the Secret lacks {}, or it is empty there", missing.join(" and "))
+        let verb = if missing.len() == 1 { "is" } else { "are" };
+        format!("{} {verb} missing or empty in the Secret", missing.join(" and "))
     };
     Verdict::failed(Reason::CredentialsRejected, message)
 }
