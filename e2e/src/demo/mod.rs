@@ -154,23 +154,23 @@ impl<'a> Tour<'a> {
     }
 
     async fn handover(&mut self, freed: &Holder, next: &str) -> Result<()> {
-        self.screen.step(&format!("The last container has ended, the Pod is gone: now {next} is served"));
+        self.screen.step(&format!("The last container has ended, and with it the Pod: now {next} is served"));
         let served = |view: &View| {
             let consumer = view.consumer(next).filter(|consumer| is_active(consumer));
-            view.gone_at(&freed.pod_uid).is_some()
+            view.ended_at(&freed.pod_uid).is_some()
                 && consumer.is_some_and(|consumer| pod_runs(view, consumer))
                 && places(view).keys().eq([&1])
         };
         self.until(&format!("{next} has the slot, and its Pod runs"), served).await?;
         self.screen.table();
         let uid = self.view.consumer(next).map(uid).unwrap_or_default();
-        let gone = self.view.gone_at(&freed.pod_uid).context("the Pod's end was not seen")?;
+        let ended = self.view.ended_at(&freed.pod_uid).context("the Pod's end was not seen")?;
         let active = self.view.active_at(&uid).context("the commit was not seen")?;
-        ensure!(gone < active, "{next} was served at revision {active}, before the Pod was gone at {gone}");
-        ensure!(self.view.active_at(&freed.consumer_uid).is_some_and(|first| first < gone), "the order is not known");
+        ensure!(ended < active, "{next} was served at revision {active}, before the Pod had ended at {ended}");
+        ensure!(self.view.active_at(&freed.consumer_uid).is_some_and(|first| first < ended), "the order is not known");
         self.check_slots()?;
         self.screen.print(&format!(
-            "    In the order of writes: Pod {} gone at revision {gone}, MaskConsumer {next} Active at {active}.",
+            "    In the order of writes: Pod {} ended at revision {ended}, MaskConsumer {next} Active at {active}.",
             freed.name
         ));
         Ok(())

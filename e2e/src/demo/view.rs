@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
-use e2e::node::images;
+use e2e::{node::images, users::may_run};
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},
@@ -95,8 +95,8 @@ pub struct View {
     reservations: Store<MaskReservation>,
     providers: Store<MaskProvider>,
     pods: Store<Pod>,
-    /// Revision at which a Pod was gone, by UID.
-    gone: BTreeMap<String, u64>,
+    /// Revision at which a Pod that had a node was seen to have ended, or to be gone, by UID.
+    ended: BTreeMap<String, u64>,
     /// Revision at which a MaskConsumer was first seen Active, by UID.
     activated: BTreeMap<String, u64>,
     /// The most MaskConsumers with a running Pod at one time, by provider.
@@ -118,8 +118,13 @@ impl View {
             Seen::Reservation(event) => self.reservations.take(*event),
             Seen::Provider(event) => self.providers.take(*event),
             Seen::Pod(event) => {
-                if let Event::Delete(pod) = &*event {
-                    self.gone.insert(uid(pod), revision(pod));
+                let ended = match &*event {
+                    Event::Delete(pod) => Some(pod),
+                    Event::Apply(pod) => Some(pod).filter(|pod| is_bound(pod) && !may_run(pod)),
+                    _ => None,
+                };
+                if let Some(pod) = ended {
+                    self.ended.entry(uid(pod)).or_insert(revision(pod));
                 }
                 self.pods.take(*event);
                 self.count_users();
@@ -151,10 +156,10 @@ impl View {
         self.pods.objects.get(name)
     }
 
-    /// When the Pod with this UID was gone. Our cluster keeps all kinds in one etcd, so the
+    /// When the Pod with this UID had ended by the word of its node, or was gone. Our cluster keeps all kinds in one etcd, so the
     /// revision tells the order of writes across kinds.
-    pub fn gone_at(&self, pod_uid: &str) -> Option<u64> {
-        self.gone.get(pod_uid).copied()
+    pub fn ended_at(&self, pod_uid: &str) -> Option<u64> {
+        self.ended.get(pod_uid).copied()
     }
 
     /// When the MaskConsumer with this UID became Active.
@@ -256,4 +261,8 @@ pub fn pod_for(consumer: &MaskConsumer) -> Result<Pod> {
         .replace("${SECRET}", &slot.context("an Active MaskConsumer without a slot")?.secret);
     let text = IMAGES.iter().fold(text, |text, (image, stand_in)| text.replace(image, stand_in));
     Ok(serde_yaml::from_str(&text)?)
+}
+
+fn is_bound(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
 }
