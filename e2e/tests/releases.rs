@@ -60,7 +60,7 @@ async fn a_slot_changes_hands_without_the_garbage_collector() -> Result<()> {
 
 /// Prints how long it took to give so many slots back, and the ratio to how long it took to assign them.
 #[tokio::test]
-async fn many_slots_are_given_back_as_fast_as_they_were_assigned() -> Result<()> {
+async fn many_slots_are_given_back_with_few_requests() -> Result<()> {
     let count = env::var(COUNT.0).map_or(Ok(COUNT.1), |text| text.parse::<usize>().context(COUNT.0))?;
     // As shipped.
     let Some(cluster) = cluster(&["--kube-api-qps=20", "--kube-api-burst=30"]).await? else { return Ok(()) };

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use vpn_operator::{
     engine::{Controller, Engine, Input, Now, Op, Outcome, Roles, Told, Work},
-    metrics::{Metrics, Snapshot},
+    metrics::{Metrics, Snapshot, reads_of, writes_of},
     world::{Kind, Object, ObjectKey, Project, SourceView},
 };
 use vpn_types::{MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation};
@@ -197,6 +197,30 @@ fn the_names_of_1_0_1_are_there() {
     assert_eq!(inherited.len(), 19);
     for name in inherited {
         assert!(names.contains(&name), "{name} is not among {names:?}");
+    }
+}
+
+/// What is not there yet cannot be told from what is not scraped.
+#[test]
+fn every_series_of_a_controller_is_there_from_the_start() {
+    let text = Metrics::new("vpno", Roles::ALL).unwrap().encode(None, now()).unwrap();
+    for controller in Controller::ALL {
+        let name = controller.as_str();
+        for action in reads_of(controller) {
+            assert!(
+                text.contains(&format!("vpno_{name}_read_duration_seconds_count{{action=\"{action}\"}} 0")),
+                "{action}"
+            );
+        }
+        for action in writes_of(controller) {
+            assert!(
+                text.contains(&format!("vpno_{name}_write_duration_seconds_count{{action=\"{action}\"}} 0")),
+                "{action}"
+            );
+        }
+        for action in reads_of(controller).iter().chain(writes_of(controller)) {
+            assert!(text.contains(&format!("vpno_{name}_action_counter{{action=\"{action}\"}} 0")), "{action}");
+        }
     }
 }
 

@@ -156,7 +156,8 @@ impl View {
         self.pods.objects.get(name)
     }
 
-    /// When the Pod with this UID had ended by the word of its node, or was gone. Our cluster keeps all kinds in one etcd, so the
+    /// When the Pod with this UID had ended by the word of its node, or was gone. Our cluster
+    /// keeps all kinds in one etcd, so the
     /// revision tells the order of writes across kinds.
     pub fn ended_at(&self, pod_uid: &str) -> Option<u64> {
         self.ended.get(pod_uid).copied()

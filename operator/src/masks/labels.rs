@@ -7,7 +7,7 @@
 const NAMES: [&str; 3] =
     ["app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "applyset.kubernetes.io/part-of"];
 
-/// Labels by what stands before the slash, or before a slash of a subdomain: Argo CD, Helm, Flux, Fleet, kapp, Config
+/// Labels by the domain of their prefix, subdomains included: Argo CD, Helm, Flux, Fleet, kapp, Config
 /// Sync, Skaffold.
 const DOMAINS: [&str; 9] = [
     "argocd.argoproj.io",

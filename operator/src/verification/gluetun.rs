@@ -14,9 +14,10 @@ pub fn missing_login(secret: &BTreeMap<String, ByteString>) -> Vec<&'static str>
 }
 
 /// Whether a setting is public by its nature: it says where, how and what, but does not let anybody in. Everything
-/// unknown counts as secret. Of every setting gluetun also reads the path to a file that holds it.
+/// unknown counts as secret. For every setting `X`, gluetun also reads `X_SECRETFILE`: the path of a file with the
+/// value.
 pub fn is_public(name: &str) -> bool {
-    PUBLIC.binary_search(&name).is_ok() || name.ends_with("_SECRETFILE") || name.ends_with("_FILE")
+    PUBLIC.binary_search(&name).is_ok() || name.ends_with("_SECRETFILE")
 }
 
 /// In order.
