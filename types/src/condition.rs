@@ -8,6 +8,10 @@ pub const READY: &str = "Ready";
 /// Type of the condition of a `MaskProvider` that tells how the last verification went.
 pub const VERIFIED: &str = "Verified";
 
+/// Type of the condition of a `MaskProvider` that is there, and true, while another one has the same credentials, or while
+/// slots of it have the same WireGuard key.
+pub const SHARED_CREDENTIALS: &str = "SharedCredentials";
+
 /// Not the name of a [`Reason`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown reason {0:?}")]
@@ -76,6 +80,8 @@ closed_set! {
         SlotBlocked,
         /// Event: keys of the credentials Secret have no meaning to a verification, and are ignored.
         SecretKeysIgnored,
+        /// MaskProvider: another MaskProvider has the same credentials, or slots of it have the same WireGuard key.
+        SharedCredentials,
         /// MaskProvider: the credentials have not been verified yet.
         NotVerified,
         /// MaskProvider: the credentials are being tried out, or wait for a slot to be tried out on.
@@ -127,7 +133,7 @@ mod tests {
 
     #[test]
     fn reasons_round_trip() {
-        assert_eq!(Reason::ALL.len(), 49);
+        assert_eq!(Reason::ALL.len(), 50);
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
             assert_eq!(reason.to_string(), reason.as_str());
