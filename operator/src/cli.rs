@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use vpn_types::parse_duration;
 
 use crate::{
+    controllers::verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
     engine::Roles,
     metrics::parse_prefix,
-    verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
 };
 
 /// Hands out the slots of VPN accounts to Pods.

@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1::Secret;
 use peak_alloc::PeakAlloc;
 use serde_json::{Value, json};
 use vpn_operator::{
-    engine::{Effect, Engine, Input, Now, Roles, Told},
-    world::{Kind, Object, ObjectKey, Project, SourceView},
+    engine::{Engine, Input, Roles},
+    model::{Effect, Kind, Now, ObjectKey},
+    state::{Object, Project, SourceView, WatchEvent},
 };
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
 
@@ -124,7 +125,7 @@ fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
                     sent += 1;
                     assert!(sent < 1, "an undisturbed restart sent {request:?}");
                 }
-                Effect::Publish(note) => panic!("an undisturbed restart published {note:?}"),
+                Effect::RecordEvent(note) => panic!("an undisturbed restart published {note:?}"),
                 _ => {}
             }
         }
@@ -133,19 +134,19 @@ fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
     let source = SourceView { data, hash: "0123456789abcdef".into(), version: "u/1".into(), data_since: "u/1".into() };
     let before = ALLOCATOR.current_usage();
     for kind in Roles::ALL.kinds() {
-        feed(&mut engine, Input::Watch(Told::ListBegan(kind)));
+        feed(&mut engine, Input::Watch(WatchEvent::Init(kind)));
     }
-    feed(&mut engine, Input::Watch(Told::Listed(provider())));
+    feed(&mut engine, Input::Watch(WatchEvent::InitApply(provider())));
     for number in 0..MASKS {
         for object in objects(number) {
-            feed(&mut engine, Input::Watch(Told::Listed(object)));
+            feed(&mut engine, Input::Watch(WatchEvent::InitApply(object)));
         }
     }
     for kind in [Kind::Provider, Kind::Secret, Kind::Reservation, Kind::Consumer, Kind::Mask] {
-        feed(&mut engine, Input::Watch(Told::ListEnded(kind)));
+        feed(&mut engine, Input::Watch(WatchEvent::InitDone(kind)));
     }
     feed(&mut engine, Input::Secret(ObjectKey::new("a-namespace-of-usual-length", "credentials"), Some(source)));
-    assert_eq!(engine.world().consumers.len(), MASKS);
+    assert_eq!(engine.state().consumers.len(), MASKS);
     let each = (ALLOCATOR.current_usage() - before) / MASKS;
     println!("{each} bytes a Mask with its consumer, reservation and copied Secret");
     assert!(each <= LIMIT, "{each} bytes a Mask");

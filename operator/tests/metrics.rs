@@ -7,9 +7,10 @@ use std::{collections::BTreeSet, fmt::Write, fs, path::Path, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use vpn_operator::{
-    engine::{Controller, Engine, Input, Now, Op, Outcome, Roles, Told, Work},
+    engine::{Controller, Engine, Input, Roles},
     metrics::{Metrics, Snapshot, reads_of, writes_of},
-    world::{Kind, Object, ObjectKey, Project, SourceView},
+    model::{Kind, Now, ObjectKey, Operation, ReconcileRequest},
+    state::{Object, Outcome, Project, SourceView, WatchEvent},
 };
 use vpn_types::{MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation};
 
@@ -70,7 +71,7 @@ fn active(namespace: &str, name: &str, provider: &str, slot: u32) -> [Object; 2]
     [consumer, Object::Reservation(reservation.project().unwrap())]
 }
 
-fn told(engine: &mut Engine, told: impl IntoIterator<Item = Told>) {
+fn told(engine: &mut Engine, told: impl IntoIterator<Item = WatchEvent>) {
     let now = Now { wall: now(), monotonic: Duration::ZERO };
     engine.handle(told.into_iter().map(Input::Watch), now);
 }
@@ -79,9 +80,9 @@ fn told(engine: &mut Engine, told: impl IntoIterator<Item = Told>) {
 fn engine(objects: impl IntoIterator<Item = Object>) -> Engine {
     let mut engine = Engine::standby(Roles::ALL);
     let kinds = Roles::ALL.kinds();
-    told(&mut engine, kinds.iter().map(|kind| Told::ListBegan(*kind)));
-    told(&mut engine, objects.into_iter().map(Told::Listed));
-    told(&mut engine, kinds.iter().map(|kind| Told::ListEnded(*kind)));
+    told(&mut engine, kinds.iter().map(|kind| WatchEvent::Init(*kind)));
+    told(&mut engine, objects.into_iter().map(WatchEvent::InitApply));
+    told(&mut engine, kinds.iter().map(|kind| WatchEvent::InitDone(*kind)));
     let source =
         SourceView { data: Default::default(), hash: "0".into(), version: "u/1".into(), data_since: "u/1".into() };
     let secret = Input::Secret(ObjectKey::new("vpn", "credentials"), Some(source));
@@ -143,9 +144,13 @@ fn sample() -> (Metrics, Engine) {
     let objects = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", Some(&["eu"]))];
     let metrics = Metrics::new("vpno", Roles::ALL).unwrap();
     let key = ObjectKey::new("apps", "one");
-    let works = [Work::Mask, Work::Consumer, Work::Reservation, Work::Provider].map(|work| work(key.clone()));
+    let works =
+        [ReconcileRequest::Mask, ReconcileRequest::Consumer, ReconcileRequest::Reservation, ReconcileRequest::Provider]
+            .map(|work| work(key.clone()));
     for work in works {
-        for op in [Op::Get(Kind::Consumer, key.clone()), Op::PatchStatus(Kind::Mask, key.clone(), json!({}))] {
+        for op in
+            [Operation::Get(Kind::Consumer, key.clone()), Operation::PatchStatus(Kind::Mask, key.clone(), json!({}))]
+        {
             metrics.requested(&work, &op);
             metrics.answered(&work, &op, Duration::from_millis(3));
         }
@@ -238,8 +243,8 @@ fn a_process_of_one_controller_counts_for_that_one() {
     let roles = Roles { masks: false, consumers: false, reservations: true, providers: false };
     let metrics = Metrics::new("other", roles).unwrap();
     // Read back after a new list, and nobody's own.
-    let read = Work::Read(Kind::Consumer, ObjectKey::new("apps", "one"));
-    metrics.requested(&read, &Op::Get(Kind::Consumer, ObjectKey::new("apps", "one")));
+    let read = ReconcileRequest::Read(Kind::Consumer, ObjectKey::new("apps", "one"));
+    metrics.requested(&read, &Operation::Get(Kind::Consumer, ObjectKey::new("apps", "one")));
     let text = metrics.encode(None, now()).unwrap();
     assert!(text.contains("other_reservations_action_counter{action=\"GetMaskConsumer\"} 1"), "{text}");
     assert!(!text.contains("consumers_"), "{text}");
@@ -256,7 +261,7 @@ fn a_series_goes_with_its_object_and_none_names_a_mask() {
     }
     let gone = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", None)];
     let gone = gone.into_iter().chain(active("apps", "one", "paris", 0));
-    told(&mut engine, gone.map(Told::Deleted));
+    told(&mut engine, gone.map(WatchEvent::Delete));
     let text = metrics.encode(Some(&Snapshot::of(&engine)), now()).unwrap();
     for word in ["paris", "apps", "eu\""] {
         assert!(!text.contains(word), "{word} in {text}");
@@ -270,7 +275,7 @@ fn an_assignment_is_timed_once_and_by_the_leader() {
     let mut engine = engine(objects);
     let after = |engine: &mut Engine, input, leads| {
         engine.handle([input], Now { wall: now(), monotonic: Duration::ZERO });
-        metrics.count(engine.tally(), leads, now());
+        metrics.count(engine.counters(), leads, now());
         let text = metrics.encode(Some(&Snapshot::of(engine)), now()).unwrap();
         let line = text.lines().find(|line| line.starts_with("vpno_mask_assignment_duration_seconds_count"));
         line.unwrap().rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()
@@ -280,7 +285,7 @@ fn an_assignment_is_timed_once_and_by_the_leader() {
         if let Object::Consumer(view) = &mut object {
             view.meta.version = version;
         }
-        Input::Watch(Told::Applied(object))
+        Input::Watch(WatchEvent::Apply(object))
     };
     assert_eq!(after(&mut engine.clone(), version(assigned.clone(), 2), false), 0);
     assert_eq!(after(&mut engine, version(assigned.clone(), 2), true), 1);
@@ -349,8 +354,8 @@ fn an_event_costs_the_same_however_many_wait() {
         let all = (0..waiters).map(|number| waiting("apps", &format!("mask-{number:05}"), Some(&["eu"])));
         let mut engine = engine(all.chain([provider("paris", 0, &["eu"], "Ready")]));
         engine.handle([Input::Lead], Now { wall: now(), monotonic: Duration::ZERO });
-        told(&mut engine, [Told::Applied(waiting("apps", "one-more", Some(&["eu"])))]);
-        engine.tally().decisions(Controller::Consumers)
+        told(&mut engine, [WatchEvent::Apply(waiting("apps", "one-more", Some(&["eu"])))]);
+        engine.counters().decisions(Controller::Consumers)
     };
     let (few, many) = (decisions(100), decisions(10_000));
     assert!(few > 0 && few == many, "{few} decisions among 100, {many} among 10000");

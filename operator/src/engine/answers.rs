@@ -2,33 +2,45 @@
 
 use vpn_types::Reason;
 
-use super::{Effect, Engine, InFlight, Lane, NewObject, Note, Now, Op, Outcome, Propagation, Trouble, Work, target};
+use super::{Engine, InFlight};
 use crate::{
-    consumers,
-    verification::{self, Verdict},
-    world::{Acknowledged, CopyView, Kind, Object, ObjectKey, PodView, Touched, Uid},
+    controllers::{
+        consumers,
+        verification::{self, VerificationResult},
+    },
+    model::{Kind, ObjectKey, Uid},
+    state::{Acknowledged, CopyView, Object, PodView, StoreChange},
+};
+use crate::{
+    model::{
+        Backoff, Effect, EventRecord, NewObject, Now, Operation, Propagation, ReconcileRequest, RequestPriority,
+        object_reference,
+    },
+    state::Outcome,
 };
 
 impl Engine {
     /// A request ended.
     pub(super) fn answered(&mut self, id: u64, outcome: Outcome, now: Now) {
         let Some(request) = self.in_flight.remove(&id) else { return };
-        let InFlight { work, op, lane, notes, settles, epoch, seen, owner } = request;
+        let InFlight { work, op, lane, events, settles, epoch, seen, owner } = request;
         self.busy.remove(&work);
         let deferred = op.written().map(|target| self.writing.ended(target, lane));
         for work in deferred.into_iter().flatten() {
             self.mark(work);
         }
-        if let (Work::PodList(namespace), Outcome::Refused { .. } | Outcome::Unknown { .. } | Outcome::NotFound) =
-            (&work, &outcome)
+        if let (
+            ReconcileRequest::PodList(namespace),
+            Outcome::Refused { .. } | Outcome::Unknown { .. } | Outcome::NotFound,
+        ) = (&work, &outcome)
         {
             for consumer in self.followers.list_failed(namespace) {
-                self.mark(Work::Consumer(consumer));
+                self.mark(ReconcileRequest::Consumer(consumer));
             }
         }
-        if matches!(work, Work::Unreadable(..)) {
+        if matches!(work, ReconcileRequest::Unreadable(..)) {
             // The answer cannot be read either. Carried out or not, it is told in an Event.
-            self.effects.extend(notes.into_iter().map(Effect::Publish));
+            self.effects.extend(events.into_iter().map(Effect::RecordEvent));
             return;
         }
         if let (Some(owner), Some((_, key))) = (&owner, op.target()) {
@@ -63,7 +75,7 @@ impl Engine {
                 succeeded = true;
                 self.pods_listed(&work, &pods);
             }
-            Outcome::NotFound if matches!(op, Op::Create(..)) => {
+            Outcome::NotFound if matches!(op, Operation::Create(..)) => {
                 // The namespace itself is gone.
                 let message = "the namespace does not exist".to_owned();
                 self.refused(&work, &op, lane, Reason::NamespaceTerminating, message, now);
@@ -85,84 +97,84 @@ impl Engine {
                 if !is_read {
                     self.read_back(&work, &op);
                 }
-                let previous = self.troubles.get(&(work.clone(), Lane::Slots));
-                let mut trouble = Trouble::after(previous, Reason::RequestFailed, message, now);
-                if !is_read && lane == Lane::Slots && trouble.failures >= Trouble::TOO_MANY_UNKNOWN {
-                    trouble.message = format!("{}: {}", describe(&op), trouble.message);
-                    self.step_aside(&work, &op, &mut trouble);
+                let previous = self.backoffs.get(&(work.clone(), RequestPriority::Slots));
+                let mut backoff = Backoff::after(previous, Reason::RequestFailed, message, now);
+                if !is_read && lane == RequestPriority::Slots && backoff.failures >= Backoff::TOO_MANY_UNKNOWN {
+                    backoff.message = format!("{}: {}", describe(&op), backoff.message);
+                    self.step_aside(&work, &op, &mut backoff);
                 }
-                self.troubles.insert((work.clone(), Lane::Slots), trouble);
+                self.backoffs.insert((work.clone(), RequestPriority::Slots), backoff);
             }
         }
         if succeeded {
-            if settles && (!is_read || matches!(work, Work::Read(..))) {
-                self.troubles.remove(&(work.clone(), lane));
-            } else if let Some(trouble) = self.troubles.get_mut(&(work.clone(), lane)).filter(|_| is_read) {
+            if settles && (!is_read || matches!(work, ReconcileRequest::Read(..))) {
+                self.backoffs.remove(&(work.clone(), lane));
+            } else if let Some(backoff) = self.backoffs.get_mut(&(work.clone(), lane)).filter(|_| is_read) {
                 // The outcome is known again: whatever is next need not wait.
-                if trouble.failures < Trouble::TOO_MANY_UNKNOWN {
-                    trouble.until = trouble.until.min(now.monotonic);
+                if backoff.failures < Backoff::TOO_MANY_UNKNOWN {
+                    backoff.until = backoff.until.min(now.monotonic);
                 }
             }
-            self.effects.extend(notes.into_iter().map(Effect::Publish));
+            self.effects.extend(events.into_iter().map(Effect::RecordEvent));
         }
         self.mark(work);
     }
 
     /// Release, step 4, was carried out.
-    fn upgraded(&mut self, op: &Op, object: &Object) {
-        if let Op::Delete { kind: Kind::Consumer, propagation: Some(Propagation::Foreground), .. } = op {
+    fn upgraded(&mut self, op: &Operation, object: &Object) {
+        if let Operation::Delete { kind: Kind::Consumer, propagation: Some(Propagation::Foreground), .. } = op {
             self.progress.entry(object.meta().uid.clone()).or_default().upgraded = true;
         }
     }
 
-    fn pod_vanished(&mut self, op: &Op) {
-        if let Op::Delete { key, uid, .. } = op
-            && let Some(pods) = self.world.pods.get_mut(&key.namespace)
+    fn pod_vanished(&mut self, op: &Operation) {
+        if let Operation::Delete { key, uid, .. } = op
+            && let Some(pods) = self.state.pods.get_mut(&key.namespace)
         {
             pods.vanished(uid);
         }
     }
 
-    fn read_back(&mut self, work: &Work, op: &Op) {
+    fn read_back(&mut self, work: &ReconcileRequest, op: &Operation) {
         if let Some((kind, key)) = op.target() {
             self.unsure.insert(work.clone(), (kind, key.clone()));
         }
     }
 
     /// The API server showed an object: as the answer to a write, or to a read.
-    fn acknowledge(&mut self, object: Object, sent: crate::world::Epoch) {
+    fn acknowledge(&mut self, object: Object, sent: crate::state::Epoch) {
         let (kind, key) = (object.kind(), object.meta().key.clone());
-        let world = &mut self.world;
+        let state = &mut self.state;
         let (how, touched) = match object {
             // Without the masks controller the watch selects by label, see above.
             Object::Mask(view) if self.roles.masks || view.verifies.is_some() => {
-                let (how, change) = world.masks.acknowledged(view, sent);
-                (how, change.map(Touched::Mask))
+                let (how, change) = state.masks.acknowledged(view, sent);
+                (how, change.map(StoreChange::Mask))
             }
             Object::Consumer(view) => {
-                let (how, change) = world.consumers.acknowledged(view, sent);
-                (how, change.map(Touched::Consumer))
+                let (how, change) = state.consumers.acknowledged(view, sent);
+                (how, change.map(StoreChange::Consumer))
             }
             Object::Reservation(view) => {
-                let (how, change) = world.reservations.acknowledged(view, sent);
-                (how, change.map(Touched::Reservation))
+                let (how, change) = state.reservations.acknowledged(view, sent);
+                (how, change.map(StoreChange::Reservation))
             }
             Object::Provider(view) => {
-                let (how, change) = world.providers.acknowledged(view, sent);
-                (how, change.map(Touched::Provider))
+                let (how, change) = state.providers.acknowledged(view, sent);
+                (how, change.map(StoreChange::Provider))
             }
             Object::VerificationPod(view) => {
-                let (how, change) = world.verification_pods.acknowledged(*view, sent);
-                (how, change.map(Touched::VerificationPod))
+                let (how, change) = state.verification_pods.acknowledged(*view, sent);
+                (how, change.map(StoreChange::VerificationPod))
             }
             // The watch selects copies by label: of any other Secret it would never tell that it is gone.
             Object::Copy(view) if view.labelled => {
-                let (how, change) = world.copies.acknowledged(view, sent);
-                (how, change.map(Touched::Copy))
+                let (how, change) = state.copies.acknowledged(view, sent);
+                (how, change.map(StoreChange::Copy))
             }
             Object::Copy(_) | Object::Mask(_) => (Acknowledged::Passed, None),
             Object::Pod(pod) => {
-                if let Some(pods) = world.pods.get_mut(&key.namespace) {
+                if let Some(pods) = state.pods.get_mut(&key.namespace) {
                     pods.merge(&[pod]);
                 }
                 (Acknowledged::Assumed, None)
@@ -177,45 +189,45 @@ impl Engine {
     }
 
     /// The target of a request is gone, and so is what the store holds of it, if it is still what it held then.
-    fn gone(&mut self, work: &Work, op: &Op, uid: Option<&Uid>) {
+    fn gone(&mut self, work: &ReconcileRequest, op: &Operation, uid: Option<&Uid>) {
         let Some((kind, key)) = op.target() else { return };
         let key = key.clone();
         if let Some(uid) = uid {
             self.removed(kind, &key, uid);
         }
         match (work, kind) {
-            (Work::Consumer(consumer), Kind::Secret) => {
-                let Some(consumer) = self.world.consumers.get(consumer) else { return };
+            (ReconcileRequest::Consumer(consumer), Kind::Secret) => {
+                let Some(consumer) = self.state.consumers.get(consumer) else { return };
                 let progress = self.progress.entry(consumer.meta.uid.clone()).or_default();
                 progress.copy_gone = true;
                 progress.obstacle = None;
             }
-            (Work::Consumer(consumer), Kind::Provider) => {
-                let Some(consumer) = self.world.consumers.get(consumer) else { return };
+            (ReconcileRequest::Consumer(consumer), Kind::Provider) => {
+                let Some(consumer) = self.state.consumers.get(consumer) else { return };
                 self.progress.entry(consumer.meta.uid.clone()).or_default().provider_gone = true;
             }
-            (Work::Consumer(consumer), Kind::Reservation) if matches!(op, Op::Get(..)) => {
-                let Some(consumer) = self.world.consumers.get(consumer) else { return };
+            (ReconcileRequest::Consumer(consumer), Kind::Reservation) if matches!(op, Operation::Get(..)) => {
+                let Some(consumer) = self.state.consumers.get(consumer) else { return };
                 self.progress.entry(consumer.meta.uid.clone()).or_default().lock_gone = true;
             }
-            (Work::Reservation(reservation), Kind::Consumer) => {
-                let Some(reservation) = self.world.reservations.get(reservation) else { return };
+            (ReconcileRequest::Reservation(reservation), Kind::Consumer) => {
+                let Some(reservation) = self.state.reservations.get(reservation) else { return };
                 let uid = reservation.consumer_uid.clone();
-                self.world.note_departed(&uid);
+                self.state.note_departed(&uid);
             }
             _ => {}
         }
     }
 
     fn removed(&mut self, kind: Kind, key: &ObjectKey, uid: &Uid) {
-        let world = &mut self.world;
+        let state = &mut self.state;
         let touched = match kind {
-            Kind::Mask => world.masks.removed(key, uid).map(Touched::Mask),
-            Kind::Consumer => world.consumers.removed(key, uid).map(Touched::Consumer),
-            Kind::Reservation => world.reservations.removed(key, uid).map(Touched::Reservation),
-            Kind::Provider => world.providers.removed(key, uid).map(Touched::Provider),
-            Kind::Secret => world.copies.removed(key, uid).map(Touched::Copy),
-            Kind::Pod => world.verification_pods.removed(key, uid).map(Touched::VerificationPod),
+            Kind::Mask => state.masks.removed(key, uid).map(StoreChange::Mask),
+            Kind::Consumer => state.consumers.removed(key, uid).map(StoreChange::Consumer),
+            Kind::Reservation => state.reservations.removed(key, uid).map(StoreChange::Reservation),
+            Kind::Provider => state.providers.removed(key, uid).map(StoreChange::Provider),
+            Kind::Secret => state.copies.removed(key, uid).map(StoreChange::Copy),
+            Kind::Pod => state.verification_pods.removed(key, uid).map(StoreChange::VerificationPod),
         };
         if let Some(touched) = touched {
             self.touched(touched);
@@ -223,19 +235,19 @@ impl Engine {
     }
 
     /// What a read tells a controller besides what the stores take from it.
-    fn read(&mut self, work: &Work, op: &Op, object: &Object, now: Now) {
+    fn read(&mut self, work: &ReconcileRequest, op: &Operation, object: &Object, now: Now) {
         match (work, object) {
-            (Work::Verification(provider), _) if matches!(op, Op::Get(..)) => {
+            (ReconcileRequest::Verification(provider), _) if matches!(op, Operation::Get(..)) => {
                 self.name_read(provider, object, now);
             }
-            (Work::Consumer(key), Object::Copy(copy)) => self.copy_read(key, copy),
-            (Work::Consumer(key), Object::Provider(_)) => {
-                if let Some(consumer) = self.world.consumers.get(key) {
+            (ReconcileRequest::Consumer(key), Object::Copy(copy)) => self.copy_read(key, copy),
+            (ReconcileRequest::Consumer(key), Object::Provider(_)) => {
+                if let Some(consumer) = self.state.consumers.get(key) {
                     self.progress.entry(consumer.meta.uid.clone()).or_default().provider_gone = false;
                 }
             }
-            (Work::Consumer(key), Object::Reservation(reservation)) => {
-                let Some(consumer) = self.world.consumers.get(key) else { return };
+            (ReconcileRequest::Consumer(key), Object::Reservation(reservation)) => {
+                let Some(consumer) = self.state.consumers.get(key) else { return };
                 let uid = consumer.meta.uid.clone();
                 if uid != reservation.consumer_uid {
                     self.progress.entry(uid).or_default().lock_gone = true;
@@ -243,11 +255,11 @@ impl Engine {
                     progress.lock_gone = false;
                 }
             }
-            (Work::Reservation(key), Object::Consumer(consumer)) => {
-                let Some(reservation) = self.world.reservations.get(key) else { return };
+            (ReconcileRequest::Reservation(key), Object::Consumer(consumer)) => {
+                let Some(reservation) = self.state.reservations.get(key) else { return };
                 if reservation.consumer_uid != consumer.meta.uid {
                     let uid = reservation.consumer_uid.clone();
-                    self.world.note_departed(&uid);
+                    self.state.note_departed(&uid);
                 }
             }
             _ => {}
@@ -262,24 +274,24 @@ impl Engine {
             _ => false,
         };
         if is_gone {
-            self.world.note_mask_gone(key, owner);
+            self.state.note_mask_gone(key, owner);
         }
     }
 
     /// The name of a verification's Mask or Pod was taken, and this is what has it.
     fn name_read(&mut self, key: &ObjectKey, object: &Object, now: Now) {
-        let Some(provider) = self.world.providers.get(key) else { return };
+        let Some(provider) = self.state.providers.get(key) else { return };
         let (kind, name) = (object.kind().as_str(), &object.meta().key);
         let message = format!("a {kind} {name} exists that the operator did not make; delete or rename it");
         match object {
             Object::Mask(mask) if mask.verifies.is_none() => {
-                let work = (Work::Verification(key.clone()), Lane::Slots);
-                let trouble = Trouble::after(self.troubles.get(&work), Reason::VerificationNameTaken, message, now);
-                self.troubles.insert(work, trouble);
+                let work = (ReconcileRequest::Verification(key.clone()), RequestPriority::Slots);
+                let backoff = Backoff::after(self.backoffs.get(&work), Reason::VerificationNameTaken, message, now);
+                self.backoffs.insert(work, backoff);
             }
             Object::Pod(pod) if pod.consumers.is_empty() => {
                 if let Some(attempt) = self.attempts.get_mut(&provider.meta.uid) {
-                    attempt.verdict = Some(Verdict::failed(Reason::VerificationNameTaken, message));
+                    attempt.result = Some(VerificationResult::failed(Reason::VerificationNameTaken, message));
                 }
             }
             _ => {}
@@ -287,7 +299,7 @@ impl Engine {
     }
 
     fn copy_read(&mut self, key: &ObjectKey, copy: &CopyView) {
-        let Some(consumer) = self.world.consumers.get(key) else { return };
+        let Some(consumer) = self.state.consumers.get(key) else { return };
         let uid = consumer.meta.uid.clone();
         let ours = copy.consumer_uid.as_ref() == Some(&uid);
         let progress = self.progress.entry(uid).or_default();
@@ -296,71 +308,79 @@ impl Engine {
         progress.obstacle = (!ours || !copy.labelled).then(|| copy.clone());
     }
 
-    fn pods_listed(&mut self, work: &Work, listed: &[PodView]) {
-        let Work::PodList(namespace) = work else { return };
-        let Some(pods) = self.world.pods.get_mut(namespace) else { return };
+    fn pods_listed(&mut self, work: &ReconcileRequest, listed: &[PodView]) {
+        let ReconcileRequest::PodList(namespace) = work else { return };
+        let Some(pods) = self.state.pods.get_mut(namespace) else { return };
         pods.merge(listed);
         for key in self.followers.list_answered(namespace) {
-            let Some(consumer) = self.world.consumers.get(&key) else { continue };
-            let held: Vec<_> = self.world.reservations_of(&consumer.meta.uid).collect();
-            let users = consumers::find_users(consumer, &held, &self.world.pods[namespace]);
+            let Some(consumer) = self.state.consumers.get(&key) else { continue };
+            let held: Vec<_> = self.state.reservations_of(&consumer.meta.uid).collect();
+            let users = consumers::find_users(consumer, &held, &self.state.pods[namespace]);
             self.progress.entry(consumer.meta.uid.clone()).or_default().users = Some(users);
-            self.mark(Work::Consumer(key));
+            self.mark(ReconcileRequest::Consumer(key));
         }
     }
 
-    fn refused(&mut self, work: &Work, op: &Op, lane: Lane, reason: Reason, message: String, now: Now) {
-        if let (Work::Verification(key), Op::Create(_, NewObject::Pod(_))) = (work, op)
-            && let Some(provider) = self.world.providers.get(key)
+    fn refused(
+        &mut self,
+        work: &ReconcileRequest,
+        op: &Operation,
+        lane: RequestPriority,
+        reason: Reason,
+        message: String,
+        now: Now,
+    ) {
+        if let (ReconcileRequest::Verification(key), Operation::Create(_, NewObject::Pod(_))) = (work, op)
+            && let Some(provider) = self.state.providers.get(key)
             && let Some(attempt) = self.attempts.get_mut(&provider.meta.uid)
         {
             // The slot goes back, and it is tried again after a while.
-            attempt.verdict = Some(verification::refused(reason, &message));
+            attempt.result = Some(verification::refused(reason, &message));
             return;
         }
         let slot = (work.clone(), lane);
         let message = format!("{}: {message}", describe(op));
-        let mut trouble = Trouble::after(self.troubles.get(&slot), reason, message, now);
-        if trouble.failures == 1
-            && let Op::PatchStatus(kind, key, _) = op
+        let mut backoff = Backoff::after(self.backoffs.get(&slot), reason, message, now);
+        if backoff.failures == 1
+            && let Operation::PatchStatus(kind, key, _) = op
             && let (_, Some((uid, _))) = self.seen(*kind, key)
         {
             // What cannot be said in the status is said in an Event.
-            let consumer = self.world.consumers.get(key).filter(|_| *kind == Kind::Consumer);
-            self.effects.push(Effect::Publish(Note {
-                regarding: consumer.map_or_else(|| target(*kind, key, &uid), consumers::regarding),
+            let consumer = self.state.consumers.get(key).filter(|_| *kind == Kind::Consumer);
+            self.effects.push(Effect::RecordEvent(EventRecord {
+                regarding: consumer.map_or_else(|| object_reference(*kind, key, &uid), consumers::regarding),
                 related: None,
                 warning: true,
                 reason,
                 action: "Report",
-                message: trouble.message.clone(),
+                message: backoff.message.clone(),
             }));
         }
-        if lane == Lane::Slots {
-            self.step_aside(work, op, &mut trouble);
+        if lane == RequestPriority::Slots {
+            self.step_aside(work, op, &mut backoff);
         }
-        self.troubles.insert(slot, trouble);
+        self.backoffs.insert(slot, backoff);
     }
 
     /// A consumer that cannot take its slot leaves it to the next in line, and tries again after a while.
-    fn step_aside(&mut self, work: &Work, op: &Op, trouble: &mut Trouble) {
-        if let Work::Consumer(key) = work
-            && let Some(consumer) = self.world.consumers.get(key)
+    fn step_aside(&mut self, work: &ReconcileRequest, op: &Operation, backoff: &mut Backoff) {
+        if let ReconcileRequest::Consumer(key) = work
+            && let Some(consumer) = self.state.consumers.get(key)
             && consumer.assigned.is_none()
             && !consumer.meta.deleting
         {
             let uid = consumer.meta.uid.clone();
             match op {
-                Op::Create(_, NewObject::Reservation(_)) => {
+                Operation::Create(_, NewObject::Reservation(_)) => {
                     // The slot goes to the next in line; this one steps aside for a while.
                     self.allocator.end_grant(&uid);
-                    trouble.gate = false;
+                    backoff.gate = false;
                 }
-                Op::Create(_, NewObject::Secret(_)) | Op::PatchStatus(Kind::Consumer, ..) => {
-                    let reservation = self.world.reservations_of(&uid).next().map(|view| view.meta.uid.clone());
+                Operation::Create(_, NewObject::Secret(_)) | Operation::PatchStatus(Kind::Consumer, ..) => {
+                    let reservation = self.state.reservations_of(&uid).next().map(|view| view.meta.uid.clone());
                     let progress = self.progress.entry(uid).or_default();
                     // A second refusal while withdrawing means that the fence itself is refused: that has to wait.
-                    trouble.gate = progress.withdrawing.is_some();
+                    backoff.gate = progress.withdrawing.is_some();
                     progress.withdrawing = reservation;
                 }
                 _ => {}
@@ -369,7 +389,7 @@ impl Engine {
     }
 }
 
-fn is_pod(op: &Op) -> bool {
+fn is_pod(op: &Operation) -> bool {
     op.target().is_some_and(|(kind, _)| kind == Kind::Pod)
 }
 
@@ -378,7 +398,7 @@ fn is_last_sight(object: &Object) -> bool {
     meta.deleting && meta.finalizers == 0 && object.kind() != Kind::Pod
 }
 
-fn describe(op: &Op) -> String {
+fn describe(op: &Operation) -> String {
     match op.target() {
         Some((kind, key)) => format!("{} {} {key}", op.verb(), kind.as_str()),
         None => op.verb().to_owned(),

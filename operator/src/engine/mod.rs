@@ -1,16 +1,15 @@
-//! The heart: takes what happened, says what to do next, and touches nothing else. The same inputs give the same
+//! The engine: takes what happened, says what to do next, and touches nothing else. The same inputs give the same
 //! effects, so every decision can be tested, and a crash can be put between any two writes.
 //!
 //! Invariants: at most one request is under way for each object and controller; an outcome that is not known is read
 //! back by name before anything else is decided for that object; nothing is decided before every store has synced.
 
 mod answers;
+mod counters;
+mod input;
 mod observe;
-mod request;
-mod scene;
-mod tally;
 mod unreadable;
-mod writing;
+mod writes_in_flight;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -18,18 +17,23 @@ use std::{
     time::Duration,
 };
 
-pub use request::*;
-pub use scene::*;
-pub use tally::{Controller, Tally};
+pub use counters::{Controller, Counters};
+pub use input::{Input, LogEvent};
 use unreadable::Unreadable;
-use writing::Writing;
+use writes_in_flight::WritesInFlight;
 
 use crate::{
     allocator::Allocator,
-    consumers::{self, Followers, Progress, Throttle},
-    masks, providers, reservations,
-    verification::{self, Attempts, Logs, Settings},
-    world::{Epoch, Kind, ObjectKey, Uid, World},
+    controllers::{
+        consumers::{self, ConsumerMemory, Followers, Throttle},
+        masks, providers, reservations,
+        verification::{self, Attempts, Logs, Settings},
+    },
+    model::{
+        Backoff, Effect, EventRecord, Kind, Now, ObjectKey, Operation, ReconcileRequest, Request, RequestPriority,
+        Send, Step, Uid,
+    },
+    state::{ClusterState, Epoch},
 };
 
 /// Room that the work queue keeps when it is empty.
@@ -105,10 +109,10 @@ impl Roles {
 /// What is remembered of a request under way.
 #[derive(Clone)]
 struct InFlight {
-    work: Work,
-    op: Op,
-    lane: Lane,
-    notes: Vec<Note>,
+    work: ReconcileRequest,
+    op: Operation,
+    lane: RequestPriority,
+    events: Vec<EventRecord>,
     settles: bool,
     epoch: Epoch,
     /// UID and version of the target when the request was sent.
@@ -117,13 +121,13 @@ struct InFlight {
     owner: Option<Uid>,
 }
 
-/// The heart. A clone goes its own way from here: a model checker can try one input after the other.
+/// The engine. A clone goes its own way from here: a model checker can try one input after the other.
 #[derive(Clone)]
 pub struct Engine {
     roles: Roles,
-    world: World,
+    state: ClusterState,
     allocator: Allocator,
-    progress: HashMap<Uid, Progress>,
+    progress: HashMap<Uid, ConsumerMemory>,
     holds: reservations::Holds,
     writes: providers::LastWrites,
     attempts: Attempts,
@@ -133,29 +137,29 @@ pub struct Engine {
     followers: Followers,
     /// Credentials Secrets that are watched, by the providers that name them.
     sources: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
-    troubles: HashMap<(Work, Lane), Trouble>,
-    unsure: HashMap<Work, (Kind, ObjectKey)>,
+    backoffs: HashMap<(ReconcileRequest, RequestPriority), Backoff>,
+    unsure: HashMap<ReconcileRequest, (Kind, ObjectKey)>,
     unreadable: HashMap<(Kind, ObjectKey), Unreadable>,
     in_flight: HashMap<u64, InFlight>,
-    busy: HashSet<Work>,
-    writing: Writing,
-    dirty: VecDeque<Work>,
-    is_dirty: HashSet<Work>,
-    timers: BTreeSet<(Duration, Work)>,
-    timer_of: HashMap<Work, Duration>,
+    busy: HashSet<ReconcileRequest>,
+    writing: WritesInFlight,
+    dirty: VecDeque<ReconcileRequest>,
+    is_dirty: HashSet<ReconcileRequest>,
+    timers: BTreeSet<(Duration, ReconcileRequest)>,
+    timer_of: HashMap<ReconcileRequest, Duration>,
     next_id: u64,
     effects: Vec<Effect>,
-    tally: Tally,
+    counters: Counters,
     /// A standby takes everything in and decides nothing.
     leading: bool,
 }
 
 impl Engine {
-    /// A heart that knows nothing yet.
+    /// A engine that knows nothing yet.
     pub fn new(roles: Roles) -> Self {
         Self {
             roles,
-            world: World::default(),
+            state: ClusterState::default(),
             allocator: Allocator::default(),
             progress: HashMap::new(),
             holds: HashMap::new(),
@@ -166,19 +170,19 @@ impl Engine {
             throttle: Throttle::new(),
             followers: Followers::default(),
             sources: HashMap::new(),
-            troubles: HashMap::new(),
+            backoffs: HashMap::new(),
             unsure: HashMap::new(),
             unreadable: HashMap::new(),
             in_flight: HashMap::new(),
             busy: HashSet::new(),
-            writing: Writing::default(),
+            writing: WritesInFlight::default(),
             dirty: VecDeque::new(),
             is_dirty: HashSet::new(),
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
             next_id: 0,
             effects: Vec::new(),
-            tally: Tally::default(),
+            counters: Counters::default(),
             leading: true,
         }
     }
@@ -194,8 +198,8 @@ impl Engine {
     }
 
     /// What is known.
-    pub fn world(&self) -> &World {
-        &self.world
+    pub fn state(&self) -> &ClusterState {
+        &self.state
     }
 
     /// Queue and slots.
@@ -204,8 +208,8 @@ impl Engine {
     }
 
     /// What the last call of [`Self::handle`] did.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The controllers that run here.
@@ -215,14 +219,14 @@ impl Engine {
 
     /// The kinds whose first list is still missing.
     pub fn unsynced(&self) -> Vec<Kind> {
-        let world = &self.world;
+        let state = &self.state;
         let synced = |kind: &Kind| match kind {
-            Kind::Mask => world.masks.is_synced(),
-            Kind::Consumer => world.consumers.is_synced(),
-            Kind::Reservation => world.reservations.is_synced(),
-            Kind::Provider => world.providers.is_synced(),
-            Kind::Secret => world.copies.is_synced(),
-            Kind::Pod => world.verification_pods.is_synced(),
+            Kind::Mask => state.masks.is_synced(),
+            Kind::Consumer => state.consumers.is_synced(),
+            Kind::Reservation => state.reservations.is_synced(),
+            Kind::Provider => state.providers.is_synced(),
+            Kind::Secret => state.copies.is_synced(),
+            Kind::Pod => state.verification_pods.is_synced(),
         };
         self.roles.kinds().into_iter().filter(|kind| !synced(kind)).collect()
     }
@@ -234,7 +238,7 @@ impl Engine {
 
     /// Takes in what happened, one input or many at once, and returns what to do.
     pub fn handle(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Vec<Effect> {
-        self.tally = Tally::default();
+        self.counters = Counters::default();
         for input in inputs {
             match input {
                 Input::Watch(told) => self.told(told),
@@ -273,7 +277,7 @@ impl Engine {
                 revisit.extend(self.allocator.settle());
                 revisit.extend(self.allocator.take_touched());
                 for provider in self.allocator.take_released() {
-                    self.mark(Work::Acknowledgement(provider));
+                    self.mark(ReconcileRequest::Acknowledgement(provider));
                 }
             }
             if revisit.is_empty() && self.dirty.is_empty() {
@@ -283,30 +287,30 @@ impl Engine {
                 return;
             }
             for key in revisit {
-                self.mark(Work::Consumer(key));
+                self.mark(ReconcileRequest::Consumer(key));
             }
         }
     }
 
-    fn decide(&mut self, work: Work, revisit: &mut Vec<ObjectKey>, now: Now) {
+    fn decide(&mut self, work: ReconcileRequest, revisit: &mut Vec<ObjectKey>, now: Now) {
         if self.busy.contains(&work) {
             // Its answer marks it again.
             return;
         }
         self.clear_timer(&work);
-        self.tally.decided(&work);
+        self.counters.decided(&work);
         let first = self.effects.len();
         let step = match self.unsure.get(&work) {
-            Some((kind, key)) => Step::send(Op::Get(*kind, key.clone())),
+            Some((kind, key)) => Step::send(Operation::Get(*kind, key.clone())),
             None => self.next_step(&work, revisit, now),
         };
         for effect in &self.effects[first..] {
             match effect {
                 Effect::WatchPods(namespace) => {
-                    self.world.pods.insert(namespace.clone(), Default::default());
+                    self.state.pods.insert(namespace.clone(), Default::default());
                 }
                 Effect::UnwatchPods(namespace) => {
-                    self.world.pods.remove(namespace);
+                    self.state.pods.remove(namespace);
                 }
                 _ => {}
             }
@@ -314,9 +318,9 @@ impl Engine {
         match step {
             Step::Idle => {}
             Step::WaitUntil(at) => self.set_timer(work, at),
-            Step::Send(send) => match self.troubles.get(&(work.clone(), send.lane)) {
-                Some(trouble) if trouble.gate && trouble.is_active(now) => {
-                    let until = trouble.until;
+            Step::Send(send) => match self.backoffs.get(&(work.clone(), send.lane)) {
+                Some(backoff) if backoff.gate && backoff.is_active(now) => {
+                    let until = backoff.until;
                     self.set_timer(work, until);
                 }
                 _ => {
@@ -329,84 +333,84 @@ impl Engine {
         }
     }
 
-    fn next_step(&mut self, work: &Work, revisit: &mut Vec<ObjectKey>, now: Now) -> Step {
+    fn next_step(&mut self, work: &ReconcileRequest, revisit: &mut Vec<ObjectKey>, now: Now) -> Step {
         match work {
-            Work::Mask(key) => {
-                let trouble = self.troubles.get(&(work.clone(), Lane::Slots));
-                masks::decide(&self.world, key, trouble, now)
+            ReconcileRequest::Mask(key) => {
+                let backoff = self.backoffs.get(&(work.clone(), RequestPriority::Slots));
+                masks::decide(&self.state, key, backoff, now)
             }
-            Work::Consumer(key) => {
-                let slot = (work.clone(), Lane::Slots);
-                let mut trouble = self.troubles.remove(&slot);
-                let list = (Work::PodList(key.namespace.clone()), Lane::Slots);
-                let list_trouble = self.troubles.get(&list).filter(|trouble| trouble.is_worth_telling());
+            ReconcileRequest::Consumer(key) => {
+                let slot = (work.clone(), RequestPriority::Slots);
+                let mut backoff = self.backoffs.remove(&slot);
+                let list = (ReconcileRequest::PodList(key.namespace.clone()), RequestPriority::Slots);
+                let list_backoff = self.backoffs.get(&list).filter(|backoff| backoff.is_worth_telling());
                 let step = consumers::decide(
-                    &mut consumers::Scene {
-                        world: &self.world,
+                    &mut consumers::Context {
+                        state: &self.state,
                         allocator: &mut self.allocator,
                         progress: &mut self.progress,
                         throttle: &mut self.throttle,
                         effects: &mut self.effects,
                         followers: &mut self.followers,
-                        list_trouble: list_trouble.cloned(),
+                        list_backoff: list_backoff.cloned(),
                         revisit,
-                        trouble: &mut trouble,
+                        backoff: &mut backoff,
                         now,
                     },
                     key,
                 );
-                if let Some(trouble) = trouble {
-                    self.troubles.insert(slot, trouble);
+                if let Some(backoff) = backoff {
+                    self.backoffs.insert(slot, backoff);
                 }
                 if self.followers.wants_list(&key.namespace) {
-                    self.mark(Work::PodList(key.namespace.clone()));
+                    self.mark(ReconcileRequest::PodList(key.namespace.clone()));
                 }
                 step
             }
-            Work::PodList(namespace) if self.followers.wants_list(namespace) => {
-                Step::send(Op::ListPods(namespace.clone()))
+            ReconcileRequest::PodList(namespace) if self.followers.wants_list(namespace) => {
+                Step::send(Operation::ListPods(namespace.clone()))
             }
-            Work::PodList(_) => Step::Idle,
-            Work::Reservation(key) => reservations::decide(&self.world, &mut self.holds, key, now),
-            Work::Provider(key) => {
-                let trouble = self.troubles.get(&(Work::Verification(key.clone()), Lane::Slots));
-                let view = providers::Scene {
-                    world: &self.world,
+            ReconcileRequest::PodList(_) => Step::Idle,
+            ReconcileRequest::Reservation(key) => reservations::decide(&self.state, &mut self.holds, key, now),
+            ReconcileRequest::Provider(key) => {
+                let backoff = self.backoffs.get(&(ReconcileRequest::Verification(key.clone()), RequestPriority::Slots));
+                let view = providers::Context {
+                    state: &self.state,
                     attempts: &self.attempts,
-                    trouble: trouble.filter(|trouble| trouble.is_active(now)),
+                    backoff: backoff.filter(|backoff| backoff.is_active(now)),
                     are_apart: self.roles.are_apart(),
                     now,
                 };
                 providers::decide(&view, &mut self.writes, key)
             }
-            Work::Verification(key) => {
-                let mut scene = verification::Scene {
-                    world: &self.world,
+            ReconcileRequest::Verification(key) => {
+                let mut ctx = verification::Context {
+                    state: &self.state,
                     attempts: &mut self.attempts,
                     logs: &mut self.logs,
                     effects: &mut self.effects,
-                    trouble: self.troubles.get(&(work.clone(), Lane::Slots)),
+                    backoff: self.backoffs.get(&(work.clone(), RequestPriority::Slots)),
                     settings: &self.settings,
                     now,
                 };
-                let step = verification::decide(&mut scene, key);
-                self.mark(Work::Provider(key.clone()));
+                let step = verification::decide(&mut ctx, key);
+                self.mark(ReconcileRequest::Provider(key.clone()));
                 step
             }
-            Work::Acknowledgement(key) => providers::acknowledge(&self.world, &self.allocator, key),
-            Work::Unreadable(kind, key) => match self.unreadable.get_mut(&(*kind, key.clone())) {
+            ReconcileRequest::Acknowledgement(key) => providers::acknowledge(&self.state, &self.allocator, key),
+            ReconcileRequest::Unreadable(kind, key) => match self.unreadable.get_mut(&(*kind, key.clone())) {
                 Some(unreadable) if !unreadable.told => {
                     unreadable.told = true;
                     unreadable.tell(*kind, key, now)
                 }
                 _ => Step::Idle,
             },
-            Work::Read(..) => Step::Idle,
+            ReconcileRequest::Read(..) => Step::Idle,
         }
     }
 
-    fn send(&mut self, work: Work, send: Send) {
-        let Send { op, lane, notes, settles } = send;
+    fn send(&mut self, work: ReconcileRequest, send: Send) {
+        let Send { op, lane, events, settles } = send;
         let id = self.next_id;
         self.next_id += 1;
         let (epoch, seen) = op.target().map_or_else(Default::default, |(kind, key)| self.seen(kind, key));
@@ -415,57 +419,57 @@ impl Engine {
         if let Some(target) = op.written() {
             self.writing.began(target, lane);
         }
-        if let Op::ListPods(namespace) = &op {
+        if let Operation::ListPods(namespace) = &op {
             self.followers.list_sent(namespace);
         }
         let owner = match (&work, &op) {
-            (Work::Mask(key), Op::Get(Kind::Mask, _)) => {
-                self.world.consumers.get(key).and_then(|consumer| consumer.owner.clone())
+            (ReconcileRequest::Mask(key), Operation::Get(Kind::Mask, _)) => {
+                self.state.consumers.get(key).and_then(|consumer| consumer.owner.clone())
             }
             _ => None,
         };
-        self.in_flight.insert(id, InFlight { work, op, lane, notes, settles, epoch, seen, owner });
+        self.in_flight.insert(id, InFlight { work, op, lane, events, settles, epoch, seen, owner });
     }
 
     /// What the store says of a request's target at this moment.
     fn seen(&self, kind: Kind, key: &ObjectKey) -> (Epoch, Option<(Uid, u64)>) {
-        use crate::world::{Store, Versioned};
+        use crate::state::{Store, Versioned};
         fn of<V: Versioned>(store: &Store<V>, key: &ObjectKey) -> (Epoch, Option<(Uid, u64)>) {
             (store.epoch(), store.get(key).map(|view| (view.uid().clone(), view.version())))
         }
         match kind {
-            Kind::Mask => of(&self.world.masks, key),
-            Kind::Consumer => of(&self.world.consumers, key),
-            Kind::Reservation => of(&self.world.reservations, key),
-            Kind::Provider => of(&self.world.providers, key),
-            Kind::Secret => of(&self.world.copies, key),
-            Kind::Pod => of(&self.world.verification_pods, key),
+            Kind::Mask => of(&self.state.masks, key),
+            Kind::Consumer => of(&self.state.consumers, key),
+            Kind::Reservation => of(&self.state.reservations, key),
+            Kind::Provider => of(&self.state.providers, key),
+            Kind::Secret => of(&self.state.copies, key),
+            Kind::Pod => of(&self.state.verification_pods, key),
         }
     }
 
-    fn mark(&mut self, work: Work) {
+    fn mark(&mut self, work: ReconcileRequest) {
         let ours = match &work {
-            Work::Mask(_) => self.roles.masks,
-            Work::Consumer(_) | Work::PodList(_) => self.roles.consumers,
-            Work::Reservation(_) => self.roles.reservations,
-            Work::Provider(_) | Work::Verification(_) => self.roles.providers,
-            Work::Acknowledgement(_) => self.roles.consumers && self.roles.are_apart(),
-            Work::Unreadable(kind, _) => self.roles.owns(*kind),
-            Work::Read(..) => true,
+            ReconcileRequest::Mask(_) => self.roles.masks,
+            ReconcileRequest::Consumer(_) | ReconcileRequest::PodList(_) => self.roles.consumers,
+            ReconcileRequest::Reservation(_) => self.roles.reservations,
+            ReconcileRequest::Provider(_) | ReconcileRequest::Verification(_) => self.roles.providers,
+            ReconcileRequest::Acknowledgement(_) => self.roles.consumers && self.roles.are_apart(),
+            ReconcileRequest::Unreadable(kind, _) => self.roles.owns(*kind),
+            ReconcileRequest::Read(..) => true,
         };
         if ours && self.is_dirty.insert(work.clone()) {
             self.dirty.push_back(work);
         }
     }
 
-    fn set_timer(&mut self, work: Work, at: Duration) {
+    fn set_timer(&mut self, work: ReconcileRequest, at: Duration) {
         if at != Duration::MAX {
             self.timers.insert((at, work.clone()));
             self.timer_of.insert(work, at);
         }
     }
 
-    fn clear_timer(&mut self, work: &Work) {
+    fn clear_timer(&mut self, work: &ReconcileRequest) {
         if let Some(at) = self.timer_of.remove(work) {
             self.timers.remove(&(at, work.clone()));
         }

@@ -2,62 +2,73 @@
 
 use std::sync::Arc;
 
-use super::{Effect, Engine, LogTold, NoteTarget, Told, Unreadable, Work};
+use super::{Engine, LogEvent, Unreadable};
 use crate::{
     allocator::{DeviceKeys, PoolSpec},
-    providers::{self, why_not_usable},
-    verification::{self, VerificationPod},
-    world::{
-        Change, ConsumerView, CopyView, Kind, Login, Logins, Object, ObjectKey, ProviderView, ReservationView, Source,
-        SourceView, Touched, Uid,
+    controllers::{
+        providers::{self, why_not_usable},
+        verification,
     },
+    model::{Kind, ObjectKey, Uid},
+    state::{
+        Change, ConsumerView, CopyView, Login, Logins, Object, ProviderView, ReservationView, Source, SourceView,
+        StoreChange, VerificationPod,
+    },
+};
+use crate::{
+    model::{Effect, ObjectReference, ReconcileRequest},
+    state::WatchEvent,
 };
 
 impl Engine {
     /// A watch on a whole kind told something.
-    pub(super) fn told(&mut self, told: Told) {
-        let world = &mut self.world;
+    pub(super) fn told(&mut self, told: WatchEvent) {
+        let state = &mut self.state;
         let touched = match told {
-            Told::ListBegan(kind) => {
+            WatchEvent::Init(kind) => {
                 match kind {
-                    Kind::Mask => world.masks.list_began(),
-                    Kind::Consumer => world.consumers.list_began(),
-                    Kind::Reservation => world.reservations.list_began(),
-                    Kind::Provider => world.providers.list_began(),
-                    Kind::Secret => world.copies.list_began(),
-                    Kind::Pod => world.verification_pods.list_began(),
+                    Kind::Mask => state.masks.list_began(),
+                    Kind::Consumer => state.consumers.list_began(),
+                    Kind::Reservation => state.reservations.list_began(),
+                    Kind::Provider => state.providers.list_began(),
+                    Kind::Secret => state.copies.list_began(),
+                    Kind::Pod => state.verification_pods.list_began(),
                 }
                 None
             }
-            Told::Listed(object) => {
+            WatchEvent::InitApply(object) => {
                 match object {
-                    Object::Mask(view) => world.masks.listed(view),
-                    Object::Consumer(view) => world.consumers.listed(view),
-                    Object::Reservation(view) => world.reservations.listed(view),
-                    Object::Provider(view) => world.providers.listed(view),
-                    Object::Copy(view) => world.copies.listed(view),
-                    Object::VerificationPod(view) => world.verification_pods.listed(*view),
+                    Object::Mask(view) => state.masks.listed(view),
+                    Object::Consumer(view) => state.consumers.listed(view),
+                    Object::Reservation(view) => state.reservations.listed(view),
+                    Object::Provider(view) => state.providers.listed(view),
+                    Object::Copy(view) => state.copies.listed(view),
+                    Object::VerificationPod(view) => state.verification_pods.listed(*view),
                     Object::Pod(_) => {}
                 }
                 None
             }
-            Told::ListEnded(kind) => return self.list_ended(kind),
-            Told::Applied(object) => match object {
-                Object::Mask(view) => world.masks.applied(view).map(Touched::Mask),
-                Object::Consumer(view) => world.consumers.applied(view).map(Touched::Consumer),
-                Object::Reservation(view) => world.reservations.applied(view).map(Touched::Reservation),
-                Object::Provider(view) => world.providers.applied(view).map(Touched::Provider),
-                Object::Copy(view) => world.copies.applied(view).map(Touched::Copy),
-                Object::VerificationPod(view) => world.verification_pods.applied(*view).map(Touched::VerificationPod),
+            WatchEvent::InitDone(kind) => return self.list_ended(kind),
+            WatchEvent::Apply(object) => match object {
+                Object::Mask(view) => state.masks.applied(view).map(StoreChange::Mask),
+                Object::Consumer(view) => state.consumers.applied(view).map(StoreChange::Consumer),
+                Object::Reservation(view) => state.reservations.applied(view).map(StoreChange::Reservation),
+                Object::Provider(view) => state.providers.applied(view).map(StoreChange::Provider),
+                Object::Copy(view) => state.copies.applied(view).map(StoreChange::Copy),
+                Object::VerificationPod(view) => {
+                    state.verification_pods.applied(*view).map(StoreChange::VerificationPod)
+                }
                 Object::Pod(_) => None,
             },
-            Told::Deleted(object) => match object {
-                Object::Mask(view) => world.masks.deleted(&view).map(Touched::Mask),
-                Object::Consumer(view) => world.consumers.deleted(&view).map(Touched::Consumer),
-                Object::Reservation(view) => world.reservations.deleted(&view).map(Touched::Reservation),
-                Object::Provider(view) => world.providers.deleted(&view).map(Touched::Provider),
-                Object::Copy(view) => world.copies.deleted(&view).map(Touched::Copy),
-                Object::VerificationPod(view) => world.verification_pods.deleted(&view).map(Touched::VerificationPod),
+            WatchEvent::Delete(object) => match object {
+                Object::Mask(view) => state.masks.deleted(&view).map(StoreChange::Mask),
+                Object::Consumer(view) => state.consumers.deleted(&view).map(StoreChange::Consumer),
+                Object::Reservation(view) => state.reservations.deleted(&view).map(StoreChange::Reservation),
+                Object::Provider(view) => state.providers.deleted(&view).map(StoreChange::Provider),
+                Object::Copy(view) => state.copies.deleted(&view).map(StoreChange::Copy),
+                Object::VerificationPod(view) => {
+                    state.verification_pods.deleted(&view).map(StoreChange::VerificationPod)
+                }
                 Object::Pod(_) => None,
             },
         };
@@ -67,34 +78,34 @@ impl Engine {
     }
 
     fn list_ended(&mut self, kind: Kind) {
-        fn wrap<V>(changes: Vec<Change<V>>, of: fn(Change<V>) -> Touched) -> Vec<Touched> {
+        fn wrap<V>(changes: Vec<Change<V>>, of: fn(Change<V>) -> StoreChange) -> Vec<StoreChange> {
             changes.into_iter().map(of).collect()
         }
-        let world = &mut self.world;
+        let state = &mut self.state;
         let (touched, doubtful) = match kind {
             Kind::Mask => {
-                let (changes, doubtful) = world.masks.list_ended();
-                (wrap(changes, Touched::Mask), doubtful)
+                let (changes, doubtful) = state.masks.list_ended();
+                (wrap(changes, StoreChange::Mask), doubtful)
             }
             Kind::Consumer => {
-                let (changes, doubtful) = world.consumers.list_ended();
-                (wrap(changes, Touched::Consumer), doubtful)
+                let (changes, doubtful) = state.consumers.list_ended();
+                (wrap(changes, StoreChange::Consumer), doubtful)
             }
             Kind::Reservation => {
-                let (changes, doubtful) = world.reservations.list_ended();
-                (wrap(changes, Touched::Reservation), doubtful)
+                let (changes, doubtful) = state.reservations.list_ended();
+                (wrap(changes, StoreChange::Reservation), doubtful)
             }
             Kind::Provider => {
-                let (changes, doubtful) = world.providers.list_ended();
-                (wrap(changes, Touched::Provider), doubtful)
+                let (changes, doubtful) = state.providers.list_ended();
+                (wrap(changes, StoreChange::Provider), doubtful)
             }
             Kind::Secret => {
-                let (changes, doubtful) = world.copies.list_ended();
-                (wrap(changes, Touched::Copy), doubtful)
+                let (changes, doubtful) = state.copies.list_ended();
+                (wrap(changes, StoreChange::Copy), doubtful)
             }
             Kind::Pod => {
-                let (changes, doubtful) = world.verification_pods.list_ended();
-                (wrap(changes, Touched::VerificationPod), doubtful)
+                let (changes, doubtful) = state.verification_pods.list_ended();
+                (wrap(changes, StoreChange::VerificationPod), doubtful)
             }
         };
         for key in doubtful {
@@ -108,26 +119,26 @@ impl Engine {
 
     /// Reads one object back whose state is in doubt.
     pub(super) fn doubt(&mut self, kind: Kind, key: ObjectKey) {
-        let work = Work::Read(kind, key.clone());
+        let work = ReconcileRequest::Read(kind, key.clone());
         self.unsure.insert(work.clone(), (kind, key));
         self.mark(work);
     }
 
     /// A store changed: updates what is derived from it, and marks the work that it may change.
-    pub(super) fn touched(&mut self, touched: Touched) {
-        self.world.reindex(&touched);
+    pub(super) fn touched(&mut self, touched: StoreChange) {
+        self.state.reindex(&touched);
         match touched {
-            Touched::Mask(Change { key, .. }) => self.mark_mask(key),
-            Touched::Consumer(change) => self.consumer_changed(change),
-            Touched::Reservation(change) => self.reservation_changed(change),
-            Touched::Provider(change) => self.provider_changed(change),
-            Touched::Copy(change) => self.copy_changed(change),
-            Touched::VerificationPod(change) => self.verification_pod_changed(change),
+            StoreChange::Mask(Change { key, .. }) => self.mark_mask(key),
+            StoreChange::Consumer(change) => self.consumer_changed(change),
+            StoreChange::Reservation(change) => self.reservation_changed(change),
+            StoreChange::Provider(change) => self.provider_changed(change),
+            StoreChange::Copy(change) => self.copy_changed(change),
+            StoreChange::VerificationPod(change) => self.verification_pod_changed(change),
         }
     }
 
     fn verification_pod_changed(&mut self, Change { key, before }: Change<VerificationPod>) {
-        let uid = self.world.verification_pods.get(&key).map(|pod| &pod.meta.uid);
+        let uid = self.state.verification_pods.get(&key).map(|pod| &pod.meta.uid);
         if let Some(before) = before
             && uid != Some(&before.meta.uid)
             && self.logs.remove(&before.meta.uid).is_some()
@@ -140,39 +151,39 @@ impl Engine {
     /// Something of that name changed which may be part of a verification.
     fn mark_verification(&mut self, key: &ObjectKey) {
         if let Some(provider) = verification::provider_of(key)
-            && self.world.providers.get(&provider).is_some()
+            && self.state.providers.get(&provider).is_some()
         {
-            self.mark(Work::Verification(provider));
+            self.mark(ReconcileRequest::Verification(provider));
         }
     }
 
     /// The log of a verification Pod told something.
-    pub(super) fn log_told(&mut self, uid: &Uid, told: LogTold) {
+    pub(super) fn log_told(&mut self, uid: &Uid, told: LogEvent) {
         let Some((_, log)) = self.logs.get_mut(uid) else { return };
         match told {
-            LogTold::Line(line) => log.digest.push(&line),
-            LogTold::Ended => log.ended = true,
-            LogTold::Unreadable(why) => (log.ended, log.unreadable) = (true, Some(why)),
+            LogEvent::Queue(line) => log.digest.push(&line),
+            LogEvent::Ended => log.ended = true,
+            LogEvent::Unreadable(why) => (log.ended, log.unreadable) = (true, Some(why)),
         }
-        let pod = self.world.verification_pods.values().find(|pod| pod.meta.uid == *uid);
+        let pod = self.state.verification_pods.values().find(|pod| pod.meta.uid == *uid);
         if let Some(key) = pod.map(|pod| pod.meta.key.clone()) {
             self.mark_verification(&key);
         }
     }
 
     fn mark_mask(&mut self, key: ObjectKey) {
-        if self.world.masks.get(&key).is_none() && self.world.consumers.get(&key).is_none() {
-            self.forget_work(&Work::Mask(key.clone()));
+        if self.state.masks.get(&key).is_none() && self.state.consumers.get(&key).is_none() {
+            self.forget_work(&ReconcileRequest::Mask(key.clone()));
         }
         self.mark_verification(&key);
-        self.mark(Work::Mask(key));
+        self.mark(ReconcileRequest::Mask(key));
     }
 
     fn consumer_changed(&mut self, Change { key, before }: Change<ConsumerView>) {
-        let assigned = self.world.consumers.get(&key).and_then(|view| view.assigned.clone());
+        let assigned = self.state.consumers.get(&key).and_then(|view| view.assigned.clone());
         let assigned_before = before.as_ref().and_then(|view| view.assigned.clone());
         if let (Some(_), None, Some(before)) = (&assigned, &assigned_before, &before) {
-            self.tally.assigned.push(before.meta.created);
+            self.counters.assigned.push(before.meta.created);
         }
         // The new holder first, so that a slot that stays with it is never free in between.
         if let Some(assigned) = &assigned {
@@ -182,11 +193,11 @@ impl Engine {
             self.allocator.uncommitted(&assigned.provider, assigned.slot);
         }
         let deleting = |view: &ConsumerView| view.meta.deleting;
-        if before.as_ref().is_some_and(|view| !deleting(view)) && self.world.consumers.get(&key).is_some_and(deleting) {
+        if before.as_ref().is_some_and(|view| !deleting(view)) && self.state.consumers.get(&key).is_some_and(deleting) {
             // What was refused before is not what the release asks for.
-            self.forget_work(&Work::Consumer(key.clone()));
+            self.forget_work(&ReconcileRequest::Consumer(key.clone()));
         }
-        let now = self.world.consumers.get(&key).map(|view| view.meta.uid.clone());
+        let now = self.state.consumers.get(&key).map(|view| view.meta.uid.clone());
         let mut uids: Vec<_> = now.iter().cloned().collect();
         if let Some(before) = before
             && now.as_ref() != Some(&before.meta.uid)
@@ -197,34 +208,34 @@ impl Engine {
             self.progress.remove(&uid);
             self.end_follow(&key, &uid);
             uids.push(uid);
-            self.forget_work(&Work::Consumer(key.clone()));
+            self.forget_work(&ReconcileRequest::Consumer(key.clone()));
         }
         for uid in uids {
-            let reservations: Vec<_> = self.world.reservations_of(&uid).map(|view| view.meta.key.clone()).collect();
+            let reservations: Vec<_> = self.state.reservations_of(&uid).map(|view| view.meta.key.clone()).collect();
             for reservation in reservations {
-                self.mark(Work::Reservation(reservation));
+                self.mark(ReconcileRequest::Reservation(reservation));
             }
         }
         self.mark_mask(key.clone());
-        self.mark(Work::Consumer(key));
+        self.mark(ReconcileRequest::Consumer(key));
     }
 
     /// Ends the watch on a namespace's Pods once no release there needs it.
     fn end_follow(&mut self, key: &ObjectKey, uid: &Uid) {
         if self.followers.end(key, uid) {
-            self.world.pods.remove(&key.namespace);
-            self.forget_work(&Work::PodList(key.namespace.clone()));
+            self.state.pods.remove(&key.namespace);
+            self.forget_work(&ReconcileRequest::PodList(key.namespace.clone()));
             self.effects.push(Effect::UnwatchPods(key.namespace.clone()));
         }
     }
 
     fn reservation_changed(&mut self, Change { key, before }: Change<ReservationView>) {
-        let now = self.world.reservations.get(&key);
+        let now = self.state.reservations.get(&key);
         let slot_of = |view: &ReservationView| Some((view.provider()?, view.slot.as_ref()?.1));
-        let mut marks = vec![Work::Reservation(key.clone())];
+        let mut marks = vec![ReconcileRequest::Reservation(key.clone())];
         for view in before.iter().chain(now) {
-            marks.push(Work::Consumer(view.consumer.clone()));
-            marks.extend(view.provider().map(Work::Provider));
+            marks.push(ReconcileRequest::Consumer(view.consumer.clone()));
+            marks.extend(view.provider().map(ReconcileRequest::Provider));
         }
         match (before.as_ref().and_then(slot_of), now.and_then(slot_of)) {
             (_, Some((provider, slot))) => self.allocator.reserved(&provider, slot),
@@ -235,7 +246,7 @@ impl Engine {
             && now.is_none_or(|view| view.meta.uid != before.meta.uid)
         {
             self.holds.remove(&before.meta.uid);
-            self.forget_work(&Work::Reservation(key));
+            self.forget_work(&ReconcileRequest::Reservation(key));
         }
         for work in marks {
             self.mark(work);
@@ -243,7 +254,7 @@ impl Engine {
     }
 
     fn provider_changed(&mut self, Change { key, before }: Change<ProviderView>) {
-        let now = self.world.providers.get(&key).cloned();
+        let now = self.state.providers.get(&key).cloned();
         if self.roles.needs_sources() {
             let secrets =
                 |view: &Option<ProviderView>| view.as_ref().map(ProviderView::secret_keys).unwrap_or_default();
@@ -255,9 +266,9 @@ impl Engine {
             && now.as_ref().is_none_or(|view| view.meta.uid != before.meta.uid)
         {
             self.writes.remove(&before.meta.uid);
-            self.forget_work(&Work::Provider(key.clone()));
-            self.forget_work(&Work::Acknowledgement(key.clone()));
-            self.forget_work(&Work::Verification(key.clone()));
+            self.forget_work(&ReconcileRequest::Provider(key.clone()));
+            self.forget_work(&ReconcileRequest::Acknowledgement(key.clone()));
+            self.forget_work(&ReconcileRequest::Verification(key.clone()));
             self.attempts.remove(&before.meta.uid);
         }
         self.refresh_logins(&key);
@@ -277,17 +288,17 @@ impl Engine {
         if concerns_holders {
             self.mark_holders(&key);
         }
-        self.mark(Work::Acknowledgement(key.clone()));
-        self.mark(Work::Verification(key.clone()));
-        self.mark(Work::Provider(key));
+        self.mark(ReconcileRequest::Acknowledgement(key.clone()));
+        self.mark(ReconcileRequest::Verification(key.clone()));
+        self.mark(ReconcileRequest::Provider(key));
     }
 
     fn mark_holders(&mut self, provider: &ObjectKey) {
         // Highest slot first: the order in which they are evicted when `maxSlots` was lowered.
         let holders: Vec<_> =
-            self.world.reservations_on(provider).rev().map(|(_, view)| view.consumer.clone()).collect();
+            self.state.reservations_on(provider).rev().map(|(_, view)| view.consumer.clone()).collect();
         for consumer in holders {
-            self.mark(Work::Consumer(consumer));
+            self.mark(ReconcileRequest::Consumer(consumer));
         }
     }
 
@@ -296,51 +307,51 @@ impl Engine {
         if !self.roles.needs_sources() {
             return;
         }
-        let was_complete = self.world.logins.is_complete();
-        let mut marks = self.world.refresh_logins(key);
-        if !was_complete && self.world.logins.is_complete() {
-            marks.extend(providers::with_condition(&self.world));
+        let was_complete = self.state.logins.is_complete();
+        let mut marks = self.state.refresh_logins(key);
+        if !was_complete && self.state.logins.is_complete() {
+            marks.extend(providers::with_condition(&self.state));
         }
         for provider in marks {
-            self.mark(Work::Provider(provider));
+            self.mark(ReconcileRequest::Provider(provider));
         }
     }
 
     /// Tells the allocator what a provider offers now.
     pub(super) fn refresh_pool(&mut self, key: &ObjectKey) {
-        let Some(provider) = self.world.providers.get(key) else {
+        let Some(provider) = self.state.providers.get(key) else {
             self.allocator.remove_pool(key);
             return;
         };
-        let has_source = matches!(self.world.source(&provider.secret_key()), Source::Present(_));
+        let has_source = matches!(self.state.source(&provider.secret_key()), Source::Present(_));
         let held = has_source && provider.meta.finalizer.is_some() && !provider.meta.deleting;
-        let usable = provider.is_usable() && held && verification::admits_users(&self.world, provider);
+        let usable = provider.is_usable() && held && verification::admits_users(&self.state, provider);
         let spec = PoolSpec {
             uid: provider.meta.uid.clone(),
             capacity: provider.max_slots,
-            withheld: self.world.withheld(provider).map(|(slot, ..)| slot).collect(),
-            keys: self.world.logins.of(key).map(device_keys).unwrap_or_default(),
+            withheld: self.state.withheld(provider).map(|(slot, ..)| slot).collect(),
+            keys: self.state.logins.of(key).map(device_keys).unwrap_or_default(),
             tags: provider.tags.clone(),
             namespaces: provider.namespaces.clone(),
             usable,
             verifiable: provider.verify.is_some() && held,
             current: provider.is_current(),
-            why_not: if usable { String::new() } else { why_not_usable(&self.world, provider) },
+            why_not: if usable { String::new() } else { why_not_usable(&self.state, provider) },
         };
         self.allocator.set_pool(key.clone(), spec);
     }
 
     fn copy_changed(&mut self, Change { key, before }: Change<CopyView>) {
-        let gone = self.world.copies.get(&key).is_none();
+        let gone = self.state.copies.get(&key).is_none();
         for uid in before
             .iter()
-            .chain(self.world.copies.get(&key))
+            .chain(self.state.copies.get(&key))
             .filter_map(|view| view.consumer_uid.clone())
             .collect::<Vec<_>>()
         {
-            let Some(consumer) = self.world.consumer_by_uid(&uid) else { continue };
+            let Some(consumer) = self.state.consumer_by_uid(&uid) else { continue };
             let was_its_copy = consumer.assigned.as_ref().is_some_and(|assigned| assigned.secret == key.name);
-            let work = Work::Consumer(consumer.meta.key.clone());
+            let work = ReconcileRequest::Consumer(consumer.meta.key.clone());
             if was_its_copy && gone {
                 self.progress.entry(uid.clone()).or_default().copy_gone = true;
             } else if let Some(progress) = self.progress.get_mut(&uid) {
@@ -367,7 +378,7 @@ impl Engine {
             && providers.is_empty()
         {
             self.sources.remove(secret);
-            self.world.sources.remove(secret);
+            self.state.sources.remove(secret);
             self.effects.push(Effect::UnwatchSecret(secret.clone()));
         }
     }
@@ -375,88 +386,88 @@ impl Engine {
     /// The watch on one named Secret told what is there.
     pub(super) fn source_told(&mut self, key: ObjectKey, source: Option<SourceView>) {
         let Some(providers) = self.sources.get(&key) else { return };
-        let changed = match (self.world.source(&key), &source) {
+        let changed = match (self.state.source(&key), &source) {
             (Source::Present(before), Some(now)) => before.hash != now.hash,
             (Source::Missing, None) => false,
             _ => true,
         };
         let providers: Vec<_> = providers.iter().cloned().collect();
-        let source = source.map(|now| match self.world.source(&key) {
+        let source = source.map(|now| match self.state.source(&key) {
             Source::Present(before) if before.hash == now.hash => {
                 SourceView { data_since: before.data_since.clone(), ..now }
             }
             _ => now,
         });
-        self.world.sources.insert(key, source.map_or(Source::Missing, Source::Present));
+        self.state.sources.insert(key, source.map_or(Source::Missing, Source::Present));
         for provider in providers {
             self.refresh_logins(&provider);
             self.refresh_pool(&provider);
             if changed {
                 self.mark_holders(&provider);
             }
-            self.mark(Work::Verification(provider.clone()));
-            self.mark(Work::Provider(provider));
+            self.mark(ReconcileRequest::Verification(provider.clone()));
+            self.mark(ReconcileRequest::Provider(provider));
         }
     }
 
     /// The watch on one named Secret failed. What it told before stays true until it tells otherwise.
     pub(super) fn source_unreadable(&mut self, key: &ObjectKey, why: Arc<str>) {
         let Some(providers) = self.sources.get(key) else { return };
-        if matches!(self.world.source(key), Source::Unknown | Source::Unreadable(_)) {
+        if matches!(self.state.source(key), Source::Unknown | Source::Unreadable(_)) {
             let providers: Vec<_> = providers.iter().cloned().collect();
-            self.world.sources.insert(key.clone(), Source::Unreadable(why));
+            self.state.sources.insert(key.clone(), Source::Unreadable(why));
             for provider in providers {
                 self.refresh_logins(&provider);
                 self.refresh_pool(&provider);
-                self.mark(Work::Provider(provider));
+                self.mark(ReconcileRequest::Provider(provider));
             }
         }
     }
 
     /// The watch on the Pods of a namespace told something.
-    pub(super) fn pods_told(&mut self, namespace: Arc<str>, told: Told) {
-        let Some(pods) = self.world.pods.get_mut(&namespace) else { return };
+    pub(super) fn pods_told(&mut self, namespace: Arc<str>, told: WatchEvent) {
+        let Some(pods) = self.state.pods.get_mut(&namespace) else { return };
         let concerned: Vec<_> = match told {
-            Told::ListBegan(_) => return pods.list_began(),
-            Told::Listed(Object::Pod(pod)) => return pods.listed(pod),
-            Told::ListEnded(_) => {
+            WatchEvent::Init(_) => return pods.list_began(),
+            WatchEvent::InitApply(Object::Pod(pod)) => return pods.listed(pod),
+            WatchEvent::InitDone(_) => {
                 pods.list_ended();
                 self.followers.all(&namespace).cloned().collect()
             }
-            Told::Applied(Object::Pod(pod)) => {
+            WatchEvent::Apply(Object::Pod(pod)) => {
                 let concerned = self.followers.concerned(&namespace, &pod);
                 pods.applied(pod);
                 concerned.into_iter().collect()
             }
-            Told::Deleted(Object::Pod(pod)) => {
+            WatchEvent::Delete(Object::Pod(pod)) => {
                 pods.deleted(&pod);
                 self.followers.concerned(&namespace, &pod).into_iter().collect()
             }
-            Told::Listed(_) | Told::Applied(_) | Told::Deleted(_) => return,
+            WatchEvent::InitApply(_) | WatchEvent::Apply(_) | WatchEvent::Delete(_) => return,
         };
         for uid in concerned {
-            if let Some(consumer) = self.world.consumer_by_uid(&uid) {
-                let work = Work::Consumer(consumer.meta.key.clone());
+            if let Some(consumer) = self.state.consumer_by_uid(&uid) {
+                let work = ReconcileRequest::Consumer(consumer.meta.key.clone());
                 self.mark(work);
             }
         }
     }
 
     /// An object that cannot be decoded is passed over; its owner is told, once.
-    pub(super) fn undecodable(&mut self, target: NoteTarget, error: String) {
+    pub(super) fn undecodable(&mut self, target: ObjectReference, error: String) {
         let (kind, key) = (target.kind, target.key.clone());
         let known = self.unreadable.get(&(kind, key.clone()));
         if known.is_none_or(|known| known.uid != target.uid || known.error != error) {
             self.unreadable.insert((kind, key.clone()), Unreadable { uid: target.uid, error, told: false });
-            self.mark(Work::Unreadable(kind, key));
+            self.mark(ReconcileRequest::Unreadable(kind, key));
         }
     }
 
     /// Nothing of an object that is gone may hold back the next one of its name.
-    fn forget_work(&mut self, work: &Work) {
+    fn forget_work(&mut self, work: &ReconcileRequest) {
         self.clear_timer(work);
-        for lane in super::Lane::ALL {
-            self.troubles.remove(&(work.clone(), lane));
+        for lane in super::RequestPriority::ALL {
+            self.backoffs.remove(&(work.clone(), lane));
         }
         self.unsure.remove(work);
     }

@@ -19,7 +19,10 @@ use prometheus::{
 pub use controllers::{action, reads_of, writes_of};
 pub use snapshot::{NamespaceMasks, ProviderSlots, Snapshot, TagSlots};
 
-use crate::engine::{Controller, Op, Roles, Tally, Work};
+use crate::{
+    engine::{Controller, Counters, Roles},
+    model::{Operation, ReconcileRequest},
+};
 use controllers::ControllerMetrics;
 use server::ServerMetrics;
 
@@ -69,25 +72,25 @@ impl Metrics {
         })
     }
 
-    /// Counts what the heart just did. Assignments are counted by the process that leads.
-    pub fn count(&self, tally: &Tally, leads: bool, now: DateTime<Utc>) {
+    /// Counts what the engine just did. Assignments are counted by the process that leads.
+    pub fn count(&self, counters: &Counters, leads: bool, now: DateTime<Utc>) {
         for (controller, metrics) in &self.controllers {
-            metrics.reconciled(tally.decisions(*controller));
+            metrics.reconciled(counters.decisions(*controller));
         }
-        for created in tally.assigned.iter().filter(|_| leads) {
+        for created in counters.assigned.iter().filter(|_| leads) {
             self.assignment.observe((now - created).as_seconds_f64().max(0.0));
         }
     }
 
     /// Counts a request that is about to be sent.
-    pub fn requested(&self, work: &Work, op: &Op) {
+    pub fn requested(&self, work: &ReconcileRequest, op: &Operation) {
         if let Some(metrics) = self.of(work) {
             metrics.acts(op);
         }
     }
 
     /// Notes how long the API server took to answer a request, or we to give up on it.
-    pub fn answered(&self, work: &Work, op: &Op, took: Duration) {
+    pub fn answered(&self, work: &ReconcileRequest, op: &Operation, took: Duration) {
         if let Some(metrics) = self.of(work) {
             metrics.took(op, took);
         }
@@ -114,8 +117,8 @@ impl Metrics {
         Ok(text)
     }
 
-    /// Work that is nobody's here is the first controller's: it asked for the kind.
-    fn of(&self, work: &Work) -> Option<&ControllerMetrics> {
+    /// ReconcileRequest that is nobody's here is the first controller's: it asked for the kind.
+    fn of(&self, work: &ReconcileRequest) -> Option<&ControllerMetrics> {
         let controller = Controller::of(work);
         let own = self.controllers.iter().find(|(other, _)| *other == controller);
         own.or(self.controllers.first()).map(|(_, metrics)| metrics)

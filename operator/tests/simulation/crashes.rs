@@ -1,7 +1,7 @@
 //! A crash between any two writes.
 
 use serde_json::json;
-use vpn_operator::{engine::Roles, world::Kind};
+use vpn_operator::{engine::Roles, model::Kind};
 
 use crate::{
     explore::tail,

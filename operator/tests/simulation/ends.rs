@@ -1,7 +1,7 @@
 //! When a Pod has ended: by the word of its node, for good. A container that ended is not a Pod that ended.
 
 use serde_json::json;
-use vpn_operator::{engine::Roles, world::Kind};
+use vpn_operator::{engine::Roles, model::Kind};
 
 use crate::{
     node::Act,

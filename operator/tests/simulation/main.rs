@@ -1,4 +1,4 @@
-//! The heart against a simulated cluster.
+//! The engine against a simulated cluster.
 //!
 //! Everything between "the API server carries out a write" and "a watch tells of it" is an event of its own, in any
 //! order; processes crash, answers are lost, streams start over. After every step the invariants are judged on what

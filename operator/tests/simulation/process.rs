@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use vpn_operator::engine::{Engine, NewObject, Op, Outcome, Roles};
+use vpn_operator::{
+    engine::{Engine, Roles},
+    model::{NewObject, Operation},
+    state::Outcome,
+};
 
 use crate::watch::{Filter, Watch};
 
@@ -18,7 +22,7 @@ pub struct Flight {
     pub process: usize,
     pub incarnation: u64,
     pub id: u64,
-    pub op: Op,
+    pub op: Operation,
     pub sent: u64,
     /// Set once the server has carried it out.
     pub outcome: Option<Outcome>,
@@ -48,9 +52,9 @@ pub fn begin(process: &mut Process, filter: Filter) {
     process.watches.insert(filter.clone(), Watch::new(filter));
 }
 
-pub fn describe(op: &Op) -> String {
+pub fn describe(op: &Operation) -> String {
     let detail = match op {
-        Op::PatchStatus(_, _, patch) | Op::Patch(_, _, patch) | Op::JsonPatch(_, _, patch) => {
+        Operation::PatchStatus(_, _, patch) | Operation::Patch(_, _, patch) | Operation::JsonPatch(_, _, patch) => {
             let mut patch = patch.clone();
             if let Some(status) = patch.get_mut("status").and_then(|status| status.as_object_mut()) {
                 status.remove("conditions");
@@ -58,8 +62,8 @@ pub fn describe(op: &Op) -> String {
             }
             patch.to_string()
         }
-        Op::Delete { uid, propagation, .. } => format!("{uid} {propagation:?}"),
-        Op::Create(_, NewObject::Reservation(reservation)) => reservation.spec.uid.clone(),
+        Operation::Delete { uid, propagation, .. } => format!("{uid} {propagation:?}"),
+        Operation::Create(_, NewObject::Reservation(reservation)) => reservation.spec.uid.clone(),
         _ => String::new(),
     };
     match op.target() {

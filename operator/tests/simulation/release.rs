@@ -1,7 +1,7 @@
 //! Release without the garbage collector, which may be far behind.
 
 use serde_json::json;
-use vpn_operator::{engine::Roles, world::Kind};
+use vpn_operator::{engine::Roles, model::Kind};
 
 use crate::{
     process::apart,

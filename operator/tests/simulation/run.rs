@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use vpn_operator::{
-    engine::{Controller, Effect, Input, LogTold, Now, Outcome, Request, Roles},
+    engine::{Controller, Input, LogEvent, Roles},
     metrics::{action, reads_of, writes_of},
-    world::{Kind, ObjectKey},
+    model::{Effect, Kind, Now, ObjectKey, Request},
+    state::Outcome,
 };
 
 use crate::{
@@ -251,7 +252,7 @@ impl Sim {
                         outcome: None,
                     });
                 }
-                Effect::Publish(_) => {}
+                Effect::RecordEvent(_) => {}
                 Effect::WatchSecret(key) => begin(process, Filter::Named(key)),
                 Effect::UnwatchSecret(key) => drop(process.watches.remove(&Filter::Named(key))),
                 Effect::WatchPods(namespace) => begin(process, Filter::Pods(namespace)),
@@ -267,7 +268,7 @@ impl Sim {
         }
         for (key, uid) in logs {
             let lines = self.nodes.log(&self.server, &key).into_iter();
-            self.feed(p, lines.map(|line| Input::Log(uid.clone(), LogTold::Line(line.to_owned()))).collect());
+            self.feed(p, lines.map(|line| Input::Log(uid.clone(), LogEvent::Queue(line.to_owned()))).collect());
         }
     }
 

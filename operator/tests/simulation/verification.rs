@@ -1,7 +1,7 @@
 //! Verifications: who gets the slot, what becomes of a verdict, and how often a failing account is tried.
 
 use serde_json::json;
-use vpn_operator::{engine::Roles, world::Kind};
+use vpn_operator::{engine::Roles, model::Kind};
 
 use crate::{
     node::BAD_PASSWORD,

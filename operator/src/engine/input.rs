@@ -1,0 +1,47 @@
+//! What the engine takes in.
+
+use std::sync::Arc;
+
+use crate::{
+    model::{ObjectKey, ObjectReference, Uid},
+    state::{Outcome, SourceView, WatchEvent},
+};
+
+/// What a log told.
+#[derive(Clone, Debug)]
+pub enum LogEvent {
+    /// A line.
+    Queue(String),
+    /// The container has ended, and with it its log.
+    Ended,
+    /// It cannot be read, or no further; why.
+    Unreadable(String),
+}
+
+/// What happened.
+#[derive(Clone)]
+pub enum Input {
+    /// A watch on a whole kind told something.
+    Watch(WatchEvent),
+    /// The watch on one named Secret: its content, or that there is none.
+    Secret(ObjectKey, Option<SourceView>),
+    /// The watch on one named Secret cannot be had; why, in words for users.
+    SecretUnreadable(ObjectKey, Arc<str>),
+    /// The watch on the Pods of a namespace.
+    Pods(Arc<str>, WatchEvent),
+    /// The log of the Pod with that UID.
+    Log(Uid, LogEvent),
+    /// A request ended.
+    Answer(u64, Outcome),
+    /// An object of this kind cannot be decoded.
+    Undecodable {
+        /// Which object.
+        target: ObjectReference,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// This process leads from now on.
+    Lead,
+    /// Time passed.
+    Tick,
+}

@@ -1,0 +1,25 @@
+//! Words that all parts of the operator share: keys, requests and what they are for. Nothing here decides anything.
+
+mod backoff;
+mod effect;
+mod event;
+mod intern;
+mod key;
+mod kind;
+mod meta;
+mod operation;
+mod request;
+mod step;
+mod time;
+
+pub use backoff::Backoff;
+pub use effect::Effect;
+pub use event::{EventRecord, ObjectReference, object_reference};
+pub use intern::intern;
+pub use key::{ObjectKey, Uid};
+pub use kind::Kind;
+pub use meta::Meta;
+pub use operation::{NewObject, Operation, Propagation, add_finalizer, delete, delete_unchanged, remove_finalizer};
+pub use request::{ReconcileRequest, Request, RequestPriority};
+pub use step::{Send, Step};
+pub use time::Now;
