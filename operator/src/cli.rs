@@ -8,7 +8,7 @@ use vpn_types::parse_duration;
 
 use crate::{
     controllers::verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
-    engine::Roles,
+    controllers::{ControllerSet, table},
     metrics::parse_prefix,
 };
 
@@ -133,15 +133,11 @@ pub enum Command {
 
 impl Command {
     /// The controllers to run.
-    pub fn roles(self) -> Roles {
-        let none = Roles { masks: false, consumers: false, reservations: false, providers: false };
+    pub fn controllers(self) -> ControllerSet {
         match self {
-            Command::ManageMasks => Roles { masks: true, ..none },
-            Command::ManageProviders => Roles { providers: true, ..none },
-            Command::ManageConsumers => Roles { consumers: true, ..none },
-            Command::ManageReservations => Roles { reservations: true, ..none },
-            Command::ManageAll => Roles::ALL,
-            Command::RemoveFinalizers => none,
+            Command::ManageAll => table::all(),
+            Command::RemoveFinalizers => table::only(""),
+            one => table::only(one.name()),
         }
     }
 

@@ -51,21 +51,22 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         return Ok(());
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), controllers = cli.command.name(), "starting");
-    let (ready, unready) = watch::channel(cli.command.roles().kinds());
+    let (ready, unready) = watch::channel(cli.command.controllers().watches().into_keys().collect());
     let (lead, leads) = watch::channel(if cli.leader_elect { None } else { lease::for_ever() });
     let mut leader_lease = LeaderLease::new(client.clone(), &namespace, cli.command.lease(), identity());
     tokio::spawn(say_when_ready(unready.clone()));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let metrics = Arc::new(Metrics::new(&cli.metrics_prefix, cli.command.roles())?);
+    let metrics = Arc::new(Metrics::new(&cli.metrics_prefix, &cli.command.controllers())?);
     let (snapshots, questions) = runtime::snapshots();
     let served = Served { unready, metrics: metrics.clone(), snapshots };
     let observers = Observers { ready, metrics, questions };
-    let controllers = runtime::run(client, cli.command.roles(), cli.verification.into(), observers, leads, async {
-        // The sender goes only with the process.
-        let _ = stopped.await;
-    });
+    let controllers =
+        runtime::run(client, cli.command.controllers(), cli.verification.into(), observers, leads, async {
+            // The sender goes only with the process.
+            let _ = stopped.await;
+        });
     let guardian = async {
         tokio::select! {
             _ = terminate.recv() => Ok(()),

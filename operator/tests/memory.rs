@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::Secret;
 use peak_alloc::PeakAlloc;
 use serde_json::{Value, json};
 use vpn_operator::{
-    engine::{Engine, Input, Roles},
+    controllers::table,
+    engine::{Engine, Input},
     model::{Effect, Kind, Now, ObjectKey},
     state::{Object, Project, SourceView, WatchEvent},
 };
@@ -116,7 +117,7 @@ fn provider() -> Object {
 #[test]
 fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
     let now = Now { wall: DateTime::<Utc>::UNIX_EPOCH, monotonic: Duration::ZERO };
-    let mut engine = Engine::new(Roles::ALL);
+    let mut engine = Engine::new(table::all());
     let mut sent = 0;
     let mut feed = |engine: &mut Engine, input| {
         for effect in engine.handle([input], now) {
@@ -133,7 +134,7 @@ fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
     let data = std::sync::Arc::default();
     let source = SourceView { data, hash: "0123456789abcdef".into(), version: "u/1".into(), data_since: "u/1".into() };
     let before = ALLOCATOR.current_usage();
-    for kind in Roles::ALL.kinds() {
+    for kind in table::all().watches().into_keys() {
         feed(&mut engine, Input::Watch(WatchEvent::Init(kind)));
     }
     feed(&mut engine, Input::Watch(WatchEvent::InitApply(provider())));

@@ -7,8 +7,12 @@ use std::{collections::BTreeSet, fmt::Write, fs, path::Path, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use vpn_operator::{
-    engine::{Controller, Engine, Input, Roles},
-    metrics::{Metrics, Snapshot, reads_of, writes_of},
+    controllers::{
+        Controller,
+        table::{self, CONTROLLERS},
+    },
+    engine::{Engine, Input},
+    metrics::{Metrics, Snapshot},
     model::{Kind, Now, ObjectKey, Operation, ReconcileRequest},
     state::{Object, Outcome, Project, SourceView, WatchEvent},
 };
@@ -78,8 +82,8 @@ fn told(engine: &mut Engine, told: impl IntoIterator<Item = WatchEvent>) {
 
 /// An engine that has just listed these objects.
 fn engine(objects: impl IntoIterator<Item = Object>) -> Engine {
-    let mut engine = Engine::standby(Roles::ALL);
-    let kinds = Roles::ALL.kinds();
+    let mut engine = Engine::standby(table::all());
+    let kinds: Vec<_> = table::all().watches().into_keys().collect();
     told(&mut engine, kinds.iter().map(|kind| WatchEvent::Init(*kind)));
     told(&mut engine, objects.into_iter().map(WatchEvent::InitApply));
     told(&mut engine, kinds.iter().map(|kind| WatchEvent::InitDone(*kind)));
@@ -142,7 +146,7 @@ fn a_slot_that_is_being_given_back_is_held_and_one_beyond_the_limit_closes_the_p
 /// Everything that a process with all controllers shows once it has done something.
 fn sample() -> (Metrics, Engine) {
     let objects = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", Some(&["eu"]))];
-    let metrics = Metrics::new("vpno", Roles::ALL).unwrap();
+    let metrics = Metrics::new("vpno", &table::all()).unwrap();
     let key = ObjectKey::new("apps", "one");
     let works =
         [ReconcileRequest::Mask, ReconcileRequest::Consumer, ReconcileRequest::Reservation, ReconcileRequest::Provider]
@@ -192,13 +196,10 @@ fn shown() -> Vec<Shown> {
 fn the_names_of_1_0_1_are_there() {
     let names: BTreeSet<String> = shown().into_iter().map(|metric| metric.name).collect();
     let what = ["reconcile_counter", "action_counter", "read_duration_seconds", "write_duration_seconds"];
-    let of_controller = |controller: Controller| what.map(|what| format!("vpno_{}_{what}", controller.as_str()));
+    let of_controller = |controller: &Controller| what.map(|what| format!("vpno_{}_{what}", controller.name));
     let http = ["requests_total", "response_size_bytes", "request_duration_seconds"];
-    let inherited: Vec<String> = Controller::ALL
-        .into_iter()
-        .flat_map(of_controller)
-        .chain(http.map(|what| format!("vpno_http_{what}")))
-        .collect();
+    let inherited: Vec<String> =
+        CONTROLLERS.into_iter().flat_map(of_controller).chain(http.map(|what| format!("vpno_http_{what}"))).collect();
     assert_eq!(inherited.len(), 19);
     for name in inherited {
         assert!(names.contains(&name), "{name} is not among {names:?}");
@@ -208,22 +209,22 @@ fn the_names_of_1_0_1_are_there() {
 /// What is not there yet cannot be told from what is not scraped.
 #[test]
 fn every_series_of_a_controller_is_there_from_the_start() {
-    let text = Metrics::new("vpno", Roles::ALL).unwrap().encode(None, now()).unwrap();
-    for controller in Controller::ALL {
-        let name = controller.as_str();
-        for action in reads_of(controller) {
+    let text = Metrics::new("vpno", &table::all()).unwrap().encode(None, now()).unwrap();
+    for controller in CONTROLLERS {
+        let name = controller.name;
+        for action in controller.reads {
             assert!(
                 text.contains(&format!("vpno_{name}_read_duration_seconds_count{{action=\"{action}\"}} 0")),
                 "{action}"
             );
         }
-        for action in writes_of(controller) {
+        for action in controller.writes {
             assert!(
                 text.contains(&format!("vpno_{name}_write_duration_seconds_count{{action=\"{action}\"}} 0")),
                 "{action}"
             );
         }
-        for action in reads_of(controller).iter().chain(writes_of(controller)) {
+        for action in controller.reads.iter().chain(controller.writes) {
             assert!(text.contains(&format!("vpno_{name}_action_counter{{action=\"{action}\"}} 0")), "{action}");
         }
     }
@@ -231,7 +232,7 @@ fn every_series_of_a_controller_is_there_from_the_start() {
 
 #[test]
 fn without_a_snapshot_there_are_neither_slots_nor_masks() {
-    let metrics = Metrics::new("vpno", Roles::ALL).unwrap();
+    let metrics = Metrics::new("vpno", &table::all()).unwrap();
     let text = metrics.encode(None, now()).unwrap();
     for word in ["_slots", "vpno_masks{", "_waiting", "_usable", "_assignment"] {
         assert!(!text.contains(word), "{word}:\n{text}");
@@ -240,8 +241,7 @@ fn without_a_snapshot_there_are_neither_slots_nor_masks() {
 
 #[test]
 fn a_process_of_one_controller_counts_for_that_one() {
-    let roles = Roles { masks: false, consumers: false, reservations: true, providers: false };
-    let metrics = Metrics::new("other", roles).unwrap();
+    let metrics = Metrics::new("other", &table::only("reservations")).unwrap();
     // Read back after a new list, and nobody's own.
     let read = ReconcileRequest::Read(Kind::Consumer, ObjectKey::new("apps", "one"));
     metrics.requested(&read, &Operation::Get(Kind::Consumer, ObjectKey::new("apps", "one")));
@@ -270,7 +270,7 @@ fn a_series_goes_with_its_object_and_none_names_a_mask() {
 
 #[test]
 fn an_assignment_is_timed_once_and_by_the_leader() {
-    let metrics = Metrics::new("vpno", Roles::ALL).unwrap();
+    let metrics = Metrics::new("vpno", &table::all()).unwrap();
     let objects = [provider("paris", 1, &["eu"], "Ready"), waiting("apps", "one", None)];
     let mut engine = engine(objects);
     let after = |engine: &mut Engine, input, leads| {
@@ -304,15 +304,15 @@ fn the_readme_has_each_metric() {
     let (found, after) = rest.split_once("\n\n").unwrap();
     let mut rows: Vec<String> = Vec::new();
     for Shown { name, kind, labels, help } in shown().into_iter().filter(|shown| shown.name.starts_with("vpno_")) {
-        let controller = Controller::ALL.iter().find(|controller| {
-            let rest = name.strip_prefix(&format!("vpno_{}_", controller.as_str()));
+        let controller = CONTROLLERS.iter().find(|controller| {
+            let rest = name.strip_prefix(&format!("vpno_{}_", controller.name));
             rest.is_some_and(|rest| {
                 rest.ends_with("_counter")
                     || rest.ends_with("e_duration_seconds")
                     || rest.ends_with("d_duration_seconds")
             })
         });
-        let name = controller.map_or(name.clone(), |controller| name.replacen(controller.as_str(), "<controller>", 1));
+        let name = controller.map_or(name.clone(), |controller| name.replacen(controller.name, "<controller>", 1));
         let mut row = format!("| `{name}` | {kind} | ");
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         write!(row, "{} | {help} |", labels.join(", ")).unwrap();
@@ -355,7 +355,7 @@ fn an_event_costs_the_same_however_many_wait() {
         let mut engine = engine(all.chain([provider("paris", 0, &["eu"], "Ready")]));
         engine.handle([Input::Lead], Now { wall: now(), monotonic: Duration::ZERO });
         told(&mut engine, [WatchEvent::Apply(waiting("apps", "one-more", Some(&["eu"])))]);
-        engine.counters().decisions(Controller::Consumers)
+        engine.counters().reconciliations("consumers")
     };
     let (few, many) = (decisions(100), decisions(10_000));
     assert!(few > 0 && few == many, "{few} decisions among 100, {many} among 10000");

@@ -3,20 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    model::{ObjectKey, ObjectReference, Uid},
+    model::{LogEvent, ObjectKey, ObjectReference, Uid},
     state::{Outcome, SourceView, WatchEvent},
 };
-
-/// What a log told.
-#[derive(Clone, Debug)]
-pub enum LogEvent {
-    /// A line.
-    Queue(String),
-    /// The container has ended, and with it its log.
-    Ended,
-    /// It cannot be read, or no further; why.
-    Unreadable(String),
-}
 
 /// What happened.
 #[derive(Clone)]

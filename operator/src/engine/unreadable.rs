@@ -15,12 +15,12 @@ pub struct Unreadable {
     /// What is wrong with it.
     pub error: String,
     /// It was told; a restart tells it once more.
-    pub told: bool,
+    pub reported: bool,
 }
 
 impl Unreadable {
     /// Says so in its status, and in an Event.
-    pub fn tell(&self, kind: Kind, key: &ObjectKey, now: Now) -> Step {
+    pub fn report(&self, kind: Kind, key: &ObjectKey, now: Now) -> Step {
         let message = format!("this object cannot be read, and nothing is done for it: {}", self.error);
         let note = EventRecord {
             regarding: object_reference(kind, key, &self.uid),

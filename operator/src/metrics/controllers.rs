@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus::{CounterVec, HistogramOpts, HistogramVec, IntCounter, Opts, Registry};
 
 use crate::{
-    engine::Controller,
+    controllers::Controller,
     model::{Kind, NewObject, Operation},
 };
 
@@ -23,8 +23,8 @@ pub struct ControllerMetrics {
 
 impl ControllerMetrics {
     /// Registers them.
-    pub fn new(prefix: &str, controller: Controller, registry: &Registry) -> prometheus::Result<Self> {
-        let named = |what: &str| format!("{}_{what}", controller.as_str());
+    pub fn new(prefix: &str, controller: &Controller, registry: &Registry) -> prometheus::Result<Self> {
+        let named = |what: &str| format!("{}_{what}", controller.name);
         let durations = |what: &str, help: &str| {
             let opts = HistogramOpts::new(named(what), help).namespace(prefix).buckets(DURATIONS.to_vec());
             HistogramVec::new(opts, &["action"])
@@ -42,11 +42,11 @@ impl ControllerMetrics {
         registry.register(Box::new(reads.clone()))?;
         registry.register(Box::new(writes.clone()))?;
         // From the start, at 0: what is not there yet cannot be told from what is not scraped.
-        for action in reads_of(controller) {
+        for action in controller.reads {
             actions.get_metric_with_label_values(&[action])?;
             reads.get_metric_with_label_values(&[action])?;
         }
-        for action in writes_of(controller) {
+        for action in controller.writes {
             actions.get_metric_with_label_values(&[action])?;
             writes.get_metric_with_label_values(&[action])?;
         }
@@ -68,45 +68,6 @@ impl ControllerMetrics {
         let durations =
             if matches!(op, Operation::Get(..) | Operation::ListPods(_)) { &self.reads } else { &self.writes };
         durations.with_label_values(&[action(op)]).observe(took.as_secs_f64());
-    }
-}
-
-/// What a controller reads.
-pub fn reads_of(controller: Controller) -> &'static [&'static str] {
-    match controller {
-        Controller::Masks => &["GetMask", "GetMaskConsumer"],
-        Controller::Consumers => {
-            &["GetMaskConsumer", "GetMaskReservation", "GetMaskProvider", "GetSecret", "GetPod", "ListPods"]
-        }
-        Controller::Reservations => &["GetMaskConsumer", "GetMaskReservation"],
-        Controller::Providers => &["GetMask", "GetMaskProvider", "GetPod"],
-    }
-}
-
-/// What a controller writes.
-pub fn writes_of(controller: Controller) -> &'static [&'static str] {
-    match controller {
-        Controller::Masks => {
-            &["CreateMaskConsumer", "UpdateMask", "UpdateMaskStatus", "UpdateMaskConsumer", "DeleteMaskConsumer"]
-        }
-        Controller::Consumers => &[
-            "CreateMaskReservation",
-            "CreateSecret",
-            "UpdateMaskConsumer",
-            "UpdateMaskConsumerStatus",
-            "UpdateMaskReservation",
-            "UpdateMaskReservationStatus",
-            "UpdateMaskProviderStatus",
-            "UpdateSecret",
-            "DeleteMaskConsumer",
-            "DeleteMaskReservation",
-            "DeleteSecret",
-            "DeletePod",
-        ],
-        Controller::Reservations => &["UpdateMaskReservation", "UpdateMaskReservationStatus", "DeleteMaskReservation"],
-        Controller::Providers => {
-            &["CreateMask", "CreatePod", "UpdateMaskProvider", "UpdateMaskProviderStatus", "DeleteMask"]
-        }
     }
 }
 

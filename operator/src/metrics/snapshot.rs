@@ -105,7 +105,7 @@ impl Snapshot {
                 && grant.is_none()
                 && !state.reservations_of(&consumer.meta.uid).any(|reservation| is_in_use(state, reservation));
             if waits {
-                *waiting.entry(consumers::class(state, consumer)).or_default() += 1;
+                *waiting.entry(consumers::requirements(state, consumer)).or_default() += 1;
             }
             let namespace = consumer.meta.key.namespace.clone();
             snapshot.namespaces.entry(namespace).or_default().add(consumer, waits);

@@ -55,9 +55,9 @@ pub struct Request {
     /// To be handed back with the answer.
     pub id: u64,
     /// For what it is.
-    pub work: ReconcileRequest,
+    pub reconcile: ReconcileRequest,
     /// What to do.
-    pub op: Operation,
+    pub operation: Operation,
     /// How urgent it is.
-    pub lane: RequestPriority,
+    pub priority: RequestPriority,
 }

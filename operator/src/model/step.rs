@@ -19,9 +19,9 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Send {
     /// The request.
-    pub op: Operation,
+    pub operation: Operation,
     /// How urgent.
-    pub lane: RequestPriority,
+    pub priority: RequestPriority,
     /// Events to publish once it succeeded.
     pub events: Vec<EventRecord>,
     /// Whether its success ends a backoff. Not so for the first steps of something that failed further on before.
@@ -31,21 +31,21 @@ pub struct Send {
 impl Step {
     /// Sends `op` on the way to or from a slot.
     pub fn send(op: Operation) -> Self {
-        Self::on(RequestPriority::Slots, op)
+        Self::with(RequestPriority::Slots, op)
     }
 
     /// Sends `op`, which brings an object up to date that nobody waits for.
     pub fn maintain(op: Operation) -> Self {
-        Self::on(RequestPriority::Maintenance, op)
+        Self::with(RequestPriority::Maintenance, op)
     }
 
     /// Sends `op`, which tells people something.
     pub fn tell(op: Operation) -> Self {
-        Self::on(RequestPriority::Status, op)
+        Self::with(RequestPriority::Status, op)
     }
 
-    fn on(lane: RequestPriority, op: Operation) -> Self {
-        Step::Send(Box::new(Send { op, lane, events: Vec::new(), settles: true }))
+    fn with(priority: RequestPriority, operation: Operation) -> Self {
+        Step::Send(Box::new(Send { operation, priority, events: Vec::new(), settles: true }))
     }
 
     /// Publishes an Event, or several, when it succeeded.

@@ -7,8 +7,8 @@ use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
 
 use super::watch::{chain, spawn};
 use crate::{
-    engine::{Input, LogEvent},
-    model::{ObjectKey, Uid},
+    engine::Input,
+    model::{LogEvent, ObjectKey, Uid},
 };
 
 /// How much of a log is read at most, in bytes: what decides comes early.
@@ -38,7 +38,7 @@ fn lines(log: impl AsyncBufRead + Unpin) -> impl futures::Stream<Item = LogEvent
     let lines = log.lines().scan(false, |failed, line| {
         let told = match line {
             _ if *failed => None,
-            Ok(line) => Some(LogEvent::Queue(line)),
+            Ok(line) => Some(LogEvent::Line(line)),
             Err(error) => {
                 *failed = true;
                 Some(LogEvent::Unreadable(error.to_string()))

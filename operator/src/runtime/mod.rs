@@ -32,7 +32,8 @@ use lease::Lead;
 
 use crate::{
     controllers::verification::Settings,
-    engine::{Engine, Input, Roles},
+    controllers::{ControllerSet, consumers},
+    engine::{Engine, Input},
     metrics::{Metrics, Snapshot},
     model::{Effect, Kind, Now, ObjectKey, Request, RequestPriority, Uid},
 };
@@ -59,12 +60,12 @@ pub struct Observers {
     pub questions: Questions,
 }
 
-/// Runs the controllers of `roles` until `shutdown` resolves, then lets the requests under way end.
+/// Runs the controllers of a process until `shutdown` resolves, then lets the requests under way end.
 ///
 /// Nothing is decided before this process leads, and nothing is sent once its lead has run out: who loses it ends.
 pub async fn run(
     client: Client,
-    roles: Roles,
+    controllers: ControllerSet,
     settings: Settings,
     observers: Observers,
     lead: latest::Receiver<Lead>,
@@ -84,11 +85,12 @@ pub async fn run(
         logs: HashMap::new(),
         kinds: Vec::new(),
     };
-    for kind in roles.kinds() {
-        shell.kinds.push(watch::kind(&shell.client, kind, roles, shell.inputs.clone()));
+    for (kind, scope) in controllers.watches() {
+        shell.kinds.push(watch::kind(&shell.client, kind, scope, shell.inputs.clone()));
     }
+    let counts_slots = controllers.has(consumers::NAME);
     let start = Instant::now();
-    let mut engine = Engine::standby(roles).with_settings(settings);
+    let mut engine = Engine::standby(controllers).with_settings(settings);
     let leader = shell.inputs.clone();
     let mut awaited = lead;
     let lead = async move {
@@ -113,7 +115,7 @@ pub async fn run(
             _ = received.recv_many(&mut batch, BATCH) => {}
             () = tick => batch.push(Input::Tick),
             Some(question) = questions.next() => {
-                let shown = roles.consumers && shell.leads() && engine.unsynced().is_empty();
+                let shown = counts_slots && shell.leads() && engine.unsynced().is_empty();
                 // Fails when nobody waits for the answer any more.
                 let _ = question.send(shown.then(|| Snapshot::of(&engine)));
                 continue;
@@ -169,7 +171,7 @@ impl Shell {
     }
 
     fn send(&self, request: Request) {
-        let lane = self.lanes[request.lane as usize].clone();
+        let lane = self.lanes[request.priority as usize].clone();
         let (client, inputs, lead) = (self.client.clone(), self.inputs.clone(), self.lead.clone());
         let metrics = self.metrics.clone();
         tokio::spawn(async move {
@@ -178,10 +180,10 @@ impl Shell {
             if !is_leading(&lead) {
                 return;
             }
-            metrics.requested(&request.work, &request.op);
+            metrics.requested(&request.reconcile, &request.operation);
             let began = Instant::now();
-            let outcome = execute::execute(&client, &request.op).await;
-            metrics.answered(&request.work, &request.op, began.elapsed());
+            let outcome = execute::execute(&client, &request.operation).await;
+            metrics.answered(&request.reconcile, &request.operation, began.elapsed());
             // The receiver is gone when the process stops; the next one reads what became of this.
             let _ = inputs.send(Input::Answer(request.id, outcome));
         });

@@ -24,18 +24,24 @@ const LONGEST_NOTE: usize = 1024;
 
 /// Publishes Events, those of the same kind on the same object as one series.
 pub struct Publisher {
-    recorder: Recorder,
+    client: Client,
+    reporter: Reporter,
+    /// Folds repetitions into one series. It remembers each Event for minutes, so that only what may be repeated goes
+    /// through it: of what happens once to each of ten thousand Masks it would keep ten thousand.
+    repeated: Recorder,
     under_way: Arc<Semaphore>,
     at_once: Arc<Semaphore>,
 }
 
 impl Publisher {
-    /// One for the whole process: the recorder folds repetitions.
+    /// One for the whole process.
     pub fn new(client: Client) -> Self {
         let instance = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).ok();
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance };
         Self {
-            recorder: Recorder::new(client, reporter),
+            repeated: Recorder::new(client.clone(), reporter.clone()),
+            client,
+            reporter,
             under_way: Arc::new(Semaphore::new(UNDER_WAY)),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
         }
@@ -51,7 +57,11 @@ impl Publisher {
             event.message
         );
         let Ok(pending) = self.under_way.clone().try_acquire_owned() else { return };
-        let (recorder, at_once) = (self.recorder.clone(), self.at_once.clone());
+        let recorder = match event.warning {
+            true => self.repeated.clone(),
+            false => Recorder::new(self.client.clone(), self.reporter.clone()),
+        };
+        let at_once = self.at_once.clone();
         tokio::spawn(async move {
             let _pending = pending;
             let _permit = at_once.acquire_owned().await;

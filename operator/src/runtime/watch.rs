@@ -21,18 +21,20 @@ use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL, VERIFY_LABEL};
 
 use crate::{
-    engine::{Input, Roles},
+    controllers::Scope,
+    engine::Input,
     model::{Kind, ObjectKey, ObjectReference},
     state::{Object, PodView, Project, VerificationPod, WatchEvent, meta, source, unreadable_reservation},
 };
 
 type Inputs = UnboundedSender<Input>;
 
-/// Watches what `roles` need of a kind: all objects, or those that belong to verifications (of Secrets: the metadata of
-/// our copies).
-pub fn kind(client: &Client, kind: Kind, roles: Roles, inputs: Inputs) -> AbortHandle {
-    let config =
-        if roles.needs_only_verifications(kind) { Config::default().labels(VERIFY_LABEL) } else { Config::default() };
+/// Watches a kind: all objects, or those that belong to verifications (of Secrets: the metadata of our copies).
+pub fn kind(client: &Client, kind: Kind, scope: Scope, inputs: Inputs) -> AbortHandle {
+    let config = match scope {
+        Scope::Verifications => Config::default().labels(VERIFY_LABEL),
+        Scope::All => Config::default(),
+    };
     match kind {
         Kind::Mask => objects::<Mask>(client, kind, config, Object::Mask, inputs),
         Kind::Consumer => objects::<MaskConsumer>(client, kind, config, Object::Consumer, inputs),

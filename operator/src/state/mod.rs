@@ -1,6 +1,7 @@
 //! What is known of the cluster: one store a kind, fed by one watch a kind and by our own acknowledged writes.
 
 mod credentials;
+mod events;
 mod logins;
 mod outcome;
 mod pods;
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use smallvec::SmallVec;
 
+pub use events::{Applied, PodsChange};
 pub use logins::{Fingerprint, Login, LoginIndex, Logins, SharedWith};
 pub use outcome::{Outcome, WatchEvent};
 pub use pods::{Ending, PodsOf};
@@ -55,6 +57,12 @@ impl Object {
             Object::Copy(_) => Kind::Secret,
             Object::Pod(_) | Object::VerificationPod(_) => Kind::Pod,
         }
+    }
+
+    /// Whether it is shown for the last time: the write that removed its last finalizer removed it.
+    pub fn is_last_sight(&self) -> bool {
+        let meta = self.meta();
+        meta.deleting && meta.finalizers == 0 && self.kind() != Kind::Pod
     }
 
     /// Its metadata.

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use vpn_operator::{
-    engine::{Engine, Roles},
+    controllers::{
+        ControllerSet, Scope,
+        table::{self, CONTROLLERS},
+    },
+    engine::Engine,
     model::{NewObject, Operation},
     state::Outcome,
 };
@@ -29,23 +33,17 @@ pub struct Flight {
 }
 
 /// One process for each controller.
-pub fn apart() -> Vec<Roles> {
-    let none = Roles { masks: false, consumers: false, reservations: false, providers: false };
-    vec![
-        Roles { masks: true, ..none },
-        Roles { consumers: true, ..none },
-        Roles { reservations: true, ..none },
-        Roles { providers: true, ..none },
-    ]
+pub fn apart() -> Vec<ControllerSet> {
+    CONTROLLERS.into_iter().map(|controller| table::only(controller.name)).collect()
 }
 
-pub fn boot(roles: Roles, incarnation: u64, started: u64) -> Process {
-    let filters = roles.kinds().into_iter().map(|kind| match kind {
-        kind if roles.needs_only_verifications(kind) => Filter::Verifications(kind),
-        kind => Filter::Whole(kind),
+pub fn boot(roles: &ControllerSet, incarnation: u64, started: u64) -> Process {
+    let filters = roles.watches().into_iter().map(|(kind, scope)| match scope {
+        Scope::Verifications => Filter::Verifications(kind),
+        Scope::All => Filter::Whole(kind),
     });
     let watches = filters.map(|filter| (filter.clone(), Watch::new(filter))).collect();
-    Process { engine: Engine::new(roles), watches, incarnation, started }
+    Process { engine: Engine::new(roles.clone()), watches, incarnation, started }
 }
 
 pub fn begin(process: &mut Process, filter: Filter) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use vpn_operator::{
     allocator::Requirements,
+    controllers::consumers,
     controllers::verification::verified_by,
     engine::Engine,
     metrics::Snapshot,
@@ -23,7 +24,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: impl FnOnce() -> String, is: T, sh
 /// The engines that tell of slots.
 fn tellers(sim: &Sim) -> impl Iterator<Item = &Engine> {
     let all = sim.processes.iter().map(|process| &process.engine);
-    all.filter(|engine| engine.roles().consumers && engine.unsynced().is_empty())
+    all.filter(|engine| engine.controllers().has(consumers::NAME) && engine.unsynced().is_empty())
 }
 
 /// After every single step.

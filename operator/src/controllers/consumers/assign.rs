@@ -15,7 +15,7 @@ use vpn_types::{
 };
 
 use super::{
-    context::{Context, event, reservations},
+    context::{ConsumerContext, event, reservations},
     waiting, withdraw,
 };
 use crate::{
@@ -26,14 +26,14 @@ use crate::{
 };
 
 /// The next step for a consumer that is not committed to a slot.
-pub fn decide(ctx: &mut Context<'_>, consumer: &ConsumerView) -> Step {
+pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let state = ctx.state;
     if let Some(reservation) = choose(state, consumer) {
         ctx.out_of_line(consumer);
         return adopt(ctx, consumer, reservation);
     }
-    if let Some(progress) = ctx.recall(consumer) {
-        progress.withdrawing = None;
+    if let Some(memory) = ctx.recall(consumer) {
+        memory.withdrawing = None;
     }
     if let Some(grant) = ctx.allocator.grant(&consumer.meta.uid) {
         return Step::send(reserve(consumer, grant)).provisional();
@@ -54,12 +54,12 @@ fn choose<'a>(state: &'a ClusterState, consumer: &'a ConsumerView) -> Option<&'a
     })
 }
 
-fn adopt(ctx: &mut Context<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
+fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
     let state = ctx.state;
     let uid = &reservation.meta.uid;
     // Once the status says so (another operator may have written it), nothing is committed to it any more.
     let fenced = consumer.withdrawn.as_ref() == Some(uid);
-    let withdrawing = fenced || ctx.recall(consumer).is_some_and(|progress| progress.withdrawing.as_ref() == Some(uid));
+    let withdrawing = fenced || ctx.recall(consumer).is_some_and(|memory| memory.withdrawing.as_ref() == Some(uid));
     let lock_is_good = !reservation.meta.deleting && reservation.meta.finalizer.is_some();
     let Some((provider, slot)) = usable_provider(state, reservation).filter(|_| lock_is_good && !withdrawing) else {
         return withdraw::decide(ctx, consumer, reservation);
@@ -86,9 +86,9 @@ fn adopt(ctx: &mut Context<'_>, consumer: &ConsumerView, reservation: &Reservati
                 format!("a Secret {} exists that does not belong to this MaskConsumer; delete or rename it", key.name);
             let backoff = Backoff::after(ctx.backoff.as_ref(), Reason::SecretNameTaken, message, ctx.now);
             *ctx.backoff = Some(backoff.without_gate());
-            let progress = ctx.progress(consumer);
-            progress.obstacle = None;
-            progress.withdrawing = Some(uid.clone());
+            let memory = ctx.memory(consumer);
+            memory.obstacle = None;
+            memory.withdrawing = Some(uid.clone());
             withdraw::decide(ctx, consumer, reservation)
         }
     }
@@ -214,7 +214,7 @@ fn set_entries(path: &str, exists: bool, entries: &[(&str, &str)]) -> Vec<serde_
 
 /// W4: the commit, guarded by the consumer's version.
 fn commit(
-    ctx: &Context<'_>,
+    ctx: &ConsumerContext<'_>,
     consumer: &ConsumerView,
     reservation: &ReservationView,
     provider: &ProviderView,

@@ -5,7 +5,7 @@ use vpn_types::{MaskProviderPhase, Reason};
 
 use super::{
     assign,
-    context::{Context, event, reservations},
+    context::{ConsumerContext, event, reservations},
     withdraw::{remove_copy, surrender},
 };
 use crate::{
@@ -16,14 +16,14 @@ use crate::{
 };
 
 /// The next step for a consumer that is committed to a slot.
-pub fn decide(ctx: &mut Context<'_>, consumer: &ConsumerView) -> Step {
+pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let Some(assigned) = consumer.assigned.as_deref() else { return Step::Idle };
     let state = ctx.state;
     let provider = match state.providers.get(&assigned.provider) {
         Some(provider) if provider.meta.uid == assigned.provider_uid => provider,
         Some(_) => return evict(consumer, format!("MaskProvider {} was made anew", assigned.provider)),
         // Its event may be on its way: only a read tells that it is gone.
-        None if ctx.recall(consumer).is_some_and(|progress| progress.provider_gone) => {
+        None if ctx.recall(consumer).is_some_and(|memory| memory.provider_gone) => {
             return evict(consumer, format!("MaskProvider {} was deleted", assigned.provider));
         }
         None => return Step::send(Operation::Get(Kind::Provider, assigned.provider.clone())),
@@ -57,7 +57,7 @@ pub fn decide(ctx: &mut Context<'_>, consumer: &ConsumerView) -> Step {
         // This may be the former holder still, when its watch is late: only a read tells.
         Some(reservation)
             if reservation.consumer_uid != consumer.meta.uid
-                && !ctx.recall(consumer).is_some_and(|progress| progress.lock_gone) =>
+                && !ctx.recall(consumer).is_some_and(|memory| memory.lock_gone) =>
         {
             Step::send(Operation::Get(Kind::Reservation, key))
         }
@@ -77,7 +77,7 @@ fn evict(consumer: &ConsumerView, why: String) -> Step {
 }
 
 fn keep_copy(
-    ctx: &mut Context<'_>,
+    ctx: &mut ConsumerContext<'_>,
     consumer: &ConsumerView,
     assigned: &Assigned,
     provider: &ProviderView,
@@ -114,7 +114,12 @@ fn restored(consumer: &ConsumerView, kind: &str, key: &ObjectKey) -> Option<Even
 }
 
 /// The status names the reservation that is there now, and says what this version says.
-fn keep_status(ctx: &Context<'_>, consumer: &ConsumerView, assigned: &Assigned, reservation: &ReservationView) -> Step {
+fn keep_status(
+    ctx: &ConsumerContext<'_>,
+    consumer: &ConsumerView,
+    assigned: &Assigned,
+    reservation: &ReservationView,
+) -> Step {
     let assigned = Assigned { reservation: reservation.meta.uid.clone(), ..assigned.clone() };
     let verdict = assign::active(&assigned);
     match status::consumer(&consumer.meta, &consumer.status, &verdict, Some(&assigned), ctx.now.wall) {
@@ -124,7 +129,12 @@ fn keep_status(ctx: &Context<'_>, consumer: &ConsumerView, assigned: &Assigned, 
 }
 
 /// What another operator won or made for this consumer at the same time: the commit has settled what counts.
-fn free_surplus(ctx: &Context<'_>, consumer: &ConsumerView, assigned: &Assigned, kept: &ReservationView) -> Step {
+fn free_surplus(
+    ctx: &ConsumerContext<'_>,
+    consumer: &ConsumerView,
+    assigned: &Assigned,
+    kept: &ReservationView,
+) -> Step {
     let mut others = reservations(ctx.state, consumer).filter(|other| other.meta.uid != kept.meta.uid);
     others
         .next()

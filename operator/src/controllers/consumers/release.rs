@@ -20,7 +20,8 @@ use serde_json::json;
 use vpn_types::{MaskConsumerPhase, MaskReservationStatus, Reason, SlotUser};
 
 use super::{
-    context::{Context, Listing, event, reservations},
+    context::{ConsumerContext, event, reservations},
+    memory::Listing,
     shared::shared,
 };
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// The next step for a consumer that is going away.
-pub fn decide(ctx: &mut Context<'_>, consumer: &ConsumerView) -> Step {
+pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     if consumer.meta.finalizer.is_none() {
         return Step::Idle;
     }
@@ -47,13 +48,13 @@ pub fn decide(ctx: &mut Context<'_>, consumer: &ConsumerView) -> Step {
         .or_else(|| let_go(ctx, consumer, &held))
 }
 
-fn tell_trouble(ctx: &Context<'_>, consumer: &ConsumerView, backoff: &Backoff) -> Step {
+fn tell_trouble(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, backoff: &Backoff) -> Step {
     let message = format!("the slot cannot be given back: {}", backoff.message);
     tell(ctx, consumer, backoff.reason, message).or_else(|| Step::WaitUntil(backoff.until))
 }
 
 /// Step 1. `WaitUntil(MAX)` is "wait for the watch".
-fn remove_copies(ctx: &mut Context<'_>, consumer: &ConsumerView) -> Step {
+fn remove_copies(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let state = ctx.state;
     if let Some(copy) = state.copies_of(&consumer.meta.uid).next() {
         if !copy.meta.deleting {
@@ -64,7 +65,7 @@ fn remove_copies(ctx: &mut Context<'_>, consumer: &ConsumerView) -> Step {
     }
     // A committed consumer has a copy. That the store holds none may be the watch's lag: only a read tells.
     match &consumer.assigned {
-        Some(assigned) if !ctx.progress(consumer).copy_gone => {
+        Some(assigned) if !ctx.memory(consumer).copy_gone => {
             let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: assigned.secret.clone() };
             Step::send(Operation::Get(Kind::Secret, key))
         }
@@ -73,19 +74,19 @@ fn remove_copies(ctx: &mut Context<'_>, consumer: &ConsumerView) -> Step {
 }
 
 /// A committed consumer has a lock. That the store holds none may be the watch's lag: only a read tells.
-fn find_lock(ctx: &mut Context<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
+fn find_lock(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
     let Some(assigned) = consumer.assigned.as_deref() else { return Step::Idle };
     let name = vpn_types::reservation_name(&assigned.provider.name, assigned.slot as usize);
     let key = ObjectKey::new(assigned.provider.namespace.clone(), name);
     let known = held.iter().any(|reservation| reservation.meta.key == key);
-    if known || ctx.progress(consumer).lock_gone {
+    if known || ctx.memory(consumer).lock_gone {
         return Step::Idle;
     }
     Step::send(Operation::Get(Kind::Reservation, key))
 }
 
 /// Steps 2 to 4, and the wait for the last user.
-fn stop_users(ctx: &mut Context<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
+fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
     if let Some(step) = list_users(ctx, consumer, held) {
         return step;
     }
@@ -116,7 +117,7 @@ fn stop_users(ctx: &mut Context<'_>, consumer: &ConsumerView, held: &[&Reservati
     let unclean =
         users.iter().any(|user| pods.get(&user.uid).is_none() && pods.ending(&user.uid) != Some(Ending::Clean));
     if unclean {
-        ctx.progress(consumer).unclean = true;
+        ctx.memory(consumer).unclean = true;
     }
     Step::Idle
 }
@@ -124,19 +125,19 @@ fn stop_users(ctx: &mut Context<'_>, consumer: &ConsumerView, held: &[&Reservati
 /// The users so far, and Pods that have come since: a controller may make one anew, and it counts as soon as it is
 /// bound, whether or not it can start without the Secret.
 fn still_more_users(
-    ctx: &mut Context<'_>,
+    ctx: &mut ConsumerContext<'_>,
     consumer: &ConsumerView,
     held: &[&ReservationView],
     pods: &PodsOf,
 ) -> Vec<SlotUserView> {
-    let known = ctx.progress(consumer).users.clone().unwrap_or_default();
+    let known = ctx.memory(consumer).users.clone().unwrap_or_default();
     let mut users = find_users(consumer, held, pods);
     users.extend(
         known.iter().filter(|user| !users.iter().any(|other| other.uid == user.uid)).cloned().collect::<Vec<_>>(),
     );
     users.sort_by(|one, other| (&one.name, &one.uid).cmp(&(&other.name, &other.uid)));
     if users != known {
-        ctx.progress(consumer).users = Some(users.clone());
+        ctx.memory(consumer).users = Some(users.clone());
     }
     let secrets = secrets(consumer, held);
     let uids = users.iter().map(|user| &user.uid);
@@ -146,28 +147,33 @@ fn still_more_users(
 
 /// Step 4, once, where it is needed. Counted are Pods without a node too: one that belongs to a Deployment would start
 /// with the next Secret of that name, which a Mask gets that is made again.
-fn upgrade(ctx: &mut Context<'_>, consumer: &ConsumerView, held: &[&ReservationView], pods: &PodsOf) -> Option<Step> {
+fn upgrade(
+    ctx: &mut ConsumerContext<'_>,
+    consumer: &ConsumerView,
+    held: &[&ReservationView],
+    pods: &PodsOf,
+) -> Option<Step> {
     let secrets = secrets(consumer, held);
     let mut related = pods.related(&consumer.meta.uid, &secrets);
     if !related.any(|pod| pod.is_of_workload && pod.stage != PodStage::Ended) {
         return None;
     }
-    let progress = ctx.progress(consumer);
-    progress.upgraded |= consumer.meta.foreground;
-    (!progress.upgraded).then(|| Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Foreground))))
+    let memory = ctx.memory(consumer);
+    memory.upgraded |= consumer.meta.foreground;
+    (!memory.upgraded).then(|| Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Foreground))))
 }
 
 /// Step 2. `None` once the users are known.
-fn list_users(ctx: &mut Context<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Option<Step> {
+fn list_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Option<Step> {
     let namespace = consumer.meta.key.namespace.clone();
-    if ctx.progress(consumer).users.is_some() {
+    if ctx.memory(consumer).users.is_some() {
         return None;
     }
     let watched = ctx.state.pods.get(&namespace);
-    match ctx.progress(consumer).listing {
+    match ctx.memory(consumer).listing {
         Listing::NotYet => {
             let first = ctx.followers.begin(&namespace, &consumer.meta.uid);
-            ctx.progress(consumer).listing = if first { Listing::ByWatch } else { Listing::ByRequest };
+            ctx.memory(consumer).listing = if first { Listing::ByWatch } else { Listing::ByRequest };
             if first {
                 // The watch begins after the Secret is gone, so its first list is the consistent list.
                 ctx.effects.push(Effect::WatchPods(namespace));
@@ -186,7 +192,7 @@ fn list_users(ctx: &mut Context<'_>, consumer: &ConsumerView, held: &[&Reservati
         }
         Listing::ByWatch => {
             let users = watched.map(|pods| find_users(consumer, held, pods)).unwrap_or_default();
-            ctx.progress(consumer).users = Some(users);
+            ctx.memory(consumer).users = Some(users);
             None
         }
     }
@@ -289,7 +295,7 @@ fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<W
 }
 
 /// Step 5.
-fn let_go(ctx: &mut Context<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
+fn let_go(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
     for reservation in held {
         let delay = hold(ctx, consumer, reservation);
         if delay > Duration::ZERO && reservation.hold_until.is_none() {
@@ -300,7 +306,7 @@ fn let_go(ctx: &mut Context<'_>, consumer: &ConsumerView, held: &[&ReservationVi
             let reason = Reason::HeldUntilDeadline;
             return Step::send(op).with_event(Some(event(
                 consumer,
-                ctx.progress(consumer).unclean,
+                ctx.memory(consumer).unclean,
                 reason,
                 "Hold",
                 message,
@@ -318,8 +324,8 @@ fn let_go(ctx: &mut Context<'_>, consumer: &ConsumerView, held: &[&ReservationVi
 }
 
 /// How long the slot stays taken after its last user: a VPN service counts a dropped session for a while.
-fn hold(ctx: &mut Context<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Duration {
-    let unclean = ctx.progress(consumer).unclean;
+fn hold(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Duration {
+    let unclean = ctx.memory(consumer).unclean;
     let provider = reservation.provider().and_then(|key| ctx.state.providers.get(&key));
     match provider {
         Some(provider) if unclean => provider.unclean_delay,
@@ -329,7 +335,7 @@ fn hold(ctx: &mut Context<'_>, consumer: &ConsumerView, reservation: &Reservatio
     }
 }
 
-fn tell(ctx: &Context<'_>, consumer: &ConsumerView, reason: Reason, message: String) -> Step {
+fn tell(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reason: Reason, message: String) -> Step {
     // That a verification comes to its end is no news to anybody.
     if reason == Reason::Releasing && verification::verified_by(ctx.state, consumer).is_some() {
         return Step::Idle;

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, time::Duration};
 
 use vpn_types::{MaskConsumerPhase, Reason};
 
-use super::context::{Context, event};
+use super::context::{ConsumerContext, event};
 use crate::{
     allocator::{Allocator, Pool, QueuePosition, Rank, Requirements},
     controllers::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The next step for a consumer with neither slot nor grant.
-pub fn decide(ctx: &mut Context<'_>, consumer: &ConsumerView) -> Step {
+pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let uid = &consumer.meta.uid;
     if let Some(backoff) = ctx.active_backoff() {
         let verdict = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, backoff.reason, backoff.message.clone());
@@ -27,7 +27,7 @@ pub fn decide(ctx: &mut Context<'_>, consumer: &ConsumerView) -> Step {
         return tell(ctx, consumer, &verdict).or_else(|| Step::WaitUntil(until));
     }
     let newcomer = ctx.allocator.standing(uid) == QueuePosition::NotQueued;
-    ctx.allocator.wait(uid, class(ctx.state, consumer), rank(consumer));
+    ctx.allocator.wait(uid, requirements(ctx.state, consumer), rank(consumer));
     if newcomer {
         // It may get a slot this instant: nothing is written about a wait that does not happen.
         ctx.revisit.push(consumer.meta.key.clone());
@@ -39,12 +39,12 @@ pub fn decide(ctx: &mut Context<'_>, consumer: &ConsumerView) -> Step {
         // A provider that fits is about to be judged (or, before a verification, to have its Secret read): what would be
         // said now would be wrong in a moment.
         let now = ctx.now.monotonic;
-        let until = *ctx.progress(consumer).settling_since.get_or_insert(now) + SETTLING_TIME;
+        let until = *ctx.memory(consumer).settling_since.get_or_insert(now) + SETTLING_TIME;
         if now < until {
             return Step::WaitUntil(until);
         }
-    } else if let Some(progress) = ctx.recall(consumer) {
-        progress.settling_since = None;
+    } else if let Some(memory) = ctx.recall(consumer) {
+        memory.settling_since = None;
     }
     tell(ctx, consumer, &outlook(ctx.state, ctx.allocator, consumer, place, &fitting))
 }
@@ -60,7 +60,7 @@ fn is_settling(state: &ClusterState, fitting: &[ObjectKey]) -> bool {
 }
 
 /// What decides which providers fit a consumer.
-pub fn class(state: &ClusterState, consumer: &ConsumerView) -> Requirements {
+pub fn requirements(state: &ClusterState, consumer: &ConsumerView) -> Requirements {
     Requirements {
         namespace: consumer.meta.key.namespace.clone(),
         tags: consumer.tags.clone(),
@@ -133,7 +133,7 @@ fn list<T: ToString>(mut items: impl Iterator<Item = T>) -> String {
     }
 }
 
-fn tell(ctx: &mut Context<'_>, consumer: &ConsumerView, verdict: &ReadyCondition<MaskConsumerPhase>) -> Step {
+fn tell(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, verdict: &ReadyCondition<MaskConsumerPhase>) -> Step {
     let patch = status::consumer(&consumer.meta, &consumer.status, verdict, None, ctx.now.wall);
     let Some(patch) = patch else { return Step::Idle };
     // Back from a refusal that has passed counts as a rewrite too: another operator may see that otherwise.

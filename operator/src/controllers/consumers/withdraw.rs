@@ -7,7 +7,7 @@
 
 use vpn_types::{MaskConsumerPhase, Reason};
 
-use super::context::{Context, event};
+use super::context::{ConsumerContext, event};
 use crate::{
     controllers::{ready::ReadyCondition, status},
     model::{Kind, Operation, Step, delete, remove_finalizer},
@@ -15,12 +15,12 @@ use crate::{
 };
 
 /// The next step towards "no reservation".
-pub fn decide(ctx: &mut Context<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
-    ctx.progress(consumer).withdrawing = Some(reservation.meta.uid.clone());
+pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
+    ctx.memory(consumer).withdrawing = Some(reservation.meta.uid.clone());
     fence(ctx, consumer, reservation).or_else(|| surrender(ctx, consumer, reservation))
 }
 
-fn fence(ctx: &Context<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
+fn fence(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
     let withdrawn = &reservation.meta.uid;
     if consumer.withdrawn.as_ref() == Some(withdrawn) {
         return Step::Idle;
@@ -40,7 +40,7 @@ fn fence(ctx: &Context<'_>, consumer: &ConsumerView, reservation: &ReservationVi
 }
 
 /// Lets go of a reservation that nothing can be committed to any more: its copy, then the lock.
-pub fn surrender(ctx: &Context<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
+pub fn surrender(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
     let of_it = |copy: &CopyView| copy.reservation.as_ref() == Some(&reservation.meta.uid);
     remove_copy(ctx.state, consumer, of_it).or_else(|| free(reservation))
 }

@@ -17,16 +17,72 @@ use vpn_types::{
 };
 
 use crate::{
-    controllers::{ready::ReadyCondition, status},
-    model::{
-        Backoff, EventRecord, Kind, NewObject, Now, ObjectKey, Operation, Propagation, Step, delete, delete_unchanged,
-        object_reference, remove_finalizer,
+    controllers::{
+        Answer, Change, Context, Controller, Scope,
+        controller::{keep_backoff, nothing_to_settle},
+        ready::ReadyCondition,
+        status,
     },
-    state::{ClusterState, ConsumerView, MaskView},
+    model::{
+        Backoff, EventRecord, Kind, NewObject, Now, ObjectKey, Operation, Propagation, ReconcileRequest,
+        RequestPriority, Step, delete, delete_unchanged, object_reference, remove_finalizer,
+    },
+    state::{ClusterState, ConsumerView, MaskView, Outcome, StoreChange},
 };
 
+/// Name of this controller.
+pub const NAME: &str = "masks";
+
+/// The masks controller.
+pub static CONTROLLER: Controller = Controller {
+    name: NAME,
+    watches: &[(Kind::Mask, Scope::All), (Kind::Consumer, Scope::All)],
+    status_of: Kind::Mask,
+    needs_credentials: false,
+    reads: &["GetMask", "GetMaskConsumer"],
+    writes: &["CreateMaskConsumer", "UpdateMask", "UpdateMaskStatus", "UpdateMaskConsumer", "DeleteMaskConsumer"],
+    handles: |request| matches!(request, ReconcileRequest::Mask(_)),
+    reconcile,
+    observe,
+    answered,
+    failed: keep_backoff,
+    settle: nothing_to_settle,
+};
+
+fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
+    let ReconcileRequest::Mask(key) = request else { return Step::Idle };
+    let backoff = ctx.backoffs.get(request, RequestPriority::Slots);
+    decide(&ctx.state, key, backoff, ctx.now)
+}
+
+fn observe(ctx: &mut Context, change: &Change<'_>) {
+    let key = match change {
+        Change::Store(StoreChange::Mask(change)) => &change.key,
+        Change::Store(StoreChange::Consumer(change)) => &change.key,
+        _ => return,
+    };
+    let request = ReconcileRequest::Mask(key.clone());
+    if ctx.state.masks.get(key).is_none() && ctx.state.consumers.get(key).is_none() {
+        ctx.forget(request.clone());
+    }
+    ctx.enqueue(request);
+}
+
+/// A Mask was read by name, to find out whether the one that owned the consumer then is gone.
+fn answered(ctx: &mut Context, answer: &Answer<'_>) {
+    let (Some(owner), Some((_, key))) = (answer.owner, answer.operation.target()) else { return };
+    let is_gone = match answer.outcome {
+        Outcome::NotFound => true,
+        Outcome::Object(object) => object.meta().uid != *owner,
+        _ => false,
+    };
+    if is_gone {
+        ctx.state.note_mask_gone(key, owner);
+    }
+}
+
 /// The next step for the Mask of that name.
-pub fn decide(state: &ClusterState, key: &ObjectKey, backoff: Option<&Backoff>, now: Now) -> Step {
+fn decide(state: &ClusterState, key: &ObjectKey, backoff: Option<&Backoff>, now: Now) -> Step {
     let consumer = state.consumers.get(key);
     let Some(mask) = state.masks.get(key) else {
         return consumer.map_or(Step::Idle, |consumer| release_left_behind(state, consumer));

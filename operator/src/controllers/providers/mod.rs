@@ -3,37 +3,43 @@
 //! Invariant: `status.observedGeneration` is the generation whose `maxSlots` is in force: it moves on only when no
 //! slot beyond `maxSlots` is held, and the consumers controller hands out slots by it. Nothing is assigned while it lags.
 
+mod answers;
+mod evaluate;
 mod event;
+mod memory;
+mod observe;
 mod sharing;
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use serde_json::json;
 use vpn_types::{MaskProviderPhase, Reason};
 
+use evaluate::{complaints, evaluate, is_draining};
+pub use evaluate::{is_about_to_open, why_not_usable, withheld};
 use event::event;
+pub use memory::LastWrites;
 use sharing::shared_credentials;
-pub use sharing::with_condition;
 
 use crate::{
-    allocator::{Allocator, Pool},
     controllers::{
+        Context, Controller, Memory, Scope,
+        controller::nothing_to_settle,
         ready::ReadyCondition,
         status,
         verification::{self, Attempts, Report},
     },
-    model::{Backoff, EventRecord, Kind, Now, ObjectKey, Operation, Step, Uid, add_finalizer, remove_finalizer},
+    model::{
+        Backoff, EventRecord, Kind, Now, ObjectKey, Operation, ReconcileRequest, RequestPriority, Step, Uid,
+        add_finalizer, remove_finalizer,
+    },
     state::{ClusterState, ProviderView, Source},
 };
 
 /// `status` is written at most once in this time for each provider.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// When (monotonic) each provider's status was last written, by UID.
-pub type LastWrites = HashMap<Uid, Duration>;
-
 /// What a decision works with.
-pub struct Context<'a> {
+pub struct ProviderContext<'a> {
     /// All that is known.
     pub state: &'a ClusterState,
     /// Verifications under way.
@@ -46,9 +52,67 @@ pub struct Context<'a> {
     pub now: Now,
 }
 
+/// Name of this controller.
+pub const NAME: &str = "providers";
+
+/// The providers controller.
+pub static CONTROLLER: Controller = Controller {
+    name: NAME,
+    watches: &[
+        (Kind::Mask, Scope::Verifications),
+        (Kind::Consumer, Scope::Verifications),
+        (Kind::Reservation, Scope::All),
+        (Kind::Provider, Scope::All),
+        (Kind::Pod, Scope::Verifications),
+    ],
+    status_of: Kind::Provider,
+    needs_credentials: true,
+    reads: &["GetMask", "GetMaskProvider", "GetPod"],
+    writes: &["CreateMask", "CreatePod", "UpdateMaskProvider", "UpdateMaskProviderStatus", "DeleteMask"],
+    handles: |request| matches!(request, ReconcileRequest::Provider(_) | ReconcileRequest::Verification(_)),
+    reconcile,
+    observe: observe::observe,
+    answered: answers::answered,
+    failed: answers::failed,
+    settle: nothing_to_settle,
+};
+
+fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
+    match request {
+        ReconcileRequest::Provider(key) => {
+            let verification = ReconcileRequest::Verification(key.clone());
+            let backoff = ctx.backoffs.get(&verification, RequestPriority::Slots);
+            let view = ProviderContext {
+                state: &ctx.state,
+                attempts: &ctx.memory.attempts,
+                backoff: backoff.filter(|backoff| backoff.is_active(ctx.now)),
+                are_apart: ctx.are_apart,
+                now: ctx.now,
+            };
+            decide(&view, &mut ctx.memory.last_writes, key)
+        }
+        ReconcileRequest::Verification(key) => {
+            let Memory { attempts, logs, .. } = &mut ctx.memory;
+            let mut view = verification::VerificationContext {
+                state: &ctx.state,
+                attempts,
+                logs,
+                effects: &mut ctx.effects,
+                backoff: ctx.backoffs.get(request, RequestPriority::Slots),
+                settings: &ctx.settings,
+                now: ctx.now,
+            };
+            let step = verification::decide(&mut view, key);
+            ctx.enqueue(ReconcileRequest::Provider(key.clone()));
+            step
+        }
+        _ => Step::Idle,
+    }
+}
+
 /// The next step for the provider of that name.
-pub fn decide(ctx: &Context<'_>, writes: &mut LastWrites, key: &ObjectKey) -> Step {
-    let &Context { state, are_apart: apart, now, .. } = ctx;
+fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -> Step {
+    let &ProviderContext { state, are_apart: apart, now, .. } = ctx;
     let Some(provider) = state.providers.get(key) else { return Step::Idle };
     if provider.meta.deleting {
         let ours = |uid: &Option<Uid>| uid.as_ref() == Some(&provider.meta.uid);
@@ -72,7 +136,7 @@ pub fn decide(ctx: &Context<'_>, writes: &mut LastWrites, key: &ObjectKey) -> St
         }
         _ => verification::unchanged(provider),
     };
-    let Some(verdict) = judge(state, provider, report.gate.as_ref()) else { return Step::Idle };
+    let Some(verdict) = evaluate(state, provider, report.gate.as_ref()) else { return Step::Idle };
     let used = state.slots_used(key);
     let acknowledged = !apart || provider.assignment_generation == Some(provider.meta.generation);
     let in_force = acknowledged && !is_draining(state, provider);
@@ -84,127 +148,6 @@ pub fn decide(ctx: &Context<'_>, writes: &mut LastWrites, key: &ObjectKey) -> St
     Step::tell(Operation::PatchStatus(Kind::Provider, key.clone(), patch))
         .with_event(tell(state, provider, &verdict, &report))
         .with_event(sharing::news(provider, shared.as_ref()))
-}
-
-/// What the consumers controller, in a process of its own, tells the providers controller: from now on it hands out
-/// slots by the `maxSlots` of this generation, and none beyond it is held. A reservation of a slot beyond it that is
-/// still on its way from an earlier process leads to no commit.
-pub fn acknowledge(state: &ClusterState, allocator: &Allocator, key: &ObjectKey) -> Step {
-    let Some(provider) = state.providers.get(key) else { return Step::Idle };
-    let generation = provider.meta.generation;
-    let is_draining = allocator.pool(key).is_none_or(Pool::is_draining);
-    if provider.assignment_generation == Some(generation) || provider.meta.deleting || is_draining {
-        return Step::Idle;
-    }
-    Step::tell(Operation::PatchStatus(
-        Kind::Provider,
-        key.clone(),
-        json!({"status": {"assignmentGeneration": generation}}),
-    ))
-}
-
-/// The state of a provider, from gates in order: the first that does not hold says why. `None`: not known yet.
-fn judge(
-    state: &ClusterState,
-    provider: &ProviderView,
-    unverified: Option<&ReadyCondition<MaskProviderPhase>>,
-) -> Option<ReadyCondition<MaskProviderPhase>> {
-    use MaskProviderPhase::{Active, ErrSecretNotFound, Pending, Ready, Terminating};
-    let used = state.slots_used(&provider.meta.key);
-    if provider.meta.deleting {
-        let message = format!("being deleted: {used} slots still have to be given back");
-        return Some(ReadyCondition::not_ready(Terminating, Reason::Deleting, message));
-    }
-    if let Some(why) = &provider.invalid {
-        return Some(ReadyCondition::not_ready(Pending, Reason::InvalidSpec, &**why));
-    }
-    match &state.account(provider) {
-        Source::Unknown => return None,
-        Source::Missing => {
-            let message =
-                format!("Secret {} does not exist in namespace {}", provider.secret, provider.meta.key.namespace);
-            return Some(ReadyCondition::not_ready(ErrSecretNotFound, Reason::SecretNotFound, message));
-        }
-        Source::Unreadable(why) => {
-            let message = format!("Secret {} cannot be read: {why}", provider.secret);
-            return Some(ReadyCondition::not_ready(Pending, Reason::Forbidden, message));
-        }
-        Source::Present(_) => {}
-    }
-    if is_draining(state, provider) {
-        let message = format!("maxSlots is {}: slots beyond it are being given back", provider.max_slots);
-        return Some(ReadyCondition::not_ready(Active, Reason::ProviderDraining, message));
-    }
-    if provider.max_slots == 0 {
-        return Some(ReadyCondition::not_ready(Pending, Reason::NoSlots, "maxSlots is 0"));
-    }
-    if let Some((count, why)) = withheld(state, provider)
-        && count >= provider.max_slots
-    {
-        return Some(ReadyCondition::not_ready(ErrSecretNotFound, Reason::SecretNotFound, why));
-    }
-    if let Some(gate) = unverified {
-        return Some(gate.clone());
-    }
-    let phase = if used == 0 { Ready } else { Active };
-    let mut message = format!("{used} of {} slots are taken", provider.max_slots);
-    for (_, complaint) in complaints(state, provider) {
-        message += &format!("; {complaint}");
-    }
-    Some(ReadyCondition::ready(phase, Reason::Available, message))
-}
-
-/// What is wrong with single slots of a provider that is usable.
-fn complaints(state: &ClusterState, provider: &ProviderView) -> Vec<(Reason, String)> {
-    let withheld = withheld(state, provider).map(|(_, why)| (Reason::SecretNotFound, why));
-    // Somebody's own object of such a name blocks the slot as well as ours would.
-    let mut foreign = state.reservations_on(&provider.meta.key).filter(|(_, other)| other.provider_uid.is_none());
-    let foreign = foreign.next().map(|(_, other)| {
-        let name = &other.meta.key.name;
-        (Reason::SlotBlocked, format!("MaskReservation {name} was not made by the operator and blocks its slot"))
-    });
-    withheld.into_iter().chain(foreign).collect()
-}
-
-/// How many slots are not handed out because their own Secret is missing, and the first of them, in words.
-pub fn withheld(state: &ClusterState, provider: &ProviderView) -> Option<(u32, String)> {
-    let mut withheld = state.withheld(provider);
-    let (slot, secret, source) = withheld.next()?;
-    let why = match source {
-        Source::Unreadable(why) => format!("cannot be read: {why}"),
-        _ => format!("does not exist in namespace {}", provider.meta.key.namespace),
-    };
-    let more = withheld.count();
-    let others = if more == 0 { String::new() } else { format!(" (nor are {more} others)") };
-    Some((1 + more as u32, format!("slot {slot} is not handed out{others}: its Secret {secret} {why}")))
-}
-
-/// Whether a slot beyond `maxSlots` is held.
-fn is_draining(state: &ClusterState, provider: &ProviderView) -> bool {
-    let highest = state.reservations_on(&provider.meta.key).next_back();
-    highest.is_some_and(|(slot, _)| slot >= provider.max_slots)
-}
-
-/// Why nothing can be assigned to a provider, in words for those who wait for it.
-pub fn why_not_usable(state: &ClusterState, provider: &ProviderView) -> String {
-    match judge(state, provider, None) {
-        Some(verdict) if !verdict.ready => verdict.message,
-        // What its status says of the verification.
-        Some(_) if !verification::admits_users(state, provider) => match &provider.verified.condition {
-            Some(condition) if condition.passed != Some(true) => condition.message.to_string(),
-            _ => "the credentials have not been verified yet".to_owned(),
-        },
-        Some(_) | None => "not looked at yet".to_owned(),
-    }
-}
-
-/// Whether what its status says (or that it says nothing yet) is about to be replaced by "usable" or by a first verdict.
-pub fn is_about_to_open(state: &ClusterState, provider: &ProviderView) -> bool {
-    !provider.meta.deleting
-        && (provider.status.phase.is_none()
-            || judge(state, provider, None).is_none_or(|verdict| {
-                verdict.ready && !provider.is_usable() && verification::admits_users(state, provider)
-            }))
 }
 
 /// An Event for each verdict of a verification, else for what is newly wrong with single slots, else [when the state

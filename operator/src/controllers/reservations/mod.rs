@@ -3,35 +3,32 @@
 //! Invariant: a reservation outlives the consumer that it names (by UID). Whether that is gone is known from the
 //! watch's own word or from a read, never from mere absence; any doubt holds the slot.
 
-use std::{collections::HashMap, time::Duration};
+mod holds;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use std::time::Duration;
+
+use chrono::SecondsFormat;
 use vpn_types::{MaskProviderReleaseSpec, MaskReservationPhase, Reason};
 
+pub use holds::Holds;
+
 use crate::{
-    controllers::{ready::ReadyCondition, status, verification},
+    controllers::{
+        Answer, Change, Context, Controller, Scope,
+        controller::{keep_backoff, nothing_to_settle},
+        ready::ReadyCondition,
+        status, verification,
+    },
     model::{
-        EventRecord, Kind, Now, ObjectKey, Operation, Step, Uid, add_finalizer, delete, object_reference,
+        EventRecord, Kind, Now, ObjectKey, Operation, ReconcileRequest, Step, add_finalizer, delete, object_reference,
         remove_finalizer,
     },
-    state::{ClusterState, ConsumerView, ReservationView},
+    state::{ClusterState, ConsumerView, Outcome, ReservationView, StoreChange},
 };
 
 /// How long an uncommitted reservation is held once its consumer is gone: the POST of its Secret may be on its way,
 /// and ends by its deadline well before that.
 pub const UNCOMMITTED_HOLD: Duration = Duration::from_secs(15);
-
-/// What is remembered of holds, by UID of the reservation. All times are monotonic.
-pub type Holds = HashMap<Uid, Hold>;
-
-/// A hold as this process knows it: whoever sets the wall clock neither ends nor prolongs one that is under way.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Hold {
-    /// Since when the reservation is without its consumer, never having been committed.
-    uncommitted_since: Option<Duration>,
-    /// The deadline that was read, and when that is.
-    deadline: Option<(DateTime<Utc>, Duration)>,
-}
 
 /// When a stored deadline is, by the monotonic clock: by the wall clock at first sight, and no later than the provider's
 /// longest delay from then.
@@ -52,8 +49,72 @@ fn deadline(state: &ClusterState, holds: &mut Holds, reservation: &ReservationVi
     Some(at)
 }
 
+/// The reservations controller.
+pub static CONTROLLER: Controller = Controller {
+    name: "reservations",
+    watches: &[(Kind::Consumer, Scope::All), (Kind::Reservation, Scope::All)],
+    status_of: Kind::Reservation,
+    needs_credentials: false,
+    reads: &["GetMaskConsumer", "GetMaskReservation"],
+    writes: &["UpdateMaskReservation", "UpdateMaskReservationStatus", "DeleteMaskReservation"],
+    handles: |request| matches!(request, ReconcileRequest::Reservation(_)),
+    reconcile,
+    observe,
+    answered,
+    failed: keep_backoff,
+    settle: nothing_to_settle,
+};
+
+fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
+    let ReconcileRequest::Reservation(key) = request else { return Step::Idle };
+    decide(&ctx.state, &mut ctx.memory.holds, key, ctx.now)
+}
+
+fn observe(ctx: &mut Context, change: &Change<'_>) {
+    match change {
+        Change::Store(StoreChange::Reservation(change)) => {
+            let now = ctx.state.reservations.get(&change.key);
+            let request = ReconcileRequest::Reservation(change.key.clone());
+            if let Some(before) = &change.before
+                && now.is_none_or(|view| view.meta.uid != before.meta.uid)
+            {
+                ctx.memory.holds.remove(&before.meta.uid);
+                ctx.forget(request.clone());
+            }
+            ctx.enqueue(request);
+        }
+        Change::Store(StoreChange::Consumer(change)) => {
+            let now = ctx.state.consumers.get(&change.key).map(|view| &view.meta.uid);
+            let before = change.before.as_ref().map(|view| &view.meta.uid).filter(|before| now != Some(before));
+            let reservations = now.into_iter().chain(before).flat_map(|uid| ctx.state.reservations_of(uid));
+            for key in reservations.map(|view| view.meta.key.clone()).collect::<Vec<_>>() {
+                ctx.enqueue(ReconcileRequest::Reservation(key));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The consumer of a reservation was read by name.
+fn answered(ctx: &mut Context, answer: &Answer<'_>) {
+    let ReconcileRequest::Reservation(key) = answer.request else { return };
+    if answer.operation.target().is_none_or(|(kind, _)| kind != Kind::Consumer) {
+        return;
+    }
+    let Some(reservation) = ctx.state.reservations.get(key) else { return };
+    let uid = reservation.consumer_uid.clone();
+    let is_gone = match answer.outcome {
+        Outcome::Gone | Outcome::NotFound => true,
+        Outcome::Object(object) => object.meta().uid != uid,
+        _ => false,
+    };
+    if is_gone {
+        ctx.state.note_departed(&uid);
+    }
+}
+
 /// The next step for the reservation of that name.
-pub fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) -> Step {
+fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) -> Step {
     let Some(reservation) = state.reservations.get(key) else { return Step::Idle };
     // Not made by an operator: nothing of it is ours to write.
     if reservation.provider_uid.is_none() {

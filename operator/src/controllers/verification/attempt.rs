@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use vpn_types::verify_name;
 
-use super::evaluate::VerificationResult;
+use super::evaluate::{Log, VerificationResult};
 use crate::{
     model::{ObjectKey, Uid},
     state::{MaskView, ProviderView, VerifyInputs},
@@ -25,6 +25,9 @@ pub struct Attempt {
 
 /// Verifications under way, by UID of the provider.
 pub type Attempts = HashMap<Uid, Attempt>;
+
+/// Gluetun's logs, by UID of the Pod, each with the run of the container that it is of.
+pub type Logs = HashMap<Uid, (i32, Log)>;
 
 /// Name of the Mask, the MaskConsumer and the Pod.
 pub fn key_of(provider: &ObjectKey) -> ObjectKey {

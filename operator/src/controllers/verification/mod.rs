@@ -18,15 +18,13 @@ mod secrets_in_files;
 mod settings;
 mod verification_state;
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use vpn_types::{Mask, MaskProvider, MaskSpec, Reason, VERIFIES_ANNOTATION, VERIFY_LABEL};
 
 use attempt::is_ours;
-pub use attempt::{Attempt, Attempts, key_of, provider_of};
+pub use attempt::{Attempt, Attempts, Logs, key_of, provider_of};
 pub use evaluate::{Log, VerificationResult};
 pub use report::{Report, Verified, report, unchanged};
 pub use settings::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE};
@@ -34,7 +32,7 @@ pub use verification_state::{VerificationState, admits_users, verification_state
 
 use crate::{
     model::{
-        Backoff, Effect, EventRecord, Kind, NewObject, Now, ObjectKey, Operation, Propagation, Step, Uid, delete,
+        Backoff, Effect, EventRecord, Kind, NewObject, Now, ObjectKey, Operation, Propagation, Step, delete,
         object_reference,
     },
     state::{
@@ -42,11 +40,8 @@ use crate::{
     },
 };
 
-/// Gluetun's logs, by UID of the Pod, each with the run of the container that it is of.
-pub type Logs = HashMap<Uid, (i32, Log)>;
-
 /// What a decision works with.
-pub struct Context<'a> {
+pub struct VerificationContext<'a> {
     /// All that is known.
     pub state: &'a ClusterState,
     /// Verifications under way.
@@ -98,7 +93,7 @@ fn want(state: &ClusterState, provider: &ProviderView, now: DateTime<Utc>) -> Wa
 }
 
 /// The next step for the verification of the provider of that name.
-pub fn decide(ctx: &mut Context<'_>, key: &ObjectKey) -> Step {
+pub fn decide(ctx: &mut VerificationContext<'_>, key: &ObjectKey) -> Step {
     let state = ctx.state;
     let Some(provider) = state.providers.get(key) else { return Step::Idle };
     let want = want(state, provider, ctx.now.wall);
@@ -112,7 +107,7 @@ pub fn decide(ctx: &mut Context<'_>, key: &ObjectKey) -> Step {
     }
 }
 
-fn begin(ctx: &Context<'_>, provider: &ProviderView, want: Want) -> Step {
+fn begin(ctx: &VerificationContext<'_>, provider: &ProviderView, want: Want) -> Step {
     let again = match want {
         Want::Never => return Step::Idle,
         Want::At(at) => return wait_until(at, ctx.now),
@@ -154,7 +149,7 @@ fn ask_for_slot(provider: &ProviderView, verify: &VerifySpecView, source: &Sourc
 }
 
 /// While the Mask exists.
-fn go_on(ctx: &mut Context<'_>, provider: &ProviderView, mask: &MaskView, want: Want) -> Step {
+fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &MaskView, want: Want) -> Step {
     let state = ctx.state;
     let is_judged = provider.verified.status.attempt.as_deref() == Some(mask.meta.uid.as_str());
     let account = state.account(provider);
@@ -225,7 +220,7 @@ fn interrupted() -> VerificationResult {
 
 /// Reads the log of each run of gluetun, and judges.
 fn follow(
-    ctx: &mut Context<'_>,
+    ctx: &mut VerificationContext<'_>,
     provider: &ProviderView,
     verify: &VerifySpecView,
     pod: &VerificationPod,

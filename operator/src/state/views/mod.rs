@@ -15,7 +15,7 @@ pub use provider::*;
 pub use secret::*;
 
 use super::store::Versioned;
-use crate::model::{Meta, ObjectKey, Uid};
+use crate::model::{Kind, Meta, ObjectKey, ObjectReference, Uid, object_reference};
 
 /// The tags of a Mask or a provider.
 pub type Tags = Arc<[Arc<str>]>;
@@ -126,6 +126,16 @@ pub struct ConsumerView {
     pub said: Option<ConditionView>,
     /// Provider to which a verification Mask is bound (label).
     pub verifies: Option<Uid>,
+}
+
+impl ConsumerView {
+    /// The object on which users look for Events: the Mask where there is one, else the consumer itself.
+    pub fn event_object(&self) -> ObjectReference {
+        match &self.owner {
+            Some(mask) => object_reference(Kind::Mask, &self.meta.key, mask),
+            None => object_reference(Kind::Consumer, &self.meta.key, &self.meta.uid),
+        }
+    }
 }
 
 /// A Pod that used a slot when its release began.
