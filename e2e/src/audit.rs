@@ -17,7 +17,7 @@ use kube::Api;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use crate::identity::Identity;
+use crate::auth::Identity;
 
 /// The start of the names in the requests that mark a place in the log.
 const MARKER: &str = "e2e-audit-mark-";

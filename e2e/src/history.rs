@@ -20,8 +20,8 @@ use tokio::{
 use vpn_types::{MaskConsumer, MaskProvider};
 
 use crate::{
-    bench::{Kind, LIMIT, is_active},
-    users::{may_run, restarts},
+    pods::usage::{may_run, restarts},
+    wait::{Kind, LIMIT, is_active},
 };
 
 /// Before a watch that failed is begun again.

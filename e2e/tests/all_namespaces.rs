@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use e2e::{
     Bench, Cluster, Layout, Namespace, Operator,
-    bench::{our_cluster, same},
+    testing::bench::{our_cluster, same},
 };
 use kube::ResourceExt;
 use vpn_types::{Mask, MaskProvider, MaskReservation};

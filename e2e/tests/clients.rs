@@ -5,9 +5,9 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, ProcessSpec,
-    bench::{our_cluster, same},
-    cargo,
-    observe::is_active,
+    host::cargo,
+    testing::bench::{our_cluster, same},
+    wait::is_active,
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -89,7 +89,7 @@ impl Jobs {
             let said = |field: &str| status.and_then(|status| status[field].as_str()).unwrap_or_default();
             said("phase") == phase && said("message").contains(message)
         };
-        if timeout(e2e::bench::LIMIT, await_condition(self.0.clone(), name, holds)).await.is_err() {
+        if timeout(e2e::wait::LIMIT, await_condition(self.0.clone(), name, holds)).await.is_err() {
             let last = self.0.get(name).await?;
             anyhow::bail!("{name} is not {phase}, {message:?}, but {}", last.data["status"]);
         }
@@ -146,7 +146,7 @@ async fn the_example_controller_runs_jobs_as_slots_come_free() -> Result<()> {
         bench.until_all("nothing is left", |all: &[MaskConsumer]| all.is_empty()).await?;
         bench.until_all("no Pod runs", |pods: &[Pod]| pods.iter().all(|pod| pod.name_any() != "fourth")).await?;
         ensure!(runner.pid().is_some(), "the example has ended:\n{}", runner.log_tail(20));
-        bench.clear(e2e::bench::LIMIT).await
+        bench.clear(e2e::wait::LIMIT).await
     })
     .await
 }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Cluster, Filter, Namespace, audit::Access, kwok, shared};
+use e2e::{Cluster, Filter, Namespace, audit::Access, cluster::shared, control_plane::kwok};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::{

@@ -10,8 +10,11 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, Filter, Layout, Operator,
     audit::{Access, Mark, Request},
-    bench::{is_active, is_ready, our_cluster, ready_condition, same, until_all},
-    figures::report,
+    testing::{
+        bench::{our_cluster, same},
+        figures::report,
+    },
+    wait::{is_active, is_ready, ready_condition, until_all},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::events::v1::Event;

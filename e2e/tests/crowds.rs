@@ -7,8 +7,11 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, Filter, Layout, Operator, Setup,
     audit::{Access, Requests},
-    bench::{Kind, is_ready, our_cluster, ready_condition, same},
-    figures::{memory, report},
+    testing::{
+        bench::{our_cluster, same},
+        figures::{memory, report},
+    },
+    wait::{Kind, is_ready, ready_condition},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{

@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, History, Identity, Process, ProcessSpec, Signal,
     audit::{Access, Filter},
-    bench::{LIMIT, our_cluster, same},
     operator::{NAMESPACE, READY, executable, install, until_logged},
+    testing::bench::{our_cluster, same},
+    wait::LIMIT,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, History, Layout, Operator, ProcessSpec,
-    bench::{Kind, LIMIT, is_ready, our_cluster, same},
     operator::{executable, install},
-    users::user_pod,
+    pods::usage::user_pod,
+    testing::bench::{our_cluster, same},
+    wait::{Kind, LIMIT, is_ready},
 };
 use k8s_openapi::api::{
     core::v1::{Pod, Secret},

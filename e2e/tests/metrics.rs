@@ -10,11 +10,14 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Prometheus,
     audit::Access,
-    bench::{LIMIT, our_cluster},
-    chart::DIR as CHART,
-    prometheus::{Programs, Sample, scrape_configs},
-    shared,
-    users::stranger_pod,
+    cluster::shared,
+    operator::chart::DIR as CHART,
+    pods::usage::stranger_pod,
+    testing::{
+        bench::our_cluster,
+        prometheus::{Programs, Sample, scrape_configs},
+    },
+    wait::LIMIT,
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;

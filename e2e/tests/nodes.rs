@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{ControlPlane, Options, kwok};
+use e2e::{ControlPlane, Options, control_plane::kwok};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,

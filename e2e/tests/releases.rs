@@ -7,9 +7,12 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, Filter, Layout, Operator, Options,
     audit::Access,
-    bench::{is_active, our_cluster},
-    figures::{memory_kib, report},
-    users::user_pod,
+    pods::usage::user_pod,
+    testing::{
+        bench::our_cluster,
+        figures::{memory_kib, report},
+    },
+    wait::is_active,
 };
 use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use k8s_openapi::api::core::v1::Pod;

@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, History, Layout, Operator, Options, Signal,
-    at_rest::{all_is_well, run_pods},
-    bench::{LIMIT, is_active, our_cluster, same},
+    testing::{
+        at_rest::{all_is_well, run_pods},
+        bench::{our_cluster, same},
+    },
+    wait::{LIMIT, is_active},
 };
 use futures::future::try_join_all;
 use kube::ResourceExt;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use e2e::cargo;
+use e2e::host::cargo;
 
 /// How a stage ended. A stage that is no test suite counts as one check.
 #[derive(Debug, Default, PartialEq, Eq)]

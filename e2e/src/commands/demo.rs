@@ -4,11 +4,7 @@ use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use e2e::{
-    Cluster, ControlPlane, Layout, Operator, Options, Setup,
-    node::{self, VpnService},
-    process::log_tail,
-};
+use e2e::{Cluster, ControlPlane, Layout, Operator, Options, Setup, VpnService, node, process::log_tail};
 
 use super::stopped;
 use crate::demo::{Screen, Tour};

@@ -4,7 +4,7 @@ use std::{os::unix::process::CommandExt, process::Command};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use e2e::binaries::Binaries;
+use e2e::tools::Binaries;
 
 /// Run the kubectl that is built with the control plane, with KUBECONFIG as it is set.
 #[derive(Args)]

@@ -1,7 +1,7 @@
 //! The steps of the tour that differ between accounts of a real VPN service and made-up ones.
 
 use anyhow::{Context, Result, ensure};
-use e2e::node::{Case, VpnService, vpn_service::PASSWORD};
+use e2e::vpn::{Case, PASSWORD, VpnService};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt, api::PostParams};
 use vpn_types::{MaskProvider, MaskProviderPhase, READY};

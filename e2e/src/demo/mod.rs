@@ -8,7 +8,7 @@ mod view;
 use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Cluster, cargo::ROOT, node::VpnService};
+use e2e::{Cluster, VpnService, host::cargo::ROOT};
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
-use e2e::{node::images, users::may_run};
+use e2e::{node::images, pods::usage::may_run};
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},

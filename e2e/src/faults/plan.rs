@@ -11,7 +11,10 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
-use crate::{audit::Filter, audit::Request, observe::LIMIT};
+use crate::{
+    audit::{Filter, Request},
+    wait::LIMIT,
+};
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

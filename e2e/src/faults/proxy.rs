@@ -34,7 +34,7 @@ use tokio::{
 };
 
 use super::{Armed, Fault, Rule, plan::status, request};
-use crate::Identity;
+use crate::auth::Identity;
 
 type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
 type Response = http::Response<Body>;

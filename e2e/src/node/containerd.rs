@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{POD_RANGE, images::PAUSE, run};
-use crate::process::ProcessSpec;
+use super::images::PAUSE;
+use crate::{host::command::run, network::NODE_POD_RANGE, process::ProcessSpec};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(30);
@@ -41,7 +41,7 @@ pub fn configure(dir: &Path) -> Result<()> {
                 "ipam": {
                     "type": "host-local",
                     "dataDir": dir.join("addresses"),
-                    "ranges": [[{ "subnet": POD_RANGE }]],
+                    "ranges": [[{ "subnet": NODE_POD_RANGE }]],
                     "routes": [{ "dst": "0.0.0.0/0" }],
                 },
             },

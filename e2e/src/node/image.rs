@@ -13,6 +13,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
+use crate::host::command::run;
+
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Since Debian 12 these are links into `/usr`; the files of an image are where the links lead to.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
@@ -127,7 +129,7 @@ impl Image {
     /// # Errors
     /// When Debian's `busybox-static` is not installed.
     pub fn busybox(mut self) -> Result<Self> {
-        let programs = super::run(Command::new("/bin/busybox").arg("--list"))?;
+        let programs = run(Command::new("/bin/busybox").arg("--list"))?;
         // The shell of busybox, as Debian builds it, prefers busybox's own programs to those of the image.
         self = self.program("/bin/dash")?.link("/usr/bin/sh", "dash");
         self = self.file("/usr/bin/busybox", Path::new("/bin/busybox"))?;

@@ -10,7 +10,10 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use super::image::Image;
-use crate::binaries::{NO_DEBUG_DATA, cache_dir};
+use crate::{
+    host::{cache::cache_dir, command::run},
+    tools::binaries::NO_DEBUG_DATA,
+};
 
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images");
 
@@ -76,7 +79,7 @@ fn go_program(name: &str, program: &str, path: &str) -> Result<Image> {
 
 /// The Go programs, built when this is the first use of this version: a directory.
 fn programs() -> Result<PathBuf> {
-    let version = super::run(Command::new("go").current_dir(MODULE).args(["env", "GOVERSION"]))
+    let version = run(Command::new("go").current_dir(MODULE).args(["env", "GOVERSION"]))
         .context("some images hold Go programs: install Go and have `go` in PATH")?;
     let mut hash = Sha256::new();
     hash.update(version);
@@ -92,7 +95,7 @@ fn programs() -> Result<PathBuf> {
     let mut command = Command::new("go");
     command.current_dir(MODULE).env("CGO_ENABLED", "0");
     command.args(["build", "-trimpath", NO_DEBUG_DATA, "-ldflags=-s -w", "-o"]);
-    super::run(command.arg(unfinished.path()).arg("./..."))?;
+    run(command.arg(unfinished.path()).arg("./..."))?;
     // The rename makes it visible: an interrupted build leaves no half result.
     match fs::rename(unfinished.path(), &built) {
         Ok(()) => drop(unfinished.keep()),

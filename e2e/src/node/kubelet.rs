@@ -5,8 +5,15 @@ use std::{fs, path::Path};
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Isolation, NODE, POD_RANGE, containerd::socket};
-use crate::{pki::Pki, process::ProcessSpec};
+use super::containerd::socket;
+use crate::{
+    auth::Pki,
+    network::{CLUSTER_DNS, NODE_POD_RANGE},
+    process::{Isolation, ProcessSpec},
+};
+
+/// The name of the node.
+pub const NODE: &str = "node";
 
 /// What kubelet and kube-proxy are given.
 pub struct Files<'a> {
@@ -35,8 +42,7 @@ pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &File
         "tlsCertFile": files.pki.kubelet_certificate(),
         "tlsPrivateKeyFile": files.pki.kubelet_key(),
         "clusterDomain": "cluster.local",
-        // Nobody answers there: Services are reached by their addresses.
-        "clusterDNS": ["10.96.0.10"],
+        "clusterDNS": [CLUSTER_DNS],
         "resolvConf": resolver,
         "podLogsDir": dir.join("logs"),
         "volumePluginDir": dir.join("volume-plugins"),
@@ -74,7 +80,7 @@ pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &File
         "mode": "iptables",
         "clientConnection": { "kubeconfig": files.proxy },
         "hostnameOverride": NODE,
-        "clusterCIDR": POD_RANGE,
+        "clusterCIDR": NODE_POD_RANGE,
         // The machine's own limits stay as they are.
         "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
         "iptables": { "minSyncPeriod": "0s" },

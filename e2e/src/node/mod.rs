@@ -1,7 +1,7 @@
 //! A node that runs containers, beside the control plane: containerd, crun, the CNI
 //! plugins, kubelet and kube-proxy, for tests that need real Pods.
 //!
-//! Everything, the control plane too, runs in namespaces of its own (see [`isolation`]): a
+//! Everything, the control plane too, runs in namespaces of its own (see [`Isolation`]): a
 //! network namespace without a route outside, a mount namespace that hides the machine's
 //! `/run`, and a PID namespace whose end is the end of every container. So nothing can
 //! outlive a run, and what the machine has of its own is neither used nor touched.
@@ -10,37 +10,28 @@
 //! they are missing; [`unavailable`] tells why it cannot be had.
 
 mod containerd;
-pub mod harness;
 pub mod image;
 pub mod images;
-pub mod isolation;
 mod kubelet;
-pub mod logs;
 mod packages;
-pub mod vpn_case;
-pub mod vpn_service;
 
 use std::{
     env,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::{Api, Client, runtime::wait::await_condition};
 use tokio::sync::Mutex;
 
-use crate::{Cluster, Options, cluster::KUBECONFIG, process::ProcessSpec};
+use crate::{
+    auth::identity::KUBECONFIG,
+    process::{Isolation, ProcessSpec, isolation},
+};
 pub use image::Image;
-pub use isolation::Isolation;
-pub use vpn_case::Case;
-pub use vpn_service::VpnService;
+pub use kubelet::NODE;
 
-/// The name of the node.
-pub const NODE: &str = "node";
-/// The addresses of its Pods.
-pub const POD_RANGE: &str = "10.244.0.0/24";
 /// When it is set, a test that needs a node and cannot have one fails; else it is skipped.
 pub const REQUIRE: &str = "E2E_REQUIRE_NODE";
 
@@ -64,12 +55,6 @@ pub fn unavailable() -> Option<String> {
 /// Installs the Debian packages that are missing, saying so first.
 pub fn install() -> Result<()> {
     packages::ensure()
-}
-
-/// A cluster whose node runs containers, shared by the tests of this process.
-pub async fn cluster() -> Result<&'static Cluster> {
-    static CLUSTER: tokio::sync::OnceCell<Cluster> = tokio::sync::OnceCell::const_new();
-    CLUSTER.get_or_try_init(|| Cluster::connect(Options::with_node())).await
 }
 
 /// The node of a running cluster.
@@ -139,26 +124,10 @@ impl Node {
 
 pub(crate) use kubelet::Files;
 
-/// Waits until Pods can be scheduled to the node.
-pub(crate) async fn wait_ready(client: &Client) -> Result<()> {
-    crate::kwok::wait_ready(client, NODE).await
-}
-
 /// Deletes a node object and waits until it is gone; the kubelet does not make it again.
 pub async fn forget(client: &Client, name: &str) -> Result<()> {
     let nodes: Api<KubeNode> = Api::all(client.clone());
     nodes.delete(name, &Default::default()).await?;
     await_condition(nodes, name, |node: Option<&KubeNode>| node.is_none()).await?;
     Ok(())
-}
-
-/// Runs a command of the machine and gives its standard output; its standard error is the
-/// error.
-fn run(command: &mut Command) -> Result<String> {
-    let shown = format!("{command:?}").replace('"', "");
-    let output = command.output().with_context(|| format!("cannot run {shown}"))?;
-    if !output.status.success() {
-        bail!("{shown}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

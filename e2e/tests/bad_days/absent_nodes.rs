@@ -3,9 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, ControlPlane, History, Layout, Operator, Options,
-    bench::{is_active, ready_condition, same},
-    kwok,
-    users::user_pod,
+    control_plane::kwok,
+    pods::usage::user_pod,
+    testing::bench::same,
+    wait::{is_active, ready_condition},
 };
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, api::DeleteParams};

@@ -3,10 +3,11 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, History, Layout, Operator, Setup,
-    bench::{Kind, is_ready, our_cluster, ready_condition, same},
-    faketime::Clock,
     operator::install,
-    users::user_pod,
+    pods::usage::user_pod,
+    testing::bench::{our_cluster, same},
+    tools::faketime::Clock,
+    wait::{Kind, is_ready, ready_condition},
 };
 use kube::{
     ResourceExt,
@@ -62,7 +63,7 @@ async fn a_clock_that_is_wrong_changes_neither_order_nor_holds() -> Result<()> {
             // It really goes by that clock.
             let stored = second.creation_timestamp().context("no creationTimestamp")?.0.as_second();
             ensure!((assigned - stored).abs() > 3600, "the clock is right");
-            bench.clear(e2e::bench::LIMIT).await
+            bench.clear(e2e::wait::LIMIT).await
         })
         .await?;
         operator.stop().await?;
@@ -82,7 +83,7 @@ async fn a_clock_that_is_set_back_prolongs_no_hold() -> Result<()> {
         bench.says::<MaskReservation>("vpn-0", "HeldUntilDeadline").await?;
         clock.set("-1h")?;
         handed_over(bench, history, &first).await?;
-        bench.clear(e2e::bench::LIMIT).await
+        bench.clear(e2e::wait::LIMIT).await
     })
     .await?;
     operator.stop().await
@@ -105,7 +106,7 @@ async fn a_clock_that_is_set_forth_ends_no_hold() -> Result<()> {
         let until = held.status.and_then(|status| status.hold_until).context("no holdUntil")?.timestamp();
         let assigned = ready_condition(&second).context("no condition")?.last_transition_time.0.as_second() - 3600;
         ensure!(assigned >= until, "assigned {} s before the end of the hold", until - assigned);
-        bench.clear(e2e::bench::LIMIT).await
+        bench.clear(e2e::wait::LIMIT).await
     })
     .await?;
     operator.stop().await
@@ -150,7 +151,7 @@ async fn timestamps_of_the_future_are_only_words() -> Result<()> {
         bench.delete::<Mask>("mine").await?;
         bench.active("next").await?;
         bench.gone(&pod).await?;
-        bench.clear(e2e::bench::LIMIT).await?;
+        bench.clear(e2e::wait::LIMIT).await?;
         operator.stop().await
     };
     bench.dump_on_error(test).await

@@ -6,8 +6,11 @@ use std::{env, sync::Arc, time::Duration};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, Fault, FaultProxy, Filter, History, Layout, Operator, Rule, Setup,
-    at_rest::{all_is_well, run_pods},
-    bench::{LIMIT, our_cluster, same},
+    testing::{
+        at_rest::{all_is_well, run_pods},
+        bench::{our_cluster, same},
+    },
+    wait::LIMIT,
 };
 use futures::{StreamExt, stream};
 use http::StatusCode;

@@ -3,11 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{
-    Bench, Cluster, Layout, Operator, Setup,
-    bench::{LIMIT, our_cluster},
-    users::user_pod,
-};
+use e2e::{Bench, Cluster, Layout, Operator, Setup, pods::usage::user_pod, testing::bench::our_cluster, wait::LIMIT};
 use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::Value;
 use vpn_types::Mask;

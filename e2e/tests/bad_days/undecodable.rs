@@ -4,8 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, History, Layout, Operator,
-    bench::{Kind, LIMIT, our_cluster, same},
-    users::user_pod,
+    pods::usage::user_pod,
+    testing::bench::{our_cluster, same},
+    wait::{Kind, LIMIT},
 };
 use k8s_openapi::{
     api::{core::v1::Pod, events::v1::Event},

@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, net::TcpListener};
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{
     Bench, Cluster, Process, ProcessSpec,
-    bench::{LIMIT, our_cluster, same},
     operator::{READY, executable, until_logged},
+    testing::bench::{our_cluster, same},
+    wait::LIMIT,
 };
 use serde_json::{Value, json};
 use vpn_types::{Mask, MaskSpec};

@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf, process::Stdio};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Cluster,
-    bench::{our_cluster, same},
-    chart,
+    operator::chart,
+    testing::bench::{our_cluster, same},
 };
 use serde_json::Value;
 use tokio::process::Command;

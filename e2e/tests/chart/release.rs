@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster,
-    bench::{our_cluster, same},
-    chart,
+    operator::chart,
+    testing::bench::{our_cluster, same},
 };
 use serde_json::Value;
 use tokio::process::Command;

@@ -2,10 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, ControlPlane, Layout, Operator, Options,
-    bench::{LIMIT, our_cluster},
-    operator,
-    users::user_pod,
+    Bench, Cluster, ControlPlane, Layout, Operator, Options, operator, pods::usage::user_pod,
+    testing::bench::our_cluster, wait::LIMIT,
 };
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use kube::{Api, api::PostParams};

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    bench::{our_cluster, same},
-    chart,
+    operator::chart,
+    testing::bench::{our_cluster, same},
 };
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ async fn nothing_to_lint() -> Result<()> {
     let values: Value = serde_yaml::from_str(&std::fs::read_to_string(format!("{}/values.yaml", chart::DIR))?)?;
     same("version", &chart["version"], &json!(env!("CARGO_PKG_VERSION")))?;
     same("appVersion", &chart["appVersion"], &chart["version"])?;
-    same("image", &values["image"], &json!(e2e::image::NAME.trim_start_matches("docker.io/")))
+    same("image", &values["image"], &json!(e2e::operator_image::NAME.trim_start_matches("docker.io/")))
 }
 
 #[tokio::test]

@@ -9,16 +9,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, History,
-    bench::{LIMIT, is_ready, same, until_all},
-    chart,
-    figures::report,
-    image,
-    node::{
-        self, Case, VpnService, images,
-        vpn_case::client_pod,
-        vpn_service::{node_of, pod_ready},
-    },
-    users::secret_of,
+    cluster::shared,
+    node::images,
+    operator::chart,
+    operator_image,
+    pods::usage::secret_of,
+    testing::{bench::same, figures::report},
+    vpn::{Case, VpnService, client_pod, node_of, pod_ready},
+    wait::{LIMIT, is_ready, until_all},
 };
 use futures::TryStreamExt;
 use k8s_openapi::api::{
@@ -44,7 +42,7 @@ async fn helm_upgrade(cluster: &Cluster, args: &[&str]) -> Result<()> {
 }
 
 pub async fn from_install_to_uninstall() -> Result<()> {
-    let cluster = node::cluster().await?;
+    let cluster = shared::cluster_with_node().await?;
     let vpn = VpnService::shared().await?;
     import_image(cluster).await?;
 
@@ -102,8 +100,8 @@ async fn import_image(cluster: &Cluster) -> Result<()> {
     let archive = dir.path().join("image.tar");
     let (root, output) = (dir.path().join("root"), archive.clone());
     tokio::task::spawn_blocking(move || {
-        image::root(&root)?;
-        image::archive(&root, &output)
+        operator_image::root(&root)?;
+        operator_image::archive(&root, &output)
     })
     .await??;
     node_of(cluster)?.import_archive(&archive).await

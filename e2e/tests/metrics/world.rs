@@ -6,11 +6,14 @@ use std::{net::TcpListener, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, Identity, Process, ProcessSpec,
-    bench::{LIMIT, until_all},
-    chart::{self, RELEASE},
-    kwok,
-    operator::{READY, executable, until_logged},
-    prometheus::targets,
+    control_plane::kwok,
+    operator::{
+        READY,
+        chart::{self, RELEASE},
+        executable, until_logged,
+    },
+    testing::prometheus::targets,
+    wait::{LIMIT, until_all},
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;

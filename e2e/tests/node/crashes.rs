@@ -3,10 +3,11 @@
 use anyhow::{Context, Result};
 use e2e::{
     Bench,
-    bench::same,
     history::History,
-    node::{VpnService, images, vpn_service},
-    users::{restarts, secret_of},
+    node::images,
+    pods::usage::{restarts, secret_of},
+    testing::bench::same,
+    vpn::{self, VpnService},
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ async fn released_while_it_crashes(prefix: &str, container: &str, spec: Value, c
     bench(prefix, async |cluster, bench| {
         let vpn = VpnService::shared().await?;
         bench.add_logs(operator(vpn).await?);
-        vpn_service::node_of(cluster)?.import(&images::tools()?).await?;
+        vpn::node_of(cluster)?.import(&images::tools()?).await?;
         let mut history = History::start(&bench.client, Some(bench.name())).await?;
         bench.provider("vpn", 1).await?;
         let first = bench.active_mask("first").await?;
@@ -112,7 +113,7 @@ pub async fn a_container_with_the_credentials_in_its_environment_keeps_the_slot(
     bench("environment", async |cluster, bench| {
         let vpn = VpnService::shared().await?;
         bench.add_logs(operator(vpn).await?);
-        vpn_service::node_of(cluster)?.import(&images::tools()?).await?;
+        vpn::node_of(cluster)?.import(&images::tools()?).await?;
         let mut history = History::start(&bench.client, Some(bench.name())).await?;
         bench.provider("vpn", 1).await?;
         let first = bench.active_mask("first").await?;
@@ -151,7 +152,7 @@ pub async fn a_crashing_pod_of_a_consumer_ends_before_the_slot_changes_hands() -
     bench("owned", async |cluster, bench| {
         let vpn = VpnService::shared().await?;
         bench.add_logs(operator(vpn).await?);
-        vpn_service::node_of(cluster)?.import(&images::tools()?).await?;
+        vpn::node_of(cluster)?.import(&images::tools()?).await?;
         let mut history = History::start(&bench.client, Some(bench.name())).await?;
         bench.provider("vpn", 1).await?;
         let first = bench.active_mask("first").await?;

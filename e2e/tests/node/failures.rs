@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::node::{
-    Case, VpnService,
-    logs::{container_status, until_logged},
-    vpn_case::client_pod,
-    vpn_service::{self, pod_ready},
+use e2e::{
+    pods::logs::{container_status, until_logged},
+    vpn::{self, Case, VpnService, client_pod, pod_ready},
 };
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Capabilities, Pod};
@@ -150,7 +148,7 @@ pub async fn a_killed_container_finds_its_rule_in_the_way() -> Result<()> {
         let id =
             container_status(&pod, "vpn").and_then(|status| status.container_id.clone()).context("no container")?;
         // Not SIGTERM, after which it cleans up.
-        vpn_service::node_of(cluster)?.kill_container(&id).await?;
+        vpn::node_of(cluster)?.kill_container(&id).await?;
         let line = "ERROR [vpn] adding ip rule 101: from all to all table 51820: file exists";
         until_logged(&bench.api(), "client", "vpn", &[line, "retrying in 15s"], LIMIT).await.map(drop)
     })

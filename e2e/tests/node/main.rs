@@ -12,10 +12,10 @@ mod workloads;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use e2e::{Bench, Cluster, node};
+use e2e::{Bench, Cluster, cluster::shared};
 
 fn main() -> ExitCode {
-    e2e::node::harness::run(e2e::node_tests![
+    e2e::testing::harness::run(e2e::node_tests![
         pods::a_pod_runs,
         pods::a_service_leads_to_its_pod,
         pods::no_way_leads_outside,
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 
 /// Runs a test in a namespace of its own, in the cluster that the tests share.
 async fn bench(prefix: &str, body: impl AsyncFnOnce(&Cluster, &Bench) -> Result<()>) -> Result<()> {
-    let cluster = node::cluster().await?;
+    let cluster = shared::cluster_with_node().await?;
     let bench = Bench::new(cluster, prefix).await?;
     bench.dump_on_error(body(cluster, &bench)).await
 }

@@ -1,7 +1,10 @@
 //! The node runs Pods as any node does.
 
 use anyhow::{Result, ensure};
-use e2e::node::{Node, images, vpn_service};
+use e2e::{
+    node::{Node, images},
+    vpn,
+};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::json;
 
@@ -25,7 +28,7 @@ async fn import_tools(node: &Node) -> Result<()> {
 
 pub async fn a_pod_runs() -> Result<()> {
     bench("runs", async |cluster, bench| {
-        import_tools(vpn_service::node_of(cluster)?).await?;
+        import_tools(vpn::node_of(cluster)?).await?;
         bench.run_pod(tools("runs", "echo hello; exec sleep 1000")?).await?;
         let logs = bench.kubectl(&["logs", "runs"]).await?;
         ensure!(logs == "hello\n", "{logs}");
@@ -48,7 +51,7 @@ pub async fn a_pod_runs() -> Result<()> {
 
 pub async fn a_service_leads_to_its_pod() -> Result<()> {
     bench("service", async |cluster, bench| {
-        let node = vpn_service::node_of(cluster)?;
+        let node = vpn::node_of(cluster)?;
         import_tools(node).await?;
         node.import(&images::address()?).await?;
         let server = json!({
@@ -75,13 +78,13 @@ pub async fn a_service_leads_to_its_pod() -> Result<()> {
 }
 
 async fn node_log(pods: &kube::Api<Pod>, pod: &str, words: &str) -> Result<String> {
-    e2e::node::logs::until_logged(pods, pod, "main", &[words], e2e::observe::LIMIT).await
+    e2e::pods::logs::until_logged(pods, pod, "main", &[words], e2e::wait::LIMIT).await
 }
 
 /// Not to the Internet, and not to the machine that the tests run on.
 pub async fn no_way_leads_outside() -> Result<()> {
     bench("outside", async |cluster, bench| {
-        let node = vpn_service::node_of(cluster)?;
+        let node = vpn::node_of(cluster)?;
         import_tools(node).await?;
         let machine = node.isolation().machine;
         // 192.0.2.0/24 is reserved for documentation: nobody answers there, but the answer here is that there is no way.

@@ -2,13 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    bench::{is_ready, same},
-    node::{
-        Case, VpnService,
-        vpn_case::client_pod,
-        vpn_service::{pod_ready, wireguard_address},
-    },
-    users::secret_of,
+    pods::usage::secret_of,
+    testing::bench::same,
+    vpn::{Case, VpnService, client_pod, pod_ready, wireguard_address},
+    wait::is_ready,
 };
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use serde_json::json;

@@ -9,10 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use e2e::{
-    Cluster, ControlPlane, Options,
-    node::{Isolation, images, vpn_service},
-};
+use e2e::{Cluster, ControlPlane, Options, node::images, process::Isolation, vpn};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
@@ -60,7 +57,7 @@ fn until_nothing_is_left(dir: &Path, isolation: Option<&Isolation>) -> Result<()
 
 pub async fn nothing_is_left_at_the_end() -> Result<()> {
     let cluster = Cluster::Ours(Box::new(ControlPlane::start(Options::with_node()).await?));
-    let node = vpn_service::node_of(&cluster)?;
+    let node = vpn::node_of(&cluster)?;
     let (dir, isolation) = (cluster.state_dir().to_owned(), node.isolation().clone());
     node.import(&images::tools()?).await?;
     let pods: Api<Pod> = Api::namespaced(cluster.client()?, "default");

@@ -3,9 +3,12 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Layout, Operator,
-    node::{self, Case, VpnService, images, logs::is_running},
-    observe::ready_condition,
+    cluster::shared,
+    node::images,
     operator::Setup,
+    pods::logs::is_running,
+    vpn::{Case, VpnService},
+    wait::ready_condition,
 };
 use futures::future::try_join_all;
 use k8s_openapi::{
@@ -27,7 +30,7 @@ pub async fn operator(vpn: &VpnService) -> Result<&'static Operator> {
     static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
     let setup = Setup::new(Layout::Combined).env("VERIFY_SCHEDULING_TIMEOUT", "40s");
     let setup = vpn.operator_settings().iter().fold(setup, |setup, (name, value)| setup.env(name, value));
-    let start = async || Operator::start_with(node::cluster().await?, setup).await;
+    let start = async || Operator::start_with(shared::cluster_with_node().await?, setup).await;
     OPERATOR.get_or_try_init(start).await
 }
 

@@ -5,13 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench,
-    bench::same,
-    node::{
-        Case, VpnService,
-        logs::{container_status, until_logged},
-        vpn_case::client_pod,
-        vpn_service::pod_ready,
-    },
+    pods::logs::{container_status, until_logged},
+    testing::bench::same,
+    vpn::{Case, VpnService, client_pod, pod_ready},
 };
 use k8s_openapi::api::core::v1::Pod;
 

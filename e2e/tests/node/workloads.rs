@@ -4,13 +4,15 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, History,
-    bench::{is_ready, same},
-    node::{
-        self, Case, VpnService, images,
+    cluster::shared,
+    node::images,
+    pods::{
         logs::{container_status, until_logged},
-        vpn_service::node_of,
+        usage::secret_of,
     },
-    users::secret_of,
+    testing::bench::same,
+    vpn::{Case, VpnService, node_of},
+    wait::is_ready,
 };
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
@@ -28,7 +30,7 @@ async fn contended(
     case: Case,
     body: impl AsyncFnOnce(&Cluster, &Bench, &VpnService, &Pod) -> Result<()>,
 ) -> Result<()> {
-    let cluster = node::cluster().await?;
+    let cluster = shared::cluster_with_node().await?;
     let operator = verification::operator(VpnService::shared().await?).await?;
     Bench::run(cluster, operator, "workload", async |bench| {
         let vpn = VpnService::shared().await?;

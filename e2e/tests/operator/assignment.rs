@@ -1,11 +1,7 @@
 //! From a Mask to a slot and its Secret.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{
-    Bench, Namespace,
-    bench::{ready_condition, same},
-    users::secret_of,
-};
+use e2e::{Bench, Namespace, pods::usage::secret_of, testing::bench::same, wait::ready_condition};
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt};
 use serde_json::json;

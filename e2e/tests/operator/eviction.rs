@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, History,
-    bench::ready_condition,
-    bench::{is_active, same},
-    users::{secret_of, user_pod},
+    pods::usage::{secret_of, user_pod},
+    testing::bench::same,
+    wait::{is_active, ready_condition},
 };
 use k8s_openapi::{
     ByteString,

@@ -4,8 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, History,
-    bench::{Kind, is_active, is_ready, ready_condition, same},
-    users::secret_of,
+    pods::usage::secret_of,
+    testing::bench::same,
+    wait::{Kind, is_active, is_ready, ready_condition},
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;

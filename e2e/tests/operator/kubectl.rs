@@ -3,11 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{
-    Bench,
-    bench::{LIMIT, same},
-    shared,
-};
+use e2e::{Bench, cluster::shared, testing::bench::same, wait::LIMIT};
 use k8s_openapi::api::events::v1::Event;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -60,7 +56,7 @@ async fn get_shows_what_matters_under_short_names() -> Result<()> {
     Bench::test("columns", async |bench| {
         bench.provider("vpn", 2).await?;
         bench.active_mask("mine").await?;
-        bench.until("mine", "Active", |mask: &Mask| e2e::bench::is_ready(mask)).await?;
+        bench.until("mine", "Active", |mask: &Mask| e2e::wait::is_ready(mask)).await?;
         let used = |provider: &MaskProvider| provider.status.as_ref().and_then(|s| s.active_slots) == Some(1);
         bench.until("vpn", "one slot in use", used).await?;
         for (short, header, row) in [

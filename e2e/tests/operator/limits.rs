@@ -4,9 +4,11 @@ use anyhow::{Context, Result, bail, ensure};
 use e2e::{
     Bench,
     audit::Filter,
-    bench::{Kind, is_ready, ready_condition, same},
-    operator, shared,
-    users::{secret_of, user_pod},
+    cluster::shared,
+    operator,
+    pods::usage::{secret_of, user_pod},
+    testing::bench::same,
+    wait::{Kind, is_ready, ready_condition},
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::ResourceExt;

@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, History,
-    bench::{is_active, ready_condition, same},
     history::Seen,
+    testing::bench::same,
+    wait::{is_active, ready_condition},
 };
 use kube::ResourceExt;
 use serde_json::json;

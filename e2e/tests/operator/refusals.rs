@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, History,
-    bench::{Kind, LIMIT, is_active, is_ready, ready_condition, same},
+    cluster::shared,
     history::{Moment, Seen},
-    shared,
-    users::user_pod,
+    pods::usage::user_pod,
+    testing::bench::same,
+    wait::{Kind, LIMIT, is_active, is_ready, ready_condition},
 };
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},

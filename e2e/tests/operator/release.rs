@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, History,
-    bench::{is_active, ready_condition, same},
-    users::{stranger_pod, user_pod},
+    pods::usage::{stranger_pod, user_pod},
+    testing::bench::same,
+    wait::{is_active, ready_condition},
 };
 use k8s_openapi::{
     api::{

@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 use e2e::{
     Bench,
-    bench::{ready_condition, same},
-    users::{secret_of, user_pod},
+    pods::usage::{secret_of, user_pod},
+    testing::bench::same,
+    wait::ready_condition,
 };
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;

@@ -4,8 +4,11 @@
 use anyhow::{Result, ensure};
 use e2e::{
     Bench,
-    bench::{Kind, LIMIT, ready_condition, same},
-    webhook::{Verdict, Webhook},
+    testing::{
+        bench::same,
+        webhook::{Verdict, Webhook},
+    },
+    wait::{Kind, LIMIT, ready_condition},
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PostParams;

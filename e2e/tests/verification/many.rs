@@ -8,9 +8,10 @@ use std::{
 use anyhow::{Context, Result};
 use e2e::{
     Bench, Operator,
-    bench::{is_ready, until_all},
-    figures::{memory, report},
-    node::{Case, VpnService, logs::is_running},
+    pods::logs::is_running,
+    testing::figures::{memory, report},
+    vpn::{Case, VpnService},
+    wait::{is_ready, until_all},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;

@@ -3,8 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Layout, Operator, Setup,
-    bench::{Kind, LIMIT, is_active, is_ready},
-    node::{self, Case, VpnService, logs::is_running},
+    cluster::shared,
+    pods::logs::is_running,
+    vpn::{Case, VpnService},
+    wait::{Kind, LIMIT, is_active, is_ready},
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::wait::await_condition;
@@ -27,7 +29,7 @@ fn has_verdict(provider: &MaskProvider) -> bool {
 
 pub async fn killed_at_each_step() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let (cluster, vpn) = (node::cluster().await?, VpnService::shared().await?);
+    let (cluster, vpn) = (shared::cluster_with_node().await?, VpnService::shared().await?);
     let setup = vpn
         .operator_settings()
         .iter()

@@ -6,12 +6,11 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench,
     audit::{Access, Mark, Request, Requests},
-    bench::is_ready,
-    figures::report,
-    node::{
-        self, Case,
-        logs::{container_status, is_running},
-    },
+    cluster::shared,
+    pods::logs::{container_status, is_running},
+    testing::figures::report,
+    vpn::Case,
+    wait::is_ready,
 };
 use futures::{AsyncBufReadExt, TryStreamExt};
 use jiff::Timestamp;
@@ -109,11 +108,11 @@ struct Counter {
 
 impl Counter {
     async fn mark(&self) -> Result<Mark> {
-        node::cluster().await?.audit().context("no audit log")?.mark().await
+        shared::cluster_with_node().await?.audit().context("no audit log")?.mark().await
     }
 
     async fn since(&self, mark: Mark) -> Result<Requests> {
-        node::cluster().await?.audit().context("no audit log")?.since(mark).await
+        shared::cluster_with_node().await?.audit().context("no audit log")?.since(mark).await
     }
 
     /// Waits until the provider shows that its slot is back: the last write.
@@ -196,5 +195,5 @@ async fn second_refusal(pods: Api<Pod>, name: String) -> Result<Timestamp> {
         }
         anyhow::bail!("gluetun ended before")
     };
-    timeout(e2e::bench::LIMIT, find).await.context("not refused twice")?
+    timeout(e2e::wait::LIMIT, find).await.context("not refused twice")?
 }

@@ -1,0 +1,22 @@
+//! One cluster for all tests of a test process.
+
+use anyhow::Result;
+use tokio::sync::OnceCell;
+
+use super::connection::Cluster;
+use crate::control_plane::Options;
+
+/// The cluster of this process, started at first use.
+///
+/// It is never dropped, as statics are not: it stops because its
+/// [supervisor](crate::process::supervisor) sees this process end.
+pub async fn cluster() -> Result<&'static Cluster> {
+    static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+    CLUSTER.get_or_try_init(|| Cluster::connect(Options::default())).await
+}
+
+/// The cluster of this process whose node runs containers, started at first use. It stops as [`cluster`] does.
+pub async fn cluster_with_node() -> Result<&'static Cluster> {
+    static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+    CLUSTER.get_or_try_init(|| Cluster::connect(Options::with_node())).await
+}

@@ -1,0 +1,341 @@
+//! A control plane that belongs to one process.
+
+mod components;
+pub mod kwok;
+
+use std::{
+    collections::HashMap,
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use futures::future::select_all;
+use k8s_openapi::{
+    api::core::v1::ServiceAccount, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::PostParams,
+    runtime::{conditions::is_crd_established, wait::await_condition},
+};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    audit::AuditLog,
+    auth::{
+        Pki,
+        identity::{self, Identity},
+    },
+    node::{self, Node, images},
+    process::{Isolation, Process, ProcessSpec, Signal, Supervisor},
+    tools::Binaries,
+};
+use components::{Components, Ports};
+
+/// Set to keep logs and data of a control plane after its end.
+pub const KEEP_STATE: &str = "E2E_KEEP_STATE";
+
+/// How long the whole start may take on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// Between two looks at `/readyz`, which cannot be watched.
+const POLL: Duration = Duration::from_millis(50);
+/// How often a start is tried when another process took one of the ports in between.
+const PORT_ATTEMPTS: usize = 5;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many nodes kwok plays: `kwok-node-0` and so on.
+    pub nodes: usize,
+    /// Whether there is a [node] that runs containers.
+    pub node: bool,
+    /// Further arguments of kube-apiserver.
+    pub apiserver_args: Vec<String>,
+    /// Further arguments of kube-controller-manager.
+    pub controller_manager_args: Vec<String>,
+}
+
+impl Options {
+    /// A node that runs containers, and none of kwok.
+    pub fn with_node() -> Self {
+        Self { nodes: 0, node: true, ..Self::default() }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 1, node: false, apiserver_args: Vec::new(), controller_manager_args: Vec::new() }
+    }
+}
+
+/// A running control plane. Dropping it stops everything and removes its files.
+pub struct ControlPlane {
+    supervisor: Supervisor,
+    processes: Vec<Process>,
+    /// Those that were started again.
+    restarted: Mutex<HashMap<&'static str, Process>>,
+    binaries: Binaries,
+    pki: Pki,
+    dir: PathBuf,
+    server: String,
+    admin: Identity,
+    audit: AuditLog,
+    node: Option<Node>,
+}
+
+impl ControlPlane {
+    /// Starts everything and returns when Pods can be created and run.
+    pub async fn start(options: Options) -> Result<Self> {
+        // Not on an async thread: the first use builds for minutes.
+        let needs_node = options.node;
+        let binaries = tokio::task::spawn_blocking(move || {
+            if needs_node {
+                node::install()?;
+            }
+            Binaries::ensure()
+        })
+        .await??;
+        for _ in 1..PORT_ATTEMPTS {
+            match Self::start_once(&options, &binaries).await {
+                Err(error) if format!("{error:#}").contains("address already in use") => {}
+                result => return result,
+            }
+        }
+        Self::start_once(&options, &binaries).await
+    }
+
+    async fn start_once(options: &Options, binaries: &Binaries) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("vpn-operator-e2e-").tempdir()?;
+        let keep = env::var_os(KEEP_STATE).is_some();
+        let remove = (!keep).then_some(dir.path());
+        let (supervisor, node) = if options.node {
+            let isolation = Isolation::pick(dir.path())?;
+            (Supervisor::spawn_isolated(remove, &isolation)?, Some(Node::new(dir.path(), isolation)?))
+        } else {
+            (Supervisor::spawn(remove)?, None)
+        };
+        let node_address = node.as_ref().map(|node| node.isolation().node);
+        // From here on the supervisor removes it.
+        let dir = dir.keep();
+        let pki = Pki::create(&dir.join("pki"), node_address)?;
+        let ports = Ports::pick()?;
+        std::fs::write(dir.join("audit-policy.yaml"), include_str!("../../audit-policy.yaml"))?;
+        let components = Components { binaries, dir: &dir, pki: &pki, ports: &ports, node: node_address };
+        let server = format!("https://{}:{}", components.address(), ports.apiserver);
+        let admin = certificate_identity(&pki, &dir, &server, "e2e-admin", Some("system:masters")).await?;
+
+        let audit = AuditLog::new(components.audit_log(), admin.clone());
+        let etcd = components.etcd();
+        let apiserver = components.apiserver(&options.apiserver_args);
+        let user = |name| certificate_identity(&pki, &dir, &server, name, None);
+        let mut controller_manager =
+            components.controller_manager(&user("system:kube-controller-manager").await?.kubeconfig);
+        controller_manager.args.extend(options.controller_manager_args.iter().map(Into::into));
+        let scheduler = components.scheduler(&user("system:kube-scheduler").await?.kubeconfig);
+        let kwok_user = certificate_identity(&pki, &dir, &server, "kwok", Some("system:masters")).await?;
+        let kwok = (options.nodes > 0).then(|| kwok::process(binaries, &dir, &kwok_user)).transpose()?;
+
+        let binaries = binaries.clone();
+        let (processes, restarted) = (Vec::new(), Mutex::default());
+        let mut started = Self { supervisor, processes, restarted, binaries, pki, dir, server, admin, audit, node };
+        // In the order of dependence: the end is the reverse.
+        started.add(etcd).await?;
+        started.add(apiserver).await?;
+        let client = started.admin.client()?;
+        started.unless_one_ends(ready(&client)).await.context("the API server did not become ready")?;
+        // First, because the garbage collector looks for new kinds only every 30 s.
+        started.unless_one_ends(create_kinds(&client)).await.context("the kinds of vpn-operator are not served")?;
+        started.add(controller_manager).await?;
+        started.add(scheduler).await?;
+        if let Some(kwok) = kwok {
+            started.add(kwok).await?;
+        }
+        started.start_node().await?;
+        for index in 0..options.nodes {
+            kwok::create_node(&client, &kwok::node_name(index)).await?;
+        }
+        let usable = async {
+            let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+            let exists = |account: Option<&ServiceAccount>| account.is_some();
+            await_condition(accounts, "default", exists).await?;
+            for index in 0..options.nodes {
+                kwok::wait_ready(&client, &kwok::node_name(index)).await?;
+            }
+            if options.node {
+                kwok::wait_ready(&client, node::NODE).await?;
+            }
+            Ok(())
+        };
+        started.unless_one_ends(usable).await.context("the cluster did not become usable")?;
+        Ok(started)
+    }
+
+    async fn start_node(&mut self) -> Result<()> {
+        let Some(node) = &self.node else { return Ok(()) };
+        let kubelet = self.user(&format!("system:node:{}", node::NODE), Some("system:nodes")).await?.kubeconfig;
+        let proxy = self.user("system:kube-proxy", None).await?.kubeconfig;
+        let files = node::Files { pki: &self.pki, kubelet: &kubelet, proxy: &proxy };
+        let processes = node.kubelet(&self.binaries.control_plane(), &files)?;
+        self.processes.push(self.supervisor.start(node.containerd()?).await?);
+        self.unless_one_ends(node.containerd_ready()).await.context("containerd does not answer")?;
+        node.import(&images::pause()?).await?;
+        for process in processes {
+            self.processes.push(self.supervisor.start(process).await?);
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, spec: ProcessSpec) -> Result<()> {
+        self.processes.push(self.supervisor.start(spec).await?);
+        Ok(())
+    }
+
+    /// Waits for `step`, but not longer than the programs live.
+    async fn unless_one_ends(&self, step: impl Future<Output = Result<()>>) -> Result<()> {
+        tokio::select! {
+            result = timeout(START_LIMIT, step) => match result {
+                Ok(result) => result,
+                Err(_) => bail!("not done after {} s\n{}", START_LIMIT.as_secs(), self.log_tails(10)),
+            },
+            ended = self.first_end() => Err(ended),
+        }
+    }
+
+    /// Waits until one of the programs ends, which none should, and says what it logged.
+    pub async fn first_end(&self) -> anyhow::Error {
+        let ends = self.processes.iter().map(|process| Box::pin(async move { (process, process.exited().await) }));
+        let ((process, status), ..) = select_all(ends).await;
+        let (name, tail) = (&process.spec().name, process.log_tail(30));
+        anyhow!("{name} ended ({status}). The end of its log:\n{tail}")
+    }
+
+    /// The end of the log of every program.
+    pub fn log_tails(&self, lines: usize) -> String {
+        let tail = |process: &Process| format!("--- {}\n{}\n", process.spec().name, process.log_tail(lines));
+        self.processes.iter().map(tail).collect()
+    }
+
+    /// The user that may do everything.
+    pub fn admin(&self) -> &Identity {
+        &self.admin
+    }
+
+    /// A user of its own, by client certificate, in at most one group. What it may do is
+    /// for RBAC to say; the audit log tells it from all others.
+    pub async fn user(&self, name: &str, group: Option<&str>) -> Result<Identity> {
+        certificate_identity(&self.pki, &self.dir, &self.server, name, group).await
+    }
+
+    /// Runs a program that ends with the control plane, before all of its parts.
+    pub async fn run(&self, spec: ProcessSpec) -> Result<Process> {
+        self.supervisor.start(spec).await
+    }
+
+    /// The node that runs containers, if there is one.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// The log of all requests.
+    pub fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// A directory for files of the run; it is removed at the end.
+    pub fn state_dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The built programs.
+    pub fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
+    /// The programs of the control plane: etcd, kube-apiserver, kube-controller-manager,
+    /// kube-scheduler, kwok; containerd, kubelet, kube-proxy.
+    pub fn process(&self, name: &str) -> Option<&Process> {
+        self.processes.iter().find(|process| process.spec().name == name)
+    }
+
+    /// Ends kube-apiserver by a signal, starts it again and returns when it is ready.
+    pub async fn restart_apiserver(&self, signal: Signal) -> Result<()> {
+        let mut restarted = self.restarted.lock().await;
+        self.start_again(&mut restarted, "kube-apiserver", signal).await?;
+        let again = restarted.get("kube-apiserver").context("no API server")?;
+        let client = self.admin.client()?;
+        let ready = timeout(START_LIMIT, ready(&client));
+        tokio::select! {
+            result = ready => result.context("the API server is not ready again")??,
+            end = again.exited() => bail!("the API server ended: {end}\n{}", again.log_tail(30)),
+        }
+        // kwok does not try again what was cut off in the middle, as a kubelet does: Pods would never go.
+        match self.process("kwok") {
+            Some(_) => self.start_again(&mut restarted, "kwok", Signal::KILL).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn start_again(
+        &self,
+        restarted: &mut HashMap<&'static str, Process>,
+        name: &'static str,
+        signal: Signal,
+    ) -> Result<()> {
+        let process = restarted.get(name).or_else(|| self.process(name)).with_context(|| format!("no {name}"))?;
+        process.signal(signal)?;
+        process.exited().await;
+        let again = self.supervisor.start(process.spec().clone()).await?;
+        restarted.insert(name, again);
+        Ok(())
+    }
+
+    /// Stops everything and returns when it is gone; dropping does the same.
+    pub async fn stop(self) -> Result<()> {
+        Ok(tokio::task::spawn_blocking(move || drop(self)).await?)
+    }
+}
+
+async fn certificate_identity(
+    pki: &Pki,
+    dir: &Path,
+    server: &str,
+    user: &str,
+    group: Option<&str>,
+) -> Result<Identity> {
+    let path = dir.join(format!("{}.kubeconfig", user.replace([':', '/'], "-")));
+    identity::write_certificate(&path, server, pki.authority_pem(), pki.client(user, group)?)?;
+    let mut identity = Identity::from_file(&path, Some(user.into())).await?;
+    // Loopback is never behind a proxy, whatever the environment says.
+    identity.config.proxy_url = None;
+    Ok(identity)
+}
+
+/// Makes the kinds of vpn-operator known.
+async fn create_kinds(client: &Client) -> Result<()> {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let kinds = vpn_types::crds();
+    for kind in &kinds {
+        definitions.create(&PostParams::default(), kind).await?;
+    }
+    for kind in &kinds {
+        await_condition(definitions.clone(), &kind.name_any(), is_crd_established()).await?;
+    }
+    Ok(())
+}
+
+async fn ready(client: &Client) -> Result<()> {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        let request = http::Request::get("/readyz").body(Vec::new())?;
+        match client.request_text(request).await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => sleep(POLL).await,
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The operator as processes of its own, as users run it: one for all controllers, or one each.
+//!
+//! Each process is an API user of its own, a ServiceAccount, with no more rights than the
+//! [chart] gives it.
+
+pub mod chart;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    auth::Identity,
+    cluster::{Cluster, shared},
+    faults::FaultProxy,
+    host::cargo,
+    process::{Process, ProcessSpec, Signal, log_tail},
+};
+
+/// Set to the path of an operator to test; else the one of this checkout is built.
+pub const BINARY: &str = "E2E_OPERATOR";
+
+/// The namespace of the ServiceAccounts.
+pub const NAMESPACE: &str = chart::RELEASE;
+const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
+/// What the operator logs when all its watches have listed.
+pub const READY: &str = "ready: all watches have listed";
+/// How long becoming ready, or ending, may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at the log file.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How the controllers are spread over processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// All controllers in one process.
+    Combined,
+    /// One process for each controller.
+    FourProcesses,
+}
+
+impl Layout {
+    /// What each process is called; `vpn-operator manage-{name}` runs it.
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Combined => &["all"],
+            Self::FourProcesses => &["masks", "consumers", "reservations", "providers"],
+        }
+    }
+}
+
+/// How an operator is started.
+#[derive(Clone)]
+pub struct Setup {
+    layout: Layout,
+    proxy: Option<Arc<FaultProxy>>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    soft_open_files: Option<u32>,
+}
+
+impl Setup {
+    /// As users start it.
+    pub fn new(layout: Layout) -> Self {
+        Self { layout, proxy: None, args: Vec::new(), env: Vec::new(), soft_open_files: None }
+    }
+
+    /// With this proxy between it and the API server.
+    #[must_use]
+    pub fn through(self, proxy: &Arc<FaultProxy>) -> Self {
+        Self { proxy: Some(Arc::clone(proxy)), ..self }
+    }
+
+    /// With one more argument for each process.
+    #[must_use]
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// With this soft limit of open files, as a container runtime may set it; the hard limit stays.
+    #[must_use]
+    pub fn soft_open_files(self, limit: u32) -> Self {
+        Self { soft_open_files: Some(limit), ..self }
+    }
+
+    /// With a variable in the environment of each process.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn spec(&self, name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSpec {
+        let mut spec = spec(name, identity, binary, dir);
+        spec.args.extend(self.args.iter().cloned());
+        spec.env.extend(self.env.iter().cloned());
+        if let Some(limit) = self.soft_open_files {
+            let script = format!("ulimit -S -n {limit} && exec \"$0\" \"$@\"");
+            let program = std::mem::replace(&mut spec.program, "/bin/sh".into()).display().to_string();
+            spec.args.splice(0..0, ["-c".to_owned(), script, program]);
+        }
+        spec
+    }
+}
+
+/// An operator. Dropping it leaves its processes running, until the cluster stops.
+pub struct Operator {
+    setup: Setup,
+    parts: Vec<Part>,
+    binary: PathBuf,
+    state_dir: PathBuf,
+}
+
+struct Part {
+    name: &'static str,
+    identity: Identity,
+    process: Process,
+}
+
+/// Makes a cluster ready for operators: the kinds, and the ServiceAccounts with their rights.
+pub async fn install(cluster: &Cluster) -> Result<()> {
+    let file = tempfile::Builder::new().prefix("rights-").suffix(".yaml").tempfile_in(cluster.state_dir())?;
+    let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n");
+    // kubectl applies in the order of the file.
+    fs::write(file.path(), namespace + chart::rights(cluster).await?)?;
+    let file = file.path().to_str().context("a path that is no text")?;
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", file, "-f", CRDS];
+    cluster.run_kubectl(&apply).await?;
+    let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", CRDS];
+    cluster.run_kubectl(&wait).await.map(drop)
+}
+
+/// The operator that the tests of this process share, in the [shared cluster](shared::cluster).
+pub async fn shared() -> Result<&'static Operator> {
+    static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
+    OPERATOR.get_or_try_init(async || Operator::start(shared::cluster().await?, Layout::Combined).await).await
+}
+
+impl Operator {
+    /// [Installs](install) what an operator needs, starts one and returns when it is ready.
+    pub async fn start(cluster: &Cluster, layout: Layout) -> Result<Self> {
+        Self::start_with(cluster, Setup::new(layout)).await
+    }
+
+    /// The same in another way.
+    pub async fn start_with(cluster: &Cluster, setup: Setup) -> Result<Self> {
+        let (installed, binary) = tokio::join!(install(cluster), executable(cluster));
+        installed?;
+        let (binary, state_dir) = (binary?, cluster.state_dir().to_owned());
+        let mut parts = Vec::new();
+        for &name in setup.layout.names() {
+            let mut identity = cluster.service_account(NAMESPACE, &format!("vpn-operator-{name}")).await?;
+            if let Some(proxy) = &setup.proxy {
+                identity = proxy.in_front_of(&identity, &state_dir).await?;
+            }
+            let process = cluster.run(setup.spec(name, &identity, &binary, &state_dir)).await?;
+            parts.push(Part { name, identity, process });
+        }
+        let operator = Self { setup, parts, binary, state_dir };
+        operator.ready().await?;
+        Ok(operator)
+    }
+
+    /// Starts the processes that have ended again, and returns when they are ready.
+    pub async fn restart(&mut self, cluster: &Cluster) -> Result<()> {
+        for part in &mut self.parts {
+            if part.process.pid().is_none() {
+                let spec = self.setup.spec(part.name, &part.identity, &self.binary, &self.state_dir);
+                part.process = cluster.run(spec).await?;
+            }
+        }
+        self.ready().await
+    }
+
+    /// Ends all processes by SIGTERM; each has to end well.
+    pub async fn stop(&self) -> Result<()> {
+        for part in &self.parts {
+            let end = part.process.stop(LIMIT).await?;
+            ensure!(end == "exit code 0", "vpn-operator manage-{}: {end}\n{}", part.name, part.process.log_tail(30));
+        }
+        Ok(())
+    }
+
+    /// Ends all processes by SIGKILL, as a crash does.
+    pub async fn kill(&self) -> Result<()> {
+        for part in &self.parts {
+            part.process.signal(Signal::KILL)?;
+        }
+        for part in &self.parts {
+            part.process.exited().await;
+        }
+        Ok(())
+    }
+
+    /// Ends one process by SIGKILL: `masks`, `consumers`, `reservations` or `providers`.
+    pub async fn kill_part(&self, name: &str) -> Result<()> {
+        let part = self.parts.iter().find(|part| part.name == name).context("no such process")?;
+        part.process.signal(Signal::KILL)?;
+        part.process.exited().await;
+        Ok(())
+    }
+
+    /// The names by which the audit log knows its processes.
+    pub fn users(&self) -> Vec<String> {
+        self.parts.iter().filter_map(|part| part.identity.user.clone()).collect()
+    }
+
+    /// The process ids of those that run.
+    pub fn pids(&self) -> impl Iterator<Item = i32> {
+        self.parts.iter().filter_map(|part| part.process.pid())
+    }
+
+    /// The logs of its processes.
+    pub fn logs(&self) -> impl Iterator<Item = PathBuf> {
+        self.parts.iter().map(|part| part.process.spec().log.clone())
+    }
+
+    /// Waits until all processes have listed all they watch.
+    async fn ready(&self) -> Result<()> {
+        for part in &self.parts {
+            until_logged(&part.process, READY).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The operator to test, for processes that are not those of an [`Operator`].
+pub async fn executable(cluster: &Cluster) -> Result<PathBuf> {
+    let binary = tokio::task::spawn_blocking(binary).await??;
+    own_link(&binary, cluster.state_dir())
+}
+
+/// Waits until a process has written this into its log.
+pub async fn until_logged(process: &Process, words: &str) -> Result<()> {
+    let (log, deadline) = (&process.spec().log, Instant::now() + LIMIT);
+    let is_there = async {
+        while !fs::read_to_string(log).is_ok_and(|text| text.contains(words)) {
+            ensure!(Instant::now() < deadline, "no {words:?} after {} s", LIMIT.as_secs());
+            sleep(POLL).await;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        result = is_there => result,
+        end = process.exited() => Err(anyhow::anyhow!("it ended: {end}")),
+    }
+    .with_context(|| format!("{}\n{}", process.spec().name, log_tail(log, 30)))
+}
+
+fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSpec {
+    // A log of its own for each start: being ready is read from it.
+    static STARTS: AtomicU64 = AtomicU64::new(0);
+    let start = STARTS.fetch_add(1, Ordering::Relaxed);
+    let mut spec =
+        ProcessSpec::new(format!("vpn-operator-{name}"), binary, dir.join(format!("operator-{name}-{start}.log")))
+            .arg(format_args!("manage-{name}"))
+            .env("KUBECONFIG", identity.kubeconfig.display())
+            .env("RUST_LOG", env::var("RUST_LOG").unwrap_or_else(|_| "info,vpn_operator=debug".into()))
+            .env("NO_COLOR", "1");
+    // Requests under way may take 5 s to end.
+    spec.patience_ms = 10_000;
+    spec
+}
+
+/// The operator, never an old one: cargo is asked once whether it has to be built.
+fn binary() -> Result<PathBuf> {
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*built {
+        Some(path) => Ok(path.clone()),
+        None => Ok(built.insert(build()?).clone()),
+    }
+}
+
+fn build() -> Result<PathBuf> {
+    if let Some(path) = env::var_os(BINARY) {
+        return Ok(path.into());
+    }
+    // target/<profile>/deps/<test> or target/<profile>/e2e
+    let own = env::current_exe()?;
+    let profile_dir =
+        own.ancestors().skip(1).find(|dir| !dir.ends_with("deps")).context("not in a target directory")?;
+    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let mut build = cargo::command();
+    // With e2e, for the same features: nothing is built twice.
+    build.args(["build", "--package=e2e", "--package=vpn-operator", "--bin=vpn-operator", "--profile", profile]);
+    cargo::built(&mut build).context("there is no operator; E2E_OPERATOR can name one that is built already")
+}
+
+/// A name of its own for the binary, so that a build while the tests run changes nothing.
+fn own_link(binary: &Path, dir: &Path) -> Result<PathBuf> {
+    let link = dir.join("vpn-operator");
+    if !link.exists() && fs::hard_link(binary, &link).is_err() {
+        fs::copy(binary, &link).with_context(|| format!("cannot copy {}", binary.display()))?;
+    }
+    Ok(link)
+}
