@@ -22,7 +22,7 @@ use crate::auth::Identity;
 /// The start of the names in the requests that mark a place in the log.
 const MARKER: &str = "e2e-audit-mark-";
 /// How long a request may take to appear in the log.
-const LIMIT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at the log file.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -229,7 +229,7 @@ impl AuditLog {
 
         let mut position = start;
         let mut requests = Vec::new();
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let mut file = BufReader::new(File::open(&self.path)?);
             file.seek(SeekFrom::Start(position))?;
@@ -247,7 +247,7 @@ impl AuditLog {
                 }
             }
             if Instant::now() > deadline {
-                bail!("no request {marker} in {} after {} s", self.path.display(), LIMIT.as_secs());
+                bail!("no request {marker} in {} after {} s", self.path.display(), TIMEOUT.as_secs());
             }
             sleep(POLL).await;
         }

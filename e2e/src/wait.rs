@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use vpn_types::{MaskConsumer, MaskConsumerPhase, READY};
 
 /// How long anything may take on a busy machine: it matters only when a test fails.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A kind in a namespace.
 pub trait Kind:
@@ -36,7 +36,7 @@ where
 }
 
 /// Waits until all objects that `api` reaches, together, are as they should be.
-pub async fn until_all<K: Kind>(
+pub async fn wait_until_all<K: Kind>(
     api: Api<K>,
     limit: Duration,
     what: &str,

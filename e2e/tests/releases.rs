@@ -5,12 +5,12 @@ use std::env;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, Filter, Layout, Operator, Options,
+    Cluster, ControlPlaneOptions, Filter, Framework, Layout, Operator,
     audit::Access,
-    pods::usage::user_pod,
+    pods::usage::owned_pod,
     testing::{
-        bench::our_cluster,
         figures::{memory_kib, report},
+        framework::local_cluster,
     },
     wait::is_active,
 };
@@ -27,11 +27,11 @@ const AT_ONCE: usize = 32;
 
 /// A cluster of the test's own.
 async fn cluster(controller_manager_args: &[&str]) -> Result<Option<Cluster>> {
-    if our_cluster().await?.is_none() {
+    if local_cluster().await?.is_none() {
         return Ok(None);
     }
     let controller_manager_args = controller_manager_args.iter().map(|&arg| arg.to_owned()).collect();
-    Ok(Some(Cluster::connect(Options { controller_manager_args, ..Options::default() }).await?))
+    Ok(Some(Cluster::connect(ControlPlaneOptions { controller_manager_args, ..ControlPlaneOptions::default() }).await?))
 }
 
 #[tokio::test]
@@ -39,21 +39,21 @@ async fn a_slot_changes_hands_without_the_garbage_collector() -> Result<()> {
     let Some(cluster) = cluster(&["--controllers=*,-garbage-collector-controller"]).await? else { return Ok(()) };
     for layout in [Layout::Combined, Layout::FourProcesses] {
         let operator = Operator::start(&cluster, layout).await?;
-        Bench::run(&cluster, &operator, "releases", async |bench| {
-            bench.provider("vpn", 1).await?;
-            bench.active_mask("bare").await?;
-            bench.mask("with-pod").await?;
-            bench.says::<MaskConsumer>("with-pod", "NoFreeSlot").await?;
-            bench.delete::<Mask>("bare").await?;
-            let consumer = bench.active("with-pod").await?;
-            bench.run_pod(user_pod("user", &consumer, 1)?).await?;
-            bench.mask("last").await?;
-            bench.says::<MaskConsumer>("last", "NoFreeSlot").await?;
-            bench.delete::<Mask>("with-pod").await?;
-            bench.active("last").await?;
-            bench.gone(&consumer).await?;
-            bench.delete::<Mask>("last").await?;
-            bench.until_all::<MaskReservation>("no MaskReservation", <[_]>::is_empty).await.map(drop)
+        Framework::run(&cluster, &operator, "releases", async |f| {
+            f.create_provider("vpn", 1).await?;
+            f.create_active_mask("bare").await?;
+            f.create_mask("with-pod").await?;
+            f.wait_for_reason::<MaskConsumer>("with-pod", "NoFreeSlot").await?;
+            f.delete::<Mask>("bare").await?;
+            let consumer = f.wait_active("with-pod").await?;
+            f.run_pod(owned_pod("user", &consumer, 1)?).await?;
+            f.create_mask("last").await?;
+            f.wait_for_reason::<MaskConsumer>("last", "NoFreeSlot").await?;
+            f.delete::<Mask>("with-pod").await?;
+            f.wait_active("last").await?;
+            f.wait_deleted(&consumer).await?;
+            f.delete::<Mask>("last").await?;
+            f.wait_until_all::<MaskReservation>("no MaskReservation", <[_]>::is_empty).await.map(drop)
         })
         .await?;
         operator.stop().await?;
@@ -70,11 +70,9 @@ async fn many_slots_are_given_back_with_few_requests() -> Result<()> {
     for layout in [Layout::Combined, Layout::FourProcesses] {
         let operator = Operator::start(&cluster, layout).await?;
         for pods in [false, true] {
-            Bench::run(&cluster, &operator, "many", async |bench| {
-                measure(&cluster, &operator, bench, count, pods).await
-            })
-            .await
-            .with_context(|| format!("{layout:?}, Pods: {pods}"))?;
+            Framework::run(&cluster, &operator, "many", async |f| measure(&cluster, &operator, f, count, pods).await)
+                .await
+                .with_context(|| format!("{layout:?}, Pods: {pods}"))?;
         }
         operator.stop().await?;
     }
@@ -86,14 +84,18 @@ fn memory_of(operator: &Operator, field: &str) -> Result<u64> {
     operator.pids().map(|pid| memory_kib(pid, field)).sum()
 }
 
-async fn measure(cluster: &Cluster, operator: &Operator, bench: &Bench, count: usize, pods: bool) -> Result<()> {
-    bench.provider("vpn", count).await?;
+async fn measure(cluster: &Cluster, operator: &Operator, f: &Framework, count: usize, pods: bool) -> Result<()> {
+    f.create_provider("vpn", count).await?;
     let empty = memory_of(operator, "VmRSS:")?;
     let names: Vec<_> = (0..count).map(|number| format!("mask-{number:05}")).collect();
     let began = Instant::now();
-    stream::iter(&names).map(|name| bench.mask(name)).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(())).await?;
+    stream::iter(&names)
+        .map(|name| f.create_mask(name))
+        .buffer_unordered(AT_ONCE)
+        .try_for_each(async |_| Ok(()))
+        .await?;
     let all_active = |all: &[MaskConsumer]| all.iter().filter(|consumer| is_active(consumer)).count() == count;
-    let consumers = bench.until_all("all Active", all_active).await?;
+    let consumers = f.wait_until_all("all Active", all_active).await?;
     let assigned = began.elapsed();
     let (now, most) = (memory_of(operator, "VmRSS:")?, memory_of(operator, "VmHWM:")?);
     report(&format!(
@@ -102,17 +104,17 @@ async fn measure(cluster: &Cluster, operator: &Operator, bench: &Bench, count: u
         now.saturating_sub(empty) / count as u64,
     ));
     if pods {
-        let new = consumers.iter().map(|consumer| user_pod(&consumer.name_any(), consumer, 1));
+        let new = consumers.iter().map(|consumer| owned_pod(&consumer.name_any(), consumer, 1));
         let new = new.collect::<Result<Vec<_>>>()?;
-        stream::iter(new).map(|pod| bench.create(pod)).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(())).await?;
+        stream::iter(new).map(|pod| f.create(pod)).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(())).await?;
         let runs = |pod: &&Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
-        bench.until_all::<Pod>("all Pods run", |all| all.iter().filter(runs).count() == count).await?;
+        f.wait_until_all::<Pod>("all Pods run", |all| all.iter().filter(runs).count() == count).await?;
     }
     let audit = cluster.audit().context("no audit log")?;
     let (mark, began) = (audit.mark().await?, Instant::now());
-    let deletions = stream::iter(&names).map(|name| bench.delete::<Mask>(name)).buffer_unordered(AT_ONCE);
+    let deletions = stream::iter(&names).map(|name| f.delete::<Mask>(name)).buffer_unordered(AT_ONCE);
     deletions.try_for_each(async |()| Ok(())).await?;
-    bench.until_all::<MaskReservation>("all slots free", <[_]>::is_empty).await?;
+    f.wait_until_all::<MaskReservation>("all slots free", <[_]>::is_empty).await?;
     let released = began.elapsed();
     let requests = audit.since(mark).await?;
     let of_users = operator.users();
@@ -136,5 +138,5 @@ async fn measure(cluster: &Cluster, operator: &Operator, bench: &Bench, count: u
     ));
     ensure!(writes <= 10 * count + 20, "{writes} writes for {count} releases");
     ensure!(reads <= count, "{reads} reads for {count} releases");
-    try_join_all(consumers.iter().map(|consumer| bench.gone(consumer))).await.map(drop)
+    try_join_all(consumers.iter().map(|consumer| f.wait_deleted(consumer))).await.map(drop)
 }

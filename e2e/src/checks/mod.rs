@@ -114,12 +114,12 @@ impl Runner {
     fn run(&self, command: &mut Command) -> Result<(bool, Outcome)> {
         println!("$ {}", shown(command));
         command.stdin(Stdio::null());
-        if self.quiet { run_quietly(command) } else { run_loudly(command) }.with_context(|| shown(command))
+        if self.quiet { run_captured(command) } else { run_streaming(command) }.with_context(|| shown(command))
     }
 }
 
 /// Passes the output on as it comes.
-fn run_loudly(command: &mut Command) -> Result<(bool, Outcome)> {
+fn run_streaming(command: &mut Command) -> Result<(bool, Outcome)> {
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut outcome = Outcome::default();
     let mut output = BufReader::new(child.stdout.take().context("no output")?);
@@ -133,7 +133,7 @@ fn run_loudly(command: &mut Command) -> Result<(bool, Outcome)> {
 }
 
 /// Shows the output once it is known that the command failed.
-fn run_quietly(command: &mut Command) -> Result<(bool, Outcome)> {
+fn run_captured(command: &mut Command) -> Result<(bool, Outcome)> {
     let (success, mut output) = captured(command)?;
     let mut outcome = Outcome::default();
     outcome.count_all(&mut output)?;

@@ -11,7 +11,7 @@ use kube::{Client, config::Kubeconfig};
 use crate::{
     audit::AuditLog,
     auth::{Identity, identity::KUBECONFIG},
-    control_plane::{ControlPlane, Options},
+    control_plane::{ControlPlane, ControlPlaneOptions},
     process::{Process, ProcessSpec, Supervisor},
     tools::{Helm, Kubectl},
 };
@@ -19,7 +19,7 @@ use crate::{
 /// A cluster to test against.
 pub enum Cluster {
     /// Started by us, for this run.
-    Ours(Box<ControlPlane>),
+    Local(Box<ControlPlane>),
     /// The user's.
     Existing(Box<Existing>),
 }
@@ -33,9 +33,9 @@ pub struct Existing {
 
 impl Cluster {
     /// The user's cluster when [`KUBECONFIG`] is set, else a control plane started now.
-    pub async fn connect(options: Options) -> Result<Self> {
+    pub async fn connect(options: ControlPlaneOptions) -> Result<Self> {
         if env::var_os(KUBECONFIG).is_none_or(|path| path.is_empty()) {
-            return Ok(Self::Ours(Box::new(ControlPlane::start(options).await?)));
+            return Ok(Self::Local(Box::new(ControlPlane::start(options).await?)));
         }
         let existing = Existing::connect().await?;
         let url = &existing.admin.config.cluster_url;
@@ -45,14 +45,14 @@ impl Cluster {
 
     /// Whether the control plane was started by us; else tests that need its audit log or
     /// its processes do not apply.
-    pub fn is_ours(&self) -> bool {
-        matches!(self, Self::Ours(_))
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
     }
 
     /// The control plane, when it is ours.
     pub fn control_plane(&self) -> Option<&ControlPlane> {
         match self {
-            Self::Ours(control_plane) => Some(control_plane),
+            Self::Local(control_plane) => Some(control_plane),
             Self::Existing(_) => None,
         }
     }
@@ -60,7 +60,7 @@ impl Cluster {
     /// The user that may do everything, or the user's own.
     pub fn admin(&self) -> &Identity {
         match self {
-            Self::Ours(control_plane) => control_plane.admin(),
+            Self::Local(control_plane) => control_plane.admin(),
             Self::Existing(existing) => &existing.admin,
         }
     }
@@ -79,7 +79,7 @@ impl Cluster {
     /// plane lets us sign one; [`Self::service_account`] works everywhere.
     pub async fn user(&self, name: &str, group: Option<&str>) -> Result<Identity> {
         match self {
-            Self::Ours(control_plane) => control_plane.user(name, group).await,
+            Self::Local(control_plane) => control_plane.user(name, group).await,
             Self::Existing(_) => bail!("no client certificate for {name}: the cluster is not ours"),
         }
     }
@@ -92,7 +92,7 @@ impl Cluster {
     /// kubectl for this cluster.
     pub fn kubectl(&self) -> Kubectl {
         match self {
-            Self::Ours(control_plane) => Kubectl::built(control_plane.binaries(), control_plane.state_dir()),
+            Self::Local(control_plane) => Kubectl::built(control_plane.binaries(), control_plane.state_dir()),
             Self::Existing(existing) => Kubectl::from_path(&existing.dir),
         }
     }
@@ -105,7 +105,7 @@ impl Cluster {
     /// helm for this cluster.
     pub fn helm(&self) -> Helm {
         match self {
-            Self::Ours(control_plane) => Helm::new(control_plane.binaries().helm(), control_plane.state_dir()),
+            Self::Local(control_plane) => Helm::new(control_plane.binaries().helm(), control_plane.state_dir()),
             Self::Existing(existing) => Helm::new("helm".into(), &existing.dir),
         }
     }
@@ -123,7 +123,7 @@ impl Cluster {
     /// A directory for files of the run; it is removed at the end.
     pub fn state_dir(&self) -> &Path {
         match self {
-            Self::Ours(control_plane) => control_plane.state_dir(),
+            Self::Local(control_plane) => control_plane.state_dir(),
             Self::Existing(existing) => &existing.dir,
         }
     }
@@ -131,7 +131,7 @@ impl Cluster {
     /// Runs a program, such as an operator, that ends with the run, however that ends.
     pub async fn run(&self, spec: ProcessSpec) -> Result<Process> {
         match self {
-            Self::Ours(control_plane) => control_plane.run(spec).await,
+            Self::Local(control_plane) => control_plane.run(spec).await,
             Self::Existing(existing) => existing.supervisor.start(spec).await,
         }
     }

@@ -57,7 +57,7 @@ impl Namespace {
             name: created.name_any(),
             kubectl: cluster.kubectl(),
             admin: cluster.admin().clone(),
-            delete: !cluster.is_ours(),
+            delete: !cluster.is_local(),
             logs: Mutex::default(),
         })
     }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use tokio::sync::OnceCell;
 
 use super::connection::Cluster;
-use crate::control_plane::Options;
+use crate::control_plane::ControlPlaneOptions;
 
 /// The cluster of this process, started at first use.
 ///
@@ -12,11 +12,11 @@ use crate::control_plane::Options;
 /// [supervisor](crate::process::supervisor) sees this process end.
 pub async fn cluster() -> Result<&'static Cluster> {
     static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
-    CLUSTER.get_or_try_init(|| Cluster::connect(Options::default())).await
+    CLUSTER.get_or_try_init(|| Cluster::connect(ControlPlaneOptions::default())).await
 }
 
 /// The cluster of this process whose node runs containers, started at first use. It stops as [`cluster`] does.
 pub async fn cluster_with_node() -> Result<&'static Cluster> {
     static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
-    CLUSTER.get_or_try_init(|| Cluster::connect(Options::with_node())).await
+    CLUSTER.get_or_try_init(|| Cluster::connect(ControlPlaneOptions::with_container_node())).await
 }

@@ -31,7 +31,7 @@ use crate::{
         Pki,
         identity::{self, Identity},
     },
-    node::{self, Node, images},
+    node::{self, ContainerNode, images},
     process::{Isolation, Process, ProcessSpec, Signal, Supervisor},
     tools::Binaries,
 };
@@ -49,27 +49,27 @@ const PORT_ATTEMPTS: usize = 5;
 
 /// What to start.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ControlPlaneOptions {
     /// How many nodes kwok plays: `kwok-node-0` and so on.
-    pub nodes: usize,
+    pub kwok_nodes: usize,
     /// Whether there is a [node] that runs containers.
-    pub node: bool,
+    pub container_node: bool,
     /// Further arguments of kube-apiserver.
     pub apiserver_args: Vec<String>,
     /// Further arguments of kube-controller-manager.
     pub controller_manager_args: Vec<String>,
 }
 
-impl Options {
+impl ControlPlaneOptions {
     /// A node that runs containers, and none of kwok.
-    pub fn with_node() -> Self {
-        Self { nodes: 0, node: true, ..Self::default() }
+    pub fn with_container_node() -> Self {
+        Self { kwok_nodes: 0, container_node: true, ..Self::default() }
     }
 }
 
-impl Default for Options {
+impl Default for ControlPlaneOptions {
     fn default() -> Self {
-        Self { nodes: 1, node: false, apiserver_args: Vec::new(), controller_manager_args: Vec::new() }
+        Self { kwok_nodes: 1, container_node: false, apiserver_args: Vec::new(), controller_manager_args: Vec::new() }
     }
 }
 
@@ -85,14 +85,14 @@ pub struct ControlPlane {
     server: String,
     admin: Identity,
     audit: AuditLog,
-    node: Option<Node>,
+    node: Option<ContainerNode>,
 }
 
 impl ControlPlane {
     /// Starts everything and returns when Pods can be created and run.
-    pub async fn start(options: Options) -> Result<Self> {
+    pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
         // Not on an async thread: the first use builds for minutes.
-        let needs_node = options.node;
+        let needs_node = options.container_node;
         let binaries = tokio::task::spawn_blocking(move || {
             if needs_node {
                 node::install()?;
@@ -109,13 +109,13 @@ impl ControlPlane {
         Self::start_once(&options, &binaries).await
     }
 
-    async fn start_once(options: &Options, binaries: &Binaries) -> Result<Self> {
+    async fn start_once(options: &ControlPlaneOptions, binaries: &Binaries) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("vpn-operator-e2e-").tempdir()?;
         let keep = env::var_os(KEEP_STATE).is_some();
         let remove = (!keep).then_some(dir.path());
-        let (supervisor, node) = if options.node {
+        let (supervisor, node) = if options.container_node {
             let isolation = Isolation::pick(dir.path())?;
-            (Supervisor::spawn_isolated(remove, &isolation)?, Some(Node::new(dir.path(), isolation)?))
+            (Supervisor::spawn_isolated(remove, &isolation)?, Some(ContainerNode::new(dir.path(), isolation)?))
         } else {
             (Supervisor::spawn(remove)?, None)
         };
@@ -138,7 +138,7 @@ impl ControlPlane {
         controller_manager.args.extend(options.controller_manager_args.iter().map(Into::into));
         let scheduler = components.scheduler(&user("system:kube-scheduler").await?.kubeconfig);
         let kwok_user = certificate_identity(&pki, &dir, &server, "kwok", Some("system:masters")).await?;
-        let kwok = (options.nodes > 0).then(|| kwok::process(binaries, &dir, &kwok_user)).transpose()?;
+        let kwok = (options.kwok_nodes > 0).then(|| kwok::process(binaries, &dir, &kwok_user)).transpose()?;
 
         let binaries = binaries.clone();
         let (processes, restarted) = (Vec::new(), Mutex::default());
@@ -147,31 +147,31 @@ impl ControlPlane {
         started.add(etcd).await?;
         started.add(apiserver).await?;
         let client = started.admin.client()?;
-        started.unless_one_ends(ready(&client)).await.context("the API server did not become ready")?;
+        started.fail_on_exit(ready(&client)).await.context("the API server did not become ready")?;
         // First, because the garbage collector looks for new kinds only every 30 s.
-        started.unless_one_ends(create_kinds(&client)).await.context("the kinds of vpn-operator are not served")?;
+        started.fail_on_exit(create_kinds(&client)).await.context("the kinds of vpn-operator are not served")?;
         started.add(controller_manager).await?;
         started.add(scheduler).await?;
         if let Some(kwok) = kwok {
             started.add(kwok).await?;
         }
         started.start_node().await?;
-        for index in 0..options.nodes {
+        for index in 0..options.kwok_nodes {
             kwok::create_node(&client, &kwok::node_name(index)).await?;
         }
         let usable = async {
             let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
             let exists = |account: Option<&ServiceAccount>| account.is_some();
             await_condition(accounts, "default", exists).await?;
-            for index in 0..options.nodes {
+            for index in 0..options.kwok_nodes {
                 kwok::wait_ready(&client, &kwok::node_name(index)).await?;
             }
-            if options.node {
+            if options.container_node {
                 kwok::wait_ready(&client, node::NODE).await?;
             }
             Ok(())
         };
-        started.unless_one_ends(usable).await.context("the cluster did not become usable")?;
+        started.fail_on_exit(usable).await.context("the cluster did not become usable")?;
         Ok(started)
     }
 
@@ -182,7 +182,7 @@ impl ControlPlane {
         let files = node::Files { pki: &self.pki, kubelet: &kubelet, proxy: &proxy };
         let processes = node.kubelet(&self.binaries.control_plane(), &files)?;
         self.processes.push(self.supervisor.start(node.containerd()?).await?);
-        self.unless_one_ends(node.containerd_ready()).await.context("containerd does not answer")?;
+        self.fail_on_exit(node.containerd_ready()).await.context("containerd does not answer")?;
         node.import(&images::pause()?).await?;
         for process in processes {
             self.processes.push(self.supervisor.start(process).await?);
@@ -196,18 +196,18 @@ impl ControlPlane {
     }
 
     /// Waits for `step`, but not longer than the programs live.
-    async fn unless_one_ends(&self, step: impl Future<Output = Result<()>>) -> Result<()> {
+    async fn fail_on_exit(&self, step: impl Future<Output = Result<()>>) -> Result<()> {
         tokio::select! {
             result = timeout(START_LIMIT, step) => match result {
                 Ok(result) => result,
                 Err(_) => bail!("not done after {} s\n{}", START_LIMIT.as_secs(), self.log_tails(10)),
             },
-            ended = self.first_end() => Err(ended),
+            ended = self.wait_for_exit() => Err(ended),
         }
     }
 
     /// Waits until one of the programs ends, which none should, and says what it logged.
-    pub async fn first_end(&self) -> anyhow::Error {
+    pub async fn wait_for_exit(&self) -> anyhow::Error {
         let ends = self.processes.iter().map(|process| Box::pin(async move { (process, process.exited().await) }));
         let ((process, status), ..) = select_all(ends).await;
         let (name, tail) = (&process.spec().name, process.log_tail(30));
@@ -237,7 +237,7 @@ impl ControlPlane {
     }
 
     /// The node that runs containers, if there is one.
-    pub fn node(&self) -> Option<&Node> {
+    pub fn node(&self) -> Option<&ContainerNode> {
         self.node.as_ref()
     }
 
@@ -265,7 +265,7 @@ impl ControlPlane {
     /// Ends kube-apiserver by a signal, starts it again and returns when it is ready.
     pub async fn restart_apiserver(&self, signal: Signal) -> Result<()> {
         let mut restarted = self.restarted.lock().await;
-        self.start_again(&mut restarted, "kube-apiserver", signal).await?;
+        self.restart_process(&mut restarted, "kube-apiserver", signal).await?;
         let again = restarted.get("kube-apiserver").context("no API server")?;
         let client = self.admin.client()?;
         let ready = timeout(START_LIMIT, ready(&client));
@@ -275,12 +275,12 @@ impl ControlPlane {
         }
         // kwok does not try again what was cut off in the middle, as a kubelet does: Pods would never go.
         match self.process("kwok") {
-            Some(_) => self.start_again(&mut restarted, "kwok", Signal::KILL).await,
+            Some(_) => self.restart_process(&mut restarted, "kwok", Signal::KILL).await,
             None => Ok(()),
         }
     }
 
-    async fn start_again(
+    async fn restart_process(
         &self,
         restarted: &mut HashMap<&'static str, Process>,
         name: &'static str,

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use vpn_types::MaskConsumer;
 
 pub use screen::Screen;
-use view::{ACCOUNTS, APPS, Seen, View, is_active, places, pod_runs, slot, uid};
+use view::{ACCOUNTS, APPS, ClusterView, Update, is_active, places, pod_runs, slot, uid};
 
 /// Between two steps, for people to read; nothing depends on it.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -30,8 +30,8 @@ pub struct Tour<'a> {
     cluster: &'a Cluster,
     client: Client,
     screen: Screen,
-    view: View,
-    events: SelectAll<BoxStream<'static, Seen>>,
+    view: ClusterView,
+    events: SelectAll<BoxStream<'static, Update>>,
     /// MaskConsumers that a Pod was made for, by UID.
     served: BTreeSet<String>,
     pauses: bool,
@@ -49,7 +49,7 @@ struct Holder {
 impl<'a> Tour<'a> {
     pub fn new(cluster: &'a Cluster, screen: Screen, pauses: bool, vpn: Option<&'a VpnService>) -> Result<Self> {
         let client = cluster.client()?;
-        let (view, events, served) = (View::default(), SelectAll::new(), BTreeSet::new());
+        let (view, events, served) = (ClusterView::default(), SelectAll::new(), BTreeSet::new());
         Ok(Self { cluster, client, screen, view, events, served, pauses, vpn })
     }
 
@@ -92,11 +92,11 @@ impl<'a> Tour<'a> {
         self.screen
             .step("Five workloads ask for one of the three slots; the Pod of each starts when its Mask is Active");
         self.kubectl(&["apply", "-f", "e2e/demo/masks.yaml"]).await?;
-        let settled = |view: &View| {
+        let settled = |view: &ClusterView| {
             let running = view.consumers().filter(|consumer| is_active(consumer) && pod_runs(view, consumer));
             running.count() == 3 && places(view).len() == 2
         };
-        self.until("three Masks are Active with running Pods, two wait in line", settled).await?;
+        self.wait_until("three Masks are Active with running Pods, two wait in line", settled).await?;
         self.check_slots()?;
         for consumer in self.view.consumers().filter(|consumer| is_active(consumer)) {
             self.check_copy(consumer).await?;
@@ -139,7 +139,7 @@ impl<'a> Tour<'a> {
             freed.name
         ));
         self.kubectl(&["delete", "mask", &freed.name, "--namespace", APPS]).await?;
-        let held = |view: &View| {
+        let held = |view: &ClusterView| {
             let names_pod = |reservation: &vpn_types::MaskReservation| {
                 let users = reservation.status.as_ref().and_then(|status| status.users.as_ref());
                 users.into_iter().flatten().any(|user| user.uid == freed.pod_uid)
@@ -148,20 +148,20 @@ impl<'a> Tour<'a> {
             let told = told.and_then(|status| status.message.as_deref()).unwrap_or_default();
             view.reservations().any(names_pod) && told.contains("waiting for Pod")
         };
-        self.until("the slot is held for the Pod that stops", held).await?;
+        self.wait_until("the slot is held for the Pod that stops", held).await?;
         self.screen.table();
         Ok((freed, next))
     }
 
     async fn handover(&mut self, freed: &Holder, next: &str) -> Result<()> {
         self.screen.step(&format!("The last container has ended, and with it the Pod: now {next} is served"));
-        let served = |view: &View| {
+        let served = |view: &ClusterView| {
             let consumer = view.consumer(next).filter(|consumer| is_active(consumer));
             view.ended_at(&freed.pod_uid).is_some()
                 && consumer.is_some_and(|consumer| pod_runs(view, consumer))
                 && places(view).keys().eq([&1])
         };
-        self.until(&format!("{next} has the slot, and its Pod runs"), served).await?;
+        self.wait_until(&format!("{next} has the slot, and its Pod runs"), served).await?;
         self.screen.table();
         let uid = self.view.consumer(next).map(uid).unwrap_or_default();
         let ended = self.view.ended_at(&freed.pod_uid).context("the Pod's end was not seen")?;
@@ -178,9 +178,10 @@ impl<'a> Tour<'a> {
 
     /// Waits until nobody waits any more.
     async fn all_served(&mut self) -> Result<()> {
-        let all =
-            |view: &View| view.consumers().count() == 4 && view.consumers().all(|consumer| pod_runs(view, consumer));
-        self.until("all Masks are Active with running Pods", all).await?;
+        let all = |view: &ClusterView| {
+            view.consumers().count() == 4 && view.consumers().all(|consumer| pod_runs(view, consumer))
+        };
+        self.wait_until("all Masks are Active with running Pods", all).await?;
         self.check_slots()?;
         self.screen.table();
         Ok(())
@@ -207,7 +208,7 @@ impl<'a> Tour<'a> {
     }
 
     /// Waits until what the watches have told fulfils a promise.
-    async fn until(&mut self, what: &str, holds: impl Fn(&View) -> bool) -> Result<()> {
+    async fn wait_until(&mut self, what: &str, holds: impl Fn(&ClusterView) -> bool) -> Result<()> {
         let fulfilled = async {
             while !holds(&self.view) {
                 self.follow().await?;

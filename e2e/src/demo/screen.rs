@@ -10,7 +10,7 @@ use std::{
 use kube::ResourceExt;
 use vpn_types::MaskProviderPhase;
 
-use super::view::{View, is_usable, runs};
+use super::view::{ClusterView, is_usable, runs};
 
 /// One line of the table: a Mask, or the MaskConsumer that it left behind.
 #[derive(Clone, PartialEq)]
@@ -67,7 +67,7 @@ impl Screen {
     }
 
     /// Shows what has changed.
-    pub fn show(&mut self, view: &View) {
+    pub fn show(&mut self, view: &ClusterView) {
         let (rows, accounts) = (rows(view), accounts(view));
         if rows == self.rows && accounts == self.accounts {
             return;
@@ -131,13 +131,13 @@ fn emit(text: &str) {
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
-fn rows(view: &View) -> BTreeMap<String, Row> {
+fn rows(view: &ClusterView) -> BTreeMap<String, Row> {
     let names = view.masks().map(ResourceExt::name_any).chain(view.consumers().map(ResourceExt::name_any));
     names.map(|name| (name.clone(), row(view, name))).collect()
 }
 
 /// What its MaskConsumer says: the Mask only follows that, a moment later.
-fn row(view: &View, name: String) -> Row {
+fn row(view: &ClusterView, name: String) -> Row {
     let consumer = view.consumer(&name);
     let status = consumer.and_then(|consumer| consumer.status.as_ref());
     let deleting = consumer.is_some_and(|consumer| consumer.metadata.deletion_timestamp.is_some());
@@ -163,7 +163,7 @@ fn row(view: &View, name: String) -> Row {
     Row { name, phase: phase.to_owned(), slot, pod, message }
 }
 
-fn accounts(view: &View) -> String {
+fn accounts(view: &ClusterView) -> String {
     let taken = |provider: &str| {
         let of = |name: &str| vpn_types::parse_reservation_name(name).is_some_and(|(of, _)| of == provider);
         view.reservations().filter(|reservation| of(&reservation.name_any())).count()

@@ -25,7 +25,7 @@ pub const ACCOUNTS: &str = "accounts";
 pub const APPS: &str = "apps";
 
 /// One thing that a watch told.
-pub enum Seen {
+pub enum Update {
     Mask(Box<Event<Mask>>),
     Consumer(Box<Event<MaskConsumer>>),
     Reservation(Box<Event<MaskReservation>>),
@@ -34,17 +34,17 @@ pub enum Seen {
 }
 
 /// A watch on each kind; what goes wrong is tried again.
-pub fn watch_all(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
+pub fn watch_all(client: &Client) -> SelectAll<BoxStream<'static, Update>> {
     let mut all = SelectAll::new();
-    all.push(watch(client, APPS, Seen::Mask));
-    all.push(watch(client, APPS, Seen::Consumer));
-    all.push(watch(client, APPS, Seen::Pod));
-    all.push(watch(client, ACCOUNTS, Seen::Reservation));
-    all.push(watch(client, ACCOUNTS, Seen::Provider));
+    all.push(watch(client, APPS, Update::Mask));
+    all.push(watch(client, APPS, Update::Consumer));
+    all.push(watch(client, APPS, Update::Pod));
+    all.push(watch(client, ACCOUNTS, Update::Reservation));
+    all.push(watch(client, ACCOUNTS, Update::Provider));
     all
 }
 
-fn watch<K>(client: &Client, namespace: &str, seen: fn(Box<Event<K>>) -> Seen) -> BoxStream<'static, Seen>
+fn watch<K>(client: &Client, namespace: &str, seen: fn(Box<Event<K>>) -> Update) -> BoxStream<'static, Update>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + DeserializeOwned
@@ -89,7 +89,7 @@ impl<K: ResourceExt> Store<K> {
 
 /// All of it, and what has to be remembered of the past.
 #[derive(Default)]
-pub struct View {
+pub struct ClusterView {
     masks: Store<Mask>,
     consumers: Store<MaskConsumer>,
     reservations: Store<MaskReservation>,
@@ -103,11 +103,11 @@ pub struct View {
     most_users: BTreeMap<String, usize>,
 }
 
-impl View {
-    pub fn take(&mut self, seen: Seen) {
+impl ClusterView {
+    pub fn take(&mut self, seen: Update) {
         match seen {
-            Seen::Mask(event) => self.masks.take(*event),
-            Seen::Consumer(event) => {
+            Update::Mask(event) => self.masks.take(*event),
+            Update::Consumer(event) => {
                 if let Event::Apply(consumer) | Event::InitApply(consumer) = &*event
                     && is_active(consumer)
                 {
@@ -115,9 +115,9 @@ impl View {
                 }
                 self.consumers.take(*event);
             }
-            Seen::Reservation(event) => self.reservations.take(*event),
-            Seen::Provider(event) => self.providers.take(*event),
-            Seen::Pod(event) => {
+            Update::Reservation(event) => self.reservations.take(*event),
+            Update::Provider(event) => self.providers.take(*event),
+            Update::Pod(event) => {
                 let ended = match &*event {
                     Event::Delete(pod) => Some(pod),
                     Event::Apply(pod) => Some(pod).filter(|pod| is_bound(pod) && !may_run(pod)),
@@ -233,14 +233,14 @@ pub fn slot(consumer: &MaskConsumer) -> Option<(&str, usize)> {
 }
 
 /// Whether the MaskConsumer is Active and its Pod runs.
-pub fn pod_runs(view: &View, consumer: &MaskConsumer) -> bool {
+pub fn pod_runs(view: &ClusterView, consumer: &MaskConsumer) -> bool {
     let pod = view.pod(&consumer.name_any()).filter(|pod| owner(pod) == Some(&uid(consumer)));
     let phase = pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
     is_active(consumer) && phase == Some("Running")
 }
 
 /// The Masks that wait, by their place in line.
-pub fn places(view: &View) -> BTreeMap<usize, String> {
+pub fn places(view: &ClusterView) -> BTreeMap<usize, String> {
     let place = |mask: &Mask| {
         let status = mask.status.as_ref().filter(|status| status.phase == Some(MaskPhase::Waiting))?;
         let (_, place) = status.message.as_ref()?.split_once("place ")?;

@@ -6,16 +6,16 @@
 //!
 //! ```ignore
 //! let proxy = FaultProxy::start(cluster.admin()).await?;
-//! let operator = Operator::start_with(cluster, &Setup::new(layout).through(&proxy)).await?;
+//! let operator = Operator::start_with(cluster, &OperatorOptions::new(layout).via_proxy(&proxy)).await?;
 //! let locks = Filter::default().verb("create").resource("maskreservations");
-//! let armed = proxy.arm(Rule::first(locks, Fault::AnswerLost).after(2));
+//! let armed = proxy.add(Rule::first(locks, Fault::ResponseDropped).after(2));
 //! // …
-//! armed.has_struck(1).await?;
+//! armed.wait_for_hits(1).await?;
 //! ```
 
-mod plan;
 mod proxy;
 mod request;
+mod rule;
 
-pub use plan::{Armed, Fault, Rule};
 pub use proxy::FaultProxy;
+pub use rule::{ActiveRule, Fault, Rule};

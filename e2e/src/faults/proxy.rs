@@ -33,7 +33,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Armed, Fault, Rule, plan::status, request};
+use super::{ActiveRule, Fault, Rule, request, rule::status};
 use crate::auth::Identity;
 
 type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
@@ -49,7 +49,7 @@ pub struct FaultProxy {
 struct Proxy {
     api_server: Uri,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    armed: Mutex<Vec<Arc<Armed>>>,
+    rules: Mutex<Vec<Arc<ActiveRule>>>,
     cuts: watch::Sender<u64>,
 }
 
@@ -69,7 +69,7 @@ impl FaultProxy {
         let proxy = Arc::new(Proxy {
             api_server: config.cluster_url,
             client,
-            armed: Mutex::default(),
+            rules: Mutex::default(),
             cuts: watch::Sender::new(0),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -80,7 +80,7 @@ impl FaultProxy {
 
     /// A user of the API server, behind this proxy. It has to be one with a token: who comes with a certificate shows it
     /// to the proxy only. Its kubeconfig is written into `dir`.
-    pub async fn in_front_of(&self, identity: &Identity, dir: &Path) -> Result<Identity> {
+    pub async fn proxied_identity(&self, identity: &Identity, dir: &Path) -> Result<Identity> {
         let mut kubeconfig = Kubeconfig::read_from(&identity.kubeconfig)?;
         for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
             cluster.server = Some(format!("http://{}", self.address));
@@ -97,19 +97,19 @@ impl FaultProxy {
     }
 
     /// Adds a rule. Of several that apply to a request the oldest does.
-    pub fn arm(&self, rule: Rule) -> Arc<Armed> {
-        let armed = Arc::new(Armed::new(rule));
-        self.proxy.armed().push(Arc::clone(&armed));
+    pub fn add(&self, rule: Rule) -> Arc<ActiveRule> {
+        let armed = Arc::new(ActiveRule::new(rule));
+        self.proxy.rules().push(Arc::clone(&armed));
         armed
     }
 
     /// Takes rules away; what they have begun goes on.
-    pub fn disarm(&self, rules: &[Arc<Armed>]) {
-        self.proxy.armed().retain(|armed| !rules.iter().any(|rule| Arc::ptr_eq(armed, rule)));
+    pub fn remove(&self, rules: &[Arc<ActiveRule>]) {
+        self.proxy.rules().retain(|armed| !rules.iter().any(|rule| Arc::ptr_eq(armed, rule)));
     }
 
     /// Cuts all connections that there are. What was passed on is carried out.
-    pub fn cut(&self) {
+    pub fn close_connections(&self) {
         self.proxy.cuts.send_modify(|cuts| *cuts += 1);
     }
 }
@@ -148,14 +148,14 @@ async fn serve(stream: TcpStream, proxy: Arc<Proxy>) {
 }
 
 impl Proxy {
-    fn armed(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Armed>>> {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rules(&self) -> std::sync::MutexGuard<'_, Vec<Arc<ActiveRule>>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The fault that befalls a request. All rules count it, and the oldest that is due applies.
     fn fault(&self, seen: &crate::audit::Request) -> Option<Fault> {
-        let armed: Vec<_> = self.armed().clone();
-        let due: Vec<_> = armed.iter().filter_map(|armed| armed.strike(seen)).collect();
+        let armed: Vec<_> = self.rules().clone();
+        let due: Vec<_> = armed.iter().filter_map(|armed| armed.apply(seen)).collect();
         due.into_iter().next()
     }
 
@@ -169,8 +169,8 @@ impl Proxy {
         let is_watch = seen.verb == "watch";
         let pass_on = self.pass_on(parts.method, parts.uri, parts.headers, body);
         match fault {
-            Some(Fault::Refused(code)) => return answer(code),
-            Some(Fault::RequestLost) => bail!("cut by a rule"),
+            Some(Fault::Rejected(code)) => return answer(code),
+            Some(Fault::RequestDropped) => bail!("cut by a rule"),
             _ => {}
         }
         if is_watch {
@@ -179,7 +179,7 @@ impl Proxy {
         }
         // A task of its own, that goes on when the client hangs up.
         let answered = tokio::spawn(async move {
-            if let Some(Fault::RequestLate(late)) = fault {
+            if let Some(Fault::RequestDelayed(late)) = fault {
                 sleep(late).await;
             }
             let (head, body) = pass_on.await?.into_parts();
@@ -188,9 +188,9 @@ impl Proxy {
         });
         let answered = answered.await??;
         match fault {
-            Some(Fault::Misreported(code)) => answer(code),
-            Some(Fault::AnswerLost) => bail!("cut by a rule"),
-            Some(Fault::AnswerLate(late)) => {
+            Some(Fault::ResponseReplaced(code)) => answer(code),
+            Some(Fault::ResponseDropped) => bail!("cut by a rule"),
+            Some(Fault::ResponseDelayed(late)) => {
                 sleep(late).await;
                 Ok(answered)
             }
@@ -247,14 +247,14 @@ type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 fn watch_body(body: Incoming, fault: Option<Fault>) -> Body {
     let chunks: Chunks = Box::pin(body.into_data_stream().map(|chunk| chunk.map_err(anyhow::Error::from)));
     let chunks: Chunks = match fault {
-        Some(Fault::WatchCut(after)) => {
+        Some(Fault::WatchDisconnected(after)) => {
             Box::pin(lines(chunks, after).chain(stream::once(async { Err(anyhow!("cut by a rule")) })))
         }
         Some(Fault::WatchExpired(after)) => {
             let event = serde_json::json!({ "type": "ERROR", "object": status(StatusCode::GONE) });
             Box::pin(lines(chunks, after).chain(stream::once(async move { Ok(Bytes::from(format!("{event}\n"))) })))
         }
-        Some(Fault::WatchSilent(after)) => Box::pin(lines(chunks, after).chain(stream::pending())),
+        Some(Fault::WatchStalled(after)) => Box::pin(lines(chunks, after).chain(stream::pending())),
         _ => chunks,
     };
     BodyExt::boxed_unsync(StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))))

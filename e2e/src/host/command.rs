@@ -18,6 +18,6 @@ pub fn run(command: &mut Command) -> Result<String> {
 }
 
 /// Writes a line directly to stderr, because a test harness hides the output of `eprintln!`.
-pub fn say(text: &str) {
+pub fn notice(text: &str) {
     drop(writeln!(stderr(), "e2e: {text}"));
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::images::PAUSE;
 use crate::{host::command::run, network::NODE_POD_RANGE, process::ProcessSpec};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(30);
 
 /// What starts containers.
@@ -112,7 +112,7 @@ fn ctr(dir: &Path) -> Command {
 
 /// Waits until containerd answers.
 pub async fn ready(dir: &Path) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let dir = dir.to_owned();
         match tokio::task::spawn_blocking(move || run(ctr(&dir).arg("version"))).await? {

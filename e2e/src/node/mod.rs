@@ -58,13 +58,13 @@ pub fn install() -> Result<()> {
 }
 
 /// The node of a running cluster.
-pub struct Node {
+pub struct ContainerNode {
     dir: PathBuf,
     isolation: Isolation,
     imported: Mutex<Vec<String>>,
 }
 
-impl Node {
+impl ContainerNode {
     pub(crate) fn new(dir: &Path, isolation: Isolation) -> Result<Self> {
         let dir = dir.join("node");
         std::fs::create_dir_all(dir.join("images"))?;

@@ -38,7 +38,7 @@ const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 /// What the operator logs when all its watches have listed.
 pub const READY: &str = "ready: all watches have listed";
 /// How long becoming ready, or ending, may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks at the log file.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -63,7 +63,7 @@ impl Layout {
 
 /// How an operator is started.
 #[derive(Clone)]
-pub struct Setup {
+pub struct OperatorOptions {
     layout: Layout,
     proxy: Option<Arc<FaultProxy>>,
     args: Vec<String>,
@@ -71,7 +71,7 @@ pub struct Setup {
     soft_open_files: Option<u32>,
 }
 
-impl Setup {
+impl OperatorOptions {
     /// As users start it.
     pub fn new(layout: Layout) -> Self {
         Self { layout, proxy: None, args: Vec::new(), env: Vec::new(), soft_open_files: None }
@@ -79,7 +79,7 @@ impl Setup {
 
     /// With this proxy between it and the API server.
     #[must_use]
-    pub fn through(self, proxy: &Arc<FaultProxy>) -> Self {
+    pub fn via_proxy(self, proxy: &Arc<FaultProxy>) -> Self {
         Self { proxy: Some(Arc::clone(proxy)), ..self }
     }
 
@@ -118,13 +118,13 @@ impl Setup {
 
 /// An operator. Dropping it leaves its processes running, until the cluster stops.
 pub struct Operator {
-    setup: Setup,
-    parts: Vec<Part>,
+    options: OperatorOptions,
+    parts: Vec<ControllerProcess>,
     binary: PathBuf,
     state_dir: PathBuf,
 }
 
-struct Part {
+struct ControllerProcess {
     name: &'static str,
     identity: Identity,
     process: Process,
@@ -152,24 +152,24 @@ pub async fn shared() -> Result<&'static Operator> {
 impl Operator {
     /// [Installs](install) what an operator needs, starts one and returns when it is ready.
     pub async fn start(cluster: &Cluster, layout: Layout) -> Result<Self> {
-        Self::start_with(cluster, Setup::new(layout)).await
+        Self::start_with(cluster, OperatorOptions::new(layout)).await
     }
 
     /// The same in another way.
-    pub async fn start_with(cluster: &Cluster, setup: Setup) -> Result<Self> {
+    pub async fn start_with(cluster: &Cluster, options: OperatorOptions) -> Result<Self> {
         let (installed, binary) = tokio::join!(install(cluster), executable(cluster));
         installed?;
         let (binary, state_dir) = (binary?, cluster.state_dir().to_owned());
         let mut parts = Vec::new();
-        for &name in setup.layout.names() {
+        for &name in options.layout.names() {
             let mut identity = cluster.service_account(NAMESPACE, &format!("vpn-operator-{name}")).await?;
-            if let Some(proxy) = &setup.proxy {
-                identity = proxy.in_front_of(&identity, &state_dir).await?;
+            if let Some(proxy) = &options.proxy {
+                identity = proxy.proxied_identity(&identity, &state_dir).await?;
             }
-            let process = cluster.run(setup.spec(name, &identity, &binary, &state_dir)).await?;
-            parts.push(Part { name, identity, process });
+            let process = cluster.run(options.spec(name, &identity, &binary, &state_dir)).await?;
+            parts.push(ControllerProcess { name, identity, process });
         }
-        let operator = Self { setup, parts, binary, state_dir };
+        let operator = Self { options, parts, binary, state_dir };
         operator.ready().await?;
         Ok(operator)
     }
@@ -178,7 +178,7 @@ impl Operator {
     pub async fn restart(&mut self, cluster: &Cluster) -> Result<()> {
         for part in &mut self.parts {
             if part.process.pid().is_none() {
-                let spec = self.setup.spec(part.name, &part.identity, &self.binary, &self.state_dir);
+                let spec = self.options.spec(part.name, &part.identity, &self.binary, &self.state_dir);
                 part.process = cluster.run(spec).await?;
             }
         }
@@ -188,7 +188,7 @@ impl Operator {
     /// Ends all processes by SIGTERM; each has to end well.
     pub async fn stop(&self) -> Result<()> {
         for part in &self.parts {
-            let end = part.process.stop(LIMIT).await?;
+            let end = part.process.stop(TIMEOUT).await?;
             ensure!(end == "exit code 0", "vpn-operator manage-{}: {end}\n{}", part.name, part.process.log_tail(30));
         }
         Ok(())
@@ -231,7 +231,7 @@ impl Operator {
     /// Waits until all processes have listed all they watch.
     async fn ready(&self) -> Result<()> {
         for part in &self.parts {
-            until_logged(&part.process, READY).await?;
+            wait_for_log(&part.process, READY).await?;
         }
         Ok(())
     }
@@ -244,11 +244,11 @@ pub async fn executable(cluster: &Cluster) -> Result<PathBuf> {
 }
 
 /// Waits until a process has written this into its log.
-pub async fn until_logged(process: &Process, words: &str) -> Result<()> {
-    let (log, deadline) = (&process.spec().log, Instant::now() + LIMIT);
+pub async fn wait_for_log(process: &Process, words: &str) -> Result<()> {
+    let (log, deadline) = (&process.spec().log, Instant::now() + TIMEOUT);
     let is_there = async {
         while !fs::read_to_string(log).is_ok_and(|text| text.contains(words)) {
-            ensure!(Instant::now() < deadline, "no {words:?} after {} s", LIMIT.as_secs());
+            ensure!(Instant::now() < deadline, "no {words:?} after {} s", TIMEOUT.as_secs());
             sleep(POLL).await;
         }
         Ok(())
@@ -271,7 +271,7 @@ fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSp
             .env("RUST_LOG", env::var("RUST_LOG").unwrap_or_else(|_| "info,vpn_operator=debug".into()))
             .env("NO_COLOR", "1");
     // Requests under way may take 5 s to end.
-    spec.patience_ms = 10_000;
+    spec.grace_period_ms = 10_000;
     spec
 }
 

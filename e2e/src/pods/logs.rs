@@ -11,7 +11,7 @@ use tokio::time::{Duration, timeout};
 ///
 /// # Errors
 /// When it does not within `limit`, with the log.
-pub async fn until_logged(
+pub async fn wait_for_log(
     pods: &Api<Pod>,
     pod: &str,
     container: &str,

@@ -7,15 +7,15 @@ use vpn_types::{MaskConsumer, owner_reference_for};
 
 /// A Pod that uses the slot of a MaskConsumer as the README tells: by its Secret, and owned by it. It takes `grace`
 /// seconds to stop.
-pub fn user_pod(name: &str, consumer: &MaskConsumer, grace: u32) -> Result<Pod> {
-    let mut pod = stranger_pod(name, consumer, grace)?;
+pub fn owned_pod(name: &str, consumer: &MaskConsumer, grace: u32) -> Result<Pod> {
+    let mut pod = unowned_pod(name, consumer, grace)?;
     pod.metadata.owner_references = Some(vec![owner_reference_for(consumer)]);
     Ok(pod)
 }
 
 /// The same, but without an owner reference.
-pub fn stranger_pod(name: &str, consumer: &MaskConsumer, grace: u32) -> Result<Pod> {
-    let secret = secret_of(consumer)?;
+pub fn unowned_pod(name: &str, consumer: &MaskConsumer, grace: u32) -> Result<Pod> {
+    let secret = slot_secret_name(consumer)?;
     Ok(serde_json::from_value(json!({
         "metadata": { "name": name },
         "spec": {
@@ -30,7 +30,7 @@ pub fn stranger_pod(name: &str, consumer: &MaskConsumer, grace: u32) -> Result<P
 }
 
 /// The name of the Secret with the credentials.
-pub fn secret_of(consumer: &MaskConsumer) -> Result<String> {
+pub fn slot_secret_name(consumer: &MaskConsumer) -> Result<String> {
     let status = consumer.status.as_ref();
     let provider = status.and_then(|status| status.provider.as_ref()).context("no provider assigned")?;
     Ok(provider.secret.clone())

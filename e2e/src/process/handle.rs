@@ -188,10 +188,10 @@ impl Process {
         send(&self.pipe, &Request::Signal { id: self.spec.id, signal: signal.as_raw() })
     }
 
-    /// Ends it with SIGTERM, or with SIGKILL when it is not gone after `patience`.
-    pub async fn stop(&self, patience: Duration) -> Result<String> {
+    /// Ends it with SIGTERM, or with SIGKILL when it is not gone after `grace_period`.
+    pub async fn stop(&self, grace_period: Duration) -> Result<String> {
         self.signal(Signal::TERM)?;
-        if let Ok(status) = tokio::time::timeout(patience, self.exited()).await {
+        if let Ok(status) = tokio::time::timeout(grace_period, self.exited()).await {
             return Ok(status);
         }
         self.signal(Signal::KILL)?;

@@ -82,11 +82,9 @@ impl Isolation {
     /// Removes what a kernel does not remove by itself.
     pub(crate) fn remove(&self, dir: Option<&Path>) -> Result<()> {
         // A process that was just killed leaves its cgroup, and a mount its directory, a moment later.
-        patiently(|| hierarchies().iter().try_for_each(|hierarchy| remove_cgroup(&hierarchy.join(&self.name))))?;
+        retry(|| hierarchies().iter().try_for_each(|hierarchy| remove_cgroup(&hierarchy.join(&self.name))))?;
         match dir.filter(|dir| dir.exists()) {
-            Some(dir) => {
-                patiently(|| fs::remove_dir_all(dir)).with_context(|| format!("cannot remove {}", dir.display()))
-            }
+            Some(dir) => retry(|| fs::remove_dir_all(dir)).with_context(|| format!("cannot remove {}", dir.display())),
             None => Ok(()),
         }
     }
@@ -210,7 +208,7 @@ fn remove_cgroup(dir: &Path) -> std::io::Result<()> {
     fs::remove_dir(dir)
 }
 
-fn patiently(mut attempt: impl FnMut() -> std::io::Result<()>) -> std::io::Result<()> {
+fn retry(mut attempt: impl FnMut() -> std::io::Result<()>) -> std::io::Result<()> {
     for _ in 0..100 {
         if attempt().is_ok() {
             return Ok(());

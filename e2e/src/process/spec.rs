@@ -22,7 +22,7 @@ pub struct ProcessSpec {
     /// The file its standard output and error are appended to.
     pub log: PathBuf,
     /// How long it may take to end after SIGTERM at the end of the run; then it is killed.
-    pub patience_ms: u64,
+    pub grace_period_ms: u64,
     pub(crate) id: u64,
 }
 
@@ -35,7 +35,7 @@ impl ProcessSpec {
             args: Vec::new(),
             env: BTreeMap::new(),
             log: log.into(),
-            patience_ms: 2000,
+            grace_period_ms: 2000,
             id: 0,
         }
     }

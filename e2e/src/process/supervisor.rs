@@ -36,7 +36,7 @@ enum Message {
 struct Running {
     id: u64,
     pid: Pid,
-    patience: Duration,
+    grace_period: Duration,
 }
 
 /// Runs the supervisor until its standard input closes, then stops all its processes
@@ -136,7 +136,7 @@ fn start(spec: &ProcessSpec, exits: mpsc::Sender<Message>) -> Result<Running> {
         };
         drop(exits.send(Message::Exited { id, status }));
     });
-    Ok(Running { id, pid, patience: Duration::from_millis(spec.patience_ms) })
+    Ok(Running { id, pid, grace_period: Duration::from_millis(spec.grace_period_ms) })
 }
 
 /// The running binary, even when a build has replaced its file in the meantime.
@@ -160,7 +160,7 @@ fn stop_all(running: Vec<Running>, inbox: &mpsc::Receiver<Message>) {
                 break;
             }
             _ = kill_process(child.pid, signal);
-            let deadline = Instant::now() + child.patience.max(Duration::from_secs(1));
+            let deadline = Instant::now() + child.grace_period.max(Duration::from_secs(1));
             while !exited.contains(&child.id) {
                 match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                     Ok(Message::Exited { id, .. }) => exited.push_back(id),

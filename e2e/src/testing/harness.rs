@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use crate::node::{REQUIRE, unavailable};
 
 /// How long one test may take: it matters only when it hangs.
-const LIMIT: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A test without optimisation has Pods on its stack, by value and many times over.
 const STACK: usize = 16 << 20;
@@ -31,12 +31,12 @@ where
             .thread_stack_size(STACK)
             .enable_all()
             .build()?;
-        let run = move || runtime.block_on(async { tokio::time::timeout(LIMIT, Box::pin(test())).await });
+        let run = move || runtime.block_on(async { tokio::time::timeout(TIMEOUT, Box::pin(test())).await });
         let thread = thread::Builder::new().stack_size(STACK).spawn(run)?;
         match thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)) {
             Ok(Ok(())) => Ok(Completion::Completed),
             Ok(Err(error)) => Err(Failed::from(format!("{error:#}"))),
-            Err(_) => Err(Failed::from(format!("not done after {} s", LIMIT.as_secs()))),
+            Err(_) => Err(Failed::from(format!("not done after {} s", TIMEOUT.as_secs()))),
         }
     })
 }

@@ -1,10 +1,10 @@
 //! What the tests of the operator share.
 
-pub mod at_rest;
-pub mod bench;
 pub mod figures;
+pub mod framework;
 pub mod harness;
 pub mod prometheus;
+pub mod steady_state;
 pub mod webhook;
 
-pub use bench::Bench;
+pub use framework::Framework;

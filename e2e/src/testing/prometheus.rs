@@ -27,13 +27,13 @@ use crate::{
     cluster::Cluster,
     host::{
         cache::cache_dir,
-        command::{run, say},
+        command::{notice, run},
     },
     process::{Process, ProcessSpec},
 };
 
 /// How long a query may take to give what is waited for.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two queries: Prometheus scrapes each second.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -65,7 +65,7 @@ impl Programs {
         let lock = File::create(tools.join(".prometheus.lock"))?;
         lock.lock()?;
         if !unpacked.are_there() {
-            say(&format!("unpacking Debian's prometheus into {}: needed once", target.display()));
+            notice(&format!("unpacking Debian's prometheus into {}: needed once", target.display()));
             let unfinished = tempfile::Builder::new().prefix(".unpacking-").tempdir_in(&tools)?;
             unpack(unfinished.path()).context(
                 "Prometheus is needed for the tests of the metrics: have `prometheus` and `promtool` in PATH",
@@ -103,7 +103,7 @@ impl Programs {
 fn unpack(dir: &Path) -> Result<()> {
     let download = |dir: &Path| run(Command::new("apt-get").current_dir(dir).args(["download", "prometheus"]));
     if download(dir).is_err() {
-        say("apt-get update, since there are no package lists, or old ones");
+        notice("apt-get update, since there are no package lists, or old ones");
         run(Command::new("apt-get").arg("update"))?;
         download(dir)?;
     }
@@ -149,11 +149,11 @@ impl Prometheus {
             .path_flag("config.file", &file)
             .path_flag("storage.tsdb.path", &dir.join("data"))
             .flag("web.listen-address", format_args!("127.0.0.1:{port}"));
-        spec.patience_ms = 10_000;
+        spec.grace_period_ms = 10_000;
         let process = cluster.run(spec).await?;
         let started = Self { programs, process, url: format!("http://127.0.0.1:{port}") };
         tokio::select! {
-            ready = started.until("vector(1)", "it to answer", |samples| !samples.is_empty()) => drop(ready?),
+            ready = started.wait_until("vector(1)", "it to answer", |samples| !samples.is_empty()) => drop(ready?),
             end = started.process.exited() => bail!("it ended: {end}\n{}", started.process.log_tail(20)),
         }
         Ok(started)
@@ -182,8 +182,13 @@ impl Prometheus {
     ///
     /// # Errors
     /// When it does not in time; what it gave last is told.
-    pub async fn until(&self, expression: &str, what: &str, holds: impl Fn(&[Sample]) -> bool) -> Result<Vec<Sample>> {
-        let deadline = Instant::now() + LIMIT;
+    pub async fn wait_until(
+        &self,
+        expression: &str,
+        what: &str,
+        holds: impl Fn(&[Sample]) -> bool,
+    ) -> Result<Vec<Sample>> {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let answer = self.query(expression).await;
             match answer {
@@ -200,9 +205,9 @@ impl Prometheus {
     ///
     /// # Errors
     /// As [`Self::until`].
-    pub async fn until_is(&self, expression: &str, value: f64) -> Result<()> {
+    pub async fn wait_until_value(&self, expression: &str, value: f64) -> Result<()> {
         let is = |samples: &[Sample]| matches!(samples, [one] if one.value == value);
-        self.until(expression, &value.to_string(), is).await.map(drop)
+        self.wait_until(expression, &value.to_string(), is).await.map(drop)
     }
 }
 

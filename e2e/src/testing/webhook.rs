@@ -42,7 +42,7 @@ pub enum Verdict {
     /// Denied, in these words.
     Deny(&'static str),
     /// Nothing, ever.
-    Silence,
+    NoResponse,
 }
 
 /// A webhook and its registration. Dropping it ends the server, and leaves the registration.
@@ -105,7 +105,7 @@ impl Webhook {
     }
 
     /// From now on it says this, also to who still waits.
-    pub fn say(&self, verdict: Verdict) {
+    pub fn set_verdict(&self, verdict: Verdict) {
         self.verdict.send_replace(verdict);
     }
 
@@ -119,12 +119,12 @@ impl Webhook {
 
 async fn review(State(mut verdict): State<watch::Receiver<Verdict>>, review: String) -> String {
     let review: Value = serde_json::from_str(&review).unwrap_or_default();
-    let spoken = verdict.wait_for(|verdict| *verdict != Verdict::Silence).await.map(|verdict| *verdict);
+    let spoken = verdict.wait_for(|verdict| *verdict != Verdict::NoResponse).await.map(|verdict| *verdict);
     let (allowed, message) = match spoken {
         Ok(Verdict::Allow) => (true, ""),
         Ok(Verdict::Deny(message)) => (false, message),
         // The test is over.
-        Ok(Verdict::Silence) | Err(_) => (false, "the webhook ends"),
+        Ok(Verdict::NoResponse) | Err(_) => (false, "the webhook ends"),
     };
     json!({
         "apiVersion": "admission.k8s.io/v1",

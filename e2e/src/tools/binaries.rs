@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::host::{cache::cache_dir, command::say};
+use crate::host::{cache::cache_dir, command::notice};
 
 /// The Go module, part of this repository.
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/control-plane");
@@ -67,7 +67,7 @@ impl Binaries {
         // lock is released by the kernel, however the holder ends.
         let lock = File::create(cache.join(LOCK))?;
         if lock.try_lock().is_err() {
-            say("waiting for another process that is building the control plane");
+            notice("waiting for another process that is building the control plane");
             lock.lock()?;
         }
         if !built.dir.is_dir() {
@@ -79,7 +79,7 @@ impl Binaries {
 
 fn build(cache: &Path, target: &Path, go: &str) -> Result<()> {
     let version = go_output(&["list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes"])?;
-    say(&format!(
+    notice(&format!(
         "building etcd, Kubernetes {version}, helm and kwok with {go} into {}: needed once; \
          6 to 10 minutes on 2 cores, less than a minute when Go has built the same before",
         target.display()
@@ -98,25 +98,25 @@ fn build(cache: &Path, target: &Path, go: &str) -> Result<()> {
         .stdout(stderr())
         .spawn()
         .context("cannot run go")?;
-    let status = wait_loudly(child, started)?;
+    let status = wait_with_progress(child, started)?;
     if !status.success() {
         bail!("go build of {MODULE} failed ({status}); its messages are above");
     }
     // The rename is what makes it visible: an interrupted build leaves no half result.
     fs::rename(unfinished.keep(), target)?;
-    say(&format!("built in {} s", started.elapsed().as_secs()));
+    notice(&format!("built in {} s", started.elapsed().as_secs()));
     Ok(())
 }
 
 /// `go build` says nothing for minutes; a line now and then shows that it lives.
-fn wait_loudly(mut child: std::process::Child, started: Instant) -> Result<std::process::ExitStatus> {
+fn wait_with_progress(mut child: std::process::Child, started: Instant) -> Result<std::process::ExitStatus> {
     let (done, waiting) = mpsc::channel();
     thread::spawn(move || done.send(child.wait()));
     loop {
         match waiting.recv_timeout(Duration::from_secs(30)) {
             Ok(status) => return Ok(status?),
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                say(&format!("still building, {} s so far", started.elapsed().as_secs()));
+                notice(&format!("still building, {} s so far", started.elapsed().as_secs()));
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => bail!("lost the go process"),
         }

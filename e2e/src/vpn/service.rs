@@ -1,5 +1,5 @@
 //! A VPN service inside the cluster: servers that real clients log in to, what they see of the world behind, and every
-//! way to get it wrong (see [`Case`]).
+//! way to get it wrong (see [`Scenario`]).
 //!
 //! ```text
 //! client Pod -- eth0 --> Service vpn --> Pod vpn: openvpn, wireguard-go -- SNAT --> Service address --> Pod address
@@ -21,11 +21,11 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::{
-    case::Case,
     client::client_pod,
     endpoints::{
         ADDRESS_PORT, Endpoints, Key, LIMITED_USER, PASSWORD, USER, WIREGUARD_KEYS, new_key, wireguard_address,
     },
+    scenario::Scenario,
 };
 use crate::{
     auth::{
@@ -33,8 +33,8 @@ use crate::{
         pki::{authority, signed},
     },
     cluster::{Cluster, shared},
-    node::{Node, images},
-    testing::Bench,
+    node::{ContainerNode, images},
+    testing::Framework,
     tools::Kubectl,
     wait,
 };
@@ -49,7 +49,7 @@ const FILES: [(&str, &str); 5] = [
 
 /// A running VPN service in a namespace of its own.
 pub struct VpnService {
-    bench_name: String,
+    namespace: String,
     admin: Identity,
     kubectl: Kubectl,
     server_pod: Value,
@@ -73,7 +73,7 @@ impl VpnService {
         for image in [images::vpn_server()?, images::address()?, images::tools()?, images::gluetun()?] {
             node.import(&image).await?;
         }
-        let bench = Bench::new(cluster, "vpn-service").await?;
+        let f = Framework::new(cluster, "vpn-service").await?;
         let ca = authority("vpn-service")?;
         let mut server = CertificateParams::new(Vec::new())?;
         server.distinguished_name.push(DnType::CommonName, "vpn-server");
@@ -89,7 +89,7 @@ impl VpnService {
         files.insert("users", format!("{USER}:{PASSWORD}:1000\n{LIMITED_USER}:{PASSWORD}:1\n"));
         files.insert("wg0.conf", wireguard_config(&server_key, &keys));
         let secret = json!({ "metadata": { "name": "vpn" }, "stringData": files });
-        bench.create::<Secret>(serde_json::from_value(secret)?).await?;
+        f.create::<Secret>(serde_json::from_value(secret)?).await?;
         let server_pod = server_pod("vpn", "/vpn/start.sh");
         // A server that answers nothing: packets to it vanish.
         let silent_pod = server_pod_with(
@@ -97,17 +97,17 @@ impl VpnService {
             &["sh", "-c", "iptables -P INPUT DROP && touch /tmp/ready && exec sleep 1000000"],
         );
         for pod in [&server_pod, &silent_pod, &address_pod()] {
-            bench.create::<Pod>(serde_json::from_value(pod.clone())?).await?;
+            f.create::<Pod>(serde_json::from_value(pod.clone())?).await?;
         }
-        let address = service(&bench, "address", json!([{ "port": ADDRESS_PORT }])).await?;
+        let address = service(&f, "address", json!([{ "port": ADDRESS_PORT }])).await?;
         let ports = [("openvpn", 1194, "UDP"), ("tcp", 1194, "TCP"), ("stranded", 1195, "UDP"), ("wg", 51820, "UDP")];
         let ports = ports.map(|(name, port, protocol)| json!({ "name": name, "port": port, "protocol": protocol }));
-        let server = service(&bench, "vpn", json!(ports)).await?;
-        let exit = ready_pod(&bench, "vpn").await?;
-        let silent = ready_pod(&bench, "silent").await?;
-        ready_pod(&bench, "address").await?;
+        let server = service(&f, "vpn", json!(ports)).await?;
+        let exit = ready_pod(&f, "vpn").await?;
+        let silent = ready_pod(&f, "silent").await?;
+        ready_pod(&f, "address").await?;
         Ok(Self {
-            bench_name: bench.name().to_owned(),
+            namespace: f.name().to_owned(),
             admin: cluster.admin().clone(),
             kubectl: cluster.kubectl(),
             server_pod,
@@ -128,13 +128,13 @@ impl VpnService {
     ///
     /// OpenVPN's provider `custom` reads a file: mount the key [`CONFIG_FILE`] of the Secret as a file in
     /// [`CREDENTIALS_DIR`], as [`mount`](super::client::mount) does.
-    pub fn credentials(&self, case: Case) -> BTreeMap<String, String> {
-        case.credentials(&self.endpoints)
+    pub fn credentials(&self, scenario: Scenario) -> BTreeMap<String, String> {
+        scenario.credentials(&self.endpoints)
     }
 
     /// The Secret with [`credentials`](Self::credentials), for a namespace of the caller's choice.
-    pub fn secret(&self, name: &str, case: Case) -> Result<Secret> {
-        Ok(serde_json::from_value(json!({ "metadata": { "name": name }, "stringData": self.credentials(case) }))?)
+    pub fn secret(&self, name: &str, scenario: Scenario) -> Result<Secret> {
+        Ok(serde_json::from_value(json!({ "metadata": { "name": name }, "stringData": self.credentials(scenario) }))?)
     }
 
     /// Where a Pod can ask who it is: `http://…`; `/` answers with the address alone.
@@ -144,7 +144,7 @@ impl VpnService {
 
     /// How an operator has to be started so that its verifications use this service and the images of the tests:
     /// environment variables.
-    pub fn operator_settings(&self) -> [(&'static str, String); 4] {
+    pub fn operator_env(&self) -> [(&'static str, String); 4] {
         [
             ("VERIFY_VPN_IMAGE", images::GLUETUN.to_owned()),
             ("VERIFY_INIT_IMAGE", images::TOOLS.to_owned()),
@@ -159,8 +159,8 @@ impl VpnService {
     }
 
     /// How many requests came from each address so far.
-    pub async fn counts(&self) -> Result<BTreeMap<Ipv4Addr, u64>> {
-        let path = format!("/api/v1/namespaces/{}/pods/address:{ADDRESS_PORT}/proxy/count", self.bench_name);
+    pub async fn request_counts(&self) -> Result<BTreeMap<Ipv4Addr, u64>> {
+        let path = format!("/api/v1/namespaces/{}/pods/address:{ADDRESS_PORT}/proxy/count", self.namespace);
         let text = self.kubectl.run(&self.admin, &["get", "--raw", &path]).await?;
         let line = |line: &str| {
             let (address, count) = line.split_once(' ').context("no count")?;
@@ -182,7 +182,7 @@ impl VpnService {
     }
 
     /// Starts the servers again, at the same address but with another exit address.
-    pub async fn start_again(&self) -> Result<()> {
+    pub async fn restart(&self) -> Result<()> {
         let pods = self.pods()?;
         pods.create(&PostParams::default(), &serde_json::from_value(self.server_pod.clone())?).await?;
         let address = pod_ready(pods, "vpn").await?;
@@ -190,14 +190,14 @@ impl VpnService {
         Ok(())
     }
 
-    /// Takes the only connection of the account of [`Case::TooManyConnections`], with a Pod that stays.
+    /// Takes the only connection of the account of [`Scenario::TooManyConnections`], with a Pod that stays.
     pub async fn take_the_only_connection(&self) -> Result<()> {
         static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let _one = ONE.lock().await;
         let pods = self.pods()?;
         if pods.get_opt("first-device").await?.is_none() {
-            let secrets: Api<Secret> = Api::namespaced(self.admin.client()?, &self.bench_name);
-            let secret = self.secret("first-device", Case::TooManyConnections)?;
+            let secrets: Api<Secret> = Api::namespaced(self.admin.client()?, &self.namespace);
+            let secret = self.secret("first-device", Scenario::TooManyConnections)?;
             secrets.create(&PostParams::default(), &secret).await?;
             let pod = client_pod("first-device", "first-device", None)?;
             pods.create(&PostParams::default(), &pod).await?;
@@ -207,11 +207,11 @@ impl VpnService {
 
     /// What the servers, or another Pod of the service, have logged.
     pub async fn logs(&self, pod: &str) -> Result<String> {
-        self.kubectl.run(&self.admin, &["--namespace", &self.bench_name, "logs", pod]).await
+        self.kubectl.run(&self.admin, &["--namespace", &self.namespace, "logs", pod]).await
     }
 
     async fn exec(&self, pod: &str, script: &str) -> Result<String> {
-        let args = ["--namespace", &self.bench_name, "exec", pod, "--", "sh", "-c", script];
+        let args = ["--namespace", &self.namespace, "exec", pod, "--", "sh", "-c", script];
         self.kubectl.run(&self.admin, &args).await
     }
 
@@ -224,7 +224,7 @@ impl VpnService {
     }
 
     fn pods(&self) -> Result<Api<Pod>> {
-        Ok(Api::namespaced(self.admin.client()?, &self.bench_name))
+        Ok(Api::namespaced(self.admin.client()?, &self.namespace))
     }
 }
 
@@ -232,7 +232,7 @@ impl VpnService {
 ///
 /// # Errors
 /// When it has none that runs containers.
-pub fn node_of(cluster: &Cluster) -> Result<&Node> {
+pub fn node_of(cluster: &Cluster) -> Result<&ContainerNode> {
     cluster.control_plane().and_then(|control_plane| control_plane.node()).context("no node that runs containers")
 }
 
@@ -289,15 +289,15 @@ fn address_pod() -> Value {
     })
 }
 
-async fn service(bench: &Bench, name: &str, ports: Value) -> Result<Ipv4Addr> {
+async fn service(f: &Framework, name: &str, ports: Value) -> Result<Ipv4Addr> {
     let service = json!({ "metadata": { "name": name }, "spec": { "selector": { "app": name }, "ports": ports } });
-    let created = bench.create::<Service>(serde_json::from_value(service)?).await?;
+    let created = f.create::<Service>(serde_json::from_value(service)?).await?;
     Ok(created.spec.and_then(|spec| spec.cluster_ip).context("a Service without address")?.parse()?)
 }
 
-async fn ready_pod(bench: &Bench, name: &str) -> Result<Ipv4Addr> {
-    bench.dump_on_error(async { pod_ready(bench.api(), name).await.map(drop) }).await?;
-    pod_ready(bench.api(), name).await
+async fn ready_pod(f: &Framework, name: &str) -> Result<Ipv4Addr> {
+    f.dump_on_error(async { pod_ready(f.api(), name).await.map(drop) }).await?;
+    pod_ready(f.api(), name).await
 }
 
 /// Waits until a Pod is ready, and gives its address.
@@ -308,7 +308,7 @@ pub async fn pod_ready(pods: Api<Pod>, name: &str) -> Result<Ipv4Addr> {
         ready.matches_object(pod) && pod.is_some_and(wait::is_ready)
     };
     let wait = kube::runtime::wait::await_condition(pods, name, is_ready);
-    let pod = tokio::time::timeout(wait::LIMIT, wait)
+    let pod = tokio::time::timeout(wait::TIMEOUT, wait)
         .await
         .with_context(|| format!("the Pod {name} is not ready"))??
         .context("no Pod")?;

@@ -13,30 +13,30 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     audit::{Filter, Request},
-    wait::LIMIT,
+    wait::TIMEOUT,
 };
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The API server never hears of it; this is the answer.
-    Refused(StatusCode),
+    Rejected(StatusCode),
     /// It is carried out, but this is the answer, as from a server or a load balancer that has lost sight of it.
-    Misreported(StatusCode),
+    ResponseReplaced(StatusCode),
     /// The connection is cut before the API server hears of it.
-    RequestLost,
+    RequestDropped,
     /// It is carried out, and the connection is cut instead of an answer.
-    AnswerLost,
+    ResponseDropped,
     /// It reaches the API server this much later, even when its sender has long given up.
-    RequestLate(Duration),
+    RequestDelayed(Duration),
     /// It is carried out, and its answer comes this much later.
-    AnswerLate(Duration),
+    ResponseDelayed(Duration),
     /// A watch that is cut after so many events.
-    WatchCut(usize),
+    WatchDisconnected(usize),
     /// A watch that ends after so many events with `410 Expired`: its client has to list anew.
     WatchExpired(usize),
     /// A watch that tells nothing more after so many events, and does not end.
-    WatchSilent(usize),
+    WatchStalled(usize),
 }
 
 /// A fault, and the requests that it befalls.
@@ -92,47 +92,47 @@ impl fmt::Display for Rule {
 
 /// A rule in force.
 #[derive(Debug)]
-pub struct Armed {
+pub struct ActiveRule {
     rule: Rule,
     seen: AtomicUsize,
-    struck: watch::Sender<usize>,
+    hits: watch::Sender<usize>,
 }
 
-impl Armed {
+impl ActiveRule {
     pub(super) fn new(rule: Rule) -> Self {
-        Self { rule, seen: AtomicUsize::new(0), struck: watch::Sender::new(0) }
+        Self { rule, seen: AtomicUsize::new(0), hits: watch::Sender::new(0) }
     }
 
     /// Counts a request; the fault, if it befalls this one.
-    pub(super) fn strike(&self, request: &Request) -> Option<Fault> {
+    pub(super) fn apply(&self, request: &Request) -> Option<Fault> {
         if !self.rule.filter.matches(request) {
             return None;
         }
         let before = self.seen.fetch_add(1, Ordering::SeqCst);
         let due = before >= self.rule.skip && before - self.rule.skip < self.rule.times;
         due.then(|| {
-            self.struck.send_modify(|count| *count += 1);
+            self.hits.send_modify(|count| *count += 1);
             self.rule.fault
         })
     }
 
     /// How many requests it has befallen.
-    pub fn struck(&self) -> usize {
-        *self.struck.borrow()
+    pub fn hits(&self) -> usize {
+        *self.hits.borrow()
     }
 
     /// Waits until it has befallen so many.
-    pub async fn has_struck(&self, times: usize) -> Result<()> {
-        let mut struck = self.struck.subscribe();
-        let waited = timeout(LIMIT, struck.wait_for(|count| *count >= times)).await;
-        waited.with_context(|| format!("struck {} times, not {times}: {}", self.struck(), self.rule))??;
+    pub async fn wait_for_hits(&self, times: usize) -> Result<()> {
+        let mut struck = self.hits.subscribe();
+        let waited = timeout(TIMEOUT, struck.wait_for(|count| *count >= times)).await;
+        waited.with_context(|| format!("struck {} times, not {times}: {}", self.hits(), self.rule))??;
         Ok(())
     }
 }
 
-impl fmt::Display for Armed {
+impl fmt::Display for ActiveRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (struck {} of {})", self.rule, self.struck(), self.seen.load(Ordering::SeqCst))
+        write!(f, "{} (struck {} of {})", self.rule, self.hits(), self.seen.load(Ordering::SeqCst))
     }
 }
 

@@ -12,7 +12,7 @@ const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 253);
 
 /// Credentials that work, or one way in which they do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Case {
+pub enum Scenario {
     /// OpenVPN over UDP; works.
     OpenVpn,
     /// OpenVPN over TCP; works.
@@ -57,7 +57,7 @@ pub enum Case {
     UnknownProvider,
 }
 
-impl Case {
+impl Scenario {
     pub(super) fn credentials(self, vpn: &Endpoints) -> BTreeMap<String, String> {
         let mut data = BTreeMap::new();
         let mut set = |name: &str, value: &str| drop(data.insert(name.to_owned(), value.to_owned()));

@@ -21,21 +21,21 @@ use vpn_types::{
 use crate::{
     cluster::{Cluster, Namespace, shared},
     operator::{self, Operator},
-    wait::{Kind, LIMIT, is_active, is_ready, ready_condition, until_all},
+    wait::{Kind, TIMEOUT, is_active, is_ready, ready_condition, wait_until_all},
 };
 
 /// A namespace with an operator at work.
-pub struct Bench {
+pub struct Framework {
     /// The namespace.
     pub namespace: Namespace,
     /// The client of this test, as admin.
     pub client: Client,
 }
 
-impl Bench {
+impl Framework {
     /// Runs a test in a namespace of its own, with the operator that all tests of this process share.
     pub async fn test(prefix: &str, body: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
-        match our_cluster().await? {
+        match local_cluster().await? {
             Some(cluster) => Self::run(cluster, operator::shared().await?, prefix, body).await,
             None => Ok(()),
         }
@@ -48,9 +48,9 @@ impl Bench {
         prefix: &str,
         body: impl AsyncFnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
-        let bench = Self::new(cluster, prefix).await?;
-        bench.add_logs(operator);
-        bench.dump_on_error(body(&bench)).await
+        let f = Self::new(cluster, prefix).await?;
+        f.add_logs(operator);
+        f.dump_on_error(body(&f)).await
     }
 
     /// A new namespace.
@@ -111,7 +111,7 @@ impl Bench {
     }
 
     /// Makes the Secret `{provider}-credentials`.
-    pub async fn credentials(&self, provider: &str) -> Result<Secret> {
+    pub async fn create_credentials(&self, provider: &str) -> Result<Secret> {
         let data = json!({ "VPN_SERVICE_PROVIDER": "custom", "OPENVPN_USER": "me", "OPENVPN_PASSWORD": "secret" });
         self.create(serde_json::from_value(json!({
             "metadata": { "name": format!("{provider}-credentials") },
@@ -122,22 +122,22 @@ impl Bench {
 
     /// Makes a provider of this namespace only, with its Secret, that needs no verification, and waits until it is
     /// usable.
-    pub async fn provider(&self, name: &str, slots: usize) -> Result<MaskProvider> {
-        self.provider_with(name, slots, |_| {}).await
+    pub async fn create_provider(&self, name: &str, slots: usize) -> Result<MaskProvider> {
+        self.create_provider_with(name, slots, |_| {}).await
     }
 
     /// The same with changes.
-    pub async fn provider_with(
+    pub async fn create_provider_with(
         &self,
         name: &str,
         slots: usize,
         change: impl FnOnce(&mut MaskProviderSpec),
     ) -> Result<MaskProvider> {
-        self.credentials(name).await?;
+        self.create_credentials(name).await?;
         let mut provider = self.new_provider(name, slots);
         change(&mut provider.spec);
         self.create(provider).await?;
-        self.until(name, "a usable provider", |provider: &MaskProvider| is_ready(provider)).await
+        self.wait_until(name, "a usable provider", |provider: &MaskProvider| is_ready(provider)).await
     }
 
     /// A provider, not yet created.
@@ -153,34 +153,35 @@ impl Bench {
     }
 
     /// Makes a Mask that takes any provider.
-    pub async fn mask(&self, name: &str) -> Result<Mask> {
+    pub async fn create_mask(&self, name: &str) -> Result<Mask> {
         self.create(Mask::new(name, MaskSpec::default())).await
     }
 
     /// Makes a Mask that takes providers with one of these tags.
-    pub async fn mask_tagged(&self, name: &str, tags: &[&str]) -> Result<Mask> {
+    pub async fn create_mask_with_tags(&self, name: &str, tags: &[&str]) -> Result<Mask> {
         let providers = Some(tags.iter().map(|&tag| tag.to_owned()).collect());
         self.create(Mask::new(name, MaskSpec { providers, ..Default::default() })).await
     }
 
     /// Makes a Mask and waits until it has its slot.
-    pub async fn active_mask(&self, name: &str) -> Result<MaskConsumer> {
-        self.mask(name).await?;
-        self.active(name).await
+    pub async fn create_active_mask(&self, name: &str) -> Result<MaskConsumer> {
+        self.create_mask(name).await?;
+        self.wait_active(name).await
     }
 
     /// Waits until a MaskConsumer has a slot.
-    pub async fn active(&self, name: &str) -> Result<MaskConsumer> {
-        self.until(name, "an Active MaskConsumer", is_active).await
+    pub async fn wait_active(&self, name: &str) -> Result<MaskConsumer> {
+        self.wait_until(name, "an Active MaskConsumer", is_active).await
     }
 
     /// Waits until an object says this as the reason of its `Ready` condition.
-    pub async fn says<K: Kind>(&self, name: &str, reason: &str) -> Result<K> {
-        self.until(name, reason, |object: &K| ready_condition(object).is_some_and(|ready| ready.reason == reason)).await
+    pub async fn wait_for_reason<K: Kind>(&self, name: &str, reason: &str) -> Result<K> {
+        self.wait_until(name, reason, |object: &K| ready_condition(object).is_some_and(|ready| ready.reason == reason))
+            .await
     }
 
     /// Waits until an Event about an object, or one that was of that name, has this reason and all these words.
-    pub async fn told<K: Kind>(&self, name: &str, reason: &str, words: &[&str]) -> Result<()> {
+    pub async fn wait_for_event<K: Kind>(&self, name: &str, reason: &str, words: &[&str]) -> Result<()> {
         let tells = |event: &Event| {
             let about = event.regarding.clone().unwrap_or_default();
             (about.kind.as_deref(), about.name.as_deref()) == (Some(&*K::kind(&())), Some(name))
@@ -188,47 +189,48 @@ impl Bench {
                 && event.note.as_ref().is_some_and(|note| words.iter().all(|word| note.contains(word)))
         };
         let what = format!("an Event {reason} {words:?} about {} {name}", K::kind(&()));
-        self.until_all::<Event>(&what, |all| all.iter().any(tells)).await.map(drop)
+        self.wait_until_all::<Event>(&what, |all| all.iter().any(tells)).await.map(drop)
     }
 
     /// Waits until an object is there and as it should be.
-    pub async fn until<K: Kind>(&self, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> Result<K> {
+    pub async fn wait_until<K: Kind>(&self, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> Result<K> {
         let api = self.api::<K>();
-        match timeout(LIMIT, await_condition(api.clone(), name, |object: Option<&K>| object.is_some_and(&holds))).await
+        match timeout(TIMEOUT, await_condition(api.clone(), name, |object: Option<&K>| object.is_some_and(&holds)))
+            .await
         {
             Ok(object) => object?.context("await_condition gave nothing"),
             Err(_) => {
                 let last = serde_yaml::to_string(&api.get_opt(name).await?)?;
-                Err(anyhow!("{} {name} is not so after {LIMIT:?}: {what}\n{last}", K::kind(&())))
+                Err(anyhow!("{} {name} is not so after {TIMEOUT:?}: {what}\n{last}", K::kind(&())))
             }
         }
     }
 
     /// Waits until an object is gone, or is another one of the same name.
-    pub async fn gone<K: Kind>(&self, object: &K) -> Result<()> {
+    pub async fn wait_deleted<K: Kind>(&self, object: &K) -> Result<()> {
         let (name, uid) = (object.name_any(), object.uid());
         let api = self.api::<K>();
         let gone = |now: Option<&K>| now.is_none_or(|now| now.uid() != uid);
-        if timeout(LIMIT, await_condition(api.clone(), &name, gone)).await.is_err() {
+        if timeout(TIMEOUT, await_condition(api.clone(), &name, gone)).await.is_err() {
             let last = serde_yaml::to_string(&api.get_opt(&name).await?)?;
-            return Err(anyhow!("{} {name} is still there after {LIMIT:?}\n{last}", K::kind(&())));
+            return Err(anyhow!("{} {name} is still there after {TIMEOUT:?}\n{last}", K::kind(&())));
         }
         Ok(())
     }
 
     /// Waits until all objects of a kind in the namespace, together, are as they should be.
-    pub async fn until_all<K: Kind>(&self, what: &str, holds: impl Fn(&[K]) -> bool) -> Result<Vec<K>> {
-        until_all(self.api(), LIMIT, what, holds).await
+    pub async fn wait_until_all<K: Kind>(&self, what: &str, holds: impl Fn(&[K]) -> bool) -> Result<Vec<K>> {
+        wait_until_all(self.api(), TIMEOUT, what, holds).await
     }
 
     /// Deletes all Masks and providers, and waits until nothing is left of them.
     pub async fn clear(&self, limit: Duration) -> Result<()> {
         self.api::<Mask>().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         self.api::<MaskProvider>().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-        until_all(self.api::<Mask>(), limit, "no Mask", <[_]>::is_empty).await?;
-        until_all(self.api::<MaskConsumer>(), limit, "no MaskConsumer", <[_]>::is_empty).await?;
-        until_all(self.api::<MaskReservation>(), limit, "no MaskReservation", <[_]>::is_empty).await?;
-        until_all(self.api::<MaskProvider>(), limit, "no MaskProvider", <[_]>::is_empty).await?;
+        wait_until_all(self.api::<Mask>(), limit, "no Mask", <[_]>::is_empty).await?;
+        wait_until_all(self.api::<MaskConsumer>(), limit, "no MaskConsumer", <[_]>::is_empty).await?;
+        wait_until_all(self.api::<MaskReservation>(), limit, "no MaskReservation", <[_]>::is_empty).await?;
+        wait_until_all(self.api::<MaskProvider>(), limit, "no MaskProvider", <[_]>::is_empty).await?;
         Ok(())
     }
 
@@ -236,7 +238,7 @@ impl Bench {
     pub async fn run_pod(&self, pod: Pod) -> Result<Pod> {
         let name = pod.name_any();
         self.create(pod).await?;
-        self.until(&name, "a running Pod", |pod: &Pod| {
+        self.wait_until(&name, "a running Pod", |pod: &Pod| {
             pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
         })
         .await
@@ -245,16 +247,16 @@ impl Bench {
 
 /// The [shared cluster](shared::cluster), if it is ours: another may have an operator already, and has no nodes of
 /// kwok.
-pub async fn our_cluster() -> Result<Option<&'static Cluster>> {
+pub async fn local_cluster() -> Result<Option<&'static Cluster>> {
     let cluster = shared::cluster().await?;
-    if !cluster.is_ours() {
+    if !cluster.is_local() {
         eprintln!("not tested: the cluster is not one started by the tests");
     }
-    Ok(Some(cluster).filter(|cluster| cluster.is_ours()))
+    Ok(Some(cluster).filter(|cluster| cluster.is_local()))
 }
 
 /// Fails unless two values are equal, naming them.
-pub fn same<T: PartialEq + Debug>(what: &str, is: T, should: T) -> Result<()> {
+pub fn ensure_eq<T: PartialEq + Debug>(what: &str, is: T, should: T) -> Result<()> {
     ensure!(is == should, "{what}: is {is:?}, should be {should:?}");
     Ok(())
 }
