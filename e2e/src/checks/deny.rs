@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use e2e::host::{cache::cache_dir, cargo::ROOT};
+use e2e::host::{cache_dir, cargo::ROOT};
 
 use super::{Outcome, Runner, cargo};
 

@@ -1,7 +1,6 @@
 //! cargo, run by programs that cargo itself runs.
 
 use std::{
-    env,
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -9,24 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// The root of the checkout.
-pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-
-/// cargo, as it would run in a terminal at the root of the checkout.
-pub fn command() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(ROOT);
-    // `cargo run` and `cargo test` tell their programs about the package. Handed on to
-    // another cargo, that makes it build again what depends on the same variables: ring,
-    // and all that is built on it.
-    for (name, _) in env::vars_os() {
-        let known = name.to_string_lossy();
-        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| known.starts_with(prefix)) {
-            command.env_remove(&name);
-        }
-    }
-    command
-}
+pub use e2e_build::cargo::{ROOT, command};
 
 /// Runs `cargo build` for one executable, with its messages passed on, and gives the path of it.
 pub fn built(build: &mut Command) -> Result<PathBuf> {

@@ -1,9 +1,6 @@
-//! Running a command of the machine, and telling the user about it.
+//! Running a command of the machine.
 
-use std::{
-    io::{Write, stderr},
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -15,9 +12,4 @@ pub fn run(command: &mut Command) -> Result<String> {
         bail!("{shown}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Writes a line directly to stderr, because a test harness hides the output of `eprintln!`.
-pub fn notice(text: &str) {
-    drop(writeln!(stderr(), "e2e: {text}"));
 }

@@ -7,13 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use e2e_build::binaries::NO_DEBUG_DATA;
 use sha2::{Digest, Sha256};
 
 use super::image::Image;
-use crate::{
-    host::{cache::cache_dir, command::run},
-    tools::binaries::NO_DEBUG_DATA,
-};
+use crate::host::{cache_dir, command::run};
 
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images");
 

@@ -25,10 +25,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     cluster::Cluster,
-    host::{
-        cache::cache_dir,
-        command::{notice, run},
-    },
+    host::{cache_dir, command::run, notice},
     process::{Process, ProcessSpec},
 };
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::host::cache::cache_dir;
+use crate::host::cache_dir;
 
 /// The Debian package with the library, and where in it that is, below the directory of the architecture.
 const PACKAGE: &str = "libfaketime";

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
-use super::binaries::Binaries;
+use e2e_build::Binaries;
+
 use crate::auth::Identity;
 
 /// How to run kubectl against one cluster.

@@ -1,12 +1,13 @@
 //! The programs of the control plane, built from their Go modules at first use.
 
 use std::{
+    env,
     fmt::Write as _,
     fs::{self, File},
     io::stderr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::mpsc,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -14,14 +15,18 @@ use std::{
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::host::{cache::cache_dir, command::notice};
+use crate::{cache::cache_dir, notice};
 
 /// The Go module, part of this repository.
-const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/control-plane");
+const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../control-plane");
 /// For every package, also those of the standard library, which all builds then share.
-pub(crate) const NO_DEBUG_DATA: &str = "-gcflags=all=-dwarf=false";
+pub const NO_DEBUG_DATA: &str = "-gcflags=all=-dwarf=false";
 /// The build leaves this out of its own directory: it is shared by all builds.
 const LOCK: &str = ".lock";
+/// How often the build shows that it is still running.
+const PROGRESS: Duration = Duration::from_secs(30);
+/// Between two looks at whether the build has ended.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Where the built programs are.
 #[derive(Clone, Debug)]
@@ -56,6 +61,11 @@ impl Binaries {
     /// The result stays in the user's cache directory, outside cargo's target directory,
     /// so `cargo clean` does not cost a build of Kubernetes.
     pub fn ensure() -> Result<Self> {
+        Self::ensure_unless(&AtomicBool::new(false))
+    }
+
+    /// Does the same, but stops a build once `stopped` is set.
+    pub fn ensure_unless(stopped: &AtomicBool) -> Result<Self> {
         let go = go_version()?;
         let cache = cache_dir("control-plane")?;
         fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
@@ -71,13 +81,13 @@ impl Binaries {
             lock.lock()?;
         }
         if !built.dir.is_dir() {
-            build(&cache, &built.dir, &go)?;
+            build(&cache, &built.dir, &go, stopped)?;
         }
         Ok(built)
     }
 }
 
-fn build(cache: &Path, target: &Path, go: &str) -> Result<()> {
+fn build(cache: &Path, target: &Path, go: &str, stopped: &AtomicBool) -> Result<()> {
     let version = go_output(&["list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes"])?;
     notice(&format!(
         "building etcd, Kubernetes {version}, helm and kwok with {go} into {}: needed once; \
@@ -85,42 +95,77 @@ fn build(cache: &Path, target: &Path, go: &str) -> Result<()> {
         target.display()
     ));
     let started = Instant::now();
-    let unfinished = tempfile::Builder::new().prefix(".building-").tempdir_in(cache)?;
-    let child = Command::new("go")
-        .current_dir(MODULE)
+    let unfinished = Unfinished::new(cache)?;
+    let go = || {
+        let mut command = Command::new("go");
+        command.current_dir(MODULE).stdin(Stdio::null()).stdout(stderr());
+        command
+    };
+    // `go build` finds out one import at a time which modules it needs, and waits for each. It reports what is missing
+    // after this.
+    let download = go().args(["mod", "download"]).spawn().context("cannot run go")?;
+    wait_with_progress(download, started, stopped)?;
+    let child = go()
         .env("CGO_ENABLED", "0")
+        .envs(collect_less_garbage())
         // Nobody debugs them; writing that down is a tenth of the build.
         .args(["build", "-trimpath", NO_DEBUG_DATA, "-ldflags", &version_flags(&version)?, "-o"])
-        .arg(unfinished.path())
+        .arg(&unfinished.0)
         // `tool` stands for every tool of go.mod: helm and kwok.
         .args([".", "tool"])
-        .stdin(Stdio::null())
-        .stdout(stderr())
         .spawn()
         .context("cannot run go")?;
-    let status = wait_with_progress(child, started)?;
+    let status = wait_with_progress(child, started, stopped)?;
     if !status.success() {
         bail!("go build of {MODULE} failed ({status}); its messages are above");
     }
     // The rename is what makes it visible: an interrupted build leaves no half result.
-    fs::rename(unfinished.keep(), target)?;
+    fs::rename(&unfinished.0, target)?;
     notice(&format!("built in {} s", started.elapsed().as_secs()));
     Ok(())
 }
 
-/// `go build` says nothing for minutes; a line now and then shows that it lives.
-fn wait_with_progress(mut child: std::process::Child, started: Instant) -> Result<std::process::ExitStatus> {
-    let (done, waiting) = mpsc::channel();
-    thread::spawn(move || done.send(child.wait()));
-    loop {
-        match waiting.recv_timeout(Duration::from_secs(30)) {
-            Ok(status) => return Ok(status?),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                notice(&format!("still building, {} s so far", started.elapsed().as_secs()));
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => bail!("lost the go process"),
-        }
+/// A directory for a build under way. Dropping it removes it, unless it was renamed.
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    fn new(cache: &Path) -> Result<Self> {
+        let dir = cache.join(format!(".building-{}", std::process::id()));
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(Self(dir))
     }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Waits for `go build`, which prints nothing for minutes. A line now and then shows that it is still running.
+fn wait_with_progress(mut child: Child, started: Instant, stopped: &AtomicBool) -> Result<ExitStatus> {
+    let mut said = started;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if stopped.load(Ordering::Relaxed) {
+            child.kill()?;
+            child.wait()?;
+            bail!("the build of the control plane was stopped");
+        }
+        if said.elapsed() > PROGRESS {
+            said = Instant::now();
+            notice(&format!("still building the control plane, {} s so far", started.elapsed().as_secs()));
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// The compiler spends a sixth of its time on garbage collection. It may use more memory instead, up to a limit.
+fn collect_less_garbage() -> Vec<(&'static str, &'static str)> {
+    let is_unset = |(name, _): &(&str, &str)| env::var_os(name).is_none();
+    [("GOGC", "400"), ("GOMEMLIMIT", "2GiB")].into_iter().filter(is_unset).collect()
 }
 
 /// Without these the API server calls itself v0.0.0, which kubectl and helm cannot parse.
