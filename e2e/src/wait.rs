@@ -1,4 +1,4 @@
-//! Waits on watches, and what to look for.
+//! Waits that use watches, and conditions to wait for.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -13,10 +13,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 use vpn_types::{MaskConsumer, MaskConsumerPhase, READY};
 
-/// How long anything may take on a busy machine: it matters only when a test fails.
+/// The timeout of every wait, long enough for a busy machine. It matters only when a test fails.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A kind in a namespace.
+/// A namespaced kind.
 pub trait Kind:
     Resource<Scope = NamespaceResourceScope, DynamicType = ()>
     + Clone
@@ -35,7 +35,7 @@ where
 {
 }
 
-/// Waits until all objects that `api` reaches, together, are as they should be.
+/// Waits until `holds` is true for the list of all objects in `api`.
 pub async fn wait_until_all<K: Kind>(
     api: Api<K>,
     limit: Duration,
@@ -44,7 +44,7 @@ pub async fn wait_until_all<K: Kind>(
 ) -> Result<Vec<K>> {
     let (reader, writer) = kube::runtime::reflector::store();
     let stream = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
-    // Looked at once for all events that are there: with hundreds of objects each look costs.
+    // Events that are available are handled together: with hundreds of objects, each snapshot is expensive.
     let mut stream = Box::pin(stream.ready_chunks(1024));
     let snapshot = || reader.state().iter().map(|object| (**object).clone()).collect::<Vec<K>>();
     let wait = async {

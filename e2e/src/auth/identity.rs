@@ -1,4 +1,4 @@
-//! Who talks to the API server: a kubeconfig file and the clients made from it.
+//! A user of the API server: a kubeconfig file and the clients made from it.
 
 use std::path::{Path, PathBuf};
 
@@ -24,11 +24,11 @@ pub const KUBECONFIG: &str = "KUBECONFIG";
 /// A user of a cluster.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The name the audit log knows the user by; none when only the kubeconfig is known.
+    /// The name of the user in the audit log. `None` when only the kubeconfig is known.
     pub user: Option<String>,
-    /// The kubeconfig file, for kubectl, helm and operator processes.
+    /// The kubeconfig file for kubectl, helm, and operator processes.
     pub kubeconfig: PathBuf,
-    /// The same for clients in this process.
+    /// The configuration for clients in this process.
     pub config: Config,
 }
 
@@ -39,21 +39,21 @@ impl Identity {
         let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
             .await
             .with_context(|| format!("cannot use the kubeconfig {}", kubeconfig.display()))?;
-        // A silently repeated request would make the counts of the audit log a matter of luck.
+        // If clients retried requests, the counts in the audit log would depend on luck.
         config.default_retry = false;
         Ok(Self { user, kubeconfig: kubeconfig.to_owned(), config })
     }
 
-    /// A new client.
+    /// Creates a client.
     ///
-    /// Clients are not shared between tests: a client belongs to the runtime it was made
-    /// on, and every `#[tokio::test]` has its own.
+    /// Tests do not share clients: a client belongs to the runtime on which it was created, and every `#[tokio::test]` has
+    /// a runtime of its own.
     pub fn client(&self) -> Result<Client> {
         Ok(Client::try_from(self.config.clone())?)
     }
 
-    /// The identity of a ServiceAccount of the same cluster, by a token that is valid for
-    /// an hour. Its kubeconfig is written into `dir`.
+    /// The identity of a ServiceAccount in the same cluster, with a token that is valid for an hour. The kubeconfig is
+    /// written to `dir`.
     pub async fn service_account(&self, namespace: &str, name: &str, dir: &Path) -> Result<Self> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client()?, namespace);
         let request = TokenRequest {

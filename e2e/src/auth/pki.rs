@@ -1,4 +1,4 @@
-//! Keys and certificates of one control plane: made at its start, gone with it.
+//! Keys and certificates of one control plane. They are created at its start and removed at its end.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use rcgen::{
 
 use crate::network::API_SERVICE;
 
-/// The names and addresses under which the API server is reached, besides loopback.
+/// The DNS names of the API server.
 const SERVER_NAMES: [&str; 5] =
     ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
 
@@ -26,14 +26,14 @@ pub struct Credentials {
     pub key: String,
 }
 
-/// The files the programs are pointed at, and the authority that signs client certificates.
+/// The files for the programs of the control plane, and the CA that signs client certificates.
 pub struct Pki {
     authority: CertifiedIssuer<'static, KeyPair>,
     dir: PathBuf,
 }
 
 impl Pki {
-    /// Makes everything under `dir`; `node` is the address of a node that runs containers.
+    /// Creates all files in `dir`. `node` is the address of the node that runs containers.
     pub fn create(dir: &Path, node: Option<Ipv4Addr>) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let pki = Self { authority: authority("vpn-operator-e2e")?, dir: dir.to_owned() };
@@ -47,8 +47,8 @@ impl Pki {
         server.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         write_pair(&signed(server, &pki.authority)?, &pki.server_certificate(), &pki.server_key())?;
 
-        // Its own authority: who is trusted as front proxy may claim to be any user, so a
-        // client certificate must never be taken for one.
+        // The front proxy has a CA of its own: a front proxy may claim to be any user, so no client certificate may pass
+        // for one.
         let front_proxy = authority("vpn-operator-e2e-front-proxy")?;
         fs::write(pki.front_proxy_authority(), front_proxy.pem())?;
         let client = signed(client_params("front-proxy-client", None)?, &front_proxy)?;
@@ -70,12 +70,12 @@ impl Pki {
         Ok(pki)
     }
 
-    /// A client certificate for a user, in at most one group.
+    /// Signs a client certificate for a user in at most one group.
     pub fn client(&self, user: &str, group: Option<&str>) -> Result<Credentials> {
         signed(client_params(user, group)?, &self.authority)
     }
 
-    /// The certificate of the authority, in PEM.
+    /// The certificate of the CA, in PEM.
     pub fn authority_pem(&self) -> String {
         self.authority.pem()
     }
@@ -118,7 +118,7 @@ impl Pki {
     }
 }
 
-/// A new authority of that name, which signs itself.
+/// Creates a self-signed CA.
 pub fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -137,7 +137,7 @@ fn client_params(user: &str, group: Option<&str>) -> Result<CertificateParams> {
     Ok(params)
 }
 
-/// A certificate with a key of its own.
+/// Signs a certificate for a new key.
 pub fn signed(mut params: CertificateParams, authority: &CertifiedIssuer<'static, KeyPair>) -> Result<Credentials> {
     params.key_usages.push(KeyUsagePurpose::DigitalSignature);
     let key = KeyPair::generate()?;

@@ -16,15 +16,15 @@ use crate::{
     tools::{Helm, Kubectl},
 };
 
-/// A cluster to test against.
+/// A cluster to test against. It has the same interface in both cases.
 pub enum Cluster {
-    /// Started by us, for this run.
+    /// A control plane that this process started.
     Local(Box<ControlPlane>),
-    /// The user's.
+    /// The cluster of the user.
     Existing(Box<Existing>),
 }
 
-/// A cluster of the user's own.
+/// A connection to the cluster of the user.
 pub struct Existing {
     admin: Identity,
     supervisor: Supervisor,
@@ -32,7 +32,7 @@ pub struct Existing {
 }
 
 impl Cluster {
-    /// The user's cluster when [`KUBECONFIG`] is set, else a control plane started now.
+    /// Connects to the cluster of the user when [`KUBECONFIG`] is set. Otherwise, starts a control plane.
     pub async fn connect(options: ControlPlaneOptions) -> Result<Self> {
         if env::var_os(KUBECONFIG).is_none_or(|path| path.is_empty()) {
             return Ok(Self::Local(Box::new(ControlPlane::start(options).await?)));
@@ -43,13 +43,12 @@ impl Cluster {
         Ok(Self::Existing(Box::new(existing)))
     }
 
-    /// Whether the control plane was started by us; else tests that need its audit log or
-    /// its processes do not apply.
+    /// Whether this process started the control plane. If not, tests that need its audit log or its processes do not apply.
     pub fn is_local(&self) -> bool {
         matches!(self, Self::Local(_))
     }
 
-    /// The control plane, when it is ours.
+    /// The control plane, if this process started it.
     pub fn control_plane(&self) -> Option<&ControlPlane> {
         match self {
             Self::Local(control_plane) => Some(control_plane),
@@ -57,7 +56,7 @@ impl Cluster {
         }
     }
 
-    /// The user that may do everything, or the user's own.
+    /// The cluster administrator, or the identity in the kubeconfig of the user.
     pub fn admin(&self) -> &Identity {
         match self {
             Self::Local(control_plane) => control_plane.admin(),
@@ -75,8 +74,8 @@ impl Cluster {
         &self.admin().kubeconfig
     }
 
-    /// A user of its own, by client certificate, in at most one group. Only our own control
-    /// plane lets us sign one; [`Self::service_account`] works everywhere.
+    /// Creates a user with a client certificate, in at most one group. This works only on a control plane that this process
+    /// started; [`Self::service_account`] works everywhere.
     pub async fn user(&self, name: &str, group: Option<&str>) -> Result<Identity> {
         match self {
             Self::Local(control_plane) => control_plane.user(name, group).await,
@@ -84,7 +83,7 @@ impl Cluster {
         }
     }
 
-    /// The identity of an existing ServiceAccount, by a token from the TokenRequest API.
+    /// The identity of an existing ServiceAccount, with a token from the TokenRequest API.
     pub async fn service_account(&self, namespace: &str, name: &str) -> Result<Identity> {
         self.admin().service_account(namespace, name, self.state_dir()).await
     }
@@ -97,7 +96,7 @@ impl Cluster {
         }
     }
 
-    /// Runs kubectl as [`Self::admin`] and gives its standard output.
+    /// Runs kubectl as [`Self::admin`] and returns its standard output.
     pub async fn run_kubectl(&self, args: &[&str]) -> Result<String> {
         self.kubectl().run(self.admin(), args).await
     }
@@ -110,17 +109,17 @@ impl Cluster {
         }
     }
 
-    /// Runs helm as [`Self::admin`] and gives its standard output.
+    /// Runs helm as [`Self::admin`] and returns its standard output.
     pub async fn run_helm(&self, args: &[&str]) -> Result<String> {
         self.helm().run(self.admin(), args).await
     }
 
-    /// The log of all requests; only our own control plane has one.
+    /// The audit log. Only a control plane that this process started has one.
     pub fn audit(&self) -> Option<&AuditLog> {
         self.control_plane().map(ControlPlane::audit)
     }
 
-    /// A directory for files of the run; it is removed at the end.
+    /// A directory for files of the run. It is removed at the end.
     pub fn state_dir(&self) -> &Path {
         match self {
             Self::Local(control_plane) => control_plane.state_dir(),
@@ -128,7 +127,7 @@ impl Cluster {
         }
     }
 
-    /// Runs a program, such as an operator, that ends with the run, however that ends.
+    /// Runs a program, such as an operator. It ends with the run, however the run ends.
     pub async fn run(&self, spec: ProcessSpec) -> Result<Process> {
         match self {
             Self::Local(control_plane) => control_plane.run(spec).await,
@@ -136,7 +135,7 @@ impl Cluster {
         }
     }
 
-    /// Ends the run: stops what was started. Dropping does the same.
+    /// Stops everything that was started. Dropping does the same.
     pub async fn stop(self) -> Result<()> {
         Ok(tokio::task::spawn_blocking(move || drop(self)).await?)
     }
@@ -146,9 +145,9 @@ impl Existing {
     async fn connect() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("vpn-operator-e2e-").tempdir()?;
         let supervisor = Supervisor::spawn(Some(dir.path()))?;
-        // From here on the supervisor removes it.
+        // From now on, the supervisor removes it.
         let dir = dir.keep();
-        // One file, whatever KUBECONFIG lists, for programs that take a single path.
+        // KUBECONFIG may list several files. Some programs take only a single path.
         let merged = Kubeconfig::from_env()?
             .map_or_else(Kubeconfig::read, Ok)
             .with_context(|| format!("{KUBECONFIG} is set, but names no usable kubeconfig"))?;

@@ -1,4 +1,4 @@
-//! A namespace per test, with a dump of its state when the test fails.
+//! A namespace for each test. Its state is printed when the test fails.
 
 use std::{
     fmt::Write as _,
@@ -20,30 +20,29 @@ use crate::{auth::Identity, process::log_tail, tools::Kubectl};
 
 /// The API group of the operator's custom resources.
 const GROUP: &str = "vpn.beebs.dev";
-/// How much of each log goes into a dump.
+/// How many lines of each log a dump contains.
 const LOG_LINES: usize = 60;
 
-/// A namespace of its own for a test.
+/// A namespace for one test.
 ///
-/// When the test panics, its `Drop` prints what was in it. A test that returns its failure
-/// as an error runs inside [`Namespace::test`], which does the same.
+/// When the test panics, `Drop` prints the state of the namespace. For a test that returns an error, [`Namespace::test`]
+/// does the same.
 pub struct Namespace {
     name: String,
     kubectl: Kubectl,
     admin: Identity,
-    /// The user's cluster is left as it was; one of ours goes away as a whole.
+    /// Whether to delete the namespace at the end. A cluster that this process started disappears as a whole.
     delete: bool,
     logs: Mutex<Vec<PathBuf>>,
 }
 
 impl Namespace {
-    /// A new namespace in the [shared cluster](shared::cluster), named `prefix` and a few
-    /// random characters.
+    /// Creates a namespace in the [shared cluster](shared::cluster). Its name is `prefix` and a few random characters.
     pub async fn new(prefix: &str) -> Result<Self> {
         Self::create(shared::cluster().await?, prefix).await
     }
 
-    /// A new namespace in `cluster`.
+    /// Creates a namespace in `cluster`.
     pub async fn create(cluster: &Cluster, prefix: &str) -> Result<Self> {
         let wanted = KubeNamespace {
             metadata: ObjectMeta { generate_name: Some(format!("{prefix}-")), ..Default::default() },
@@ -62,8 +61,8 @@ impl Namespace {
         })
     }
 
-    /// Runs a test in a new namespace of the shared cluster and dumps the namespace's state
-    /// when the test returns an error or panics.
+    /// Runs a test in a new namespace of the shared cluster. Prints the state of the namespace when the test returns an
+    /// error or panics.
     pub async fn test(prefix: &str, body: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
         let namespace = Self::new(prefix).await?;
         let result = body(&namespace).await;
@@ -73,7 +72,7 @@ impl Namespace {
         result
     }
 
-    /// Its name.
+    /// The name of the namespace.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -87,7 +86,7 @@ impl Namespace {
         Ok(Api::namespaced(self.admin.client()?, &self.name))
     }
 
-    /// Runs kubectl as admin in this namespace and gives its standard output.
+    /// Runs kubectl as admin in this namespace and returns its standard output.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.kubectl.run(&self.admin, &[&["--namespace", &self.name], args].concat()).await
     }
@@ -97,19 +96,19 @@ impl Namespace {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(log.into());
     }
 
-    /// Everything that helps to see why a test failed.
+    /// The state of the namespace: everything that helps to find out why a test failed.
     pub fn dump(&self) -> String {
         let mut text = format!("===== namespace {}\n", self.name);
         self.section(&mut text, &["get", "pods", "--output=wide"]);
         self.section(&mut text, &["get", "pods", "--output=yaml"]);
-        // Names and kinds only: a test may use credentials of somebody.
+        // Without the content: a test may use real credentials.
         self.section(&mut text, &["get", "secrets"]);
         self.section(&mut text, &["get", "events", "--sort-by=.metadata.creationTimestamp"]);
         let kinds = self.output(&["api-resources", &format!("--api-group={GROUP}"), "--verbs=list", "--output=name"]);
         for kind in kinds.lines().filter(|line| line.ends_with(GROUP)) {
             self.section(&mut text, &["get", kind, "--output=yaml"]);
         }
-        // Of the containers that really run, if any do.
+        // Only containers on a real node have logs.
         for pod in self.output(&["get", "pods", "--output=name"]).lines().filter(|line| line.starts_with("pod/")) {
             self.section(&mut text, &["logs", pod, "--all-containers", "--prefix", "--tail=40"]);
         }
@@ -123,7 +122,7 @@ impl Namespace {
         let _ = writeln!(text, "--- kubectl {}\n{}", args.join(" "), self.output(args));
     }
 
-    /// Blocking, and never failing: it also runs in a `Drop` while a test panics.
+    /// Runs kubectl. It blocks and does not fail, because it also runs in `Drop` while a test panics.
     fn output(&self, args: &[&str]) -> String {
         let mut command = self.kubectl.blocking_command(&self.admin);
         command.args(["--namespace", &self.name, "--request-timeout=5s"]).args(args);

@@ -8,8 +8,8 @@ use crate::control_plane::ControlPlaneOptions;
 
 /// The cluster of this process, started at first use.
 ///
-/// It is never dropped, as statics are not: it stops because its
-/// [supervisor](crate::process::supervisor) sees this process end.
+/// A static is never dropped. The cluster stops because its [supervisor](crate::process::supervisor) notices that this
+/// process ends.
 pub async fn cluster() -> Result<&'static Cluster> {
     static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
     CLUSTER.get_or_try_init(|| Cluster::connect(ControlPlaneOptions::default())).await

@@ -1,4 +1,4 @@
-//! The command line of each program of the control plane.
+//! The command lines of the programs of the control plane.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::{auth::Pki, network::SERVICE_RANGE, process::ProcessSpec, tools::Binaries};
 
-/// Loopback ports, free a moment ago.
+/// Loopback ports that were free when they were picked.
 pub struct Ports {
     pub etcd: u16,
     etcd_peer: u16,
@@ -18,7 +18,7 @@ pub struct Ports {
 
 impl Ports {
     pub fn pick() -> Result<Self> {
-        // All bound at once, so that they differ.
+        // All are bound at the same time, so that they differ.
         let listeners: [_; 3] = std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
         let mut ports = listeners.into_iter().map(|listener| Ok(listener?.local_addr()?.port()));
         let mut next = || -> Result<u16> { ports.next().context("no port")?.map_err(|e: std::io::Error| e.into()) };
@@ -26,13 +26,13 @@ impl Ports {
     }
 }
 
-/// What all programs of one control plane share.
+/// What the command lines have in common.
 pub struct Components<'a> {
     pub binaries: &'a Binaries,
     pub dir: &'a Path,
     pub pki: &'a Pki,
     pub ports: &'a Ports,
-    /// The address of the API server where a node runs containers; else it is on loopback.
+    /// With a node that runs containers, the address of the API server. Otherwise, the API server listens on loopback.
     pub node: Option<Ipv4Addr>,
 }
 
@@ -48,7 +48,7 @@ impl Components<'_> {
 
     fn program(&self, name: &str) -> ProcessSpec {
         let log = self.dir.join(format!("{name}.log"));
-        // Memory for time: a tenth less of it goes into the collection of garbage.
+        // This trades memory for time: garbage collection takes a tenth less of it.
         ProcessSpec::new(name, self.binaries.control_plane(), log).arg(name).env("GOGC", 200)
     }
 
@@ -62,7 +62,7 @@ impl Components<'_> {
             .flag("listen-peer-urls", &peer)
             .flag("initial-advertise-peer-urls", &peer)
             .flag("initial-cluster", format_args!("default={peer}"))
-            // The data does not outlive the run, so it need not survive a power failure.
+            // The data is removed at the end of the run, so it does not have to survive a power failure.
             .arg("--unsafe-no-fsync")
     }
 
@@ -72,8 +72,8 @@ impl Components<'_> {
             .flag("etcd-servers", format_args!("http://{}:{}", Ipv4Addr::LOCALHOST, self.ports.etcd))
             .flag("bind-address", self.address())
             .flag("secure-port", self.ports.apiserver)
-            // Written into the EndpointSlice `kubernetes`, which refuses loopback: then it is an
-            // address reserved for documentation, and nothing listens there.
+            // The EndpointSlice `kubernetes` contains this address and does not accept loopback. Without a node, it is an
+            // address that is reserved for documentation, and nothing listens there.
             .flag("advertise-address", self.node.unwrap_or(Ipv4Addr::new(192, 0, 2, 1)))
             .path_flag("tls-cert-file", &self.pki.server_certificate())
             .path_flag("tls-private-key-file", &self.pki.server_key())
@@ -84,7 +84,7 @@ impl Components<'_> {
             .flag("service-cluster-ip-range", SERVICE_RANGE)
             .flag("authorization-mode", "Node,RBAC")
             .flag("allow-privileged", true)
-            // The aggregation layer, for metrics APIs served by the tests.
+            // For the aggregation layer: tests serve metrics APIs.
             .path_flag("requestheader-client-ca-file", &self.pki.front_proxy_authority())
             .flag("requestheader-allowed-names", "front-proxy-client")
             .flag("requestheader-username-headers", "X-Remote-User")
@@ -94,8 +94,8 @@ impl Components<'_> {
             .path_flag("proxy-client-key-file", &self.pki.front_proxy_key())
             .path_flag("audit-policy-file", &self.dir.join("audit-policy.yaml"))
             .path_flag("audit-log-path", &self.audit_log())
-            // An event is written before its request ends, and the file is never rotated:
-            // what has been answered can be counted.
+            // The API server writes an event before the request ends, and never rotates the file. So a request that was
+            // answered is in the file.
             .flag("audit-log-mode", "blocking")
             .flag("audit-log-maxsize", 100_000);
         if self.node.is_some() {
@@ -118,13 +118,13 @@ impl Components<'_> {
             .path_flag("root-ca-file", &self.pki.authority_file())
             .arg("--use-service-account-credentials")
             .flag("leader-elect", false)
-            // No server of its own: one port less, and nobody asks it.
+            // Nothing needs its server.
             .flag("secure-port", 0)
             .flag("kube-api-qps", 500)
             .flag("kube-api-burst", 1000)
             .flag("horizontal-pod-autoscaler-sync-period", "2s")
-            // A lost node is noticed soon, but not on a machine that is merely busy: kwok
-            // renews the leases four times in `kwok::LEASE_SECONDS`.
+            // The controller notices a lost node soon, but does not mistake a busy machine for one: kwok renews the leases
+            // four times in `kwok::LEASE_SECONDS`.
             .flag("node-monitor-period", "1s")
             .flag("node-monitor-grace-period", "20s")
     }

@@ -1,14 +1,13 @@
-//! kwok as the kubelet of nodes that do not exist: what it does to Nodes and Pods is in
-//! `e2e/kwok/*.yaml`.
+//! kwok simulates the kubelet of nodes that do not exist. `e2e/kwok/*.yaml` defines what it does with Nodes and Pods.
 //!
-//! Annotations of a Pod that change what it does:
+//! Annotations of a Pod that change its behavior:
 //!
 //! | annotation | effect |
 //! |---|---|
-//! | [`COMPLETE_AFTER`] | its containers end by themselves, this long after they started |
-//! | [`EXIT_CODE`] | their exit code then; other than 0 makes the Pod Failed |
-//! | [`TERMINATION_MESSAGE`] | the termination message of its first container then |
-//! | [`NEVER_READY`] | `"true"`: its containers run, but never become ready |
+//! | [`COMPLETE_AFTER`] | the containers exit this long after their start |
+//! | [`EXIT_CODE`] | the exit code of the containers; with any other than 0, the Pod fails |
+//! | [`TERMINATION_MESSAGE`] | the termination message of the first container |
+//! | [`NEVER_READY`] | `"true"`: the containers run, but never become ready |
 
 use std::path::Path;
 
@@ -31,7 +30,7 @@ pub const EXIT_CODE: &str = "e2e.vpn.beebs.dev/exit-code";
 pub const TERMINATION_MESSAGE: &str = "e2e.vpn.beebs.dev/termination-message";
 /// Pod annotation.
 pub const NEVER_READY: &str = "e2e.vpn.beebs.dev/never-ready";
-/// Node label: kwok keeps up the nodes that have it with the value `alive`.
+/// A Node label. kwok simulates the nodes on which it has the value `alive`.
 const KUBELET: &str = "e2e.vpn.beebs.dev/kubelet";
 
 /// How long a node lease is valid.
@@ -49,7 +48,7 @@ pub(crate) fn process(binaries: &Binaries, dir: &Path, identity: &Identity) -> R
         .flag("node-lease-duration-seconds", LEASE_SECONDS)
         .flag("cidr", CLUSTER_POD_RANGE)
         .flag("node-ip", "192.0.2.2")
-        // kwok reads $HOME/.kwok/kwok.yaml too: nothing of the user's may change the tests.
+        // Otherwise, kwok also reads $HOME/.kwok/kwok.yaml, and the user's settings would change the tests.
         .env("KWOK_WORKDIR", dir.join("kwok").display());
     let stages = [
         ("kwok-node.yaml", include_str!("../../kwok/node.yaml")),
@@ -77,8 +76,8 @@ pub(crate) async fn create_node(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A node with an address of this machine: a Pod in the host's network that runs there is what really listens here.
-/// Nothing is scheduled to it that does not tolerate its taint, `e2e.vpn.beebs.dev/host`.
+/// Creates a node with an address of this machine: what a Pod in the host network of that node seems to serve, a process on
+/// this machine serves. Only Pods that tolerate the taint `e2e.vpn.beebs.dev/host` are scheduled to it.
 pub async fn create_host_node(client: &Client, name: &str, address: &str) -> Result<()> {
     let node: Node = serde_json::from_value(json!({
         "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name, "kubernetes.io/os": "linux" } },
@@ -94,7 +93,7 @@ pub async fn create_host_node(client: &Client, name: &str, address: &str) -> Res
         "conditions": [{ "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "played by kwok" }],
     } });
     nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await?;
-    // Now kwok, which leaves a node alone that is ready, keeps it up and runs its Pods.
+    // kwok does not change a node that is ready. From now on, it renews the lease and runs the Pods.
     set_kubelet(client, name, "alive").await
 }
 
@@ -105,8 +104,8 @@ pub async fn wait_ready(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Loses a node: from now on nobody renews its lease nor touches its Pods, as when its
-/// machine is cut off. Returns when the node lifecycle controller has noticed.
+/// Simulates the loss of a node: from now on, nothing renews its lease or changes its Pods, as when the machine is
+/// disconnected. Returns when the node lifecycle controller has noticed.
 pub async fn lose_node(client: &Client, name: &str) -> Result<()> {
     set_kubelet(client, name, "lost").await?;
     await_condition(Api::all(client.clone()), name, |node: Option<&Node>| {
@@ -116,7 +115,7 @@ pub async fn lose_node(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Brings a lost node back and waits until it is ready.
+/// Restores a lost node and waits until it is ready.
 pub async fn restore_node(client: &Client, name: &str) -> Result<()> {
     set_kubelet(client, name, "alive").await?;
     wait_ready(client, name).await

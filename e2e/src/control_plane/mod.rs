@@ -37,31 +37,31 @@ use crate::{
 };
 use components::{Components, Ports};
 
-/// Set to keep logs and data of a control plane after its end.
+/// When this variable is set, the logs and the data of a control plane are kept after its end.
 pub const KEEP_STATE: &str = "E2E_KEEP_STATE";
 
-/// How long the whole start may take on a busy machine.
+/// The timeout for the start, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// Between two looks at `/readyz`, which cannot be watched.
+/// The interval between two requests for `/readyz`, which cannot be watched.
 const POLL: Duration = Duration::from_millis(50);
-/// How often a start is tried when another process took one of the ports in between.
+/// How often a start is tried when another process takes one of the ports in the meantime.
 const PORT_ATTEMPTS: usize = 5;
 
-/// What to start.
+/// What a control plane consists of.
 #[derive(Clone, Debug)]
 pub struct ControlPlaneOptions {
-    /// How many nodes kwok plays: `kwok-node-0` and so on.
+    /// How many nodes kwok simulates: `kwok-node-0` and so on.
     pub kwok_nodes: usize,
     /// Whether there is a [node] that runs containers.
     pub container_node: bool,
-    /// Further arguments of kube-apiserver.
+    /// Additional arguments of kube-apiserver.
     pub apiserver_args: Vec<String>,
-    /// Further arguments of kube-controller-manager.
+    /// Additional arguments of kube-controller-manager.
     pub controller_manager_args: Vec<String>,
 }
 
 impl ControlPlaneOptions {
-    /// A node that runs containers, and none of kwok.
+    /// A node that runs containers, and no kwok nodes.
     pub fn with_container_node() -> Self {
         Self { kwok_nodes: 0, container_node: true, ..Self::default() }
     }
@@ -77,7 +77,7 @@ impl Default for ControlPlaneOptions {
 pub struct ControlPlane {
     supervisor: Supervisor,
     processes: Vec<Process>,
-    /// Those that were started again.
+    /// Processes that were restarted, by name.
     restarted: Mutex<HashMap<&'static str, Process>>,
     binaries: Binaries,
     pki: Pki,
@@ -89,9 +89,9 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts everything and returns when Pods can be created and run.
+    /// Starts everything, and returns when Pods can be created and run.
     pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
-        // Not on an async thread: the first use builds for minutes.
+        // This blocks: at first use, it builds for minutes.
         let needs_node = options.container_node;
         let binaries = tokio::task::spawn_blocking(move || {
             if needs_node {
@@ -120,7 +120,7 @@ impl ControlPlane {
             (Supervisor::spawn(remove)?, None)
         };
         let node_address = node.as_ref().map(|node| node.isolation().node);
-        // From here on the supervisor removes it.
+        // From now on, the supervisor removes it.
         let dir = dir.keep();
         let pki = Pki::create(&dir.join("pki"), node_address)?;
         let ports = Ports::pick()?;
@@ -143,12 +143,12 @@ impl ControlPlane {
         let binaries = binaries.clone();
         let (processes, restarted) = (Vec::new(), Mutex::default());
         let mut started = Self { supervisor, processes, restarted, binaries, pki, dir, server, admin, audit, node };
-        // In the order of dependence: the end is the reverse.
+        // Each program depends on those before it. They stop in reverse order.
         started.add(etcd).await?;
         started.add(apiserver).await?;
         let client = started.admin.client()?;
         started.fail_on_exit(ready(&client)).await.context("the API server did not become ready")?;
-        // First, because the garbage collector looks for new kinds only every 30 s.
+        // The kinds come before the garbage collector, which looks for new kinds only every 30 s.
         started.fail_on_exit(create_kinds(&client)).await.context("the kinds of vpn-operator are not served")?;
         started.add(controller_manager).await?;
         started.add(scheduler).await?;
@@ -195,7 +195,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Waits for `step`, but not longer than the programs live.
+    /// Waits for `step`. Fails as soon as one of the programs ends.
     async fn fail_on_exit(&self, step: impl Future<Output = Result<()>>) -> Result<()> {
         tokio::select! {
             result = timeout(START_LIMIT, step) => match result {
@@ -206,7 +206,7 @@ impl ControlPlane {
         }
     }
 
-    /// Waits until one of the programs ends, which none should, and says what it logged.
+    /// Waits until one of the programs ends, which none should. Returns the end of its log as an error.
     pub async fn wait_for_exit(&self) -> anyhow::Error {
         let ends = self.processes.iter().map(|process| Box::pin(async move { (process, process.exited().await) }));
         let ((process, status), ..) = select_all(ends).await;
@@ -220,18 +220,18 @@ impl ControlPlane {
         self.processes.iter().map(tail).collect()
     }
 
-    /// The user that may do everything.
+    /// The cluster administrator.
     pub fn admin(&self) -> &Identity {
         &self.admin
     }
 
-    /// A user of its own, by client certificate, in at most one group. What it may do is
-    /// for RBAC to say; the audit log tells it from all others.
+    /// Creates a user with a client certificate, in at most one group. RBAC decides what the user may do. The audit log
+    /// distinguishes it from other users.
     pub async fn user(&self, name: &str, group: Option<&str>) -> Result<Identity> {
         certificate_identity(&self.pki, &self.dir, &self.server, name, group).await
     }
 
-    /// Runs a program that ends with the control plane, before all of its parts.
+    /// Runs a program that ends with the control plane, before the programs of the control plane.
     pub async fn run(&self, spec: ProcessSpec) -> Result<Process> {
         self.supervisor.start(spec).await
     }
@@ -241,28 +241,28 @@ impl ControlPlane {
         self.node.as_ref()
     }
 
-    /// The log of all requests.
+    /// The audit log.
     pub fn audit(&self) -> &AuditLog {
         &self.audit
     }
 
-    /// A directory for files of the run; it is removed at the end.
+    /// A directory for files of the run. It is removed at the end.
     pub fn state_dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The built programs.
+    /// The programs that were built.
     pub fn binaries(&self) -> &Binaries {
         &self.binaries
     }
 
-    /// The programs of the control plane: etcd, kube-apiserver, kube-controller-manager,
-    /// kube-scheduler, kwok; containerd, kubelet, kube-proxy.
+    /// The process of this name: `etcd`, `kube-apiserver`, `kube-controller-manager`, `kube-scheduler`, `kwok`, `containerd`,
+    /// `kubelet`, or `kube-proxy`.
     pub fn process(&self, name: &str) -> Option<&Process> {
         self.processes.iter().find(|process| process.spec().name == name)
     }
 
-    /// Ends kube-apiserver by a signal, starts it again and returns when it is ready.
+    /// Stops kube-apiserver with a signal, starts it again, and returns when it is ready.
     pub async fn restart_apiserver(&self, signal: Signal) -> Result<()> {
         let mut restarted = self.restarted.lock().await;
         self.restart_process(&mut restarted, "kube-apiserver", signal).await?;
@@ -273,7 +273,7 @@ impl ControlPlane {
             result = ready => result.context("the API server is not ready again")??,
             end = again.exited() => bail!("the API server ended: {end}\n{}", again.log_tail(30)),
         }
-        // kwok does not try again what was cut off in the middle, as a kubelet does: Pods would never go.
+        // Unlike a kubelet, kwok does not retry a request that was interrupted: Pods would never be deleted.
         match self.process("kwok") {
             Some(_) => self.restart_process(&mut restarted, "kwok", Signal::KILL).await,
             None => Ok(()),
@@ -294,7 +294,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Stops everything and returns when it is gone; dropping does the same.
+    /// Stops everything and waits for its end. Dropping does the same.
     pub async fn stop(self) -> Result<()> {
         Ok(tokio::task::spawn_blocking(move || drop(self)).await?)
     }
@@ -310,12 +310,12 @@ async fn certificate_identity(
     let path = dir.join(format!("{}.kubeconfig", user.replace([':', '/'], "-")));
     identity::write_certificate(&path, server, pki.authority_pem(), pki.client(user, group)?)?;
     let mut identity = Identity::from_file(&path, Some(user.into())).await?;
-    // Loopback is never behind a proxy, whatever the environment says.
+    // Loopback is never behind a proxy, even if the environment has one.
     identity.config.proxy_url = None;
     Ok(identity)
 }
 
-/// Makes the kinds of vpn-operator known.
+/// Creates the CustomResourceDefinitions of vpn-operator and waits until they are established.
 async fn create_kinds(client: &Client) -> Result<()> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let kinds = vpn_types::crds();

@@ -1,4 +1,4 @@
-//! The proxy itself.
+//! The proxy server.
 
 use std::{
     convert::Infallible,
@@ -39,7 +39,7 @@ use crate::auth::Identity;
 type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
 type Response = http::Response<Body>;
 
-/// A proxy in front of an API server. Dropping it ends it, with all its connections.
+/// A proxy in front of an API server. Dropping it closes all connections.
 pub struct FaultProxy {
     address: SocketAddr,
     proxy: Arc<Proxy>,
@@ -60,9 +60,9 @@ impl Drop for FaultProxy {
 }
 
 impl FaultProxy {
-    /// Starts one, without any rule, in front of the API server that `identity` talks to.
+    /// Starts a proxy without rules in front of the API server of `identity`.
     pub async fn start(identity: &Identity) -> Result<Self> {
-        // Only the way to the server: who asks is said by each request.
+        // Each request has its own credentials.
         let mut config = identity.config.clone();
         config.auth_info = AuthInfo::default();
         let client = Client::builder(TokioExecutor::new()).build(config.rustls_https_connector()?);
@@ -78,8 +78,8 @@ impl FaultProxy {
         Ok(Self { address, proxy, server })
     }
 
-    /// A user of the API server, behind this proxy. It has to be one with a token: who comes with a certificate shows it
-    /// to the proxy only. Its kubeconfig is written into `dir`.
+    /// The same user, but with the address of this proxy. The user must have a token, because the proxy cannot forward a client
+    /// certificate. The kubeconfig is written to `dir`.
     pub async fn proxied_identity(&self, identity: &Identity, dir: &Path) -> Result<Identity> {
         let mut kubeconfig = Kubeconfig::read_from(&identity.kubeconfig)?;
         for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
@@ -96,19 +96,19 @@ impl FaultProxy {
         Identity::from_file(&path, identity.user.clone()).await
     }
 
-    /// Adds a rule. Of several that apply to a request the oldest does.
+    /// Adds a rule. If several rules match a request, the oldest one applies.
     pub fn add(&self, rule: Rule) -> Arc<ActiveRule> {
-        let armed = Arc::new(ActiveRule::new(rule));
-        self.proxy.rules().push(Arc::clone(&armed));
-        armed
+        let rule = Arc::new(ActiveRule::new(rule));
+        self.proxy.rules().push(Arc::clone(&rule));
+        rule
     }
 
-    /// Takes rules away; what they have begun goes on.
+    /// Removes rules. Requests that are already delayed, and watches that already have a fault, keep it.
     pub fn remove(&self, rules: &[Arc<ActiveRule>]) {
-        self.proxy.rules().retain(|armed| !rules.iter().any(|rule| Arc::ptr_eq(armed, rule)));
+        self.proxy.rules().retain(|active| !rules.iter().any(|rule| Arc::ptr_eq(active, rule)));
     }
 
-    /// Cuts all connections that there are. What was passed on is carried out.
+    /// Closes all open connections. The API server still handles requests that were forwarded.
     pub fn close_connections(&self) {
         self.proxy.cuts.send_modify(|cuts| *cuts += 1);
     }
@@ -122,7 +122,7 @@ async fn accept(listener: TcpListener, proxy: Arc<Proxy>) {
                 Ok((stream, _)) => {
                     connections.spawn(serve(stream, Arc::clone(&proxy)));
                 }
-                // Too many open files, for instance; connections that end make room.
+                // For example, there are too many open files until other connections end.
                 Err(_) => tokio::task::yield_now().await,
             },
             Some(_) = connections.join_next() => {}
@@ -130,10 +130,10 @@ async fn accept(listener: TcpListener, proxy: Arc<Proxy>) {
     }
 }
 
-/// Serves one connection until it ends or is cut.
+/// Serves one connection until it ends or is closed.
 async fn serve(stream: TcpStream, proxy: Arc<Proxy>) {
     let mut cuts = proxy.cuts.subscribe();
-    // Small answers are not held back for larger ones.
+    // Small responses are sent immediately.
     let _ = stream.set_nodelay(true);
     let handle = service_fn(move |request| {
         let proxy = Arc::clone(&proxy);
@@ -141,7 +141,7 @@ async fn serve(stream: TcpStream, proxy: Arc<Proxy>) {
     });
     let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), handle);
     tokio::select! {
-        // An error is a connection that was cut: by a rule, by the client, or by the API server.
+        // An error means that a rule, the client, or the API server closed the connection.
         _ = connection => {}
         _ = cuts.changed() => {}
     }
@@ -152,14 +152,14 @@ impl Proxy {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fault that befalls a request. All rules count it, and the oldest that is due applies.
+    /// The fault for a request. All rules count the request, and the oldest one that is due applies.
     fn fault(&self, seen: &crate::audit::Request) -> Option<Fault> {
-        let armed: Vec<_> = self.rules().clone();
-        let due: Vec<_> = armed.iter().filter_map(|armed| armed.apply(seen)).collect();
+        let rules: Vec<_> = self.rules().clone();
+        let due: Vec<_> = rules.iter().filter_map(|rule| rule.apply(seen)).collect();
         due.into_iter().next()
     }
 
-    /// An error cuts the connection.
+    /// Handles a request. An error closes the connection.
     async fn handle(self: Arc<Self>, request: http::Request<Incoming>) -> Result<Response> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
@@ -177,7 +177,7 @@ impl Proxy {
             let (head, body) = pass_on.await?.into_parts();
             return Ok(http::Response::from_parts(head, watch_body(body, fault)));
         }
-        // A task of its own, that goes on when the client hangs up.
+        // This task continues when the client disconnects.
         let answered = tokio::spawn(async move {
             if let Some(Fault::RequestDelayed(late)) = fault {
                 sleep(late).await;

@@ -1,4 +1,4 @@
-//! What goes wrong, and with which request.
+//! What goes wrong, and for which requests.
 
 use std::{
     fmt,
@@ -16,30 +16,30 @@ use crate::{
     wait::TIMEOUT,
 };
 
-/// What becomes of a request.
+/// What the proxy does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The API server never hears of it; this is the answer.
+    /// The proxy answers with this status. The API server does not get the request.
     Rejected(StatusCode),
-    /// It is carried out, but this is the answer, as from a server or a load balancer that has lost sight of it.
+    /// The API server handles the request, but the proxy answers with this status, as a load balancer may do.
     ResponseReplaced(StatusCode),
-    /// The connection is cut before the API server hears of it.
+    /// The proxy closes the connection. The API server does not get the request.
     RequestDropped,
-    /// It is carried out, and the connection is cut instead of an answer.
+    /// The API server handles the request, but the proxy closes the connection instead of answering.
     ResponseDropped,
-    /// It reaches the API server this much later, even when its sender has long given up.
+    /// The API server gets the request after this delay, even if the client has disconnected.
     RequestDelayed(Duration),
-    /// It is carried out, and its answer comes this much later.
+    /// The API server handles the request, and the client gets the response after this delay.
     ResponseDelayed(Duration),
-    /// A watch that is cut after so many events.
+    /// The proxy closes the connection of a watch after this number of events.
     WatchDisconnected(usize),
-    /// A watch that ends after so many events with `410 Expired`: its client has to list anew.
+    /// A watch ends with `410 Expired` after this number of events: the client has to list again.
     WatchExpired(usize),
-    /// A watch that tells nothing more after so many events, and does not end.
+    /// A watch delivers no more events after this number of events, and does not end.
     WatchStalled(usize),
 }
 
-/// A fault, and the requests that it befalls.
+/// A fault and the requests that it applies to.
 #[derive(Clone, Debug)]
 pub struct Rule {
     filter: Filter,
@@ -49,24 +49,25 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The first request that passes `filter`. A proxy does not know users: a filter by user matches nothing.
+    /// Applies a fault to the first request that passes `filter`. The proxy does not know users, so a filter by user matches
+    /// nothing.
     pub fn first(filter: Filter, fault: Fault) -> Self {
         Self { filter, skip: 0, times: 1, fault }
     }
 
-    /// The request that passes the filter after `skip` others have.
+    /// Skips the first `skip` requests that pass the filter.
     #[must_use]
     pub fn after(self, skip: usize) -> Self {
         Self { skip, ..self }
     }
 
-    /// So many in a row instead of one.
+    /// Applies the fault to this number of consecutive requests instead of one.
     #[must_use]
     pub fn times(self, times: usize) -> Self {
         Self { times, ..self }
     }
 
-    /// All from then on.
+    /// Applies the fault to all following requests.
     #[must_use]
     pub fn always(self) -> Self {
         self.times(usize::MAX)
@@ -90,7 +91,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A rule in force.
+/// A rule that a proxy applies.
 #[derive(Debug)]
 pub struct ActiveRule {
     rule: Rule,
@@ -103,7 +104,7 @@ impl ActiveRule {
         Self { rule, seen: AtomicUsize::new(0), hits: watch::Sender::new(0) }
     }
 
-    /// Counts a request; the fault, if it befalls this one.
+    /// Counts a request. Returns the fault, if it applies to this request.
     pub(super) fn apply(&self, request: &Request) -> Option<Fault> {
         if !self.rule.filter.matches(request) {
             return None;
@@ -116,27 +117,27 @@ impl ActiveRule {
         })
     }
 
-    /// How many requests it has befallen.
+    /// The number of requests that the fault was applied to.
     pub fn hits(&self) -> usize {
         *self.hits.borrow()
     }
 
-    /// Waits until it has befallen so many.
+    /// Waits until the fault was applied to this number of requests.
     pub async fn wait_for_hits(&self, times: usize) -> Result<()> {
-        let mut struck = self.hits.subscribe();
-        let waited = timeout(TIMEOUT, struck.wait_for(|count| *count >= times)).await;
-        waited.with_context(|| format!("struck {} times, not {times}: {}", self.hits(), self.rule))??;
+        let mut hits = self.hits.subscribe();
+        let waited = timeout(TIMEOUT, hits.wait_for(|count| *count >= times)).await;
+        waited.with_context(|| format!("applied {} times, not {times}: {}", self.hits(), self.rule))??;
         Ok(())
     }
 }
 
 impl fmt::Display for ActiveRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (struck {} of {})", self.rule, self.hits(), self.seen.load(Ordering::SeqCst))
+        write!(f, "{} (applied to {} of {} requests)", self.rule, self.hits(), self.seen.load(Ordering::SeqCst))
     }
 }
 
-/// The body of an answer with an error: the `Status` of the Kubernetes API, in the words of the API server.
+/// The body of an error response: a `Status` with the messages of the API server.
 pub(super) fn status(code: StatusCode) -> Value {
     let (reason, message) = match code.as_u16() {
         409 => ("Conflict", "the object has been modified; please apply your changes to the latest version"),

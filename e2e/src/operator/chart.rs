@@ -1,6 +1,6 @@
-//! The chart, rendered by helm as its users do.
+//! The Helm chart, rendered by helm.
 //!
-//! The tests and the demo run the operator with the rights that the chart gives it, and no others.
+//! The tests and the demo run the operator with exactly the permissions that the chart grants.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -11,24 +11,24 @@ use crate::cluster::Cluster;
 
 /// The chart of this checkout.
 pub const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chart");
-/// The release whose objects the tests use, and its namespace.
+/// The name of the release, and its namespace.
 pub const RELEASE: &str = "vpn-operator";
 
-/// What gives the operator its rights.
+/// The kinds that define the permissions of the operator.
 const RIGHTS: [&str; 5] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
 
-/// The objects of the chart with these arguments for `helm template`, such as `--set=replicas=2`.
+/// Renders the objects of the chart. `args` are arguments of `helm template`, such as `--set=replicas=2`.
 pub async fn render(cluster: &Cluster, args: &[&str]) -> Result<Vec<Value>> {
     let template = ["template", RELEASE, DIR, "--namespace", RELEASE];
     let text = cluster.run_helm(&[&template[..], args].concat()).await?;
     let objects = serde_yaml::Deserializer::from_str(&text).map(Value::deserialize);
     let objects: Vec<Value> = objects.collect::<Result<_, _>>().context("helm rendered something else than YAML")?;
-    // A template that is all comment leaves an empty document.
+    // A template that renders only comments leaves an empty document.
     Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
 }
 
-/// The ServiceAccounts and rights of both layouts, a Deployment for each controller and one for all, as YAML. They
-/// differ in their names, so a cluster can hold both.
+/// The ServiceAccounts and RBAC objects of both layouts (one Deployment for each controller, or one for all), as YAML. Their
+/// names differ, so one cluster can have both.
 pub async fn rights(cluster: &Cluster) -> Result<&'static str> {
     static RENDERED: OnceCell<String> = OnceCell::const_new();
     let render = async || {

@@ -1,7 +1,6 @@
-//! The operator as processes of its own, as users run it: one for all controllers, or one each.
+//! The operator under test: one process for all controllers, or one for each.
 //!
-//! Each process is an API user of its own, a ServiceAccount, with no more rights than the
-//! [chart] gives it.
+//! Each process has a ServiceAccount, with exactly the permissions that the [chart] grants.
 
 pub mod chart;
 
@@ -29,20 +28,20 @@ use crate::{
     process::{Process, ProcessSpec, Signal, log_tail},
 };
 
-/// Set to the path of an operator to test; else the one of this checkout is built.
+/// When this variable is set, it is the path of the operator to test. Otherwise, the operator of this checkout is built.
 pub const BINARY: &str = "E2E_OPERATOR";
 
 /// The namespace of the ServiceAccounts.
 pub const NAMESPACE: &str = chart::RELEASE;
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
-/// What the operator logs when all its watches have listed.
+/// The log message of the operator when its caches are filled.
 pub const READY: &str = "ready: all watches have listed";
-/// How long becoming ready, or ending, may take on a busy machine.
+/// The timeout for the start or the end of a process, on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two looks at the log file.
+/// The interval between two reads of the log file.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How the controllers are spread over processes.
+/// How the controllers are divided into processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// All controllers in one process.
@@ -52,7 +51,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// What each process is called; `vpn-operator manage-{name}` runs it.
+    /// The names of the processes. `vpn-operator manage-{name}` runs one.
     fn names(self) -> &'static [&'static str] {
         match self {
             Self::Combined => &["all"],
@@ -72,31 +71,31 @@ pub struct OperatorOptions {
 }
 
 impl OperatorOptions {
-    /// As users start it.
+    /// The options with which users start it.
     pub fn new(layout: Layout) -> Self {
         Self { layout, proxy: None, args: Vec::new(), env: Vec::new(), soft_open_files: None }
     }
 
-    /// With this proxy between it and the API server.
+    /// Puts this proxy between the operator and the API server.
     #[must_use]
     pub fn via_proxy(self, proxy: &Arc<FaultProxy>) -> Self {
         Self { proxy: Some(Arc::clone(proxy)), ..self }
     }
 
-    /// With one more argument for each process.
+    /// Adds an argument for each process.
     #[must_use]
     pub fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_owned());
         self
     }
 
-    /// With this soft limit of open files, as a container runtime may set it; the hard limit stays.
+    /// Sets the soft limit of open files, as a container runtime may do. The hard limit does not change.
     #[must_use]
     pub fn soft_open_files(self, limit: u32) -> Self {
         Self { soft_open_files: Some(limit), ..self }
     }
 
-    /// With a variable in the environment of each process.
+    /// Adds a variable to the environment of each process.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
@@ -116,7 +115,7 @@ impl OperatorOptions {
     }
 }
 
-/// An operator. Dropping it leaves its processes running, until the cluster stops.
+/// A running operator. When it is dropped, its processes run until the cluster stops.
 pub struct Operator {
     options: OperatorOptions,
     parts: Vec<ControllerProcess>,
@@ -130,7 +129,7 @@ struct ControllerProcess {
     process: Process,
 }
 
-/// Makes a cluster ready for operators: the kinds, and the ServiceAccounts with their rights.
+/// Installs what an operator needs: the CustomResourceDefinitions, and the ServiceAccounts with their permissions.
 pub async fn install(cluster: &Cluster) -> Result<()> {
     let file = tempfile::Builder::new().prefix("rights-").suffix(".yaml").tempfile_in(cluster.state_dir())?;
     let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n");
@@ -155,7 +154,7 @@ impl Operator {
         Self::start_with(cluster, OperatorOptions::new(layout)).await
     }
 
-    /// The same in another way.
+    /// Does the same with options.
     pub async fn start_with(cluster: &Cluster, options: OperatorOptions) -> Result<Self> {
         let (installed, binary) = tokio::join!(install(cluster), executable(cluster));
         installed?;
@@ -174,7 +173,7 @@ impl Operator {
         Ok(operator)
     }
 
-    /// Starts the processes that have ended again, and returns when they are ready.
+    /// Restarts the processes that have ended, and returns when they are ready.
     pub async fn restart(&mut self, cluster: &Cluster) -> Result<()> {
         for part in &mut self.parts {
             if part.process.pid().is_none() {
@@ -185,7 +184,7 @@ impl Operator {
         self.ready().await
     }
 
-    /// Ends all processes by SIGTERM; each has to end well.
+    /// Stops all processes with SIGTERM. Fails unless each exits with code 0.
     pub async fn stop(&self) -> Result<()> {
         for part in &self.parts {
             let end = part.process.stop(TIMEOUT).await?;
@@ -194,7 +193,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Ends all processes by SIGKILL, as a crash does.
+    /// Kills all processes with SIGKILL, like a crash.
     pub async fn kill(&self) -> Result<()> {
         for part in &self.parts {
             part.process.signal(Signal::KILL)?;
@@ -205,7 +204,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Ends one process by SIGKILL: `masks`, `consumers`, `reservations` or `providers`.
+    /// Kills one process with SIGKILL: `masks`, `consumers`, `reservations`, or `providers`.
     pub async fn kill_part(&self, name: &str) -> Result<()> {
         let part = self.parts.iter().find(|part| part.name == name).context("no such process")?;
         part.process.signal(Signal::KILL)?;
@@ -213,22 +212,22 @@ impl Operator {
         Ok(())
     }
 
-    /// The names by which the audit log knows its processes.
+    /// The user names of the processes in the audit log.
     pub fn users(&self) -> Vec<String> {
         self.parts.iter().filter_map(|part| part.identity.user.clone()).collect()
     }
 
-    /// The process ids of those that run.
+    /// The process IDs of the running processes.
     pub fn pids(&self) -> impl Iterator<Item = i32> {
         self.parts.iter().filter_map(|part| part.process.pid())
     }
 
-    /// The logs of its processes.
+    /// The log files of the processes.
     pub fn logs(&self) -> impl Iterator<Item = PathBuf> {
         self.parts.iter().map(|part| part.process.spec().log.clone())
     }
 
-    /// Waits until all processes have listed all they watch.
+    /// Waits until the caches of all processes are filled.
     async fn ready(&self) -> Result<()> {
         for part in &self.parts {
             wait_for_log(&part.process, READY).await?;
@@ -237,13 +236,13 @@ impl Operator {
     }
 }
 
-/// The operator to test, for processes that are not those of an [`Operator`].
+/// The executable of the operator, for tests that start processes without an [`Operator`].
 pub async fn executable(cluster: &Cluster) -> Result<PathBuf> {
     let binary = tokio::task::spawn_blocking(binary).await??;
     own_link(&binary, cluster.state_dir())
 }
 
-/// Waits until a process has written this into its log.
+/// Waits until the log of a process contains `words`.
 pub async fn wait_for_log(process: &Process, words: &str) -> Result<()> {
     let (log, deadline) = (&process.spec().log, Instant::now() + TIMEOUT);
     let is_there = async {
@@ -261,7 +260,7 @@ pub async fn wait_for_log(process: &Process, words: &str) -> Result<()> {
 }
 
 fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSpec {
-    // A log of its own for each start: being ready is read from it.
+    // Each start has a new log, because the log shows when the process is ready.
     static STARTS: AtomicU64 = AtomicU64::new(0);
     let start = STARTS.fetch_add(1, Ordering::Relaxed);
     let mut spec =
@@ -270,12 +269,12 @@ fn spec(name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSp
             .env("KUBECONFIG", identity.kubeconfig.display())
             .env("RUST_LOG", env::var("RUST_LOG").unwrap_or_else(|_| "info,vpn_operator=debug".into()))
             .env("NO_COLOR", "1");
-    // Requests under way may take 5 s to end.
+    // Requests in flight may take 5 s.
     spec.grace_period_ms = 10_000;
     spec
 }
 
-/// The operator, never an old one: cargo is asked once whether it has to be built.
+/// The operator of this checkout. cargo builds it once per process, so that it is up to date.
 fn binary() -> Result<PathBuf> {
     static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -298,12 +297,12 @@ fn build() -> Result<PathBuf> {
         Some(profile) => profile,
     };
     let mut build = cargo::command();
-    // With e2e, for the same features: nothing is built twice.
+    // Built together with e2e, the dependencies have the same features, and nothing is built twice.
     build.args(["build", "--package=e2e", "--package=vpn-operator", "--bin=vpn-operator", "--profile", profile]);
     cargo::built(&mut build).context("there is no operator; E2E_OPERATOR can name one that is built already")
 }
 
-/// A name of its own for the binary, so that a build while the tests run changes nothing.
+/// Links the binary into the state directory, so that a build in the meantime does not change what the tests run.
 fn own_link(binary: &Path, dir: &Path) -> Result<PathBuf> {
     let link = dir.join("vpn-operator");
     if !link.exists() && fs::hard_link(binary, &link).is_err() {

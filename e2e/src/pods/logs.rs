@@ -1,4 +1,4 @@
-//! Reading the logs of containers as they are written.
+//! Logs of containers, read while they are written.
 
 use anyhow::{Context, Result, anyhow};
 use futures::{AsyncBufReadExt, TryStreamExt};
@@ -6,11 +6,11 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{Api, api::LogParams, runtime::wait::await_condition};
 use tokio::time::{Duration, timeout};
 
-/// Follows the log of a container until what it wrote so far, in all its lives that are followed, holds all these
-/// words in this order; gives the log. Colours are taken out.
+/// Follows the log of a container until it contains all `words` in this order, and returns the log. The log continues
+/// across restarts of the container. Colors are removed.
 ///
 /// # Errors
-/// When it does not within `limit`, with the log.
+/// When that does not happen within `limit`. The error contains the log.
 pub async fn wait_for_log(
     pods: &Api<Pod>,
     pod: &str,
@@ -57,14 +57,14 @@ pub async fn wait_for_log(
     Ok(log)
 }
 
-/// Waits until a container has run more often than `restarts` says, and gives how often.
+/// Waits until a container was restarted more than `restarts` times, and returns how often.
 async fn started_again(pods: &Api<Pod>, pod: &str, container: &str, restarts: i32) -> Result<i32> {
     let again = |found: Option<&Pod>| found.and_then(|pod| runs(pod, container)).is_some_and(|now| now > restarts);
     let found = await_condition(pods.clone(), pod, again).await?;
     found.as_ref().and_then(|pod| runs(pod, container)).context("it is gone")
 }
 
-/// How often a container was started again; none when it was never started.
+/// How often a container was restarted. `None` when it was never started.
 fn runs(pod: &Pod, container: &str) -> Option<i32> {
     let state = container_status(pod, container)?;
     let started = state.state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some());
@@ -72,20 +72,20 @@ fn runs(pod: &Pod, container: &str) -> Option<i32> {
         .then_some(state.restart_count)
 }
 
-/// Whether a container runs at this moment.
+/// Whether a container is running.
 pub fn is_running(pod: &Pod, container: &str) -> bool {
     let state = container_status(pod, container).and_then(|status| status.state.as_ref());
     state.is_some_and(|state| state.running.is_some())
 }
 
-/// The status of a container, of the init containers too.
+/// The status of a container or init container.
 pub fn container_status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let all = [&status.init_container_statuses, &status.container_statuses];
     all.into_iter().flatten().flatten().find(|status| status.name == container)
 }
 
-/// A line without the sequences that colour it.
+/// Removes the escape sequences for colors from a line.
 fn plain(line: &str) -> String {
     let mut rest = line;
     let mut text = String::new();

@@ -5,15 +5,15 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use vpn_types::{MaskConsumer, owner_reference_for};
 
-/// A Pod that uses the slot of a MaskConsumer as the README tells: by its Secret, and owned by it. It takes `grace`
-/// seconds to stop.
+/// A Pod that uses the slot of a MaskConsumer as the README describes: it reads the Secret, and the MaskConsumer owns it. It
+/// takes `grace` seconds to stop.
 pub fn owned_pod(name: &str, consumer: &MaskConsumer, grace: u32) -> Result<Pod> {
     let mut pod = unowned_pod(name, consumer, grace)?;
     pod.metadata.owner_references = Some(vec![owner_reference_for(consumer)]);
     Ok(pod)
 }
 
-/// The same, but without an owner reference.
+/// A Pod that uses the slot of a MaskConsumer, but has no owner reference.
 pub fn unowned_pod(name: &str, consumer: &MaskConsumer, grace: u32) -> Result<Pod> {
     let secret = slot_secret_name(consumer)?;
     Ok(serde_json::from_value(json!({

@@ -27,7 +27,7 @@ use super::{
     spec::ProcessSpec,
 };
 
-/// Where a process is in its life.
+/// The state of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Starting,
@@ -38,7 +38,7 @@ enum State {
 type States = Arc<Mutex<HashMap<u64, watch::Sender<State>>>>;
 type Pipe = Arc<Mutex<Option<ChildStdin>>>;
 
-/// A supervisor and the pipe that keeps it, and so all its processes, alive.
+/// A handle to a supervisor process. It holds the pipe that keeps the supervisor, and so all of its processes, alive.
 pub struct Supervisor {
     child: Option<Child>,
     remove: Option<PathBuf>,
@@ -49,14 +49,14 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts a supervisor which, at the end of the run, removes `remove`.
+    /// Starts a supervisor. At the end of the run, the supervisor removes the directory `remove`.
     pub fn spawn(remove: Option<&Path>) -> Result<Self> {
         let mut arguments = vec![SUPERVISE.into()];
         arguments.extend(remove.map(Into::into));
         Self::spawn_with(&arguments, remove, None)
     }
 
-    /// The same with namespaces of its own; the ids of its processes are those in there.
+    /// Starts a supervisor in Linux namespaces of its own. The process IDs are those inside of the PID namespace.
     pub fn spawn_isolated(remove: Option<&Path>, isolation: &Isolation) -> Result<Self> {
         let mut arguments = vec![ISOLATE.into(), serde_json::to_string(isolation)?.into()];
         arguments.extend(remove.map(Into::into));
@@ -69,16 +69,16 @@ impl Supervisor {
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Ctrl-C in a terminal goes to the whole process group; the supervisor and
-            // its processes must outlive their owner to stop in order.
+            // Ctrl-C in a terminal goes to the whole process group. The supervisor and its processes must outlive their
+            // owner so that they stop in order.
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot run {}", executable.display()))?;
         let pipe = Arc::new(Mutex::new(child.stdin.take()));
         let reports = child.stdout.take().context("the supervisor has no standard output")?;
         let states = States::default();
-        // A thread, not a task: it has to outlive the runtime of the test that happens to
-        // be the first user of a shared cluster.
+        // This is a thread and not a task, because it has to outlive the runtime of the test that happens to be the first
+        // user of a shared cluster.
         let for_thread = Arc::clone(&states);
         thread::spawn(move || {
             for line in BufReader::new(reports).lines().map_while(Result::ok) {
@@ -111,7 +111,7 @@ impl Supervisor {
         })
     }
 
-    /// Starts a process. Those started later are stopped earlier.
+    /// Starts a process. At the end of the run, the processes stop in reverse order of their start.
     pub async fn start(&self, mut spec: ProcessSpec) -> Result<Process> {
         spec.id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, mut state) = watch::channel(State::Starting);
@@ -126,13 +126,13 @@ impl Supervisor {
         Ok(Process { spec, state, pipe: Arc::clone(&self.pipe) })
     }
 
-    /// Stops all processes, newest first, and returns when they are gone.
+    /// Stops all processes, newest first, and returns when they have ended.
     pub fn shut_down(&mut self) {
         drop(locked(&self.pipe).take());
         if let Some(mut child) = self.child.take() {
             drop(child.wait());
         }
-        // Only left when somebody killed the supervisor.
+        // These are left only when somebody killed the supervisor.
         if let Some(isolation) = self.isolation.take() {
             drop(isolation.remove(None));
         }
@@ -148,7 +148,7 @@ impl Drop for Supervisor {
     }
 }
 
-/// A process started by a [`Supervisor`]. Dropping it leaves the process running.
+/// A process that a [`Supervisor`] started. The process keeps running when this handle is dropped.
 #[derive(Clone)]
 pub struct Process {
     spec: ProcessSpec,
@@ -157,12 +157,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// What it was started with.
+    /// The specification that the process was started with.
     pub fn spec(&self) -> &ProcessSpec {
         &self.spec
     }
 
-    /// Its process id while it runs.
+    /// The process ID while the process runs.
     pub fn pid(&self) -> Option<i32> {
         match *self.state.borrow() {
             State::Running(pid) => Some(pid),
@@ -170,7 +170,7 @@ impl Process {
         }
     }
 
-    /// Waits for its end and says how it ended, such as `exit code 1`.
+    /// Waits until the process ends and returns how it ended, such as `exit code 1`.
     pub async fn exited(&self) -> String {
         let mut state = self.state.clone();
         loop {
@@ -183,12 +183,12 @@ impl Process {
         }
     }
 
-    /// Sends it a signal; nothing happens when it has ended.
+    /// Sends a signal. Nothing happens when the process has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         send(&self.pipe, &Request::Signal { id: self.spec.id, signal: signal.as_raw() })
     }
 
-    /// Ends it with SIGTERM, or with SIGKILL when it is not gone after `grace_period`.
+    /// Sends SIGTERM, and SIGKILL if the process still runs after `grace_period`. Returns how the process ended.
     pub async fn stop(&self, grace_period: Duration) -> Result<String> {
         self.signal(Signal::TERM)?;
         if let Ok(status) = tokio::time::timeout(grace_period, self.exited()).await {
@@ -198,7 +198,7 @@ impl Process {
         Ok(self.exited().await)
     }
 
-    /// The last `lines` lines of its log.
+    /// The last `lines` lines of the log.
     pub fn log_tail(&self, lines: usize) -> String {
         log_tail(&self.spec.log, lines)
     }
@@ -213,12 +213,12 @@ fn send(pipe: &Pipe, request: &Request) -> Result<()> {
     }
 }
 
-/// A panic of another test while it held the lock leaves nothing half done here.
+/// Locks a mutex. If another test panicked while it held the lock, the data is still consistent.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The `e2e` binary: this process, or the one cargo builds beside a test binary.
+/// The `e2e` binary: the executable of this process, or the one that cargo builds next to a test binary.
 fn e2e_executable() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CARGO_BIN_EXE_e2e") {
         return Ok(path.into());

@@ -1,14 +1,13 @@
-//! The namespaces of a node, and their end.
+//! The Linux namespaces of a node that runs containers.
 //!
 //! ```text
 //! owner -- isolate -- unshare -- init (PID 1 of the namespaces) -- supervisor -- etcd, containerd, kubelet ...
 //! ```
 //!
-//! The supervisor reads its requests from the owner's pipe as it does elsewhere. When it
-//! ends, init does; with it the kernel ends every process of the PID namespace, and with the
-//! last of them go the mounts and the network. What a namespace does not hold, cgroups and
-//! files, is removed by `isolate`, which outlives them all. When `isolate` itself is killed,
-//! so are the rest, and the owner removes these.
+//! The supervisor reads its requests from the pipe of the owner, as usual. When the supervisor ends, init ends. Then the
+//! kernel kills every process in the PID namespace, and the mounts and the network disappear with the last process.
+//! `isolate` outlives them and removes what is not in a namespace: cgroups and files. When `isolate` itself is killed, the
+//! others are killed too, and the owner removes cgroups and files.
 
 use std::{
     fs,
@@ -28,31 +27,30 @@ use serde::{Deserialize, Serialize};
 use super::protocol::{BECOME, SUPERVISE};
 use crate::{host::command::run, network::SERVICE_RANGE};
 
-/// The first argument that makes the `e2e` binary the keeper of namespaces.
+/// The first argument that makes the `e2e` binary create namespaces and clean up after them.
 pub const ISOLATE: &str = "isolate";
 /// The first argument that makes the `e2e` binary the first process of its namespaces.
 pub const INIT: &str = "init";
 
-/// The interface that leads out of the node, to the machine only.
+/// The interface of the node. It leads to the machine and no further.
 const INTERFACE: &str = "eth0";
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Hidden behind empty directories: the run leaves nothing there, and meets nothing.
+/// Directories of the machine that the node does not see: each is an empty tmpfs instead.
 const HIDDEN: [&str; 4] = ["/run", "/var/log", "/var/lib", "/opt"];
 
-/// What the namespaces of one run are called, and their addresses.
+/// The name and the addresses of the namespaces of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Isolation {
-    /// The name of the machine's end of the link, and of the cgroup of all Pods.
+    /// The name of the network interface on the machine, and of the cgroup of all Pods.
     pub name: String,
-    /// The machine's address on the link.
+    /// The address of the machine on the link.
     pub machine: Ipv4Addr,
-    /// The node's address, at which the API server is.
+    /// The address of the node. The API server listens there.
     pub node: Ipv4Addr,
 }
 
 impl Isolation {
-    /// A free name and a free network: one of the /30 in 198.18.0.0/15, which RFC 2544 keeps
-    /// for tests.
+    /// Picks a free name and a free /30 network in 198.18.0.0/15, which RFC 2544 reserves for tests.
     ///
     /// # Errors
     /// When none is free, or `ip` cannot be run.
@@ -72,16 +70,16 @@ impl Isolation {
         bail!("no free network in 198.18.0.0/15")
     }
 
-    /// Whether anything of it is still there: the link, a cgroup.
+    /// What is left of the run: the network interface and cgroups.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let link = Path::new("/sys/class/net").join(&self.name);
         let cgroups = hierarchies().into_iter().map(|hierarchy| hierarchy.join(&self.name));
         cgroups.chain([link]).filter(|path| path.exists()).collect()
     }
 
-    /// Removes what a kernel does not remove by itself.
+    /// Removes what the kernel does not remove by itself.
     pub(crate) fn remove(&self, dir: Option<&Path>) -> Result<()> {
-        // A process that was just killed leaves its cgroup, and a mount its directory, a moment later.
+        // After a process is killed, its cgroup and its mounts disappear a moment later.
         retry(|| hierarchies().iter().try_for_each(|hierarchy| remove_cgroup(&hierarchy.join(&self.name))))?;
         match dir.filter(|dir| dir.exists()) {
             Some(dir) => retry(|| fs::remove_dir_all(dir)).with_context(|| format!("cannot remove {}", dir.display())),
@@ -93,7 +91,7 @@ impl Isolation {
         for hierarchy in hierarchies() {
             let own = hierarchy.join(&self.name);
             fs::create_dir(&own).with_context(|| format!("cannot create the cgroup {}", own.display()))?;
-            // cgroup v1 takes no process before these are set.
+            // cgroup v1 accepts no process before these are set.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 if own.join(file).exists() && hierarchy.join("tasks").exists() {
                     fs::write(own.join(file), fs::read(hierarchy.join(file))?)?;
@@ -104,14 +102,14 @@ impl Isolation {
     }
 }
 
-/// Whether this process may make namespaces.
+/// Fails with the reason when this process may not create namespaces.
 pub fn possible() -> Result<()> {
     run(Command::new("unshare").args(["--net", "--mount", "--pid", "--fork", "true"]))
         .map(drop)
         .context("it needs the right to make namespaces")
 }
 
-/// Keeps the namespaces of a run until they end, then removes `remove` and the cgroups.
+/// Creates the namespaces of a run and waits until they end. Then removes the directory `remove` and the cgroups.
 pub fn isolate(isolation: &Isolation, remove: Option<&Path>) -> Result<()> {
     isolation.create_cgroups()?;
     let own = std::env::current_exe()?;
@@ -127,19 +125,19 @@ pub fn isolate(isolation: &Isolation, remove: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Is the first process of the namespaces: sets them up, runs the supervisor and waits for
-/// every process that lost its parent. `outside` is a process of the machine's namespaces.
+/// Acts as the first process of the namespaces: sets them up, runs the supervisor, and reaps orphaned processes. `outside`
+/// is the ID of a process outside of the namespaces.
 pub fn init(outside: u32, isolation: &Isolation) -> Result<()> {
     set_up_network(outside, isolation).context("cannot set up the network of the node")?;
     for dir in HIDDEN {
         run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "tmpfs", dir]))?;
     }
-    // crun refuses to choose between both versions; the controllers are those of the first.
+    // crun refuses to choose between both versions of cgroups. The controllers are in the first.
     let unified = Path::new(CGROUPS).join("unified");
     if unified.join("cgroup.controllers").exists() {
         run(Command::new("umount").arg(unified))?;
     }
-    // Last: until here /proc shows the processes outside.
+    // This is last, because the code above needs a /proc that shows the processes outside.
     run(Command::new("mount").args(["-t", "proc", "proc", "/proc"]))?;
     for setting in ["ipv4/ip_forward", "bridge/bridge-nf-call-iptables"] {
         fs::write(Path::new("/proc/sys/net").join(setting), "1")
@@ -165,14 +163,14 @@ fn set_up_network(outside: u32, isolation: &Isolation) -> Result<()> {
     let mut there = Command::new("nsenter");
     there.arg(format!("--net={network}")).args(["ip", "-batch", "-"]);
     batch(&mut there, &format!("address add {machine}/30 dev {name}\nlink set {name} up\n"))?;
-    // No default route: the link leads to the machine and no further. The route to the
-    // Services lets processes of the node use their addresses, which kube-proxy rewrites.
+    // There is no default route: the link leads to the machine and no further. With the route to the Services, processes
+    // of the node can use Service addresses, which kube-proxy rewrites.
     let here = format!(
         "link set lo up\naddress add {node}/30 dev {INTERFACE}\nlink set {INTERFACE} up\n\
          route add {SERVICE_RANGE} dev {INTERFACE} src {node}\n"
     );
     batch(Command::new("ip").args(["-batch", "-"]), &here)?;
-    // Pods reach each other, the node and Services, but not the machine.
+    // Pods reach each other, the node, and Services, but not the machine.
     run(Command::new("iptables").args(["-A", "FORWARD", "-o", INTERFACE, "-j", "REJECT"])).map(drop)
 }
 

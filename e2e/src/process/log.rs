@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// The last `lines` lines of a log file, or why it cannot be read.
+/// The last `lines` lines of a log file, or the reason why it cannot be read.
 pub fn log_tail(log: &Path, lines: usize) -> String {
     match std::fs::read(log) {
         Ok(bytes) => {

@@ -11,23 +11,23 @@ use serde::{Deserialize, Serialize};
 /// A program to run under the supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProcessSpec {
-    /// What messages call it.
+    /// The name in messages.
     pub name: String,
     /// The executable.
     pub program: PathBuf,
-    /// Its arguments.
+    /// The arguments.
     pub args: Vec<String>,
-    /// Variables added to the environment.
+    /// Variables that are added to the environment.
     pub env: BTreeMap<String, String>,
-    /// The file its standard output and error are appended to.
+    /// The file to which standard output and standard error are appended.
     pub log: PathBuf,
-    /// How long it may take to end after SIGTERM at the end of the run; then it is killed.
+    /// At the end of the run, the time between SIGTERM and SIGKILL.
     pub grace_period_ms: u64,
     pub(crate) id: u64,
 }
 
 impl ProcessSpec {
-    /// A process with neither arguments nor environment, given 2 s to end.
+    /// A process without arguments and variables, and with a grace period of 2 s.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),

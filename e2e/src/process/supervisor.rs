@@ -1,11 +1,9 @@
 //! The process that owns every process of a cluster, so that none outlives a run.
 //!
-//! A `Drop` does not run when the test harness calls `exit`, nor on SIGKILL. A pipe
-//! does close, always: the supervisor is a child of its own that reads requests from
-//! its standard input, and when that ends it stops what it started, newest first (the
-//! order in which the programs depend on each other), and removes the state directory.
-//! Should the supervisor itself be killed, the kernel kills its children: each asks for
-//! that with `PR_SET_PDEATHSIG` before it becomes its program.
+//! `Drop` does not run when the test harness calls `exit`, or on SIGKILL. A pipe always closes. The supervisor is a child
+//! process that reads requests from its standard input. When that input ends, the supervisor stops what it started, newest
+//! first, because later programs depend on earlier ones. Then it removes the state directory. If the supervisor itself is
+//! killed, the kernel kills its children: each child asks for this with `PR_SET_PDEATHSIG` before it becomes its program.
 
 use std::{
     collections::VecDeque,
@@ -39,8 +37,7 @@ struct Running {
     grace_period: Duration,
 }
 
-/// Runs the supervisor until its standard input closes, then stops all its processes
-/// and removes `remove`.
+/// Runs the supervisor until its standard input closes. Then stops all processes and removes the directory `remove`.
 pub fn supervise(remove: Option<&Path>) -> Result<()> {
     let (messages, inbox) = mpsc::channel();
     let requests = messages.clone();
@@ -57,8 +54,8 @@ pub fn supervise(remove: Option<&Path>) -> Result<()> {
     let mut running = Vec::new();
     for message in &inbox {
         match message {
-            // Children are started from the main thread only: PR_SET_PDEATHSIG fires
-            // when the thread that forked ends, not when its process does.
+            // Children are started only from the main thread: PR_SET_PDEATHSIG fires when the thread that forked ends, not
+            // when its process ends.
             Message::Request(Request::Start(spec)) => match start(&spec, messages.clone()) {
                 Ok(child) => {
                     report(&Report::Started { id: spec.id, pid: child.pid.as_raw_nonzero().get() });
@@ -87,13 +84,12 @@ pub fn supervise(remove: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Turns this process into `program`, to be killed as soon as its parent is gone.
-/// Returns only when that fails.
+/// Replaces this process with `program`. The kernel kills it as soon as its parent ends. Returns only on failure.
 pub fn become_program(parent: u32, program: &Path, args: &[String]) -> Result<()> {
     #[cfg(target_os = "linux")]
     {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The parent may have died before the line above took effect.
+        // The parent may have ended before the line above took effect.
         let now = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
         if now.unsigned_abs() != parent {
             bail!("the supervisor (process {parent}) is gone");
@@ -105,7 +101,7 @@ pub fn become_program(parent: u32, program: &Path, args: &[String]) -> Result<()
 }
 
 fn start(spec: &ProcessSpec, exits: mpsc::Sender<Message>) -> Result<Running> {
-    // Said here, it is the caller's error; later it would be a line in a log.
+    // Checked here, it is an error of the caller. Later, it would only be a line in a log.
     if spec.program.components().count() > 1 && !spec.program.is_file() {
         bail!("there is no program {}", spec.program.display());
     }
@@ -139,13 +135,13 @@ fn start(spec: &ProcessSpec, exits: mpsc::Sender<Message>) -> Result<Running> {
     Ok(Running { id, pid, grace_period: Duration::from_millis(spec.grace_period_ms) })
 }
 
-/// The running binary, even when a build has replaced its file in the meantime.
+/// The running binary, even if a build has replaced its file in the meantime.
 fn own_executable() -> Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { Ok(std::env::current_exe()?) }
 }
 
 fn report(report: &Report) {
-    // The owner may be gone already: then nobody needs the report.
+    // If the owner has ended, nobody needs the report.
     if let Ok(line) = serde_json::to_string(report) {
         let mut out = std::io::stdout().lock();
         drop(writeln!(out, "{line}").and_then(|()| out.flush()));

@@ -1,4 +1,4 @@
-//! Figures that tests measure and show.
+//! Measurements that tests print.
 
 use std::{
     fs,
@@ -7,14 +7,14 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Shows a figure, whether or not the test passes.
+/// Prints a measurement, whether or not the test passes.
 pub fn report(figures: &str) {
-    // Straight to stderr: the test harness hides what goes through `eprintln!`.
+    // The test harness hides the output of `eprintln!`.
     drop(writeln!(stderr(), "figures: {figures}"));
 }
 
-/// A figure of `/proc/PID/status` of an operator, such as `VmRSS:` or `VmHWM:`, in KiB. With a node it runs in a PID
-/// namespace of its own, in which it has this PID.
+/// A field of `/proc/PID/status` of an operator, such as `VmRSS:` or `VmHWM:`, in KiB. With a node that runs containers, the
+/// PID is the one inside of the PID namespace.
 ///
 /// # Errors
 /// When there is no such process or figure.
@@ -35,7 +35,7 @@ pub fn memory_kib(pid: i32, field: &str) -> Result<u64> {
     Ok(kib)
 }
 
-/// The same in MiB.
+/// A field of `/proc/PID/status` of an operator, in MiB.
 ///
 /// # Errors
 /// As [`memory_kib`].

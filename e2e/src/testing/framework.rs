@@ -1,4 +1,6 @@
-//! What a test of the operator works with: a namespace, fixtures in it, and waits on watches.
+//! The framework for tests of the operator: a namespace, objects in it, and waits for their state.
+//!
+//! As in the end-to-end tests of Kubernetes, tests call it `f`.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -24,16 +26,16 @@ use crate::{
     wait::{Kind, TIMEOUT, is_active, is_ready, ready_condition, wait_until_all},
 };
 
-/// A namespace with an operator at work.
+/// A namespace for one test, in a cluster with a running operator.
 pub struct Framework {
     /// The namespace.
     pub namespace: Namespace,
-    /// The client of this test, as admin.
+    /// The client of this test, as administrator.
     pub client: Client,
 }
 
 impl Framework {
-    /// Runs a test in a namespace of its own, with the operator that all tests of this process share.
+    /// Runs a test in a new namespace, with the operator that all tests of this process share.
     pub async fn test(prefix: &str, body: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
         match local_cluster().await? {
             Some(cluster) => Self::run(cluster, operator::shared().await?, prefix, body).await,
@@ -41,7 +43,7 @@ impl Framework {
         }
     }
 
-    /// The same with a cluster and an operator of the test's own.
+    /// Runs a test in a new namespace of `cluster`, with the operator `operator`.
     pub async fn run(
         cluster: &Cluster,
         operator: &Operator,
@@ -53,17 +55,17 @@ impl Framework {
         f.dump_on_error(body(&f)).await
     }
 
-    /// A new namespace.
+    /// Creates a namespace.
     pub async fn new(cluster: &Cluster, prefix: &str) -> Result<Self> {
         Ok(Self { namespace: Namespace::create(cluster, prefix).await?, client: cluster.client()? })
     }
 
-    /// Adds the logs of an operator, as it runs now, to the dump.
+    /// Adds the logs of the running processes of an operator to the dump.
     pub fn add_logs(&self, operator: &Operator) {
         operator.logs().for_each(|log| self.namespace.add_log(log));
     }
 
-    /// Runs a test and dumps the state of the namespace when it fails.
+    /// Runs a test, and prints the state of the namespace when it fails.
     pub async fn dump_on_error(&self, test: impl Future<Output = Result<()>>) -> Result<()> {
         let result = test.await;
         if result.is_err() {
@@ -72,17 +74,17 @@ impl Framework {
         result
     }
 
-    /// The namespace's name.
+    /// The name of the namespace.
     pub fn name(&self) -> &str {
         self.namespace.name()
     }
 
-    /// A kind in the namespace.
+    /// A client for a kind in the namespace.
     pub fn api<K: Kind>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), self.name())
     }
 
-    /// kubectl in the namespace.
+    /// Runs kubectl in the namespace and returns its standard output.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.namespace.kubectl(args).await
     }
@@ -93,24 +95,24 @@ impl Framework {
         created.with_context(|| format!("cannot create {}", object.name_any()))
     }
 
-    /// Changes an object by a merge patch.
+    /// Applies a merge patch to an object.
     pub async fn patch<K: Kind>(&self, name: &str, patch: Value) -> Result<K> {
         Ok(self.api().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?)
     }
 
-    /// Deletes an object, without waiting.
+    /// Deletes an object, without waiting for its end.
     pub async fn delete<K: Kind>(&self, name: &str) -> Result<()> {
         self.delete_with::<K>(name, PropagationPolicy::Background).await
     }
 
-    /// Deletes an object, without waiting.
+    /// Deletes an object with a propagation policy, without waiting for its end.
     pub async fn delete_with<K: Kind>(&self, name: &str, propagation: PropagationPolicy) -> Result<()> {
         let params = DeleteParams { propagation_policy: Some(propagation), ..DeleteParams::default() };
         self.api::<K>().delete(name, &params).await.with_context(|| format!("cannot delete {name}"))?;
         Ok(())
     }
 
-    /// Makes the Secret `{provider}-credentials`.
+    /// Creates the Secret `{provider}-credentials`.
     pub async fn create_credentials(&self, provider: &str) -> Result<Secret> {
         let data = json!({ "VPN_SERVICE_PROVIDER": "custom", "OPENVPN_USER": "me", "OPENVPN_PASSWORD": "secret" });
         self.create(serde_json::from_value(json!({
@@ -120,13 +122,13 @@ impl Framework {
         .await
     }
 
-    /// Makes a provider of this namespace only, with its Secret, that needs no verification, and waits until it is
-    /// usable.
+    /// Creates a MaskProvider with its Secret, and waits until it is ready. It serves only this namespace and skips
+    /// verification.
     pub async fn create_provider(&self, name: &str, slots: usize) -> Result<MaskProvider> {
         self.create_provider_with(name, slots, |_| {}).await
     }
 
-    /// The same with changes.
+    /// Does the same, but changes the spec first.
     pub async fn create_provider_with(
         &self,
         name: &str,
@@ -140,7 +142,7 @@ impl Framework {
         self.wait_until(name, "a usable provider", |provider: &MaskProvider| is_ready(provider)).await
     }
 
-    /// A provider, not yet created.
+    /// A MaskProvider that does not exist yet.
     pub fn new_provider(&self, name: &str, slots: usize) -> MaskProvider {
         let spec = MaskProviderSpec {
             secret: format!("{name}-credentials"),
@@ -152,18 +154,18 @@ impl Framework {
         MaskProvider::new(name, spec)
     }
 
-    /// Makes a Mask that takes any provider.
+    /// Creates a Mask that accepts any provider.
     pub async fn create_mask(&self, name: &str) -> Result<Mask> {
         self.create(Mask::new(name, MaskSpec::default())).await
     }
 
-    /// Makes a Mask that takes providers with one of these tags.
+    /// Creates a Mask that accepts providers with one of these tags.
     pub async fn create_mask_with_tags(&self, name: &str, tags: &[&str]) -> Result<Mask> {
         let providers = Some(tags.iter().map(|&tag| tag.to_owned()).collect());
         self.create(Mask::new(name, MaskSpec { providers, ..Default::default() })).await
     }
 
-    /// Makes a Mask and waits until it has its slot.
+    /// Creates a Mask, and waits until its MaskConsumer has a slot.
     pub async fn create_active_mask(&self, name: &str) -> Result<MaskConsumer> {
         self.create_mask(name).await?;
         self.wait_active(name).await
@@ -174,13 +176,13 @@ impl Framework {
         self.wait_until(name, "an Active MaskConsumer", is_active).await
     }
 
-    /// Waits until an object says this as the reason of its `Ready` condition.
+    /// Waits until the `Ready` condition of an object has this reason.
     pub async fn wait_for_reason<K: Kind>(&self, name: &str, reason: &str) -> Result<K> {
         self.wait_until(name, reason, |object: &K| ready_condition(object).is_some_and(|ready| ready.reason == reason))
             .await
     }
 
-    /// Waits until an Event about an object, or one that was of that name, has this reason and all these words.
+    /// Waits until an Event about an object of this name has this reason, and its note contains all `words`.
     pub async fn wait_for_event<K: Kind>(&self, name: &str, reason: &str, words: &[&str]) -> Result<()> {
         let tells = |event: &Event| {
             let about = event.regarding.clone().unwrap_or_default();
@@ -192,7 +194,7 @@ impl Framework {
         self.wait_until_all::<Event>(&what, |all| all.iter().any(tells)).await.map(drop)
     }
 
-    /// Waits until an object is there and as it should be.
+    /// Waits until an object exists and `holds` is true for it. `what` describes that in the error.
     pub async fn wait_until<K: Kind>(&self, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> Result<K> {
         let api = self.api::<K>();
         match timeout(TIMEOUT, await_condition(api.clone(), name, |object: Option<&K>| object.is_some_and(&holds)))
@@ -206,7 +208,7 @@ impl Framework {
         }
     }
 
-    /// Waits until an object is gone, or is another one of the same name.
+    /// Waits until an object is deleted. Another object with the same name does not count.
     pub async fn wait_deleted<K: Kind>(&self, object: &K) -> Result<()> {
         let (name, uid) = (object.name_any(), object.uid());
         let api = self.api::<K>();
@@ -218,12 +220,12 @@ impl Framework {
         Ok(())
     }
 
-    /// Waits until all objects of a kind in the namespace, together, are as they should be.
+    /// Waits until `holds` is true for the list of all objects of a kind in the namespace.
     pub async fn wait_until_all<K: Kind>(&self, what: &str, holds: impl Fn(&[K]) -> bool) -> Result<Vec<K>> {
         wait_until_all(self.api(), TIMEOUT, what, holds).await
     }
 
-    /// Deletes all Masks and providers, and waits until nothing is left of them.
+    /// Deletes all Masks and MaskProviders, and waits until all of their objects are deleted.
     pub async fn clear(&self, limit: Duration) -> Result<()> {
         self.api::<Mask>().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         self.api::<MaskProvider>().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
@@ -234,7 +236,7 @@ impl Framework {
         Ok(())
     }
 
-    /// Runs a Pod and waits until its containers run.
+    /// Creates a Pod, and waits until it is running.
     pub async fn run_pod(&self, pod: Pod) -> Result<Pod> {
         let name = pod.name_any();
         self.create(pod).await?;
@@ -245,8 +247,8 @@ impl Framework {
     }
 }
 
-/// The [shared cluster](shared::cluster), if it is ours: another may have an operator already, and has no nodes of
-/// kwok.
+/// The [shared cluster](shared::cluster), if this process started it. The cluster of a user may already have an operator,
+/// and has no kwok nodes.
 pub async fn local_cluster() -> Result<Option<&'static Cluster>> {
     let cluster = shared::cluster().await?;
     if !cluster.is_local() {
@@ -255,8 +257,8 @@ pub async fn local_cluster() -> Result<Option<&'static Cluster>> {
     Ok(Some(cluster).filter(|cluster| cluster.is_local()))
 }
 
-/// Fails unless two values are equal, naming them.
-pub fn ensure_eq<T: PartialEq + Debug>(what: &str, is: T, should: T) -> Result<()> {
-    ensure!(is == should, "{what}: is {is:?}, should be {should:?}");
+/// Fails unless two values are equal. `what` names them in the error.
+pub fn ensure_eq<T: PartialEq + Debug>(what: &str, actual: T, expected: T) -> Result<()> {
+    ensure!(actual == expected, "{what}: got {actual:?}, expected {expected:?}");
     Ok(())
 }

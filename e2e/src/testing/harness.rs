@@ -1,5 +1,5 @@
-//! The test harness of tests that need a [node](crate::node): they are reported as ignored, with the reason, where there can
-//! be none. The harness of Rust cannot do that once a test runs.
+//! The harness of tests that need a [node](crate::node) that runs containers. Where no such node is possible, they are
+//! reported as ignored, with the reason. Rust's own harness cannot do this while a test runs.
 
 use std::{env, panic, process::ExitCode, thread, time::Duration};
 
@@ -8,13 +8,13 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::node::{REQUIRE, unavailable};
 
-/// How long one test may take: it matters only when it hangs.
+/// The timeout of one test. It matters only when a test hangs.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A test without optimisation has Pods on its stack, by value and many times over.
+/// The stack size of a test. Without optimization, a test has many Pods on its stack.
 const STACK: usize = 16 << 20;
 
-/// A test with its name, for [`run`]; [`crate::node_tests`] makes them.
+/// A test with its name, for [`run`]. [`crate::node_tests`] creates them.
 pub fn trial<F>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = Result<()>>,
@@ -41,7 +41,7 @@ where
     })
 }
 
-/// The `main` of a test binary, which understands the arguments of Rust's own harness.
+/// The `main` function of a test binary. It accepts the arguments of Rust's own harness.
 pub fn run(trials: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

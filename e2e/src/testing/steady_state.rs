@@ -1,5 +1,4 @@
-//! What has to be so when all is quiet, whatever went wrong before: nothing is leaked, and nobody waits for a slot that
-//! is free.
+//! The state that the operator reaches after any fault: no object is leaked, and no Mask waits while a slot is free.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +10,10 @@ use vpn_types::{Mask, MaskConsumer, MaskReservation, OWNER_LABEL};
 use super::framework::Framework;
 use crate::{pods::usage::owned_pod, wait::is_active};
 
-/// Waits until `active` MaskConsumers are assigned, and each has its lock and its Secret, and there are no others.
+/// Waits until `active` MaskConsumers have a slot, each with its MaskReservation and its Secret, and there are no others.
 pub async fn wait_for_steady_state(f: &Framework, active: usize) -> Result<Vec<MaskConsumer>> {
-    // The garbage collector may not have come yet to a consumer whose Mask was deleted.
-    // By a watch, which goes on where a list is refused: the API server may just have come back.
+    // The garbage collector may not have deleted a MaskConsumer yet whose Mask was deleted. This uses a watch, which
+    // continues where a list fails: the API server may have restarted just now.
     let masks = f.wait_until_all::<Mask>("listed", |_| true).await?;
     let masks: BTreeSet<_> = masks.iter().filter_map(ResourceExt::uid).collect();
     let is_wanted = |consumer: &MaskConsumer| {
@@ -41,7 +40,7 @@ pub async fn wait_for_steady_state(f: &Framework, active: usize) -> Result<Vec<M
     Ok(consumers)
 }
 
-/// A Pod for each MaskConsumer that has none yet.
+/// Creates a Pod for each MaskConsumer that has none.
 pub async fn run_pods(f: &Framework, consumers: &[MaskConsumer]) -> Result<()> {
     let pods = f.wait_until_all::<Pod>("listed", |_| true).await?;
     for consumer in consumers {

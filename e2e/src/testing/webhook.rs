@@ -1,4 +1,4 @@
-//! An admission webhook on loopback, as a cluster's policy engine is one, on good and on bad days.
+//! An admission webhook on loopback that allows, denies, or does not answer, like the policy engine of a cluster.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -34,18 +34,18 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-/// What the webhook says to every request.
+/// The answer of the webhook to every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Allowed.
     Allow,
-    /// Denied, in these words.
+    /// Denied, with this message.
     Deny(&'static str),
-    /// Nothing, ever.
+    /// No answer until the verdict changes.
     NoResponse,
 }
 
-/// A webhook and its registration. Dropping it ends the server, and leaves the registration.
+/// A webhook and its ValidatingWebhookConfiguration. Dropping it stops the server, but keeps the configuration.
 pub struct Webhook {
     client: Client,
     name: String,
@@ -60,9 +60,8 @@ impl Drop for Webhook {
 }
 
 impl Webhook {
-    /// Starts one that is asked about everything that is done to `resources` (such as `secrets` or
-    /// `maskconsumers/status`) in `namespace`, and that has `seconds` (1 to 30) to answer; without an answer the API
-    /// server refuses.
+    /// Starts a webhook for all operations on `resources` (such as `secrets` or `maskconsumers/status`) in `namespace`. Its
+    /// timeout is `seconds` (1 to 30). Without an answer, the API server rejects the request.
     pub async fn start(
         client: &Client,
         namespace: &str,
@@ -104,12 +103,12 @@ impl Webhook {
         Ok(Self { client: client.clone(), name, verdict, server })
     }
 
-    /// From now on it says this, also to who still waits.
+    /// Changes the verdict, also for requests that are still waiting.
     pub fn set_verdict(&self, verdict: Verdict) {
         self.verdict.send_replace(verdict);
     }
 
-    /// Takes the registration away.
+    /// Deletes the ValidatingWebhookConfiguration.
     pub async fn unregister(&self) -> Result<()> {
         let api: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
         api.delete(&self.name, &DeleteParams::default()).await?;
@@ -145,7 +144,7 @@ impl Listener for TlsListener {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            // A client that fails is no reason to stop.
+            // The server continues after a failed handshake.
             let Ok((stream, address)) = self.tcp.accept().await else { continue };
             if let Ok(stream) = self.tls.accept(stream).await {
                 return (stream, address);

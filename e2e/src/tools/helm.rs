@@ -1,4 +1,5 @@
-//! helm: the built one for a control plane of ours, the user's own for the user's cluster.
+//! helm. For a control plane that this process starts, it is built with that control plane; for the user's cluster, it is
+//! the one in `PATH`.
 
 use std::path::{Path, PathBuf};
 
@@ -23,14 +24,14 @@ impl Helm {
     pub fn command(&self, identity: &Identity) -> Command {
         let mut command = Command::new(&self.program);
         command.env("KUBECONFIG", &identity.kubeconfig);
-        // Nothing of the user's own: neither repositories nor plugins.
+        // helm must not use the repositories and plugins of the user.
         for (name, dir) in [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")] {
             command.env(name, self.home.join(dir));
         }
         command
     }
 
-    /// Runs helm and gives its standard output; its standard error is the error.
+    /// Runs helm and returns its standard output. On failure, the error contains its standard error.
     pub async fn run(&self, identity: &Identity, args: &[&str]) -> Result<String> {
         let output = self
             .command(identity)

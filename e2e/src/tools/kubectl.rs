@@ -1,4 +1,5 @@
-//! kubectl: the built one for a control plane of ours, the user's own for the user's cluster.
+//! kubectl. For a control plane that this process starts, it is built with that control plane; for the user's cluster, it is
+//! the one in `PATH`.
 
 use std::path::{Path, PathBuf};
 
@@ -31,18 +32,18 @@ impl Kubectl {
         self.blocking_command(identity).into()
     }
 
-    /// The same without tokio, for a `Drop`.
+    /// A blocking command, for use in `Drop`.
     pub(crate) fn blocking_command(&self, identity: &Identity) -> std::process::Command {
         let mut command = std::process::Command::new(&self.program);
         command.args(self.first_argument);
         command.env("KUBECONFIG", &identity.kubeconfig);
-        // kubectl remembers for hours which kinds a server has, by address. Another cluster
-        // on the same port must not be taken for this one.
+        // kubectl caches for hours which kinds a server has, by address. Without a cache of its own, it would mistake this
+        // cluster for another one on the same port.
         command.env("KUBECACHEDIR", &self.cache);
         command
     }
 
-    /// Runs kubectl and gives its standard output; its standard error is the error.
+    /// Runs kubectl and returns its standard output. On failure, the error contains its standard error.
     pub async fn run(&self, identity: &Identity, args: &[&str]) -> Result<String> {
         let output = self
             .command(identity)
