@@ -1,4 +1,4 @@
-//! What happened in a namespace, in order, and the judgement on it: that no account ever had more users than slots.
+//! A recording of all changes in a namespace, and the check that no account ever had more users than slots.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ use crate::{
     wait::{Kind, TIMEOUT, is_active},
 };
 
-/// Before a watch that failed is begun again.
+/// The delay before a failed watch is restarted.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// An object at one moment.
@@ -41,10 +41,10 @@ pub enum Object {
 /// One event of a watch.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The place in the order of all writes. The API server takes it from etcd, where it is one sequence for all
-    /// kinds.
+    /// The `resourceVersion`. The API server takes it from etcd, where it is one sequence for all kinds. So it is the order
+    /// of all writes.
     pub version: u64,
-    /// Whether the object is gone; it is then shown as it was last.
+    /// Whether the object was deleted. Then `object` is its last state.
     pub deleted: bool,
     /// The object.
     pub object: Object,
@@ -108,7 +108,7 @@ impl History {
         Ok(())
     }
 
-    /// Waits until so many more changes have been seen.
+    /// Waits for this number of further changes.
     pub async fn wait_for_changes(&mut self, count: usize) -> Result<()> {
         let deadline = Instant::now() + TIMEOUT;
         for seen in 0..count {
@@ -119,15 +119,15 @@ impl History {
         Ok(())
     }
 
-    /// How many MaskConsumers were seen, by UID.
+    /// The number of MaskConsumers, by UID.
     pub fn consumers(&self) -> usize {
         let consumers = self.changes.iter().filter(|change| matches!(change.object, Object::Consumer(_)));
         consumers.map(|change| change.object.uid()).collect::<BTreeSet<_>>().len()
     }
 
-    /// All that was recorded, in order, once each watch has shown all that has happened until now.
+    /// All changes in order, after each watch has delivered everything that happened until now.
     pub async fn changes(&mut self) -> Result<&[Change]> {
-        // What the watches must have reached: every object that exists, as it is, and the end of every other.
+        // The watches must have delivered the current state of every object, and the deletion of every other one.
         let mut current: BTreeMap<String, u64> = BTreeMap::new();
         for object in self.api::<Pod>().list(&ListParams::default()).await? {
             note(&mut current, &object)?;
@@ -161,11 +161,11 @@ impl History {
         ended && current.iter().all(|(uid, version)| latest.get(uid).is_some_and(|(seen, _)| seen >= version))
     }
 
-    /// The most slots that were held at once of each provider (by UID), after having made sure that this was never
-    /// more than it allowed.
+    /// The maximum number of slots that were in use at the same time, for each MaskProvider by UID. Fails when it was ever
+    /// greater than the limit.
     ///
-    /// A slot is held by a MaskConsumer from its commit until its last Pod is gone; that is stricter than the
-    /// contract, which counts Pods only. `maxSlots` counts from the generation in `status.observedGeneration`.
+    /// A MaskConsumer uses a slot from its assignment until its last Pod has ended. That is stricter than the contract, which
+    /// counts only Pods. `maxSlots` takes effect with the generation in `status.observedGeneration`.
     pub async fn check_slot_limits(&mut self) -> Result<BTreeMap<String, usize>> {
         let mut holders = Holders::default();
         for change in self.changes().await? {
@@ -175,7 +175,7 @@ impl History {
     }
 }
 
-/// One kind, as far as it was told.
+/// The watch on one kind.
 struct Watched<K> {
     api: Api<K>,
     version: String,
@@ -185,7 +185,7 @@ struct Watched<K> {
 }
 
 impl<K: Kind> Watched<K> {
-    /// All that changed since the last event. What an object was in between is lost.
+    /// Lists the objects and returns what changed since the last event. Changes in between are lost.
     async fn list(&mut self) -> Result<Vec<Change>> {
         let list = self.api.list(&ListParams::default()).await?;
         self.version = list.metadata.resource_version.clone().context("a list without resourceVersion")?;
@@ -222,7 +222,7 @@ impl<K: Kind> Watched<K> {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
                 WatchEvent::Deleted(object) => (object, true),
                 WatchEvent::Bookmark(_) => continue,
-                // An API server that was started again does not know what was before.
+                // A restarted API server does not know older versions.
                 WatchEvent::Error(status) if status.code == 410 => return self.list_anew(sender).await,
                 WatchEvent::Error(status) => bail!("{status:?}"),
             };
@@ -278,11 +278,11 @@ impl Object {
 struct Holders {
     /// By UID of the provider: UIDs of the MaskConsumers that are committed to it.
     committed: BTreeMap<String, BTreeSet<String>>,
-    /// By UID of the Pod: provider and MaskConsumer, by UID, as at its first sight. An owner reference that the
-    /// garbage collector takes off ends no use.
+    /// By UID of the Pod: the UIDs of provider and MaskConsumer when the Pod was first seen. The Pod uses its slot even after
+    /// the garbage collector has removed its owner reference.
     users: BTreeMap<String, (String, String)>,
     running: BTreeSet<String>,
-    /// How often containers of each Pod (UID) had been started again when it was last seen.
+    /// The number of container restarts of each Pod, by UID.
     restarts: BTreeMap<String, i32>,
     /// The provider of each MaskConsumer that was ever committed.
     provider_of: BTreeMap<String, String>,

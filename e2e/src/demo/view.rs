@@ -1,4 +1,4 @@
-//! What the watches have told so far.
+//! The state of the cluster, from watches.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ pub const ACCOUNTS: &str = "accounts";
 /// The namespace of the workloads in `e2e/demo/masks.yaml`.
 pub const APPS: &str = "apps";
 
-/// One thing that a watch told.
+/// An event of one of the watches.
 pub enum Update {
     Mask(Box<Event<Mask>>),
     Consumer(Box<Event<MaskConsumer>>),
@@ -33,7 +33,7 @@ pub enum Update {
     Pod(Box<Event<Pod>>),
 }
 
-/// A watch on each kind; what goes wrong is tried again.
+/// Watches each kind. A failed watch is restarted.
 pub fn watch_all(client: &Client) -> SelectAll<BoxStream<'static, Update>> {
     let mut all = SelectAll::new();
     all.push(watch(client, APPS, Update::Mask));
@@ -62,7 +62,7 @@ where
 /// The objects of one kind in one namespace, by name.
 struct Store<K> {
     objects: BTreeMap<String, K>,
-    /// While a list comes in: the names it has.
+    /// The names in the list that is being received.
     listed: BTreeSet<String>,
 }
 
@@ -87,7 +87,7 @@ impl<K: ResourceExt> Store<K> {
     }
 }
 
-/// All of it, and what has to be remembered of the past.
+/// All objects, and what has to be remembered of earlier states.
 #[derive(Default)]
 pub struct ClusterView {
     masks: Store<Mask>,
@@ -156,24 +156,23 @@ impl ClusterView {
         self.pods.objects.get(name)
     }
 
-    /// When the Pod with this UID had ended by the word of its node, or was gone. Our cluster
-    /// keeps all kinds in one etcd, so the
-    /// revision tells the order of writes across kinds.
+    /// The revision at which the kubelet reported the end of the Pod with this UID, or at which the Pod was deleted. One etcd
+    /// stores all kinds, so revisions are the order of writes across kinds.
     pub fn ended_at(&self, pod_uid: &str) -> Option<u64> {
         self.ended.get(pod_uid).copied()
     }
 
-    /// When the MaskConsumer with this UID became Active.
+    /// The revision at which the MaskConsumer with this UID became Active.
     pub fn active_at(&self, consumer_uid: &str) -> Option<u64> {
         self.activated.get(consumer_uid).copied()
     }
 
-    /// The most MaskConsumers with a running Pod at one time.
+    /// The maximum number of MaskConsumers with a running Pod at the same time.
     pub fn most_users(&self, provider: &str) -> usize {
         self.most_users.get(provider).copied().unwrap_or_default()
     }
 
-    /// Judged on Pods: whatever statuses say, these are the sessions that a VPN service counts.
+    /// Counts users by their Pods: these are the sessions that a VPN service counts, whatever statuses say.
     fn count_users(&mut self) {
         for (name, provider) in &self.providers.objects {
             let suffix = format!("-{}", uid(provider));
@@ -185,7 +184,7 @@ impl ClusterView {
     }
 }
 
-/// Whether a slot is assigned and nobody is taking it back.
+/// Whether the MaskConsumer has a slot and is not being deleted.
 pub fn is_active(consumer: &MaskConsumer) -> bool {
     consumer.metadata.deletion_timestamp.is_none()
         && consumer.status.as_ref().and_then(|status| status.phase) == Some(MaskConsumerPhase::Active)
@@ -249,7 +248,7 @@ pub fn places(view: &ClusterView) -> BTreeMap<usize, String> {
     view.masks().filter_map(place).collect()
 }
 
-/// The images of the template, and those that stand in for them where no registry can be reached.
+/// The images in the template, and the images that replace them where no registry is reachable.
 const IMAGES: [(&str, &str); 2] =
     [("qmcgaw/gluetun:v3.41.3", images::GLUETUN), ("curlimages/curl:8.16.0", images::TOOLS)];
 

@@ -15,7 +15,7 @@ use crate::{
 /// The name of the node.
 pub const NODE: &str = "node";
 
-/// What kubelet and kube-proxy are given.
+/// The files for kubelet and kube-proxy.
 pub struct Files<'a> {
     pub pki: &'a Pki,
     /// The kubeconfig of `system:node:…`.
@@ -24,7 +24,7 @@ pub struct Files<'a> {
     pub proxy: &'a Path,
 }
 
-/// kubelet and kube-proxy; `program` holds both.
+/// The processes kubelet and kube-proxy. `program` contains both.
 pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &Files<'_>) -> Result<[ProcessSpec; 2]> {
     let (kubelet, proxy) = (dir.join("kubelet.yaml"), dir.join("kube-proxy.yaml"));
     let resolver = dir.join("resolv.conf");
@@ -46,17 +46,17 @@ pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &File
         "resolvConf": resolver,
         "podLogsDir": dir.join("logs"),
         "volumePluginDir": dir.join("volume-plugins"),
-        // Machines with cgroup v1 will do for tests.
+        // For tests, cgroup v1 is good enough.
         "failCgroupV1": false,
         "cgroupDriver": "cgroupfs",
-        // Only what is below is this kubelet's: it kills processes in cgroups of Pods that it does not know.
+        // A kubelet kills processes in cgroups of Pods that it does not know, so it must not see other cgroups.
         "cgroupRoot": format!("/{}", isolation.name),
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
-        // Neither needs CAP_SYS_RESOURCE.
+        // These values do not need CAP_SYS_RESOURCE.
         "maxOpenFiles": 20000,
         "oomScoreAdj": 0,
-        // Pods go when a test says so. The disk is not the node's alone: what others leave free there is no reason to evict.
+        // Only tests delete Pods. Other programs use the same disk, so its free space is no reason for an eviction.
         "evictionHard": {
             "memory.available": "0%",
             "nodefs.available": "0%",
@@ -64,12 +64,12 @@ pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &File
             "imagefs.available": "0%",
             "imagefs.inodesFree": "0%",
         },
-        // Images cannot be fetched again.
+        // There is no registry to pull an image from again.
         "imageGCHighThresholdPercent": 100,
         "serializeImagePulls": false,
         "maxPods": 250,
         "podPidsLimit": 1000,
-        // A server that forwards packets, in a Pod.
+        // The VPN server forwards packets in a Pod.
         "allowedUnsafeSysctls": ["net.ipv4.ip_forward"],
         "healthzBindAddress": "127.0.0.1",
     });
@@ -81,7 +81,7 @@ pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &File
         "clientConnection": { "kubeconfig": files.proxy },
         "hostnameOverride": NODE,
         "clusterCIDR": NODE_POD_RANGE,
-        // The machine's own limits stay as they are.
+        // The limits of the machine do not change.
         "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
         "iptables": { "minSyncPeriod": "0s" },
     });

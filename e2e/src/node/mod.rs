@@ -1,13 +1,12 @@
-//! A node that runs containers, beside the control plane: containerd, crun, the CNI
-//! plugins, kubelet and kube-proxy, for tests that need real Pods.
+//! A node that runs containers, for tests that need real Pods: containerd, crun, the CNI plugins, kubelet, and kube-proxy.
 //!
-//! Everything, the control plane too, runs in namespaces of its own (see [`Isolation`]): a
-//! network namespace without a route outside, a mount namespace that hides the machine's
-//! `/run`, and a PID namespace whose end is the end of every container. So nothing can
-//! outlive a run, and what the machine has of its own is neither used nor touched.
+//! Everything, including the control plane, runs in Linux namespaces of its own (see [`Isolation`]): a network namespace
+//! without a route to the outside, a mount namespace that hides `/run` of the machine, and a PID namespace. When the PID
+//! namespace ends, every container ends. So nothing can outlive a run, and the run does not use or change the services of
+//! the machine.
 //!
-//! It needs Linux, root and the programs of a few Debian packages, which are installed when
-//! they are missing; [`unavailable`] tells why it cannot be had.
+//! The node needs Linux, root, and programs of a few Debian packages, which are installed if they are missing.
+//! [`unavailable`] returns the reason when a node is not possible.
 
 mod containerd;
 pub mod image;
@@ -32,10 +31,10 @@ use crate::{
 pub use image::Image;
 pub use kubelet::NODE;
 
-/// When it is set, a test that needs a node and cannot have one fails; else it is skipped.
+/// When this variable is set, a test that needs a node fails if no node is possible. Otherwise, the test is skipped.
 pub const REQUIRE: &str = "E2E_REQUIRE_NODE";
 
-/// Why there can be no node on this machine, if so.
+/// The reason why no node is possible on this machine, if there is one.
 pub fn unavailable() -> Option<String> {
     if !cfg!(target_os = "linux") {
         return Some("it needs Linux".into());
@@ -52,7 +51,7 @@ pub fn unavailable() -> Option<String> {
     packages::unavailable()
 }
 
-/// Installs the Debian packages that are missing, saying so first.
+/// Installs missing Debian packages. Prints a message first.
 pub fn install() -> Result<()> {
     packages::ensure()
 }
@@ -71,7 +70,7 @@ impl ContainerNode {
         Ok(Self { dir, isolation, imported: Mutex::default() })
     }
 
-    /// Where its network is.
+    /// The namespaces of the node.
     pub fn isolation(&self) -> &Isolation {
         &self.isolation
     }
@@ -85,7 +84,7 @@ impl ContainerNode {
         kubelet::processes(program, &self.dir, &self.isolation, files)
     }
 
-    /// Makes an image known to the node, unless it is already.
+    /// Imports an image, unless the node already has it.
     pub async fn import(&self, image: &Image) -> Result<()> {
         let mut imported = self.imported.lock().await;
         if imported.contains(&image.name) {
@@ -103,14 +102,14 @@ impl ContainerNode {
         Ok(())
     }
 
-    /// Makes the image in an archive of a user's known to the node, under the name that it has there.
+    /// Imports the image in an archive, under the name in the archive.
     pub async fn import_archive(&self, archive: &Path) -> Result<()> {
         let (dir, archive) = (self.dir.clone(), archive.to_owned());
         let import = move || containerd::import(&dir, &archive).context("cannot import the image");
         tokio::task::spawn_blocking(import).await?
     }
 
-    /// Kills a container, as when the kernel runs out of memory; `id` is the one in the status of its Pod.
+    /// Kills a container, like the kernel when it runs out of memory. `id` is the one in the Pod status.
     pub async fn kill_container(&self, id: &str) -> Result<()> {
         let (dir, id) = (self.dir.clone(), id.trim_start_matches("containerd://").to_owned());
         tokio::task::spawn_blocking(move || containerd::kill(&dir, &id)).await?
@@ -124,7 +123,7 @@ impl ContainerNode {
 
 pub(crate) use kubelet::Files;
 
-/// Deletes a node object and waits until it is gone; the kubelet does not make it again.
+/// Deletes a Node and waits until it is deleted. The kubelet does not create it again.
 pub async fn forget(client: &Client, name: &str) -> Result<()> {
     let nodes: Api<KubeNode> = Api::all(client.clone());
     nodes.delete(name, &Default::default()).await?;

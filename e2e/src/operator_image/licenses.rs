@@ -1,4 +1,4 @@
-//! The licences of everything that is linked into the operator.
+//! The licenses of everything that is linked into the operator.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::host::cargo;
 
-/// How the files are called that a crate comes with.
+/// The names of license files in crates.
 const FILES: [&str; 6] = ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE"];
 const LINKED: &str = "\
 vpn-operator is licensed under MIT or Apache-2.0, as you like: LICENSE-MIT, LICENSE-APACHE.
@@ -23,7 +23,7 @@ Linked into it are
   build it from its source: https://github.com/thavlik/vpn-operator
 ";
 
-/// Writes the licences of the operator and of the crates it is built from into a directory.
+/// Writes the licenses of the operator and of its dependencies to a directory.
 pub fn collect(target: &str, into: &Path) -> Result<()> {
     fs::create_dir_all(into)?;
     fs::write(into.join("README"), LINKED)?;
@@ -36,7 +36,7 @@ pub fn collect(target: &str, into: &Path) -> Result<()> {
         let source = manifest.parent().context("no directory")?;
         let dir = into.join("third-party").join(format!("{}-{}", text("name"), text("version")));
         fs::create_dir_all(&dir)?;
-        // Many crates of a workspace come without the file of their workspace.
+        // Many crates do not contain the license file of their workspace.
         fs::write(dir.join("ABOUT"), format!("{}\n{}\n", text("license"), text("repository")))?;
         for entry in fs::read_dir(source)? {
             let entry = entry?;
@@ -50,8 +50,8 @@ pub fn collect(target: &str, into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The crates of others that the operator is built from, by name and version. What only runs during the build (build
-/// scripts, macros' own dependencies) is not told apart where cargo does not tell it.
+/// The third-party crates that the operator is built from. This includes crates that only run during the build if cargo does
+/// not distinguish them.
 fn linked(target: &str) -> Result<Vec<Value>> {
     let output = cargo::command()
         .args(["metadata", "--locked", "--format-version=1", "--filter-platform", target])

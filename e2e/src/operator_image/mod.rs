@@ -1,7 +1,8 @@
-//! The container image, made without a container engine: a static binary, the licences, and an archive of both.
+//! The container image of the operator, created without a container engine: a static binary, the licenses, and an archive of
+//! both.
 //!
-//! Invariant: the same source and the same toolchain give the same bytes. Nothing of the machine goes in: no time, no
-//! user, no path.
+//! Invariant: the same source and the same toolchain result in the same bytes. The image contains no time, user, or path of
+//! the machine.
 
 mod licenses;
 
@@ -20,23 +21,23 @@ use crate::host::cargo;
 
 /// The name of the image, with the version of this checkout.
 pub const NAME: &str = concat!("docker.io/thavlik/vpn-operator:", env!("CARGO_PKG_VERSION"));
-/// What the image runs.
+/// The entrypoint of the image.
 pub const ENTRYPOINT: &str = "/vpn-operator";
-/// As whom: a user that no file belongs to and no host has.
+/// The user and group of the entrypoint. They own no files.
 pub const USER: &str = "65532:65532";
-/// The profile of the binary, in Cargo.toml.
+/// The cargo profile of the binary.
 const PROFILE: &str = "image";
-/// Where cargo builds it, from the root of the checkout.
+/// The target directory, relative to the root of the checkout.
 const DIR: &str = "target/image";
 const EPOCH: &str = "1970-01-01T00:00:00Z";
 
-/// Writes what is in the image into a new directory: `/vpn-operator` and `/licenses`.
+/// Writes the files of the image to a new directory: `/vpn-operator` and `/licenses`.
 pub fn root(dir: &Path) -> Result<()> {
     let _one_at_a_time = lock()?;
     fill(dir)
 }
 
-/// The same, with the operator itself built again; what it is built from is not.
+/// Does the same, but builds the operator again. Its dependencies are not built again.
 pub fn root_anew(dir: &Path) -> Result<()> {
     let _one_at_a_time = lock()?;
     let mut clean = cargo::command();
@@ -46,7 +47,7 @@ pub fn root_anew(dir: &Path) -> Result<()> {
     fill(dir)
 }
 
-/// Held while a binary is built and copied: another process may be about to build it anew.
+/// Locks the target directory while a binary is built and copied, because another process may build it again.
 fn lock() -> Result<fs::File> {
     let dir = Path::new(cargo::ROOT).join(DIR);
     fs::create_dir_all(&dir)?;
@@ -64,7 +65,7 @@ fn fill(dir: &Path) -> Result<()> {
     licenses::collect(&target, &dir.join("licenses"))
 }
 
-/// Packs a directory made by [`root`] as an OCI image layout in a tar archive, which `docker load`, `podman load`,
+/// Packs a directory that [`root`] created as an OCI image layout in a tar archive, which `docker load`, `podman load`,
 /// `skopeo copy oci-archive:` and `ctr images import` take.
 pub fn archive(root: &Path, output: &Path) -> Result<()> {
     let layer = layer(root)?;
@@ -102,7 +103,7 @@ pub fn archive(root: &Path, output: &Path) -> Result<()> {
         "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [manifest],
     });
-    // For a `docker load` that does not know the layout.
+    // Older versions of `docker load` do not know the OCI layout.
     let short = NAME.trim_start_matches("docker.io/");
     let docker = json!([{ "Config": config_path, "RepoTags": [short], "Layers": [layer_path] }]);
     blobs.insert("index.json".into(), serde_json::to_vec(&index)?);
@@ -121,7 +122,7 @@ pub fn archive(root: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Its labels, as in the Dockerfile.
+/// The labels, as in the Dockerfile.
 pub fn labels() -> Value {
     json!({
         "org.opencontainers.image.title": "vpn-operator",
@@ -131,7 +132,7 @@ pub fn labels() -> Value {
     })
 }
 
-/// A directory as a tar archive, all of it root's.
+/// A directory as a tar archive. Root owns all files.
 fn layer(root: &Path) -> Result<Vec<u8>> {
     let mut tar = Builder::new(Vec::new());
     let mut entries = Vec::new();
@@ -148,7 +149,7 @@ fn layer(root: &Path) -> Result<Vec<u8>> {
     Ok(tar.into_inner()?)
 }
 
-/// What is below a directory, a directory before its contents, in the order of names.
+/// The files below a directory, in the order of names, with each directory before its contents.
 fn walk(dir: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     let mut entries: Vec<_> = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     entries.sort();
@@ -177,21 +178,21 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// Builds the operator so that it needs no file but itself.
+/// Builds the operator as a static binary.
 fn static_binary(target: &str) -> Result<PathBuf> {
     let source = Path::new(cargo::ROOT).canonicalize()?;
     let home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
         None => env::home_dir().context("neither CARGO_HOME nor HOME is set")?.join(".cargo"),
     };
-    // Where the sources are shows in messages of panics.
+    // Panic messages contain the paths of source files.
     let places = [(home.as_path(), "/cargo"), (source.as_path(), "/source")];
     let rust = places.map(|(place, name)| format!("--remap-path-prefix={}={name}", place.display()));
     let c = places.map(|(place, name)| format!("-ffile-prefix-map={}={name}", place.display()));
     let flags = ["-Ctarget-feature=+crt-static", &rust[0], &rust[1]].join("\u{1f}");
     let mut build = cargo::command();
     build.args(["build", "--locked", "--package=vpn-operator", "--bin=vpn-operator", "--profile", PROFILE]);
-    // With a target, the flags are not for build scripts and macros, which cannot be static.
+    // With a target, the flags do not apply to build scripts and procedural macros, which cannot be static.
     build.args(["--target", target, "--target-dir", DIR]);
     cargo::built(build.env("CARGO_ENCODED_RUSTFLAGS", flags).env("CFLAGS", c.join(" ")))
 }
@@ -205,7 +206,7 @@ pub fn host() -> Result<String> {
     Ok(host.to_owned())
 }
 
-/// What the image specification calls the architecture of a target.
+/// The name of the architecture in the OCI image specification.
 fn architecture(target: &str) -> Result<&'static str> {
     match target.split('-').next() {
         Some("x86_64") => Ok("amd64"),

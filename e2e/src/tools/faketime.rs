@@ -1,5 +1,5 @@
-//! A clock that is wrong, for one process only: [libfaketime](https://github.com/wolfcw/libfaketime), preloaded. The
-//! monotonic clock stays as it is, as it does when somebody sets a machine's clock.
+//! A wrong clock for a single process: [libfaketime](https://github.com/wolfcw/libfaketime), which is preloaded.
+//! The monotonic clock does not change, just as when somebody sets the clock of a machine.
 
 use std::{
     fs,
@@ -11,33 +11,33 @@ use anyhow::{Context, Result, ensure};
 
 use crate::host::cache_dir;
 
-/// The Debian package with the library, and where in it that is, below the directory of the architecture.
+/// The Debian package, and the path of the library below the directory of the architecture.
 const PACKAGE: &str = "libfaketime";
 const LIBRARY: &str = "faketime/libfaketime.so.1";
 
-/// A clock whose offset can be changed while processes run by it.
+/// A clock whose offset can change while processes use it.
 pub struct Clock {
     file: PathBuf,
     library: PathBuf,
 }
 
 impl Clock {
-    /// A clock that goes right until it is [set](Self::set); the file that says so is `dir/name`.
+    /// Creates a clock that is right until it is [set](Self::set). The file `dir/name` contains the offset.
     pub fn new(dir: &Path, name: &str) -> Result<Self> {
         let clock = Self { file: dir.join(name), library: library()? };
         clock.set("+0s")?;
         Ok(clock)
     }
 
-    /// From now on it is wrong by this much, such as `+2h` or `-90s`.
+    /// Sets the offset, such as `+2h` or `-90s`.
     pub fn set(&self, offset: &str) -> Result<()> {
-        // In one step: it is read at every look at the clock.
+        // The rename is atomic. libfaketime reads the file each time a process reads the clock.
         let new = self.file.with_extension("new");
         fs::write(&new, format!("{offset}\n"))?;
         fs::rename(&new, &self.file).with_context(|| format!("cannot write {}", self.file.display()))
     }
 
-    /// What a process needs in its environment to go by this clock.
+    /// The environment variables for a process that uses this clock.
     pub fn env(&self) -> [(&'static str, String); 4] {
         [
             ("LD_PRELOAD", self.library.display().to_string()),
@@ -48,7 +48,7 @@ impl Clock {
     }
 }
 
-/// The library of this machine, or one fetched from Debian into the cache.
+/// The library of this machine, or one that is downloaded from Debian to the cache.
 fn library() -> Result<PathBuf> {
     static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one_at_a_time = LOCK.lock();
@@ -71,7 +71,7 @@ fn fetch(cache: &Path) -> Result<()> {
     fs::create_dir_all(cache)?;
     let dir = tempfile::tempdir()?;
     if run(Command::new("apt-get").args(["--quiet", "download", PACKAGE]).current_dir(&dir)).is_err() {
-        // There are no lists yet, or they are older than the mirror.
+        // The package lists are missing or older than the mirror.
         run(Command::new("apt-get").args(["--quiet", "update"]))?;
         run(Command::new("apt-get").args(["--quiet", "download", PACKAGE]).current_dir(&dir))?;
     }

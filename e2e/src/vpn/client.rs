@@ -8,11 +8,10 @@ use crate::node::images;
 
 /// The key of the Secret with the configuration of OpenVPN.
 pub const CONFIG_FILE: &str = "custom.conf";
-/// Where the Secret has to be mounted for OpenVPN.
+/// The directory where OpenVPN expects the Secret.
 pub const CREDENTIALS_DIR: &str = "/gluetun/credentials";
 
-/// What a Pod has to have so that its container `vpn` finds the files of a Secret: a volume of the Pod, and a mount of
-/// the container.
+/// A volume for a Pod and a volume mount for its container `vpn`, with the files of a Secret.
 pub fn mount(secret: &str) -> (Value, Value) {
     (
         json!({ "name": "credentials", "secret": { "secretName": secret, "optional": true } }),
@@ -20,8 +19,8 @@ pub fn mount(secret: &str) -> (Value, Value) {
     )
 }
 
-/// A Pod with the VPN client as a native sidecar, as the README tells, and a container `main` with [`images::TOOLS`]
-/// that starts once the VPN is up. `owner` is the owner reference of a MaskConsumer.
+/// A Pod with the VPN client as a native sidecar, as in the README. Its container `main` has the image [`images::TOOLS`] and
+/// starts when the VPN is connected. `owner` is the owner reference of a MaskConsumer.
 pub fn client_pod(name: &str, secret: &str, owner: Option<Value>) -> Result<Pod> {
     let (volume, mount) = mount(secret);
     let healthcheck = json!({ "command": ["/gluetun-entrypoint", "healthcheck"] });

@@ -10,9 +10,9 @@ use anyhow::Result;
 
 use crate::host::command::run;
 
-/// How many WireGuard keys there are: one key is one device.
+/// The number of WireGuard keys. Each device needs one.
 pub const WIREGUARD_KEYS: usize = 4;
-/// The user whose contract allows one connection.
+/// The user whose account allows one connection.
 pub const LIMITED_USER: &str = "limited";
 pub const USER: &str = "alice";
 /// The password of its users.
@@ -20,7 +20,7 @@ pub const PASSWORD: &str = "correct-horse-battery-staple";
 /// The port of the page that returns the address of its client.
 pub const ADDRESS_PORT: u16 = 8080;
 
-/// A WireGuard key pair, as `wg` writes them.
+/// A WireGuard key pair, in the format of `wg`.
 #[derive(Clone, Debug)]
 pub struct Key {
     pub private: String,

@@ -1,4 +1,4 @@
-//! What can be right or wrong with the credentials of a VPN account, as Secrets for the [`VpnService`](super::VpnService).
+//! Credentials of a VPN account: those that work, and those that are wrong in one way each.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -7,10 +7,10 @@ use super::{
     endpoints::{Endpoints, LIMITED_USER, PASSWORD, USER, wireguard_address},
 };
 
-/// An address of the Pods' network that no Pod has: the last ones are given out last.
+/// An address in the Pod range that no Pod has: the highest addresses are assigned last.
 const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 253);
 
-/// Credentials that work, or one way in which they do not.
+/// Credentials that work, or that do not work for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
     /// OpenVPN over UDP; works.
@@ -25,33 +25,33 @@ pub enum Scenario {
     NoLogin,
     /// The certificate of the server is not signed by the authority in the configuration.
     WrongCa,
-    /// Nothing listens at the port: the server's machine says so.
+    /// Nothing listens on the port, and the host of the server reports that.
     ClosedPort,
-    /// The same over TCP.
+    /// The same, over TCP.
     ClosedTcpPort,
     /// There is no such host.
     NoHost,
-    /// The packets vanish. OpenVPN gives up after 60 s.
+    /// The server drops all packets. OpenVPN gives up after 60 s.
     SilentDrop,
     /// The account has no connection left, once [`VpnService::take_the_only_connection`](super::VpnService::take_the_only_connection) took it. Works before.
     TooManyConnections,
-    /// The tunnel comes up, but leads nowhere.
+    /// The tunnel works, but leads nowhere.
     NothingBehind,
     /// The file has an option that OpenVPN does not know.
     UnknownOption,
-    /// The server is given by name, which gluetun refuses.
+    /// The configuration has a host name instead of an address. gluetun rejects it.
     HostName,
     /// The configuration is not in the Secret.
     NoConfig,
-    /// The private key is no key.
+    /// The private key is not a valid key.
     InvalidKey,
-    /// The private key is one that the server does not know.
+    /// The server does not know the private key.
     WrongKey,
     /// The server does not use a preshared key.
     WrongPresharedKey,
-    /// Nothing listens at the port, which WireGuard cannot tell.
+    /// Nothing listens on the port. WireGuard does not notice that.
     WrongWireGuardPort,
-    /// The provider has no server where one is wanted.
+    /// The provider has no server in the requested country.
     NoServer,
     /// gluetun does not know the provider.
     UnknownProvider,
@@ -61,7 +61,7 @@ impl Scenario {
     pub(super) fn credentials(self, vpn: &Endpoints) -> BTreeMap<String, String> {
         let mut data = BTreeMap::new();
         let mut set = |name: &str, value: &str| drop(data.insert(name.to_owned(), value.to_owned()));
-        // Without a world outside, gluetun is told where to look instead.
+        // There is no Internet, so gluetun uses these servers instead.
         set("HEALTH_TARGET_ADDRESSES", &format!("{}:8080", vpn.address));
         set("PUBLICIP_API", &format!("echoip#{}", vpn.address_url()));
         set("DNS_SERVER", "off");
@@ -89,7 +89,7 @@ impl Scenario {
         let index = if let Self::WireGuard(index) = self { index } else { 0 };
         let private = match self {
             Self::InvalidKey => "not-a-key",
-            // Known to nobody as a client.
+            // The server does not accept its own key from a client.
             Self::WrongKey => &vpn.server_key.private,
             _ => &vpn.keys[index].private,
         };

@@ -1,12 +1,11 @@
-//! A VPN service inside the cluster: servers that real clients log in to, what they see of the world behind, and every
-//! way to get it wrong (see [`Scenario`]).
+//! A VPN service inside the cluster, with servers for real clients, and credentials for every [`Scenario`].
 //!
 //! ```text
 //! client Pod -- eth0 --> Service vpn --> Pod vpn: openvpn, wireguard-go -- SNAT --> Service address --> Pod address
 //! ```
 //!
-//! A client Pod that asks the Service `address` who it is, is told its own address without the VPN, and that of the Pod
-//! `vpn` with it.
+//! A client Pod can ask the Service `address` for its own address. Without the VPN, the answer is the address of the Pod. With
+//! the VPN, it is the address of the Pod `vpn`.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -47,7 +46,7 @@ const FILES: [(&str, &str); 5] = [
     ("disconnect.sh", include_str!("../../vpn-server/disconnect.sh")),
 ];
 
-/// A running VPN service in a namespace of its own.
+/// A running VPN service. It has its own namespace.
 pub struct VpnService {
     namespace: String,
     admin: Identity,
@@ -58,13 +57,13 @@ pub struct VpnService {
 
 impl VpnService {
     /// The service that the tests of this process share, in [`shared::cluster_with_node`]. A test that stops the
-    /// server needs one of its own.
+    /// server must start another service.
     pub async fn shared() -> Result<&'static Self> {
         static SERVICE: OnceCell<VpnService> = OnceCell::const_new();
         SERVICE.get_or_try_init(async || Self::start(shared::cluster_with_node().await?).await).await
     }
 
-    /// Starts a service and returns when it can be used.
+    /// Starts a service, and returns when clients can connect.
     ///
     /// # Errors
     /// When the cluster has no node that runs containers.
@@ -91,7 +90,7 @@ impl VpnService {
         let secret = json!({ "metadata": { "name": "vpn" }, "stringData": files });
         f.create::<Secret>(serde_json::from_value(secret)?).await?;
         let server_pod = server_pod("vpn", "/vpn/start.sh");
-        // A server that answers nothing: packets to it vanish.
+        // A server that drops all packets.
         let silent_pod = server_pod_with(
             "silent",
             &["sh", "-c", "iptables -P INPUT DROP && touch /tmp/ready && exec sleep 1000000"],
@@ -124,7 +123,7 @@ impl VpnService {
         })
     }
 
-    /// The environment variables of gluetun for this case, and the file that some need: the data of a Secret.
+    /// The data of a Secret for this scenario: the environment variables of gluetun, and a file if gluetun needs one.
     ///
     /// OpenVPN's provider `custom` reads a file: mount the key [`CONFIG_FILE`] of the Secret as a file in
     /// [`CREDENTIALS_DIR`], as [`mount`](super::client::mount) does.
@@ -137,13 +136,12 @@ impl VpnService {
         Ok(serde_json::from_value(json!({ "metadata": { "name": name }, "stringData": self.credentials(scenario) }))?)
     }
 
-    /// Where a Pod can ask who it is: `http://…`; `/` answers with the address alone.
+    /// The URL of the page that returns the address of its client.
     pub fn address_url(&self) -> String {
         self.endpoints.address_url()
     }
 
-    /// How an operator has to be started so that its verifications use this service and the images of the tests:
-    /// environment variables.
+    /// The environment variables with which an operator verifies accounts of this service, with the images of the tests.
     pub fn operator_env(&self) -> [(&'static str, String); 4] {
         [
             ("VERIFY_VPN_IMAGE", images::GLUETUN.to_owned()),
@@ -153,12 +151,12 @@ impl VpnService {
         ]
     }
 
-    /// The address that a Pod behind the VPN has for the others.
+    /// The address from which other Pods see a Pod behind the VPN.
     pub fn exit_address(&self) -> Ipv4Addr {
         self.endpoints.exit_address()
     }
 
-    /// How many requests came from each address so far.
+    /// The number of requests from each client address.
     pub async fn request_counts(&self) -> Result<BTreeMap<Ipv4Addr, u64>> {
         let path = format!("/api/v1/namespaces/{}/pods/address:{ADDRESS_PORT}/proxy/count", self.namespace);
         let text = self.kubectl.run(&self.admin, &["get", "--raw", &path]).await?;
@@ -169,19 +167,19 @@ impl VpnService {
         text.lines().map(line).collect::<Result<_>>().with_context(|| format!("cannot read the counts {text:?}"))
     }
 
-    /// Ends the servers as a crash does: no client is told.
+    /// Stops the servers like a crash: they do not notify their clients.
     pub async fn kill(&self) -> Result<()> {
-        // A kubelet sends SIGTERM first; what the servers say then must not be heard.
+        // The kubelet sends SIGTERM first. What the servers then send must not arrive.
         self.exec("vpn", "iptables -P OUTPUT DROP; iptables -P INPUT DROP").await?;
         self.end_pod().await
     }
 
-    /// Ends the servers politely: those of OpenVPN tell their clients.
+    /// Stops the servers gracefully: OpenVPN notifies its clients.
     pub async fn stop(&self) -> Result<()> {
         self.end_pod().await
     }
 
-    /// Starts the servers again, at the same address but with another exit address.
+    /// Starts the servers again, with the same Service address but another exit address.
     pub async fn restart(&self) -> Result<()> {
         let pods = self.pods()?;
         pods.create(&PostParams::default(), &serde_json::from_value(self.server_pod.clone())?).await?;
@@ -205,7 +203,7 @@ impl VpnService {
         pod_ready(pods, "first-device").await.map(drop)
     }
 
-    /// What the servers, or another Pod of the service, have logged.
+    /// The log of the servers (`vpn`), or of another Pod of the service.
     pub async fn logs(&self, pod: &str) -> Result<String> {
         self.kubectl.run(&self.admin, &["--namespace", &self.namespace, "logs", pod]).await
     }
@@ -261,7 +259,7 @@ fn server_pod_with(name: &str, command: &[&str]) -> Value {
                 "image": images::VPN_SERVER,
                 "command": command,
                 "securityContext": { "capabilities": { "add": ["NET_ADMIN"] } },
-                // Not as a readiness probe: each time a program is started in the container.
+                // A readiness probe would start a program in the container each time.
                 "startupProbe": {
                     "exec": { "command": ["test", "-e", "/tmp/ready"] },
                     "periodSeconds": 1,
@@ -300,7 +298,7 @@ async fn ready_pod(f: &Framework, name: &str) -> Result<Ipv4Addr> {
     pod_ready(f.api(), name).await
 }
 
-/// Waits until a Pod is ready, and gives its address.
+/// Waits until a Pod is ready, and returns its address.
 pub async fn pod_ready(pods: Api<Pod>, name: &str) -> Result<Ipv4Addr> {
     let ready = kube::runtime::conditions::is_pod_running();
     let is_ready = |pod: Option<&Pod>| {
