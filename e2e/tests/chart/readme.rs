@@ -4,7 +4,7 @@
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use e2e::{cargo, chart};
+use e2e::{host::cargo, operator::chart};
 use serde_json::Value;
 
 const BEGIN: &str =
