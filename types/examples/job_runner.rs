@@ -6,8 +6,8 @@
 //! cargo run -p vpn-types --example job_runner
 //! ```
 //!
-//! The owners matter: the job owns the Mask, and the MaskConsumer owns the Pod. If the job is deleted or the slot is taken
-//! back, the Pod is deleted too, and the slot is free only after that.
+//! The owners matter: the job owns the Mask, and the MaskConsumer owns the Pod. If the job is deleted or the slot is
+//! taken back, the Pod is deleted too, and the slot is free only after that.
 
 #![allow(clippy::duplicated_attributes, reason = "it takes the columns of one `kube(…)` for duplicates")]
 

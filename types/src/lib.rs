@@ -25,8 +25,8 @@
 //! # }
 //! ```
 //!
-//! Decoding is lenient, so one object cannot stop a list or a watch: an unknown phase decodes as absent, and `spec` of a
-//! Mask or a MaskConsumer may be null or missing.
+//! Decoding is lenient, so one object cannot stop a list or a watch. An unknown phase decodes as absent, and `spec` of
+//! a Mask or a MaskConsumer may be null or missing.
 //!
 //! This crate does not choose a Kubernetes version. Enable one of the `v1_*` features of `k8s-openapi` in your binary.
 

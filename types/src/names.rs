@@ -21,8 +21,8 @@ pub const RESERVATION_ANNOTATION: &str = "vpn.beebs.dev/reservation";
 /// Annotation on a copied Secret: hash of the source data.
 pub const SOURCE_HASH_ANNOTATION: &str = "vpn.beebs.dev/source-hash";
 
-/// Annotation on the `Mask` that verifies a `MaskProvider`: UID and resourceVersion of the Secret and the fingerprint of
-/// `spec.verify.overrides`, separated by spaces.
+/// Annotation on the `Mask` that verifies a `MaskProvider`: UID and resourceVersion of the Secret and the fingerprint
+/// of `spec.verify.overrides`, separated by spaces.
 pub const VERIFIES_ANNOTATION: &str = "vpn.beebs.dev/verifies";
 
 /// Longest name of a `Mask`: `{mask}-{provider uid}` must still be a name.

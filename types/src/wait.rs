@@ -31,8 +31,8 @@ pub enum WaitError {
 /// Waits until the `MaskConsumer` of a `Mask` is `Active`, and returns it. `status.provider.secret` is the name of the
 /// Secret with the credentials. Set [`owner_reference_for`] the MaskConsumer on the Pods that use the Secret.
 ///
-/// The Mask must exist. A MaskConsumer does not count if it is being deleted, or if it belongs to something else or to an
-/// earlier Mask with the same name. The wait has no time limit; wrap it in a timeout if you need one.
+/// The Mask must exist. A MaskConsumer does not count if it is being deleted, or if it belongs to something else or to
+/// an earlier Mask with the same name. The wait has no time limit; wrap it in a timeout if you need one.
 ///
 /// ```no_run
 /// # async fn example(client: kube::Client) -> Result<(), Box<dyn std::error::Error>> {
