@@ -109,7 +109,9 @@ impl Bench {
 
     /// Makes the Secret `{provider}-credentials`.
     pub async fn credentials(&self, provider: &str) -> Result<Secret> {
-        let data = json!({ "VPN_SERVICE_PROVIDER": "custom", "OPENVPN_USER": "me", "OPENVPN_PASSWORD": "secret" });
+        // An account of its own: two that log in as one would be told of each other.
+        let user = format!("{provider}@{}", self.name());
+        let data = json!({ "VPN_SERVICE_PROVIDER": "custom", "OPENVPN_USER": user, "OPENVPN_PASSWORD": "secret" });
         self.create(serde_json::from_value(json!({
             "metadata": { "name": format!("{provider}-credentials") },
             "stringData": data,

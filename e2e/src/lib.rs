@@ -26,6 +26,7 @@ pub mod identity;
 pub mod image;
 pub mod kubectl;
 pub mod kwok;
+pub mod load;
 pub mod namespace;
 pub mod node;
 pub mod observe;

@@ -34,6 +34,8 @@ enum Command {
     Kubectl(commands::kubectl::Kubectl),
     /// Make the container image, without a container engine
     Image(commands::image::Image),
+    /// Measure many Masks at once: time, requests and memory
+    Load(commands::load::Load),
     /// Build the programs of the control plane, if that is not done yet
     Build,
     /// Own the processes of a cluster; started by the library
@@ -72,6 +74,7 @@ fn main() -> Result<ExitCode> {
         Command::Test(test) => return test.run(),
         Command::Demo(demo) => run(demo.run()),
         Command::Up(up) => run(up.run()),
+        Command::Load(load) => run(load.run()),
         Command::Kubectl(kubectl) => kubectl.run(),
         Command::Image(image) => image.run(),
         Command::Build => Binaries::ensure().map(|binaries| println!("{}", binaries.dir().display())),

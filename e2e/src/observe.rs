@@ -1,12 +1,12 @@
 //! Waits on watches, and what to look for.
 
-use std::{fmt::Debug, time::Duration};
+use std::{collections::HashSet, fmt::Debug, time::Duration};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use futures::StreamExt;
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
-    Api, Resource,
+    Api, Resource, ResourceExt,
     runtime::{WatchStreamExt, watcher},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -65,6 +65,38 @@ pub async fn until_all<K: Kind>(
             let last = serde_yaml::to_string(&snapshot())?;
             Err(anyhow!("not so after {limit:?}: {what}\n{last}"))
         }
+    }
+}
+
+/// Waits until there are just so many objects that are as they should be. Keeps nothing but names, so that it costs little
+/// beside what it waits for.
+pub async fn until_count<K: Kind>(
+    api: Api<K>,
+    limit: Duration,
+    what: &str,
+    count: usize,
+    holds: impl Fn(&K) -> bool,
+) -> Result<()> {
+    let mut stream = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
+    let (mut listed, mut those) = (false, HashSet::new());
+    let wait = async {
+        while !listed || those.len() != count {
+            match stream.next().await.context("the watch ended")?? {
+                watcher::Event::Init => those.clear(),
+                watcher::Event::InitApply(object) | watcher::Event::Apply(object) if holds(&object) => {
+                    those.insert(object.name_any());
+                }
+                watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
+                    those.remove(&object.name_any());
+                }
+                watcher::Event::InitDone => listed = true,
+            }
+        }
+        anyhow::Ok(())
+    };
+    match timeout(limit, wait).await {
+        Ok(result) => result,
+        Err(_) => Err(anyhow!("{} rather than {count} after {limit:?}: {what}", those.len())),
     }
 }
 

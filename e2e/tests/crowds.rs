@@ -1,27 +1,21 @@
 //! Crowds: thousands of Masks that wait, and a thousand accounts. What they cost, in writes, connections and memory. A
 //! cluster of their own, which goes with all that is in it.
 
-use std::{collections::HashSet, env, fs, time::Duration};
+use std::{env, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Bench, Cluster, Filter, Layout, Operator, Setup,
     audit::{Access, Requests},
-    bench::{Kind, is_ready, our_cluster, ready_condition, same},
+    bench::{is_ready, our_cluster, ready_condition, same},
     figures::{memory, report},
+    observe::until_count,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use kube::{
-    Api, ResourceExt,
-    api::ListParams,
-    runtime::{
-        WatchStreamExt,
-        watcher::{Config, watcher},
-    },
-};
+use kube::{ResourceExt, api::ListParams};
 use tokio::{
     sync::Mutex,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use vpn_types::{Mask, MaskConsumer, MaskProvider};
 
@@ -47,21 +41,6 @@ fn sockets(pid: i32) -> Result<usize> {
     Ok(links
         .filter(|link| fs::read_link(link.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")))
         .count())
-}
-
-/// Waits until so many objects are as they should be; looks at each only when it changes.
-async fn until_so_many<K: Kind>(api: Api<K>, count: usize, holds: impl Fn(&K) -> bool) -> Result<()> {
-    let mut events = Box::pin(watcher(api, Config::default()).default_backoff().applied_objects());
-    let mut those = HashSet::new();
-    while those.len() < count {
-        let object = events.try_next().await?.context("the watch ended")?;
-        if holds(&object) {
-            those.insert(object.name_any());
-        } else {
-            those.remove(&object.name_any());
-        }
-    }
-    Ok(())
 }
 
 struct Scene<'a> {
@@ -116,7 +95,7 @@ async fn thousands_of_masks_wait_in_order() -> Result<()> {
         create.try_for_each(|_| async { Ok(()) }).await?;
         let created = began.elapsed();
         let waits = |mask: &Mask| ready_condition(mask).is_some_and(|ready| ready.reason == "NoFreeSlot");
-        timeout(LIMIT, until_so_many(bench.api(), count, waits)).await.context("not all wait, and say so")??;
+        until_count(bench.api(), LIMIT, "all wait, and say so", count, waits).await?;
         let told = began.elapsed();
         let requests = scene.settled(mark).await?;
         let writes = requests.count(&Filter::default().user(&scene.user).access(Access::Write));
@@ -179,9 +158,7 @@ async fn a_thousand_providers() -> Result<()> {
             bench.create(bench.new_provider(name, 1)).await
         });
         create.buffer_unordered(AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
-        timeout(LIMIT, until_so_many(bench.api(), count, is_ready::<MaskProvider>))
-            .await
-            .context("not all usable")??;
+        until_count(bench.api(), LIMIT, "all usable", count, is_ready::<MaskProvider>).await?;
         report(&format!(
             "{count} providers usable after {:.0} s; memory of the operator {} MiB ({before} without them), {} sockets",
             began.elapsed().as_secs_f64(),

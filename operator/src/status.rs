@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use vpn_types::{
     AssignedProvider, MaskConsumerPhase, MaskConsumerStatus, MaskPhase, MaskProviderPhase, MaskProviderStatus,
-    MaskProviderVerificationStatus, MaskReservationPhase, MaskReservationStatus, READY, Reason, VERIFIED,
+    MaskProviderVerificationStatus, MaskReservationPhase, MaskReservationStatus, READY, Reason, SHARED_CREDENTIALS,
+    VERIFIED,
 };
 
 use crate::{
@@ -179,6 +180,7 @@ pub fn provider(
     provider: &ProviderView,
     verdict: &Verdict<MaskProviderPhase>,
     report: &Report,
+    shared: Option<&str>,
     active_slots: usize,
     observed: Option<i64>,
     now: DateTime<Utc>,
@@ -186,6 +188,7 @@ pub fn provider(
     let (meta, current) = (&provider.meta, &provider.status);
     let mut all = conditions(verdict, current, meta.generation, now);
     all.extend(report.condition.as_ref().map(|told| verified(told, provider, now)));
+    all.extend(shared.map(|message| shared_credentials(message, provider, now)));
     let status = MaskProviderStatus {
         phase: Some(verdict.phase),
         message: Some(verdict.message.clone()),
@@ -220,6 +223,18 @@ fn verified(told: &Verified, provider: &ProviderView, now: DateTime<Utc>) -> Con
         .to_owned(),
         reason: told.reason.as_str().to_owned(),
         message: told.message.clone(),
+        observed_generation: Some(provider.meta.generation),
+        last_transition_time: Time(k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default()),
+    }
+}
+
+fn shared_credentials(message: &str, provider: &ProviderView, now: DateTime<Utc>) -> Condition {
+    let since = provider.shared.as_ref().map_or(now, |said| said.since);
+    Condition {
+        type_: SHARED_CREDENTIALS.to_owned(),
+        status: "True".to_owned(),
+        reason: Reason::SharedCredentials.as_str().to_owned(),
+        message: message.to_owned(),
         observed_generation: Some(provider.meta.generation),
         last_transition_time: Time(k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default()),
     }

@@ -8,6 +8,10 @@ pub const READY: &str = "Ready";
 /// Type of the condition of a `MaskProvider` with the result of the last verification.
 pub const VERIFIED: &str = "Verified";
 
+/// Type of the condition of a `MaskProvider` that exists, and is `True`, while another one has the same credentials, or
+/// while slots of it have the same WireGuard key.
+pub const SHARED_CREDENTIALS: &str = "SharedCredentials";
+
 /// Not the name of a [`Reason`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown reason {0:?}")]
@@ -85,6 +89,9 @@ closed_set! {
         SlotBlocked,
         /// Event: Keys of the Secret mean nothing to the verification. The message names them.
         SecretKeysIgnored,
+        /// MaskProvider: Another MaskProvider has the same credentials, or slots of this one have the same WireGuard
+        /// key. It is also the type of a condition.
+        SharedCredentials,
         /// MaskProvider: The credentials have not been verified yet.
         NotVerified,
         /// MaskProvider: The credentials are being verified, or wait for a slot to be verified on.
@@ -141,7 +148,7 @@ mod tests {
 
     #[test]
     fn reasons_round_trip() {
-        assert_eq!(Reason::ALL.len(), 49);
+        assert_eq!(Reason::ALL.len(), 50);
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
             assert_eq!(reason.to_string(), reason.as_str());

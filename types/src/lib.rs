@@ -45,7 +45,7 @@ mod schema;
 mod verify;
 mod wait;
 
-pub use condition::{READY, Reason, UnknownReason, VERIFIED};
+pub use condition::{READY, Reason, SHARED_CREDENTIALS, UnknownReason, VERIFIED};
 pub use consumer::{
     AssignedProvider, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskConsumerStatus, MaskReference,
 };

@@ -3,6 +3,7 @@
 pub mod demo;
 pub mod image;
 pub mod kubectl;
+pub mod load;
 pub mod test;
 pub mod up;
 

@@ -1,7 +1,10 @@
 //! The steps of the tour that differ between accounts of a real VPN service and made-up ones.
 
 use anyhow::{Context, Result, ensure};
-use e2e::node::{Case, VpnService, vpn_service::PASSWORD};
+use e2e::node::{
+    Case, VpnService,
+    vpn_service::{OTHER_USERS, PASSWORD},
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt, api::PostParams};
 use vpn_types::{MaskProvider, MaskProviderPhase, READY};
@@ -36,9 +39,17 @@ impl Tour<'_> {
         );
         self.kubectl(&["create", "namespace", ACCOUNTS]).await?;
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), ACCOUNTS);
-        let cases = [("london", Case::OpenVpn), ("paris", Case::OpenVpnTcp), ("rome", Case::WrongPassword)];
-        for (name, case) in cases {
-            secrets.create(&PostParams::default(), &vpn.secret(name, case)?).await?;
+        let [bob, carol] = OTHER_USERS;
+        let cases = [
+            ("london", Case::OpenVpn, None),
+            ("paris", Case::OpenVpnTcp, Some(bob)),
+            ("rome", Case::WrongPassword, Some(carol)),
+        ];
+        for (name, case, user) in cases {
+            let mut secret = vpn.secret(name, case)?;
+            let user = user.map(|user| ("OPENVPN_USER".to_owned(), user.to_owned()));
+            secret.string_data.get_or_insert_default().extend(user);
+            secrets.create(&PostParams::default(), &secret).await?;
         }
         self.screen
             .print("    (Secrets london, paris and rome hold the credentials, as environment variables of gluetun)");

@@ -33,6 +33,8 @@ pub const WIREGUARD_KEYS: usize = 4;
 /// The user whose contract allows one connection.
 pub(super) const LIMITED_USER: &str = "limited";
 pub(super) const USER: &str = "alice";
+/// Further users, each an account of its own.
+pub const OTHER_USERS: [&str; 2] = ["bob", "carol"];
 /// The password of its users.
 pub const PASSWORD: &str = "correct-horse-battery-staple";
 const ADDRESS_PORT: u16 = 8080;
@@ -98,7 +100,8 @@ impl VpnService {
         files.insert("ca.crt", ca.pem());
         files.insert("server.crt", server.certificate);
         files.insert("server.key", server.key);
-        files.insert("users", format!("{USER}:{PASSWORD}:1000\n{LIMITED_USER}:{PASSWORD}:1\n"));
+        let users = [USER].into_iter().chain(OTHER_USERS).map(|user| format!("{user}:{PASSWORD}:1000\n"));
+        files.insert("users", format!("{}{LIMITED_USER}:{PASSWORD}:1\n", users.collect::<String>()));
         files.insert("wg0.conf", wireguard_config(&server_key, &keys));
         let secret = json!({ "metadata": { "name": "vpn" }, "stringData": files });
         bench.create::<Secret>(serde_json::from_value(secret)?).await?;

@@ -207,6 +207,18 @@ fn the_stages_are_those_of_cargo_ci() -> Result<()> {
 }
 
 #[test]
+fn variables_are_those_of_the_tests() -> Result<()> {
+    let mut git = Command::new("git");
+    git.current_dir(cargo::ROOT).args(["grep", "--no-index", "-hoE", "\"E2E_[A-Z_]+\"", "--", "e2e/src", "e2e/tests"]);
+    let found = cargo::output(&mut git)?;
+    let known: BTreeSet<_> = found.lines().map(|line| line.trim_matches('"')).collect();
+    let text = Document::read("e2e/README.md")?.text;
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `E2E_")?.split(['=', '`']).next());
+    let shown: BTreeSet<_> = rows.map(|name| format!("E2E_{name}")).collect();
+    same("variables", shown.iter().map(String::as_str).collect(), known)
+}
+
+#[test]
 fn commands_name_what_exists() -> Result<()> {
     let config = fs::read_to_string(format!("{}/.cargo/config.toml", cargo::ROOT))?;
     let (ours, ci) = (help(&[])?, help(&["test"])?);

@@ -8,5 +8,6 @@ mod limits;
 mod queue;
 mod refusals;
 mod release;
+mod shared_credentials;
 mod slot_secrets;
 mod webhooks;

@@ -15,7 +15,7 @@ use std::{
 };
 
 pub use line::{Class, Line, PLACES_SHOWN, Rank};
-pub use pool::{Holder, Pool, PoolSpec, Slots};
+pub use pool::{DeviceKeys, Holder, Pool, PoolSpec, Slots};
 
 use crate::world::{ObjectKey, Uid};
 
@@ -85,8 +85,9 @@ impl Allocator {
             let same_fit = pool.spec.tags == spec.tags && pool.spec.namespaces == spec.namespaces;
             let same_message = pool.spec.usable == spec.usable
                 && pool.spec.why_not == spec.why_not
-                && pool.spec.withheld == spec.withheld;
-            pool.spec = spec;
+                && pool.spec.withheld == spec.withheld
+                && pool.spec.keys == spec.keys;
+            pool.set_spec(spec);
             if !same_fit {
                 self.reshuffle = true;
             } else if !same_message {
@@ -94,7 +95,7 @@ impl Allocator {
             }
         } else {
             let slots = self.unowned.remove(&key).unwrap_or_default();
-            self.pools.insert(key.clone(), Pool { spec, slots });
+            self.pools.insert(key.clone(), Pool::new(spec, slots));
             self.reshuffle = true;
         }
         self.open.insert(key);
@@ -144,14 +145,14 @@ impl Allocator {
 
     fn hold(&mut self, provider: &ObjectKey, slot: u32, holder: Holder) {
         match self.pools.get_mut(provider) {
-            Some(pool) => pool.slots.hold(slot, holder),
+            Some(pool) => pool.hold(slot, holder),
             None => self.unowned.entry(provider.clone()).or_default().hold(slot, holder),
         }
     }
 
     fn let_go(&mut self, provider: &ObjectKey, slot: u32, holder: Holder) {
         if let Some(pool) = self.pools.get_mut(provider) {
-            pool.slots.let_go(slot, holder);
+            pool.let_go(slot, holder);
             self.open.insert(provider.clone());
             self.released.insert(provider.clone());
         } else if let Some(slots) = self.unowned.get_mut(provider) {
@@ -232,7 +233,7 @@ impl Allocator {
             while let Some(slot) = self.pools.get(&provider).and_then(Pool::next_free) {
                 let Some(rank) = self.first_in_line_for(&provider) else { break };
                 let Some(pool) = self.pools.get_mut(&provider) else { break };
-                pool.slots.hold(slot, Holder::Grant);
+                pool.hold(slot, Holder::Grant);
                 let grant = Grant { provider: provider.clone(), provider_uid: pool.spec.uid.clone(), slot };
                 self.leave(&rank.uid);
                 self.granted.insert((provider.clone(), slot), rank.uid.clone());

@@ -4,6 +4,7 @@ use chrono::DateTime;
 use proptest::{collection::vec, prelude::*, sample::subsequence};
 
 use super::*;
+use crate::world::{Fingerprint, LoginIndex};
 
 fn provider(name: &str) -> ObjectKey {
     ObjectKey::new("vpn", name)
@@ -14,6 +15,7 @@ fn spec(uid: &str, capacity: u32) -> PoolSpec {
         uid: Uid::from(uid),
         capacity,
         withheld: Vec::new(),
+        keys: DeviceKeys::default(),
         tags: Default::default(),
         namespaces: None,
         usable: true,
@@ -168,6 +170,79 @@ fn a_slot_that_is_withheld_is_left_out() {
     allocator.set_pool(provider("p"), PoolSpec { withheld: vec![0], ..spec("u", 4) });
     assert_eq!(names(allocator.settle()), ["c"]);
     assert_eq!(allocator.grant(&Uid::from("c")).map(|grant| grant.slot), Some(2));
+}
+
+/// Fingerprints of keys, which only the index can make.
+fn fingerprints() -> [Fingerprint; 2] {
+    ["k0", "k1"]
+        .map(|key| {
+            let data = [("WIREGUARD_PRIVATE_KEY".to_owned(), k8s_openapi::ByteString(key.as_bytes().to_vec()))];
+            LoginIndex::default().login(&data.into_iter().collect(), &Default::default()).map(|login| login.fingerprint)
+        })
+        .map(|key| key.expect("a key"))
+}
+
+#[test]
+fn of_the_slots_with_one_key_one_is_handed_out_at_a_time() {
+    let [shared, other] = fingerprints();
+    let mut allocator = Allocator::default();
+    for (age, name) in ["a", "b", "c", "d"].iter().enumerate() {
+        wait(&mut allocator, name, 0, age as i64);
+    }
+    // Slots 0 and 3 and all without a Secret of their own have the same key: among them very many.
+    let own = [(0, Some(shared)), (1, Some(other)), (3, Some(shared))].into_iter().collect();
+    let keys = DeviceKeys { common: Some(shared), own };
+    allocator.set_pool(provider("p"), PoolSpec { keys, ..spec("u", u32::MAX >> 1) });
+    assert_eq!(names(allocator.settle()), ["a", "b"]);
+    let slot = |allocator: &Allocator, name: &str| allocator.grant(&Uid::from(name)).map(|grant| grant.slot);
+    assert_eq!((slot(&allocator, "a"), slot(&allocator, "b")), (Some(0), Some(1)));
+    assert!(allocator.pool(&provider("p")).is_some_and(Pool::is_short_of_keys));
+    allocator.end_grant(&Uid::from("a"));
+    assert_eq!(names(allocator.settle()), ["c"]);
+    assert_eq!(slot(&allocator, "c"), Some(0));
+    // A key that is changed while it is in use is another device.
+    let own = [(0, Some(shared)), (1, Some(other)), (3, None)].into_iter().collect();
+    let keys = DeviceKeys { common: Some(shared), own };
+    allocator.set_pool(provider("p"), PoolSpec { keys, ..spec("u", u32::MAX >> 1) });
+    assert_eq!(names(allocator.settle()), ["d"]);
+    assert_eq!(slot(&allocator, "d"), Some(3));
+}
+
+proptest! {
+    #[test]
+    fn as_many_slots_are_free_as_can_be_handed_out(
+        capacity in 0..6u32,
+        common in prop::option::of(0..2usize),
+        own in prop::collection::btree_map(0..8u32, prop::option::of(0..2usize), 0..6),
+        withheld in subsequence(vec![0, 1, 2, 3, 4, 5], 0..4),
+        held in subsequence(vec![0, 1, 2, 3, 4, 5], 0..4),
+    ) {
+        let all = fingerprints();
+        let keys = DeviceKeys {
+            common: common.map(|key| all[key]),
+            own: own.into_iter().map(|(slot, key)| (slot, key.map(|key| all[key]))).collect(),
+        };
+        let withheld: Vec<_> = withheld.into_iter().filter(|slot| *slot < capacity).collect();
+        let mut pool = Pool::new(PoolSpec { withheld, keys, ..spec("u", capacity) }, Slots::default());
+        for slot in held.into_iter().filter(|slot| *slot < capacity) {
+            pool.hold(slot, Holder::Reservation);
+        }
+        let taken: std::collections::BTreeMap<_, _> =
+            (0..capacity).filter(|slot| pool.slots.is_held(*slot)).map(|slot| (slot, ())).collect();
+        let free = pool.spec.count_free(&taken);
+        let mut handed_out = 0;
+        while let Some(slot) = pool.next_free() {
+            prop_assert!(!pool.slots.is_held(slot));
+            pool.hold(slot, Holder::Grant);
+            handed_out += 1;
+        }
+        prop_assert_eq!(free, handed_out);
+        for slot in 0..capacity {
+            pool.let_go(slot, Holder::Grant);
+        }
+        prop_assert_eq!(pool.spec.count_free(&taken), free);
+        prop_assert_eq!(free > 0, pool.next_free().is_some());
+    }
 }
 
 #[derive(Clone, Debug)]

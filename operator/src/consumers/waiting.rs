@@ -7,7 +7,7 @@ use vpn_types::{MaskConsumerPhase, Reason};
 
 use super::{Scene, note};
 use crate::{
-    allocator::{Class, Rank, Standing},
+    allocator::{Allocator, Class, Pool, Rank, Standing},
     engine::{Now, Op, Step},
     providers::{is_about_to_open, why_not_usable, withheld},
     status::{self, Verdict},
@@ -75,7 +75,7 @@ pub fn decide(scene: &mut Scene<'_>, consumer: &ConsumerView) -> Step {
     } else if let Some(progress) = scene.recall(consumer) {
         progress.settling_since = None;
     }
-    tell(scene, consumer, &outlook(scene.world, consumer, place, &fitting))
+    tell(scene, consumer, &outlook(scene.world, scene.allocator, consumer, place, &fitting))
 }
 
 /// How long nothing is said while a provider that fits is about to be judged.
@@ -111,6 +111,7 @@ fn rank(consumer: &ConsumerView) -> Rank {
 /// Why it waits.
 fn outlook(
     world: &World,
+    allocator: &Allocator,
     consumer: &ConsumerView,
     place: Option<usize>,
     fitting: &[ObjectKey],
@@ -140,7 +141,11 @@ fn outlook(
         None => format!("more than {} in line before it", crate::allocator::PLACES_SHOWN - 1),
     };
     let names = list(usable.iter().map(|provider| {
-        let why = withheld(world, provider).map_or_else(String::new, |(_, why)| format!(" ({why})"));
+        let why = if allocator.pool(&provider.meta.key).is_some_and(Pool::is_short_of_keys) {
+            " (slots with the same WireGuard private key are assigned one at a time)".to_owned()
+        } else {
+            withheld(world, provider).map_or_else(String::new, |(_, why)| format!(" ({why})"))
+        };
         format!("{}{why}", provider.meta.key)
     }));
     let message = format!("all slots of {names} are taken; {place}");

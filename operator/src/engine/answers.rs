@@ -13,7 +13,7 @@ impl Engine {
     /// A request ended.
     pub(super) fn answered(&mut self, id: u64, outcome: Outcome, now: Now) {
         let Some(request) = self.in_flight.remove(&id) else { return };
-        let InFlight { work, op, lane, note, settles, epoch, seen, owner } = request;
+        let InFlight { work, op, lane, notes, settles, epoch, seen, owner } = request;
         self.busy.remove(&work);
         let deferred = op.written().map(|target| self.writing.ended(target, lane));
         for work in deferred.into_iter().flatten() {
@@ -28,7 +28,7 @@ impl Engine {
         }
         if matches!(work, Work::Unreadable(..)) {
             // The answer cannot be read either. Carried out or not, it is told in an Event.
-            self.effects.extend(note.map(Effect::Publish));
+            self.effects.extend(notes.into_iter().map(Effect::Publish));
             return;
         }
         if let (Some(owner), Some((_, key))) = (&owner, op.target()) {
@@ -103,7 +103,7 @@ impl Engine {
                     trouble.until = trouble.until.min(now.monotonic);
                 }
             }
-            self.effects.extend(note.map(Effect::Publish));
+            self.effects.extend(notes.into_iter().map(Effect::Publish));
         }
         self.mark(work);
     }

@@ -108,7 +108,7 @@ struct InFlight {
     work: Work,
     op: Op,
     lane: Lane,
-    note: Option<Note>,
+    notes: Vec<Note>,
     settles: bool,
     epoch: Epoch,
     /// UID and version of the target when the request was sent.
@@ -406,7 +406,7 @@ impl Engine {
     }
 
     fn send(&mut self, work: Work, send: Send) {
-        let Send { op, lane, note, settles } = send;
+        let Send { op, lane, notes, settles } = send;
         let id = self.next_id;
         self.next_id += 1;
         let (epoch, seen) = op.target().map_or_else(Default::default, |(kind, key)| self.seen(kind, key));
@@ -424,7 +424,7 @@ impl Engine {
             }
             _ => None,
         };
-        self.in_flight.insert(id, InFlight { work, op, lane, note, settles, epoch, seen, owner });
+        self.in_flight.insert(id, InFlight { work, op, lane, notes, settles, epoch, seen, owner });
     }
 
     /// What the store says of a request's target at this moment.

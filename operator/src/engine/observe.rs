@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::{Effect, Engine, LogTold, NoteTarget, Told, Unreadable, Work};
 use crate::{
-    allocator::PoolSpec,
-    providers::why_not_usable,
+    allocator::{DeviceKeys, PoolSpec},
+    providers::{self, why_not_usable},
     verification::{self, VerificationPod},
     world::{
-        Change, ConsumerView, CopyView, Kind, Object, ObjectKey, ProviderView, ReservationView, Source, SourceView,
-        Touched, Uid,
+        Change, ConsumerView, CopyView, Kind, Login, Logins, Object, ObjectKey, ProviderView, ReservationView, Source,
+        SourceView, Touched, Uid,
     },
 };
 
@@ -260,6 +260,7 @@ impl Engine {
             self.forget_work(&Work::Verification(key.clone()));
             self.attempts.remove(&before.meta.uid);
         }
+        self.refresh_logins(&key);
         self.refresh_pool(&key);
         // Status changes, of which there are many, change nothing for those who have a slot.
         let concerns_holders = match (&before, &now) {
@@ -290,6 +291,21 @@ impl Engine {
         }
     }
 
+    /// Looks anew at who has the same credentials as a provider.
+    fn refresh_logins(&mut self, key: &ObjectKey) {
+        if !self.roles.needs_sources() {
+            return;
+        }
+        let was_complete = self.world.logins.is_complete();
+        let mut marks = self.world.refresh_logins(key);
+        if !was_complete && self.world.logins.is_complete() {
+            marks.extend(providers::with_condition(&self.world));
+        }
+        for provider in marks {
+            self.mark(Work::Provider(provider));
+        }
+    }
+
     /// Tells the allocator what a provider offers now.
     pub(super) fn refresh_pool(&mut self, key: &ObjectKey) {
         let Some(provider) = self.world.providers.get(key) else {
@@ -303,6 +319,7 @@ impl Engine {
             uid: provider.meta.uid.clone(),
             capacity: provider.max_slots,
             withheld: self.world.withheld(provider).map(|(slot, ..)| slot).collect(),
+            keys: self.world.logins.of(key).map(device_keys).unwrap_or_default(),
             tags: provider.tags.clone(),
             namespaces: provider.namespaces.clone(),
             usable,
@@ -372,6 +389,7 @@ impl Engine {
         });
         self.world.sources.insert(key, source.map_or(Source::Missing, Source::Present));
         for provider in providers {
+            self.refresh_logins(&provider);
             self.refresh_pool(&provider);
             if changed {
                 self.mark_holders(&provider);
@@ -388,6 +406,7 @@ impl Engine {
             let providers: Vec<_> = providers.iter().cloned().collect();
             self.world.sources.insert(key.clone(), Source::Unreadable(why));
             for provider in providers {
+                self.refresh_logins(&provider);
                 self.refresh_pool(&provider);
                 self.mark(Work::Provider(provider));
             }
@@ -441,4 +460,11 @@ impl Engine {
         }
         self.unsure.remove(work);
     }
+}
+
+/// The keys of slots that log in as one device.
+fn device_keys(logins: &Logins) -> DeviceKeys {
+    let key = |login: &Option<Login>| login.as_ref().filter(|login| login.is_device).map(|login| login.fingerprint);
+    let own = logins.own.iter().map(|(slot, login)| (*slot, key(login))).collect();
+    DeviceKeys { common: key(&logins.common), own }
 }

@@ -49,8 +49,8 @@ pub struct Send {
     pub op: Op,
     /// How urgent.
     pub lane: Lane,
-    /// Event to publish once it succeeded.
-    pub note: Option<Note>,
+    /// Events to publish once it succeeded.
+    pub notes: Vec<Note>,
     /// Whether its success ends a backoff. Not so for the first steps of something that failed further on before.
     pub settles: bool,
 }
@@ -72,13 +72,13 @@ impl Step {
     }
 
     fn on(lane: Lane, op: Op) -> Self {
-        Step::Send(Box::new(Send { op, lane, note: None, settles: true }))
+        Step::Send(Box::new(Send { op, lane, notes: Vec::new(), settles: true }))
     }
 
-    /// Publishes an Event when it succeeded.
-    pub fn with_note(mut self, note: Option<Note>) -> Self {
+    /// Publishes an Event, or several, when it succeeded.
+    pub fn with_note(mut self, notes: impl IntoIterator<Item = Note>) -> Self {
         if let Step::Send(send) = &mut self {
-            send.note = note;
+            send.notes.extend(notes);
         }
         self
     }

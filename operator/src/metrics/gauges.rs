@@ -56,7 +56,7 @@ const PROVIDER: [ProviderGauge; 6] = [
     ("provider_slots_used", "Slots that are assigned, or just being assigned.", |provider| provider.used),
     (
         "provider_slots_free",
-        "Slots that nothing holds and whose Secret is there; 0 while a slot beyond spec.maxSlots has still to be given back.",
+        "Slots that nothing holds and whose Secret is there, of those with the same WireGuard key one; 0 while a slot beyond spec.maxSlots has still to be given back.",
         |provider| provider.free,
     ),
     (

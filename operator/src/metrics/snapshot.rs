@@ -1,7 +1,7 @@
 //! Slots and Masks at one moment: what `/metrics` shows, and whatever else tells people or autoscalers of slots.
 //!
-//! Invariants, for each provider: `used + held + free == slots`, unless it is draining or the Secret of a free slot is
-//! missing; `demanded >= used`. Over all providers: each waiting Mask that some provider fits is demanded of exactly one of them.
+//! Invariants, for each provider: `used + held + free == slots`, unless it is draining, the Secret of a free slot is
+//! missing, or its key is in use in another slot; `demanded >= used`. Over all providers: each waiting Mask that some provider fits is demanded of exactly one of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -38,7 +38,7 @@ pub struct ProviderSlots {
     pub used: u64,
     /// Neither assigned nor free: being given back, held after a release, or blocked by an object that is not ours.
     pub held: u64,
-    /// Held by nobody, and their Secret is there. 0 while draining, since nothing is assigned then.
+    /// Held by nobody, their Secret is there, and of those with the same WireGuard key one. 0 while draining, since nothing is assigned then.
     pub free: u64,
     /// `used`, and one for each waiting Mask that it could serve. A Mask that several usable providers fit is demanded
     /// of one of them: they share such Masks evenly.
@@ -206,14 +206,13 @@ impl Taken {
         let all = taken.map_or(0, BTreeMap::len) as u64;
         let used = taken.into_iter().flat_map(BTreeMap::values).filter(|in_use| **in_use).count() as u64;
         let slots = u64::from(pool.spec.capacity);
-        let is_free = |slot: &&u32| !taken.is_some_and(|taken| taken.contains_key(slot));
-        let withheld = pool.spec.withheld.iter().filter(is_free).count() as u64;
+        let none = BTreeMap::new();
         let draining = taken.and_then(BTreeMap::last_key_value).is_some_and(|(slot, _)| *slot >= pool.spec.capacity);
         ProviderSlots {
             slots,
             used,
             held: all - used,
-            free: if draining { 0 } else { slots - all - withheld },
+            free: if draining { 0 } else { pool.spec.count_free(taken.unwrap_or(&none)) },
             demanded: used,
             usable: pool.spec.usable,
             open: pool.spec.usable && pool.spec.current,

@@ -3,10 +3,15 @@
 //! Invariant: `status.observedGeneration` is the generation whose `maxSlots` is in force: it moves on only when no
 //! slot beyond `maxSlots` is held, and the consumers controller hands out slots by it. Nothing is assigned while it lags.
 
+mod sharing;
+
 use std::{collections::HashMap, time::Duration};
 
 use serde_json::json;
 use vpn_types::{MaskProviderPhase, Reason};
+
+use sharing::shared_credentials;
+pub use sharing::with_condition;
 
 use crate::{
     allocator::{Allocator, Pool},
@@ -67,10 +72,13 @@ pub fn decide(scene: &Scene<'_>, writes: &mut LastWrites, key: &ObjectKey) -> St
     let acknowledged = !apart || provider.assignment_generation == Some(provider.meta.generation);
     let in_force = acknowledged && !is_draining(world, provider);
     let observed = if in_force { Some(provider.meta.generation) } else { provider.status.observed_generation };
-    let patch = status::provider(provider, &verdict, &report, used, observed, now.wall);
+    let shared = shared_credentials(world, provider);
+    let patch = status::provider(provider, &verdict, &report, shared.as_deref(), used, observed, now.wall);
     let Some(patch) = patch else { return Step::Idle };
     writes.insert(provider.meta.uid.clone(), now.monotonic);
-    Step::tell(Op::PatchStatus(Kind::Provider, key.clone(), patch)).with_note(tell(world, provider, &verdict, &report))
+    Step::tell(Op::PatchStatus(Kind::Provider, key.clone(), patch))
+        .with_note(tell(world, provider, &verdict, &report))
+        .with_note(sharing::news(provider, shared.as_ref()))
 }
 
 /// What the consumers controller, in a process of its own, tells the providers controller: from now on it hands out

@@ -21,7 +21,13 @@ impl ProviderView {
         self.slot_secrets.get(slot as usize)?.as_ref()
     }
 
-    fn key_beside(&self, name: &Arc<str>) -> ObjectKey {
+    /// The slots that have a Secret of their own, with its name.
+    pub fn own_secrets(&self) -> impl Iterator<Item = (u32, &Arc<str>)> {
+        let slots = (0..self.max_slots).zip(self.slot_secrets.iter());
+        slots.filter_map(|(slot, name)| Some((slot, name.as_ref()?)))
+    }
+
+    pub(super) fn key_beside(&self, name: &Arc<str>) -> ObjectKey {
         ObjectKey { namespace: self.meta.key.namespace.clone(), name: name.clone() }
     }
 }
@@ -72,8 +78,7 @@ impl World {
 
     /// The slots that cannot be handed out because their own Secret is not there, each with its name and what is known of it.
     pub fn withheld<'a>(&'a self, provider: &'a ProviderView) -> impl Iterator<Item = (u32, &'a Arc<str>, &'a Source)> {
-        (0..provider.max_slots).zip(provider.slot_secrets.iter()).filter_map(|(slot, name)| {
-            let name = name.as_ref()?;
+        provider.own_secrets().filter_map(|(slot, name)| {
             let source = self.source(&provider.key_beside(name));
             (!matches!(source, Source::Present(_))).then_some((slot, name, source))
         })

@@ -3,6 +3,7 @@
 mod credentials;
 mod intern;
 mod key;
+mod logins;
 mod pods;
 mod project;
 mod store;
@@ -14,6 +15,7 @@ use smallvec::SmallVec;
 
 pub use intern::intern;
 pub use key::{Kind, ObjectKey, Uid};
+pub use logins::{Fingerprint, Login, LoginIndex, Logins, SharedWith};
 pub use pods::{Ending, PodsOf};
 pub use project::{Project, fingerprint, meta, source, source_hash, unreadable_reservation};
 pub use store::{Acknowledged, Change, Epoch, Store, Versioned};
@@ -111,6 +113,8 @@ pub struct World {
     pub verification_pods: Store<VerificationPod>,
     /// Credentials Secrets of providers, each watched by its name.
     pub sources: HashMap<ObjectKey, Source>,
+    /// What the slots of providers log in with.
+    pub logins: LoginIndex,
     /// Pods, in namespaces where a release is under way.
     pub pods: HashMap<std::sync::Arc<str>, PodsOf>,
     consumer_of_uid: HashMap<Uid, ObjectKey>,
@@ -181,6 +185,14 @@ impl World {
     /// What the watch on that Secret says.
     pub fn source(&self, key: &ObjectKey) -> &Source {
         self.sources.get(key).unwrap_or(&Source::Unknown)
+    }
+
+    /// Looks anew at what the slots of a provider log in with. Returns the providers of which another one with the same
+    /// account is to be told from now on, or no longer.
+    pub fn refresh_logins(&mut self, provider: &ObjectKey) -> Vec<ObjectKey> {
+        let Self { logins, providers, sources, .. } = self;
+        let source = |key: &ObjectKey| sources.get(key).unwrap_or(&Source::Unknown);
+        logins.update(provider, providers.get(provider), source)
     }
 
     /// Updates the indexes after a store changed.

@@ -214,6 +214,8 @@ pub struct ProviderView {
     pub verify: Option<Arc<VerifyView>>,
     /// The `Verified` condition and `status.verification`.
     pub verified: VerifiedView,
+    /// The `SharedCredentials` condition.
+    pub shared: Option<SharedCondition>,
     /// `spec.release.delay`.
     pub release_delay: Duration,
     /// `spec.release.uncleanDelay`.
@@ -264,6 +266,15 @@ pub struct VerifiedCondition {
     /// Its message.
     pub message: Arc<str>,
     /// Since when its status is the same.
+    pub since: DateTime<Utc>,
+}
+
+/// The `SharedCredentials` condition of a provider, which is there only while it is true.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedCondition {
+    /// Its message.
+    pub message: Arc<str>,
+    /// Since when it is there.
     pub since: DateTime<Utc>,
 }
 

@@ -7,7 +7,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use vpn_types::{
     FIELD_MANAGER, FINALIZER, MaskConsumerPhase, MaskPhase, MaskProviderPhase, MaskReservationPhase, OWNER_LABEL,
-    READY, RESERVATION_ANNOTATION, Reason, SOURCE_HASH_ANNOTATION, VERIFIED, VERIFIES_ANNOTATION, VERIFY_LABEL,
+    READY, RESERVATION_ANNOTATION, Reason, SHARED_CREDENTIALS, SOURCE_HASH_ANNOTATION, VERIFIED, VERIFIES_ANNOTATION,
+    VERIFY_LABEL,
 };
 
 const BEGIN: &str = "\
@@ -67,6 +68,9 @@ pub fn document() -> String {
         &mut text,
         &[&code(VERIFIED), "MaskProvider", "Result of the last verification. Absent with `spec.verify.skip`."],
     );
+    let shared = "`True` while another MaskProvider has the same credentials, or slots of this one have the same WireGuard \
+                  key. Absent otherwise.";
+    row(&mut text, &[&code(SHARED_CREDENTIALS), "MaskProvider", shared]);
     text.push_str(REASONS);
     for reason in Reason::ALL {
         let (on, meaning) = on_and_meaning(reason.description());

@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::DateTime;
-use vpn_types::{MaskProvider, MaskProviderStatus, MaskProviderVerifySpec, VERIFIED, VerifyFailurePolicy};
+use vpn_types::{
+    MaskProvider, MaskProviderStatus, MaskProviderVerifySpec, SHARED_CREDENTIALS, VERIFIED, VerifyFailurePolicy,
+};
 
 use super::{Project, fnv, meta, status, tags};
 use crate::{
@@ -41,6 +43,7 @@ impl Project for MaskProvider {
             namespaces: spec.namespaces.as_ref().map(|all| all.iter().map(|ns| intern(ns.as_str())).collect()),
             verify: verify.map(Arc::new),
             verified: verified(self.status.as_ref()),
+            shared: shared(self.status.as_ref()),
             release_delay,
             unclean_delay,
             assignment_generation: self.status.as_ref().and_then(|status| status.assignment_generation),
@@ -79,6 +82,15 @@ fn verify_view(spec: Option<&MaskProviderVerifySpec>) -> Result<Option<VerifyVie
         overrides_hash: Arc::from(format!("{:016x}", fnv([serde_json::to_vec(&overrides).unwrap_or_default()]))),
         overrides,
     }))
+}
+
+fn shared(status: Option<&MaskProviderStatus>) -> Option<SharedCondition> {
+    let mut conditions = status?.conditions.iter().flatten();
+    let condition = conditions.find(|condition| condition.type_ == SHARED_CREDENTIALS)?;
+    Some(SharedCondition {
+        message: Arc::from(condition.message.as_str()),
+        since: DateTime::from_timestamp(condition.last_transition_time.0.as_second(), 0).unwrap_or_default(),
+    })
 }
 
 fn verified(status: Option<&MaskProviderStatus>) -> VerifiedView {

@@ -1,0 +1,47 @@
+//! `e2e load`
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use e2e::{Bench, Cluster, Layout, Operator, Options, load};
+
+/// Measure many Masks at once: time, requests and memory, in one process and in four
+#[derive(Args)]
+pub struct Load {
+    /// How many Masks
+    #[arg(long, default_value_t = 2000)]
+    masks: usize,
+    /// Only all controllers in one process, or only one process for each
+    #[arg(long, value_parser = ["1", "4"])]
+    processes: Option<String>,
+    /// With a Pod each, played by kwok, that takes a second to stop
+    #[arg(long)]
+    pods: bool,
+    /// How long each part may take, in seconds
+    #[arg(long, default_value_t = 3600)]
+    limit: u64,
+}
+
+impl Load {
+    pub async fn run(self) -> Result<()> {
+        let controller_manager_args = load::AS_SHIPPED.map(str::to_owned).to_vec();
+        let cluster = Cluster::connect(Options { controller_manager_args, ..Options::default() }).await?;
+        let layouts = [("1", Layout::Combined), ("4", Layout::FourProcesses)];
+        for (processes, layout) in layouts {
+            if self.processes.as_deref().is_some_and(|wanted| wanted != processes) {
+                continue;
+            }
+            let operator = Operator::start(&cluster, layout).await?;
+            let limit = Duration::from_secs(self.limit);
+            Bench::run(&cluster, &operator, "load", async |bench| {
+                let figures = load::run(&cluster, &operator, bench, (self.masks, self.pods, limit)).await?;
+                println!("{figures}");
+                Ok(())
+            })
+            .await?;
+            operator.stop().await?;
+        }
+        cluster.stop().await
+    }
+}
