@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use vpn_types::parse_duration;
 
 use crate::{
-    engine::Roles,
+    controllers::verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
+    controllers::{ControllerSet, table},
     metrics::parse_prefix,
-    verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
 };
 
 /// Hands out the slots of VPN accounts to Pods.
@@ -133,15 +133,11 @@ pub enum Command {
 
 impl Command {
     /// The controllers to run.
-    pub fn roles(self) -> Roles {
-        let none = Roles { masks: false, consumers: false, reservations: false, providers: false };
+    pub fn controllers(self) -> ControllerSet {
         match self {
-            Command::ManageMasks => Roles { masks: true, ..none },
-            Command::ManageProviders => Roles { providers: true, ..none },
-            Command::ManageConsumers => Roles { consumers: true, ..none },
-            Command::ManageReservations => Roles { reservations: true, ..none },
-            Command::ManageAll => Roles::ALL,
-            Command::RemoveFinalizers => none,
+            Command::ManageAll => table::all(),
+            Command::RemoveFinalizers => table::only(""),
+            one => table::only(one.name()),
         }
     }
 

@@ -1,17 +1,21 @@
 //! vpn-operator: hands out the slots of VPN accounts to Pods.
 //!
-//! The heart is pure: [`engine::Engine`] takes what happened and says what to do next. [`shell`] carries it out.
+//! The modules are floors, from the ground up: none imports one above it.
+
+pub mod model;
+
+pub mod state;
 
 pub mod allocator;
-pub mod cli;
-pub mod engine;
-pub mod metrics;
-pub mod shell;
-pub mod verification;
-pub mod world;
 
-mod consumers;
-mod masks;
-mod providers;
-mod reservations;
-mod status;
+pub mod controllers;
+
+pub mod engine;
+
+pub mod metrics;
+
+pub mod runtime;
+
+pub mod cli;
+
+pub mod process;

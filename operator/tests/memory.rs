@@ -7,8 +7,10 @@ use k8s_openapi::api::core::v1::Secret;
 use peak_alloc::PeakAlloc;
 use serde_json::{Value, json};
 use vpn_operator::{
-    engine::{Effect, Engine, Input, Now, Roles, Told},
-    world::{Kind, Object, ObjectKey, Project, SourceView},
+    controllers::table,
+    engine::{Engine, Input},
+    model::{Effect, Kind, Now, ObjectKey},
+    state::{Object, Project, SourceView, WatchEvent},
 };
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
 
@@ -115,7 +117,7 @@ fn provider() -> Object {
 #[test]
 fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
     let now = Now { wall: DateTime::<Utc>::UNIX_EPOCH, monotonic: Duration::ZERO };
-    let mut engine = Engine::new(Roles::ALL);
+    let mut engine = Engine::new(table::all());
     let mut sent = 0;
     let mut feed = |engine: &mut Engine, input| {
         for effect in engine.handle([input], now) {
@@ -124,7 +126,7 @@ fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
                     sent += 1;
                     assert!(sent < 1, "an undisturbed restart sent {request:?}");
                 }
-                Effect::Publish(note) => panic!("an undisturbed restart published {note:?}"),
+                Effect::RecordEvent(note) => panic!("an undisturbed restart published {note:?}"),
                 _ => {}
             }
         }
@@ -132,20 +134,20 @@ fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
     let data = std::sync::Arc::default();
     let source = SourceView { data, hash: "0123456789abcdef".into(), version: "u/1".into(), data_since: "u/1".into() };
     let before = ALLOCATOR.current_usage();
-    for kind in Roles::ALL.kinds() {
-        feed(&mut engine, Input::Watch(Told::ListBegan(kind)));
+    for kind in table::all().watches().into_keys() {
+        feed(&mut engine, Input::Watch(WatchEvent::Init(kind)));
     }
-    feed(&mut engine, Input::Watch(Told::Listed(provider())));
+    feed(&mut engine, Input::Watch(WatchEvent::InitApply(provider())));
     for number in 0..MASKS {
         for object in objects(number) {
-            feed(&mut engine, Input::Watch(Told::Listed(object)));
+            feed(&mut engine, Input::Watch(WatchEvent::InitApply(object)));
         }
     }
     for kind in [Kind::Provider, Kind::Secret, Kind::Reservation, Kind::Consumer, Kind::Mask] {
-        feed(&mut engine, Input::Watch(Told::ListEnded(kind)));
+        feed(&mut engine, Input::Watch(WatchEvent::InitDone(kind)));
     }
     feed(&mut engine, Input::Secret(ObjectKey::new("a-namespace-of-usual-length", "credentials"), Some(source)));
-    assert_eq!(engine.world().consumers.len(), MASKS);
+    assert_eq!(engine.state().consumers.len(), MASKS);
     let each = (ALLOCATOR.current_usage() - before) / MASKS;
     println!("{each} bytes a Mask with its consumer, reservation and copied Secret");
     assert!(each <= LIMIT, "{each} bytes a Mask");

@@ -7,9 +7,14 @@ use std::{collections::BTreeSet, fmt::Write, fs, path::Path, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use vpn_operator::{
-    engine::{Controller, Engine, Input, Now, Op, Outcome, Roles, Told, Work},
-    metrics::{Metrics, Snapshot, reads_of, writes_of},
-    world::{Kind, Object, ObjectKey, Project, SourceView},
+    controllers::{
+        Controller,
+        table::{self, CONTROLLERS},
+    },
+    engine::{Engine, Input},
+    metrics::{Metrics, Snapshot},
+    model::{Kind, Now, ObjectKey, Operation, ReconcileRequest},
+    state::{Object, Outcome, Project, SourceView, WatchEvent},
 };
 use vpn_types::{MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation};
 
@@ -70,18 +75,18 @@ fn active(namespace: &str, name: &str, provider: &str, slot: u32) -> [Object; 2]
     [consumer, Object::Reservation(reservation.project().unwrap())]
 }
 
-fn told(engine: &mut Engine, told: impl IntoIterator<Item = Told>) {
+fn told(engine: &mut Engine, told: impl IntoIterator<Item = WatchEvent>) {
     let now = Now { wall: now(), monotonic: Duration::ZERO };
     engine.handle(told.into_iter().map(Input::Watch), now);
 }
 
 /// An engine that has just listed these objects.
 fn engine(objects: impl IntoIterator<Item = Object>) -> Engine {
-    let mut engine = Engine::standby(Roles::ALL);
-    let kinds = Roles::ALL.kinds();
-    told(&mut engine, kinds.iter().map(|kind| Told::ListBegan(*kind)));
-    told(&mut engine, objects.into_iter().map(Told::Listed));
-    told(&mut engine, kinds.iter().map(|kind| Told::ListEnded(*kind)));
+    let mut engine = Engine::standby(table::all());
+    let kinds: Vec<_> = table::all().watches().into_keys().collect();
+    told(&mut engine, kinds.iter().map(|kind| WatchEvent::Init(*kind)));
+    told(&mut engine, objects.into_iter().map(WatchEvent::InitApply));
+    told(&mut engine, kinds.iter().map(|kind| WatchEvent::InitDone(*kind)));
     let source =
         SourceView { data: Default::default(), hash: "0".into(), version: "u/1".into(), data_since: "u/1".into() };
     let secret = Input::Secret(ObjectKey::new("vpn", "credentials"), Some(source));
@@ -141,11 +146,15 @@ fn a_slot_that_is_being_given_back_is_held_and_one_beyond_the_limit_closes_the_p
 /// Everything that a process with all controllers shows once it has done something.
 fn sample() -> (Metrics, Engine) {
     let objects = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", Some(&["eu"]))];
-    let metrics = Metrics::new("vpno", Roles::ALL).unwrap();
+    let metrics = Metrics::new("vpno", &table::all()).unwrap();
     let key = ObjectKey::new("apps", "one");
-    let works = [Work::Mask, Work::Consumer, Work::Reservation, Work::Provider].map(|work| work(key.clone()));
+    let works =
+        [ReconcileRequest::Mask, ReconcileRequest::Consumer, ReconcileRequest::Reservation, ReconcileRequest::Provider]
+            .map(|work| work(key.clone()));
     for work in works {
-        for op in [Op::Get(Kind::Consumer, key.clone()), Op::PatchStatus(Kind::Mask, key.clone(), json!({}))] {
+        for op in
+            [Operation::Get(Kind::Consumer, key.clone()), Operation::PatchStatus(Kind::Mask, key.clone(), json!({}))]
+        {
             metrics.requested(&work, &op);
             metrics.answered(&work, &op, Duration::from_millis(3));
         }
@@ -187,13 +196,10 @@ fn shown() -> Vec<Shown> {
 fn the_names_of_1_0_1_are_there() {
     let names: BTreeSet<String> = shown().into_iter().map(|metric| metric.name).collect();
     let what = ["reconcile_counter", "action_counter", "read_duration_seconds", "write_duration_seconds"];
-    let of_controller = |controller: Controller| what.map(|what| format!("vpno_{}_{what}", controller.as_str()));
+    let of_controller = |controller: &Controller| what.map(|what| format!("vpno_{}_{what}", controller.name));
     let http = ["requests_total", "response_size_bytes", "request_duration_seconds"];
-    let inherited: Vec<String> = Controller::ALL
-        .into_iter()
-        .flat_map(of_controller)
-        .chain(http.map(|what| format!("vpno_http_{what}")))
-        .collect();
+    let inherited: Vec<String> =
+        CONTROLLERS.into_iter().flat_map(of_controller).chain(http.map(|what| format!("vpno_http_{what}"))).collect();
     assert_eq!(inherited.len(), 19);
     for name in inherited {
         assert!(names.contains(&name), "{name} is not among {names:?}");
@@ -203,22 +209,22 @@ fn the_names_of_1_0_1_are_there() {
 /// What is not there yet cannot be told from what is not scraped.
 #[test]
 fn every_series_of_a_controller_is_there_from_the_start() {
-    let text = Metrics::new("vpno", Roles::ALL).unwrap().encode(None, now()).unwrap();
-    for controller in Controller::ALL {
-        let name = controller.as_str();
-        for action in reads_of(controller) {
+    let text = Metrics::new("vpno", &table::all()).unwrap().encode(None, now()).unwrap();
+    for controller in CONTROLLERS {
+        let name = controller.name;
+        for action in controller.reads {
             assert!(
                 text.contains(&format!("vpno_{name}_read_duration_seconds_count{{action=\"{action}\"}} 0")),
                 "{action}"
             );
         }
-        for action in writes_of(controller) {
+        for action in controller.writes {
             assert!(
                 text.contains(&format!("vpno_{name}_write_duration_seconds_count{{action=\"{action}\"}} 0")),
                 "{action}"
             );
         }
-        for action in reads_of(controller).iter().chain(writes_of(controller)) {
+        for action in controller.reads.iter().chain(controller.writes) {
             assert!(text.contains(&format!("vpno_{name}_action_counter{{action=\"{action}\"}} 0")), "{action}");
         }
     }
@@ -226,7 +232,7 @@ fn every_series_of_a_controller_is_there_from_the_start() {
 
 #[test]
 fn without_a_snapshot_there_are_neither_slots_nor_masks() {
-    let metrics = Metrics::new("vpno", Roles::ALL).unwrap();
+    let metrics = Metrics::new("vpno", &table::all()).unwrap();
     let text = metrics.encode(None, now()).unwrap();
     for word in ["_slots", "vpno_masks{", "_waiting", "_usable", "_assignment"] {
         assert!(!text.contains(word), "{word}:\n{text}");
@@ -235,11 +241,10 @@ fn without_a_snapshot_there_are_neither_slots_nor_masks() {
 
 #[test]
 fn a_process_of_one_controller_counts_for_that_one() {
-    let roles = Roles { masks: false, consumers: false, reservations: true, providers: false };
-    let metrics = Metrics::new("other", roles).unwrap();
+    let metrics = Metrics::new("other", &table::only("reservations")).unwrap();
     // Read back after a new list, and nobody's own.
-    let read = Work::Read(Kind::Consumer, ObjectKey::new("apps", "one"));
-    metrics.requested(&read, &Op::Get(Kind::Consumer, ObjectKey::new("apps", "one")));
+    let read = ReconcileRequest::Read(Kind::Consumer, ObjectKey::new("apps", "one"));
+    metrics.requested(&read, &Operation::Get(Kind::Consumer, ObjectKey::new("apps", "one")));
     let text = metrics.encode(None, now()).unwrap();
     assert!(text.contains("other_reservations_action_counter{action=\"GetMaskConsumer\"} 1"), "{text}");
     assert!(!text.contains("consumers_"), "{text}");
@@ -256,7 +261,7 @@ fn a_series_goes_with_its_object_and_none_names_a_mask() {
     }
     let gone = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", None)];
     let gone = gone.into_iter().chain(active("apps", "one", "paris", 0));
-    told(&mut engine, gone.map(Told::Deleted));
+    told(&mut engine, gone.map(WatchEvent::Delete));
     let text = metrics.encode(Some(&Snapshot::of(&engine)), now()).unwrap();
     for word in ["paris", "apps", "eu\""] {
         assert!(!text.contains(word), "{word} in {text}");
@@ -265,12 +270,12 @@ fn a_series_goes_with_its_object_and_none_names_a_mask() {
 
 #[test]
 fn an_assignment_is_timed_once_and_by_the_leader() {
-    let metrics = Metrics::new("vpno", Roles::ALL).unwrap();
+    let metrics = Metrics::new("vpno", &table::all()).unwrap();
     let objects = [provider("paris", 1, &["eu"], "Ready"), waiting("apps", "one", None)];
     let mut engine = engine(objects);
     let after = |engine: &mut Engine, input, leads| {
         engine.handle([input], Now { wall: now(), monotonic: Duration::ZERO });
-        metrics.count(engine.tally(), leads, now());
+        metrics.count(engine.counters(), leads, now());
         let text = metrics.encode(Some(&Snapshot::of(engine)), now()).unwrap();
         let line = text.lines().find(|line| line.starts_with("vpno_mask_assignment_duration_seconds_count"));
         line.unwrap().rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()
@@ -280,7 +285,7 @@ fn an_assignment_is_timed_once_and_by_the_leader() {
         if let Object::Consumer(view) = &mut object {
             view.meta.version = version;
         }
-        Input::Watch(Told::Applied(object))
+        Input::Watch(WatchEvent::Apply(object))
     };
     assert_eq!(after(&mut engine.clone(), version(assigned.clone(), 2), false), 0);
     assert_eq!(after(&mut engine, version(assigned.clone(), 2), true), 1);
@@ -299,15 +304,15 @@ fn the_runbook_has_each_metric() {
     let (found, after) = rest.split_once("\n\n").unwrap();
     let mut rows: Vec<String> = Vec::new();
     for Shown { name, kind, labels, help } in shown().into_iter().filter(|shown| shown.name.starts_with("vpno_")) {
-        let controller = Controller::ALL.iter().find(|controller| {
-            let rest = name.strip_prefix(&format!("vpno_{}_", controller.as_str()));
+        let controller = CONTROLLERS.iter().find(|controller| {
+            let rest = name.strip_prefix(&format!("vpno_{}_", controller.name));
             rest.is_some_and(|rest| {
                 rest.ends_with("_counter")
                     || rest.ends_with("e_duration_seconds")
                     || rest.ends_with("d_duration_seconds")
             })
         });
-        let name = controller.map_or(name.clone(), |controller| name.replacen(controller.as_str(), "<controller>", 1));
+        let name = controller.map_or(name.clone(), |controller| name.replacen(controller.name, "<controller>", 1));
         let mut row = format!("| `{name}` | {kind} | ");
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         write!(row, "{} | {help} |", labels.join(", ")).unwrap();
@@ -351,8 +356,8 @@ fn an_event_costs_the_same_however_many_wait() {
         let all = (0..waiters).map(|number| waiting("apps", &format!("mask-{number:05}"), Some(&["eu"])));
         let mut engine = engine(all.chain([provider("paris", 0, &["eu"], "Ready")]));
         engine.handle([Input::Lead], Now { wall: now(), monotonic: Duration::ZERO });
-        told(&mut engine, [Told::Applied(waiting("apps", "one-more", Some(&["eu"])))]);
-        engine.tally().decisions(Controller::Consumers)
+        told(&mut engine, [WatchEvent::Apply(waiting("apps", "one-more", Some(&["eu"])))]);
+        engine.counters().reconciliations("consumers")
     };
     let (few, many) = (decisions(100), decisions(10_000));
     assert!(few > 0 && few == many, "{few} decisions among 100, {many} among 10000");

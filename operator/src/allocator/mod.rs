@@ -6,18 +6,18 @@
 //! Waiters whose namespace and tags fit the same set of providers stand in one line. Order in a line, and between the
 //! heads of several lines: `priority`, then age, then name.
 
-mod line;
 mod pool;
+mod queue;
 
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
-pub use line::{Class, Line, PLACES_SHOWN, Rank};
 pub use pool::{DeviceKeys, Holder, Pool, PoolSpec, Slots};
+pub use queue::{POSITIONS_SHOWN, Queue, Rank, Requirements};
 
-use crate::world::{ObjectKey, Uid};
+use crate::model::{ObjectKey, Uid};
 
 /// A slot given to a consumer, to be turned into a reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +32,11 @@ pub struct Grant {
 
 /// How a consumer stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum QueuePosition {
     /// Not in line.
-    Absent,
+    NotQueued,
     /// In line. The place counts from 1 and is told to the first few only.
-    InLine {
+    Queued {
         /// Place in line.
         place: Option<usize>,
         /// Providers that fit.
@@ -46,7 +46,7 @@ pub enum Standing {
 
 #[derive(Clone)]
 struct Waiter {
-    class: Class,
+    class: Requirements,
     rank: Rank,
     line: usize,
 }
@@ -60,8 +60,8 @@ pub struct Allocator {
     waiters: HashMap<Uid, Waiter>,
     grants: HashMap<Uid, Grant>,
     granted: HashMap<(ObjectKey, u32), Uid>,
-    lines: Vec<Line>,
-    line_of_class: HashMap<Class, usize>,
+    lines: Vec<Queue>,
+    line_of_class: HashMap<Requirements, usize>,
     /// Providers that may have a slot to hand out to somebody in line.
     open: BTreeSet<ObjectKey>,
     /// Which provider fits whom may have changed.
@@ -164,7 +164,7 @@ impl Allocator {
     }
 
     /// Puts a consumer in line, or moves it when its tags or rank changed.
-    pub fn wait(&mut self, uid: &Uid, class: Class, rank: Rank) {
+    pub fn wait(&mut self, uid: &Uid, class: Requirements, rank: Rank) {
         if self.grants.contains_key(uid) {
             return;
         }
@@ -210,10 +210,10 @@ impl Allocator {
     }
 
     /// How a consumer stands.
-    pub fn standing(&self, uid: &Uid) -> Standing {
-        let Some(waiter) = self.waiters.get(uid) else { return Standing::Absent };
+    pub fn standing(&self, uid: &Uid) -> QueuePosition {
+        let Some(waiter) = self.waiters.get(uid) else { return QueuePosition::NotQueued };
         let line = &self.lines[waiter.line];
-        Standing::InLine { place: line.place(&waiter.rank), fitting: line.providers().clone() }
+        QueuePosition::Queued { place: line.place(&waiter.rank), fitting: line.providers().clone() }
     }
 
     /// Hands out every slot that can be handed out. Returns the consumers that got one.
@@ -257,10 +257,10 @@ impl Allocator {
     fn first_in_line_for(&self, provider: &ObjectKey) -> Option<Rank> {
         let pool = self.pools.get(provider)?;
         let lines = self.lines.iter().filter(|line| line.providers().binary_search(provider).is_ok());
-        lines.filter(|line| pool.serves(line)).filter_map(Line::head).min().cloned()
+        lines.filter(|line| pool.serves(line)).filter_map(Queue::head).min().cloned()
     }
 
-    fn line_for(&mut self, class: &Class) -> usize {
+    fn line_for(&mut self, class: &Requirements) -> usize {
         if let Some(line) = self.line_of_class.get(class) {
             return *line;
         }
@@ -268,9 +268,9 @@ impl Allocator {
             (self.pools.iter()).filter(|(_, pool)| pool.fits(class)).map(|(key, _)| key.clone()).collect();
         fitting.sort();
         let verifying = class.verifies.is_some();
-        let same = |line: &Line| **line.providers() == *fitting && line.is_verifying() == verifying;
+        let same = |line: &Queue| **line.providers() == *fitting && line.is_verifying() == verifying;
         let line = self.lines.iter().position(same).unwrap_or_else(|| {
-            self.lines.push(Line::new(fitting, verifying));
+            self.lines.push(Queue::new(fitting, verifying));
             self.lines.len() - 1
         });
         self.line_of_class.insert(class.clone(), line);

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rangemap::RangeSet;
 
-use super::{Class, Line};
-use crate::world::{Fingerprint, Tags, Uid};
+use super::{Queue, Requirements};
+use crate::{
+    model::Uid,
+    state::{Fingerprint, Tags},
+};
 
 /// Who holds a slot. A slot is free when nobody does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,13 +243,13 @@ impl Pool {
     }
 
     /// Whether a line gets slots of this provider now.
-    pub fn serves(&self, line: &Line) -> bool {
+    pub fn serves(&self, line: &Queue) -> bool {
         if line.is_verifying() { self.spec.verifiable } else { self.spec.usable }
     }
 
     /// Whether a waiter of that class may use this provider.
-    pub fn fits(&self, class: &Class) -> bool {
-        let (spec, Class { namespace, tags, verifies }) = (&self.spec, class);
+    pub fn fits(&self, class: &Requirements) -> bool {
+        let (spec, Requirements { namespace, tags, verifies }) = (&self.spec, class);
         if let Some(uid) = verifies {
             return *uid == spec.uid;
         }

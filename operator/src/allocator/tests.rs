@@ -4,7 +4,7 @@ use chrono::DateTime;
 use proptest::{collection::vec, prelude::*, sample::subsequence};
 
 use super::*;
-use crate::world::{Fingerprint, LoginIndex};
+use crate::state::{Fingerprint, LoginIndex};
 
 fn provider(name: &str) -> ObjectKey {
     ObjectKey::new("vpn", name)
@@ -25,12 +25,12 @@ fn spec(uid: &str, capacity: u32) -> PoolSpec {
     }
 }
 
-fn tags(all: &[&str]) -> crate::world::Tags {
+fn tags(all: &[&str]) -> crate::state::Tags {
     all.iter().map(|tag| (*tag).into()).collect()
 }
 
-fn class(namespace: &str, wanted: Option<&[&str]>) -> Class {
-    Class { namespace: namespace.into(), tags: wanted.map(tags), verifies: None }
+fn class(namespace: &str, wanted: Option<&[&str]>) -> Requirements {
+    Requirements { namespace: namespace.into(), tags: wanted.map(tags), verifies: None }
 }
 
 fn rank(name: &str, priority: i32, created: i64) -> Rank {

@@ -2,385 +2,237 @@
 
 use vpn_types::Reason;
 
-use super::{Effect, Engine, InFlight, Lane, NewObject, Note, Now, Op, Outcome, Propagation, Trouble, Work, target};
+use super::{Engine, InFlight};
 use crate::{
-    consumers,
-    verification::{self, Verdict},
-    world::{Acknowledged, CopyView, Kind, Object, ObjectKey, PodView, Touched, Uid},
+    controllers::{Answer, Failure},
+    model::{
+        Backoff, Effect, EventRecord, Kind, ObjectKey, Operation, ReconcileRequest, RequestPriority, Uid,
+        object_reference,
+    },
+    state::{Acknowledged, Epoch, Object, Outcome},
 };
 
 impl Engine {
     /// A request ended.
-    pub(super) fn answered(&mut self, id: u64, outcome: Outcome, now: Now) {
+    pub(super) fn answered(&mut self, id: u64, outcome: Outcome) {
         let Some(request) = self.in_flight.remove(&id) else { return };
-        let InFlight { work, op, lane, notes, settles, epoch, seen, owner } = request;
-        self.busy.remove(&work);
-        let deferred = op.written().map(|target| self.writing.ended(target, lane));
-        for work in deferred.into_iter().flatten() {
-            self.mark(work);
+        self.in_progress.remove(&request.reconcile);
+        let deferred = request.operation.written().map(|target| self.writes_in_flight.ended(target, request.priority));
+        for deferred in deferred.into_iter().flatten() {
+            self.enqueue(deferred);
         }
-        if let (Work::PodList(namespace), Outcome::Refused { .. } | Outcome::Unknown { .. } | Outcome::NotFound) =
-            (&work, &outcome)
-        {
-            for consumer in self.followers.list_failed(namespace) {
-                self.mark(Work::Consumer(consumer));
-            }
-        }
-        if matches!(work, Work::Unreadable(..)) {
-            // The answer cannot be read either. Carried out or not, it is told in an Event.
-            self.effects.extend(notes.into_iter().map(Effect::Publish));
+        if matches!(request.reconcile, ReconcileRequest::Unreadable(..)) {
+            // The answer cannot be read either. Carried out or not, an Event says it.
+            self.record(request.events);
             return;
         }
-        if let (Some(owner), Some((_, key))) = (&owner, op.target()) {
-            self.mask_read(&outcome, key, owner);
+        if let Some(controller) = self.controllers.handler(&request.reconcile) {
+            let answer = Answer {
+                request: &request.reconcile,
+                operation: &request.operation,
+                outcome: &outcome,
+                owner: request.owner.as_ref(),
+            };
+            (controller.answered)(&mut self.ctx, &answer);
+            self.take_work();
         }
-        let is_read = op.is_read();
-        let mut succeeded = false;
+        if self.apply(&request, outcome) {
+            self.succeeded(&request);
+            self.record(request.events);
+        }
+        self.enqueue(request.reconcile);
+    }
+
+    fn record(&mut self, events: Vec<EventRecord>) {
+        self.ctx.effects.extend(events.into_iter().map(Effect::RecordEvent));
+    }
+
+    /// Applies an outcome to the stores, or sets a backoff. True when the request did what it was to do.
+    fn apply(&mut self, request: &InFlight, outcome: Outcome) -> bool {
+        let InFlight { reconcile, operation, seen, .. } = request;
+        let is_read = operation.is_read();
         match outcome {
-            Outcome::Gone | Outcome::NotFound | Outcome::Conflict if is_pod(&op) => {
-                succeeded = true;
-                self.unsure.remove(&work);
-                self.pod_vanished(&op);
+            Outcome::Gone | Outcome::NotFound | Outcome::Conflict if is_about_pod(operation) => {
+                self.unknown.remove(reconcile);
+                true
             }
-            // The write that removed the last finalizer shows the object a last time.
-            Outcome::Object(object) if !is_read && is_last_sight(&object) => {
-                succeeded = true;
-                let (kind, key, uid) = (object.kind(), object.meta().key.clone(), object.meta().uid.clone());
-                self.removed(kind, &key, &uid);
+            Outcome::Object(object) if !is_read && object.is_last_sight() => {
+                self.removed(object.kind(), &object.meta().key, &object.meta().uid);
+                true
             }
             Outcome::Object(object) => {
-                succeeded = true;
-                self.unsure.remove(&work);
-                self.read(&work, &op, &object, now);
-                self.upgraded(&op, &object);
-                self.acknowledge(*object, epoch);
+                self.unknown.remove(reconcile);
+                self.acknowledge(*object, request.epoch);
+                true
             }
             Outcome::Gone => {
-                succeeded = true;
-                self.gone(&work, &op, seen.as_ref().map(|(uid, _)| uid));
+                self.gone(operation, seen.as_ref());
+                true
             }
-            Outcome::Pods(pods) => {
-                succeeded = true;
-                self.pods_listed(&work, &pods);
-            }
-            Outcome::NotFound if matches!(op, Op::Create(..)) => {
+            Outcome::Pods(_) => true,
+            Outcome::NotFound if matches!(operation, Operation::Create(..)) => {
                 // The namespace itself is gone.
-                let message = "the namespace does not exist".to_owned();
-                self.refused(&work, &op, lane, Reason::NamespaceTerminating, message, now);
+                self.refused(request, Reason::NamespaceTerminating, "the namespace does not exist");
+                false
             }
             Outcome::NotFound => {
-                succeeded = is_read;
-                self.unsure.remove(&work);
-                self.gone(&work, &op, seen.as_ref().map(|(uid, _)| uid));
+                self.unknown.remove(reconcile);
+                self.gone(operation, seen.as_ref());
+                is_read
             }
-            Outcome::AlreadyExists => self.read_back(&work, &op),
+            Outcome::AlreadyExists => {
+                self.read_back(request);
+                false
+            }
             Outcome::Conflict => {
-                let target = op.target().map(|(kind, key)| self.seen(kind, key).1);
-                if target == Some(seen) {
-                    self.read_back(&work, &op);
+                let target = operation.target().map(|(kind, key)| self.ctx.state.seen(kind, key).1);
+                if target.as_ref() == Some(seen) {
+                    self.read_back(request);
                 }
+                false
             }
-            Outcome::Refused { reason, message } => self.refused(&work, &op, lane, reason, message, now),
+            Outcome::Refused { reason, message } => {
+                self.refused(request, reason, &message);
+                false
+            }
             Outcome::Unknown { message } => {
-                if !is_read {
-                    self.read_back(&work, &op);
-                }
-                let previous = self.troubles.get(&(work.clone(), Lane::Slots));
-                let mut trouble = Trouble::after(previous, Reason::RequestFailed, message, now);
-                if !is_read && lane == Lane::Slots && trouble.failures >= Trouble::TOO_MANY_UNKNOWN {
-                    trouble.message = format!("{}: {}", describe(&op), trouble.message);
-                    self.step_aside(&work, &op, &mut trouble);
-                }
-                self.troubles.insert((work.clone(), Lane::Slots), trouble);
+                self.unanswered(request, message);
+                false
             }
         }
-        if succeeded {
-            if settles && (!is_read || matches!(work, Work::Read(..))) {
-                self.troubles.remove(&(work.clone(), lane));
-            } else if let Some(trouble) = self.troubles.get_mut(&(work.clone(), lane)).filter(|_| is_read) {
-                // The outcome is known again: whatever is next need not wait.
-                if trouble.failures < Trouble::TOO_MANY_UNKNOWN {
-                    trouble.until = trouble.until.min(now.monotonic);
-                }
+    }
+
+    /// Success ends a backoff, unless it is that of a first step only.
+    fn succeeded(&mut self, request: &InFlight) {
+        let InFlight { reconcile, operation, priority, settles, .. } = request;
+        let is_read = operation.is_read();
+        if *settles && (!is_read || matches!(reconcile, ReconcileRequest::Read(..))) {
+            self.ctx.backoffs.remove(reconcile, *priority);
+        } else if let Some(backoff) = self.ctx.backoffs.get_mut(reconcile, *priority).filter(|_| is_read) {
+            // The outcome is known again: whatever is next need not wait.
+            if backoff.failures < Backoff::TOO_MANY_UNKNOWN {
+                backoff.until = backoff.until.min(self.ctx.now.monotonic);
             }
-            self.effects.extend(notes.into_iter().map(Effect::Publish));
-        }
-        self.mark(work);
-    }
-
-    /// Release, step 4, was carried out.
-    fn upgraded(&mut self, op: &Op, object: &Object) {
-        if let Op::Delete { kind: Kind::Consumer, propagation: Some(Propagation::Foreground), .. } = op {
-            self.progress.entry(object.meta().uid.clone()).or_default().upgraded = true;
         }
     }
 
-    fn pod_vanished(&mut self, op: &Op) {
-        if let Op::Delete { key, uid, .. } = op
-            && let Some(pods) = self.world.pods.get_mut(&key.namespace)
-        {
-            pods.vanished(uid);
-        }
-    }
-
-    fn read_back(&mut self, work: &Work, op: &Op) {
-        if let Some((kind, key)) = op.target() {
-            self.unsure.insert(work.clone(), (kind, key.clone()));
+    fn read_back(&mut self, request: &InFlight) {
+        if let Some((kind, key)) = request.operation.target() {
+            self.unknown.insert(request.reconcile.clone(), (kind, key.clone()));
         }
     }
 
     /// The API server showed an object: as the answer to a write, or to a read.
-    fn acknowledge(&mut self, object: Object, sent: crate::world::Epoch) {
-        let (kind, key) = (object.kind(), object.meta().key.clone());
-        let world = &mut self.world;
-        let (how, touched) = match object {
-            // Without the masks controller the watch selects by label, see above.
-            Object::Mask(view) if self.roles.masks || view.verifies.is_some() => {
-                let (how, change) = world.masks.acknowledged(view, sent);
-                (how, change.map(Touched::Mask))
-            }
-            Object::Consumer(view) => {
-                let (how, change) = world.consumers.acknowledged(view, sent);
-                (how, change.map(Touched::Consumer))
-            }
-            Object::Reservation(view) => {
-                let (how, change) = world.reservations.acknowledged(view, sent);
-                (how, change.map(Touched::Reservation))
-            }
-            Object::Provider(view) => {
-                let (how, change) = world.providers.acknowledged(view, sent);
-                (how, change.map(Touched::Provider))
-            }
-            Object::VerificationPod(view) => {
-                let (how, change) = world.verification_pods.acknowledged(*view, sent);
-                (how, change.map(Touched::VerificationPod))
-            }
-            // The watch selects copies by label: of any other Secret it would never tell that it is gone.
-            Object::Copy(view) if view.labelled => {
-                let (how, change) = world.copies.acknowledged(view, sent);
-                (how, change.map(Touched::Copy))
-            }
-            Object::Copy(_) | Object::Mask(_) => (Acknowledged::Passed, None),
+    fn acknowledge(&mut self, object: Object, sent: Epoch) {
+        let is_watched = match &object {
+            // Without the masks controller the watch selects by label: of any other Mask it would never say that it is
+            // gone.
+            Object::Mask(view) => view.verifies.is_some() || self.controllers.own_status(Kind::Mask),
+            // The watch selects copies by label.
+            Object::Copy(view) => view.labelled,
             Object::Pod(pod) => {
-                if let Some(pods) = world.pods.get_mut(&key.namespace) {
-                    pods.merge(&[pod]);
+                if let Some(pods) = self.ctx.state.pods.get_mut(&pod.meta.key.namespace) {
+                    pods.merge(std::slice::from_ref(pod));
                 }
-                (Acknowledged::Assumed, None)
+                false
             }
+            _ => true,
         };
-        if let Some(touched) = touched {
-            self.touched(touched);
+        if !is_watched {
+            return;
+        }
+        let (kind, key) = (object.kind(), object.meta().key.clone());
+        let (how, change) = self.ctx.state.acknowledge(object, sent);
+        if let Some(change) = change {
+            self.changed(change);
         }
         if how == Acknowledged::Doubtful {
-            self.doubt(kind, key);
+            self.read_doubtful(kind, key);
         }
     }
 
     /// The target of a request is gone, and so is what the store holds of it, if it is still what it held then.
-    fn gone(&mut self, work: &Work, op: &Op, uid: Option<&Uid>) {
-        let Some((kind, key)) = op.target() else { return };
-        let key = key.clone();
-        if let Some(uid) = uid {
-            self.removed(kind, &key, uid);
-        }
-        match (work, kind) {
-            (Work::Consumer(consumer), Kind::Secret) => {
-                let Some(consumer) = self.world.consumers.get(consumer) else { return };
-                let progress = self.progress.entry(consumer.meta.uid.clone()).or_default();
-                progress.copy_gone = true;
-                progress.obstacle = None;
-            }
-            (Work::Consumer(consumer), Kind::Provider) => {
-                let Some(consumer) = self.world.consumers.get(consumer) else { return };
-                self.progress.entry(consumer.meta.uid.clone()).or_default().provider_gone = true;
-            }
-            (Work::Consumer(consumer), Kind::Reservation) if matches!(op, Op::Get(..)) => {
-                let Some(consumer) = self.world.consumers.get(consumer) else { return };
-                self.progress.entry(consumer.meta.uid.clone()).or_default().lock_gone = true;
-            }
-            (Work::Reservation(reservation), Kind::Consumer) => {
-                let Some(reservation) = self.world.reservations.get(reservation) else { return };
-                let uid = reservation.consumer_uid.clone();
-                self.world.note_departed(&uid);
-            }
-            _ => {}
+    fn gone(&mut self, operation: &Operation, seen: Option<&(Uid, u64)>) {
+        if let (Some((kind, key)), Some((uid, _))) = (operation.target(), seen) {
+            self.removed(kind, key, uid);
         }
     }
 
     fn removed(&mut self, kind: Kind, key: &ObjectKey, uid: &Uid) {
-        let world = &mut self.world;
-        let touched = match kind {
-            Kind::Mask => world.masks.removed(key, uid).map(Touched::Mask),
-            Kind::Consumer => world.consumers.removed(key, uid).map(Touched::Consumer),
-            Kind::Reservation => world.reservations.removed(key, uid).map(Touched::Reservation),
-            Kind::Provider => world.providers.removed(key, uid).map(Touched::Provider),
-            Kind::Secret => world.copies.removed(key, uid).map(Touched::Copy),
-            Kind::Pod => world.verification_pods.removed(key, uid).map(Touched::VerificationPod),
+        if let Some(change) = self.ctx.state.remove(kind, key, uid) {
+            self.changed(change);
+        }
+    }
+
+    /// Nobody knows whether it was carried out.
+    fn unanswered(&mut self, request: &InFlight, message: String) {
+        let InFlight { reconcile, operation, priority, .. } = request;
+        let is_read = operation.is_read();
+        if !is_read {
+            self.read_back(request);
+        }
+        let previous = self.ctx.backoffs.get(reconcile, RequestPriority::Slots);
+        let mut backoff = Backoff::after(previous, Reason::RequestFailed, message, self.ctx.now);
+        if !is_read && *priority == RequestPriority::Slots && backoff.failures >= Backoff::TOO_MANY_UNKNOWN {
+            backoff.message = format!("{}: {}", describe(operation), backoff.message);
+            self.failed(request, RequestPriority::Slots, None, backoff);
+        } else {
+            self.ctx.backoffs.insert(reconcile, RequestPriority::Slots, backoff);
+        }
+    }
+
+    fn refused(&mut self, request: &InFlight, reason: Reason, message: &str) {
+        let InFlight { reconcile, operation, priority, .. } = request;
+        let previous = self.ctx.backoffs.get(reconcile, *priority);
+        let full = format!("{}: {message}", describe(operation));
+        let backoff = Backoff::after(previous, reason, full, self.ctx.now);
+        if backoff.failures == 1 {
+            self.report_in_event(operation, &backoff);
+        }
+        self.failed(request, *priority, Some(message), backoff);
+    }
+
+    /// What cannot be said in the status is said in an Event.
+    fn report_in_event(&mut self, operation: &Operation, backoff: &Backoff) {
+        let Operation::PatchStatus(kind, key, _) = operation else { return };
+        let (_, Some((uid, _))) = self.ctx.state.seen(*kind, key) else { return };
+        let consumer = self.ctx.state.consumers.get(key).filter(|_| *kind == Kind::Consumer);
+        let regarding = consumer.map_or_else(|| object_reference(*kind, key, &uid), |one| one.event_object());
+        self.ctx.record(EventRecord {
+            regarding,
+            related: None,
+            warning: true,
+            reason: backoff.reason,
+            action: "Report",
+            message: backoff.message.clone(),
+        });
+    }
+
+    /// Has the controller look at a failure on the way to or from a slot, and sets the backoff that follows.
+    fn failed(&mut self, request: &InFlight, priority: RequestPriority, refusal: Option<&str>, backoff: Backoff) {
+        let InFlight { reconcile, operation, .. } = request;
+        let handler = self.controllers.handler(reconcile).filter(|_| priority == RequestPriority::Slots);
+        let backoff = match handler {
+            Some(controller) => {
+                let failure = Failure { request: reconcile, operation, refusal };
+                (controller.failed)(&mut self.ctx, &failure, backoff)
+            }
+            None => Some(backoff),
         };
-        if let Some(touched) = touched {
-            self.touched(touched);
-        }
-    }
-
-    /// What a read tells a controller besides what the stores take from it.
-    fn read(&mut self, work: &Work, op: &Op, object: &Object, now: Now) {
-        match (work, object) {
-            (Work::Verification(provider), _) if matches!(op, Op::Get(..)) => {
-                self.name_read(provider, object, now);
-            }
-            (Work::Consumer(key), Object::Copy(copy)) => self.copy_read(key, copy),
-            (Work::Consumer(key), Object::Provider(_)) => {
-                if let Some(consumer) = self.world.consumers.get(key) {
-                    self.progress.entry(consumer.meta.uid.clone()).or_default().provider_gone = false;
-                }
-            }
-            (Work::Consumer(key), Object::Reservation(reservation)) => {
-                let Some(consumer) = self.world.consumers.get(key) else { return };
-                let uid = consumer.meta.uid.clone();
-                if uid != reservation.consumer_uid {
-                    self.progress.entry(uid).or_default().lock_gone = true;
-                } else if let Some(progress) = self.progress.get_mut(&uid) {
-                    progress.lock_gone = false;
-                }
-            }
-            (Work::Reservation(key), Object::Consumer(consumer)) => {
-                let Some(reservation) = self.world.reservations.get(key) else { return };
-                if reservation.consumer_uid != consumer.meta.uid {
-                    let uid = reservation.consumer_uid.clone();
-                    self.world.note_departed(&uid);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// A Mask was read by name, to find out whether the one with the UID `owner` is gone.
-    fn mask_read(&mut self, outcome: &Outcome, key: &ObjectKey, owner: &Uid) {
-        let is_gone = match outcome {
-            Outcome::NotFound => true,
-            Outcome::Object(object) => object.meta().uid != *owner,
-            _ => false,
-        };
-        if is_gone {
-            self.world.note_mask_gone(key, owner);
-        }
-    }
-
-    /// The name of a verification's Mask or Pod was taken, and this is what has it.
-    fn name_read(&mut self, key: &ObjectKey, object: &Object, now: Now) {
-        let Some(provider) = self.world.providers.get(key) else { return };
-        let (kind, name) = (object.kind().as_str(), &object.meta().key);
-        let message = format!("a {kind} {name} exists that the operator did not make; delete or rename it");
-        match object {
-            Object::Mask(mask) if mask.verifies.is_none() => {
-                let work = (Work::Verification(key.clone()), Lane::Slots);
-                let trouble = Trouble::after(self.troubles.get(&work), Reason::VerificationNameTaken, message, now);
-                self.troubles.insert(work, trouble);
-            }
-            Object::Pod(pod) if pod.consumers.is_empty() => {
-                if let Some(attempt) = self.attempts.get_mut(&provider.meta.uid) {
-                    attempt.verdict = Some(Verdict::failed(Reason::VerificationNameTaken, message));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn copy_read(&mut self, key: &ObjectKey, copy: &CopyView) {
-        let Some(consumer) = self.world.consumers.get(key) else { return };
-        let uid = consumer.meta.uid.clone();
-        let ours = copy.consumer_uid.as_ref() == Some(&uid);
-        let progress = self.progress.entry(uid).or_default();
-        // Of that name, but not ours: as far as the release goes, our copy is gone.
-        progress.copy_gone = !ours;
-        progress.obstacle = (!ours || !copy.labelled).then(|| copy.clone());
-    }
-
-    fn pods_listed(&mut self, work: &Work, listed: &[PodView]) {
-        let Work::PodList(namespace) = work else { return };
-        let Some(pods) = self.world.pods.get_mut(namespace) else { return };
-        pods.merge(listed);
-        for key in self.followers.list_answered(namespace) {
-            let Some(consumer) = self.world.consumers.get(&key) else { continue };
-            let held: Vec<_> = self.world.reservations_of(&consumer.meta.uid).collect();
-            let users = consumers::find_users(consumer, &held, &self.world.pods[namespace]);
-            self.progress.entry(consumer.meta.uid.clone()).or_default().users = Some(users);
-            self.mark(Work::Consumer(key));
-        }
-    }
-
-    fn refused(&mut self, work: &Work, op: &Op, lane: Lane, reason: Reason, message: String, now: Now) {
-        if let (Work::Verification(key), Op::Create(_, NewObject::Pod(_))) = (work, op)
-            && let Some(provider) = self.world.providers.get(key)
-            && let Some(attempt) = self.attempts.get_mut(&provider.meta.uid)
-        {
-            // The slot goes back, and it is tried again after a while.
-            attempt.verdict = Some(verification::refused(reason, &message));
-            return;
-        }
-        let slot = (work.clone(), lane);
-        let message = format!("{}: {message}", describe(op));
-        let mut trouble = Trouble::after(self.troubles.get(&slot), reason, message, now);
-        if trouble.failures == 1
-            && let Op::PatchStatus(kind, key, _) = op
-            && let (_, Some((uid, _))) = self.seen(*kind, key)
-        {
-            // What cannot be said in the status is said in an Event.
-            let consumer = self.world.consumers.get(key).filter(|_| *kind == Kind::Consumer);
-            self.effects.push(Effect::Publish(Note {
-                regarding: consumer.map_or_else(|| target(*kind, key, &uid), consumers::regarding),
-                related: None,
-                warning: true,
-                reason,
-                action: "Report",
-                message: trouble.message.clone(),
-            }));
-        }
-        if lane == Lane::Slots {
-            self.step_aside(work, op, &mut trouble);
-        }
-        self.troubles.insert(slot, trouble);
-    }
-
-    /// A consumer that cannot take its slot leaves it to the next in line, and tries again after a while.
-    fn step_aside(&mut self, work: &Work, op: &Op, trouble: &mut Trouble) {
-        if let Work::Consumer(key) = work
-            && let Some(consumer) = self.world.consumers.get(key)
-            && consumer.assigned.is_none()
-            && !consumer.meta.deleting
-        {
-            let uid = consumer.meta.uid.clone();
-            match op {
-                Op::Create(_, NewObject::Reservation(_)) => {
-                    // The slot goes to the next in line; this one steps aside for a while.
-                    self.allocator.end_grant(&uid);
-                    trouble.gate = false;
-                }
-                Op::Create(_, NewObject::Secret(_)) | Op::PatchStatus(Kind::Consumer, ..) => {
-                    let reservation = self.world.reservations_of(&uid).next().map(|view| view.meta.uid.clone());
-                    let progress = self.progress.entry(uid).or_default();
-                    // A second refusal while withdrawing means that the fence itself is refused: that has to wait.
-                    trouble.gate = progress.withdrawing.is_some();
-                    progress.withdrawing = reservation;
-                }
-                _ => {}
-            }
+        self.take_work();
+        if let Some(backoff) = backoff {
+            self.ctx.backoffs.insert(reconcile, priority, backoff);
         }
     }
 }
 
-fn is_pod(op: &Op) -> bool {
-    op.target().is_some_and(|(kind, _)| kind == Kind::Pod)
+fn is_about_pod(operation: &Operation) -> bool {
+    operation.target().is_some_and(|(kind, _)| kind == Kind::Pod)
 }
 
-fn is_last_sight(object: &Object) -> bool {
-    let meta = object.meta();
-    meta.deleting && meta.finalizers == 0 && object.kind() != Kind::Pod
-}
-
-fn describe(op: &Op) -> String {
-    match op.target() {
-        Some((kind, key)) => format!("{} {} {key}", op.verb(), kind.as_str()),
-        None => op.verb().to_owned(),
+fn describe(operation: &Operation) -> String {
+    match operation.target() {
+        Some((kind, key)) => format!("{} {} {key}", operation.verb(), kind.as_str()),
+        None => operation.verb().to_owned(),
     }
 }

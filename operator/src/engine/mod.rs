@@ -1,114 +1,49 @@
-//! The heart: takes what happened, says what to do next, and touches nothing else. The same inputs give the same
-//! effects, so every decision can be tested, and a crash can be put between any two writes.
+//! The engine takes in what happened, says what to do next, and touches nothing else. The same inputs give the same
+//! effects, so every decision can be tested, and a crash can be put between any two writes. What is to be done for an
+//! object is decided by the controllers, which the engine knows only as a table.
 //!
 //! Invariants: at most one request is under way for each object and controller; an outcome that is not known is read
 //! back by name before anything else is decided for that object; nothing is decided before every store has synced.
 
 mod answers;
+mod input;
 mod observe;
-mod request;
-mod scene;
-mod tally;
+mod queue;
+mod secret_watches;
 mod unreadable;
-mod writing;
+mod writes_in_flight;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
-pub use request::*;
-pub use scene::*;
-pub use tally::{Controller, Tally};
+pub use input::Input;
+use queue::WorkQueue;
+use secret_watches::SecretWatches;
 use unreadable::Unreadable;
-use writing::Writing;
+use writes_in_flight::WritesInFlight;
 
 use crate::{
     allocator::Allocator,
-    consumers::{self, Followers, Progress, Throttle},
-    masks, providers, reservations,
-    verification::{self, Attempts, Logs, Settings},
-    world::{Epoch, Kind, ObjectKey, Uid, World},
+    controllers::{
+        Backoffs, Context, ControllerSet, Memory, WorkChange, consumers, providers, table, verification::Settings,
+    },
+    model::{
+        Counters, Effect, EventRecord, Kind, Now, ObjectKey, Operation, ReconcileRequest, Request, RequestPriority,
+        Send, Step, Uid,
+    },
+    state::{ClusterState, Epoch},
 };
-
-/// Room that the work queue keeps when it is empty.
-const SPARE_ROOM: usize = 256;
-
-/// Which controllers run in this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Roles {
-    /// Masks: W1, W5.
-    pub masks: bool,
-    /// Consumers: W2–W4, queue, eviction, release.
-    pub consumers: bool,
-    /// Reservations: W6, freeing, holds.
-    pub reservations: bool,
-    /// Providers: status, finalizer.
-    pub providers: bool,
-}
-
-impl Roles {
-    /// All controllers in one process.
-    pub const ALL: Self = Self { masks: true, consumers: true, reservations: true, providers: true };
-
-    /// The kinds that have to be watched as a whole.
-    pub fn kinds(self) -> Vec<Kind> {
-        let mut kinds = Vec::new();
-        for (wanted, kind) in [
-            (self.masks || self.providers, Kind::Mask),
-            (self.masks || self.consumers || self.reservations || self.providers, Kind::Consumer),
-            (self.consumers || self.reservations || self.providers, Kind::Reservation),
-            (self.consumers || self.providers, Kind::Provider),
-            (self.consumers, Kind::Secret),
-            (self.providers, Kind::Pod),
-        ] {
-            if wanted {
-                kinds.push(kind);
-            }
-        }
-        kinds
-    }
-
-    /// Whether of that kind only what belongs to verifications has to be watched: what has the label for it.
-    pub fn needs_only_verifications(self, kind: Kind) -> bool {
-        match kind {
-            Kind::Mask => !self.masks,
-            Kind::Consumer => !(self.masks || self.consumers || self.reservations),
-            Kind::Pod => true,
-            Kind::Reservation | Kind::Provider | Kind::Secret => false,
-        }
-    }
-
-    /// Whether the controller that writes that kind's status runs here.
-    fn owns(self, kind: Kind) -> bool {
-        match kind {
-            Kind::Mask => self.masks,
-            Kind::Consumer => self.consumers,
-            Kind::Reservation => self.reservations,
-            Kind::Provider => self.providers,
-            Kind::Secret | Kind::Pod => false,
-        }
-    }
-
-    fn needs_sources(self) -> bool {
-        self.consumers || self.providers
-    }
-
-    /// Whether the consumers controller, which hands out slots by a provider's `maxSlots`, has a watch of its own on
-    /// providers: then the providers controller has to hear from it which `maxSlots` is in force.
-    fn are_apart(self) -> bool {
-        self.consumers != self.providers
-    }
-}
 
 /// What is remembered of a request under way.
 #[derive(Clone)]
 struct InFlight {
-    work: Work,
-    op: Op,
-    lane: Lane,
-    notes: Vec<Note>,
+    reconcile: ReconcileRequest,
+    operation: Operation,
+    priority: RequestPriority,
+    events: Vec<EventRecord>,
     settles: bool,
     epoch: Epoch,
     /// UID and version of the target when the request was sent.
@@ -117,357 +52,244 @@ struct InFlight {
     owner: Option<Uid>,
 }
 
-/// The heart. A clone goes its own way from here: a model checker can try one input after the other.
+/// The engine. A clone goes its own way from here: a model checker can try one input after the other.
 #[derive(Clone)]
 pub struct Engine {
-    roles: Roles,
-    world: World,
-    allocator: Allocator,
-    progress: HashMap<Uid, Progress>,
-    holds: reservations::Holds,
-    writes: providers::LastWrites,
-    attempts: Attempts,
-    logs: Logs,
-    settings: Arc<Settings>,
-    throttle: Throttle,
-    followers: Followers,
-    /// Credentials Secrets that are watched, by the providers that name them.
-    sources: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
-    troubles: HashMap<(Work, Lane), Trouble>,
-    unsure: HashMap<Work, (Kind, ObjectKey)>,
+    controllers: ControllerSet,
+    ctx: Context,
+    queue: WorkQueue,
+    secret_watches: SecretWatches,
+    /// Objects to be read back before anything else is decided, since the outcome of a request is not known.
+    unknown: HashMap<ReconcileRequest, (Kind, ObjectKey)>,
     unreadable: HashMap<(Kind, ObjectKey), Unreadable>,
     in_flight: HashMap<u64, InFlight>,
-    busy: HashSet<Work>,
-    writing: Writing,
-    dirty: VecDeque<Work>,
-    is_dirty: HashSet<Work>,
-    timers: BTreeSet<(Duration, Work)>,
-    timer_of: HashMap<Work, Duration>,
+    in_progress: HashSet<ReconcileRequest>,
+    writes_in_flight: WritesInFlight,
     next_id: u64,
-    effects: Vec<Effect>,
-    tally: Tally,
     /// A standby takes everything in and decides nothing.
     leading: bool,
 }
 
 impl Engine {
-    /// A heart that knows nothing yet.
-    pub fn new(roles: Roles) -> Self {
+    /// An engine that knows nothing yet.
+    pub fn new(controllers: ControllerSet) -> Self {
         Self {
-            roles,
-            world: World::default(),
-            allocator: Allocator::default(),
-            progress: HashMap::new(),
-            holds: HashMap::new(),
-            writes: HashMap::new(),
-            attempts: Attempts::new(),
-            logs: Logs::new(),
-            settings: Arc::default(),
-            throttle: Throttle::new(),
-            followers: Followers::default(),
-            sources: HashMap::new(),
-            troubles: HashMap::new(),
-            unsure: HashMap::new(),
+            ctx: Context {
+                are_apart: controllers.has(consumers::NAME) != controllers.has(providers::NAME),
+                state: ClusterState::default(),
+                allocator: Allocator::default(),
+                memory: Memory::default(),
+                settings: Arc::default(),
+                backoffs: Backoffs::default(),
+                effects: Vec::new(),
+                work: Vec::new(),
+                counters: Counters::default(),
+                now: Now::default(),
+            },
+            controllers,
+            queue: WorkQueue::default(),
+            secret_watches: SecretWatches::default(),
+            unknown: HashMap::new(),
             unreadable: HashMap::new(),
             in_flight: HashMap::new(),
-            busy: HashSet::new(),
-            writing: Writing::default(),
-            dirty: VecDeque::new(),
-            is_dirty: HashSet::new(),
-            timers: BTreeSet::new(),
-            timer_of: HashMap::new(),
+            in_progress: HashSet::new(),
+            writes_in_flight: WritesInFlight::default(),
             next_id: 0,
-            effects: Vec::new(),
-            tally: Tally::default(),
             leading: true,
         }
     }
 
     /// The same, but it decides nothing until it hears [`Input::Lead`].
-    pub fn standby(roles: Roles) -> Self {
-        Self { leading: false, ..Self::new(roles) }
+    pub fn standby(controllers: ControllerSet) -> Self {
+        Self { leading: false, ..Self::new(controllers) }
     }
 
     /// With settings for verifications other than the default ones.
-    pub fn with_settings(self, settings: Settings) -> Self {
-        Self { settings: Arc::new(settings), ..self }
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.ctx.settings = Arc::new(settings);
+        self
     }
 
-    /// What is known.
-    pub fn world(&self) -> &World {
-        &self.world
+    /// The cluster as it is known.
+    pub fn state(&self) -> &ClusterState {
+        &self.ctx.state
     }
 
     /// Queue and slots.
     pub fn allocator(&self) -> &Allocator {
-        &self.allocator
+        &self.ctx.allocator
     }
 
     /// What the last call of [`Self::handle`] did.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
+    pub fn counters(&self) -> &Counters {
+        &self.ctx.counters
     }
 
     /// The controllers that run here.
-    pub fn roles(&self) -> Roles {
-        self.roles
+    pub fn controllers(&self) -> &ControllerSet {
+        &self.controllers
     }
 
     /// The kinds whose first list is still missing.
     pub fn unsynced(&self) -> Vec<Kind> {
-        let world = &self.world;
-        let synced = |kind: &Kind| match kind {
-            Kind::Mask => world.masks.is_synced(),
-            Kind::Consumer => world.consumers.is_synced(),
-            Kind::Reservation => world.reservations.is_synced(),
-            Kind::Provider => world.providers.is_synced(),
-            Kind::Secret => world.copies.is_synced(),
-            Kind::Pod => world.verification_pods.is_synced(),
-        };
-        self.roles.kinds().into_iter().filter(|kind| !synced(kind)).collect()
+        self.controllers.watches().into_keys().filter(|kind| !self.ctx.state.is_synced(*kind)).collect()
     }
 
     /// When [`Input::Tick`] is due (monotonic), if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.timers.first().map(|(at, _)| *at)
+        self.queue.next_deadline()
     }
 
     /// Takes in what happened, one input or many at once, and returns what to do.
     pub fn handle(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Vec<Effect> {
-        self.tally = Tally::default();
+        self.ctx.counters = Counters::default();
+        self.ctx.now = now;
         for input in inputs {
             match input {
-                Input::Watch(told) => self.told(told),
-                Input::Secret(key, source) => self.source_told(key, source),
-                Input::SecretUnreadable(key, why) => self.source_unreadable(&key, why),
-                Input::Pods(namespace, told) => self.pods_told(namespace, told),
-                Input::Log(uid, told) => self.log_told(&uid, told),
-                Input::Answer(id, outcome) => self.answered(id, outcome, now),
+                Input::Watch(event) => self.watch_event(event),
+                Input::Secret(key, source) => self.credentials_changed(key, source),
+                Input::SecretUnreadable(key, why) => self.credentials_unreadable(&key, why),
+                Input::Pods(namespace, event) => self.pods_event(&namespace, event),
+                Input::Log(pod, event) => self.log_event(&pod, &event),
+                Input::Answer(id, outcome) => self.answered(id, outcome),
                 Input::Undecodable { target, error } => self.undecodable(target, error),
                 Input::Lead => self.leading = true,
                 Input::Tick => {}
             }
         }
-        while let Some((at, work)) = self.timers.first().cloned() {
-            if at > now.monotonic {
-                break;
-            }
-            self.clear_timer(&work);
-            self.mark(work);
-        }
+        self.queue.advance(now.monotonic);
         if self.leading && self.unsynced().is_empty() {
-            self.work_off(now);
+            self.work_off();
         }
-        std::mem::take(&mut self.effects)
+        std::mem::take(&mut self.ctx.effects)
     }
 
-    /// Decides for all that changed, hands out free slots, and goes on until nothing is left to decide.
-    fn work_off(&mut self, now: Now) {
+    /// Decides for all that changed, lets the controllers settle, and goes on until nothing is left to decide.
+    fn work_off(&mut self) {
         loop {
-            let mut revisit = Vec::new();
-            while let Some(work) = self.dirty.pop_front() {
-                self.is_dirty.remove(&work);
-                self.decide(work, &mut revisit, now);
+            while let Some(request) = self.queue.pop() {
+                self.reconcile(request);
             }
-            if self.roles.consumers {
-                revisit.extend(self.allocator.settle());
-                revisit.extend(self.allocator.take_touched());
-                for provider in self.allocator.take_released() {
-                    self.mark(Work::Acknowledgement(provider));
-                }
+            for controller in self.controllers.iter() {
+                (controller.settle)(&mut self.ctx);
+                self.take_work();
             }
-            if revisit.is_empty() && self.dirty.is_empty() {
-                // After a start with thousands of objects this would stay as large as all of them.
-                self.dirty.shrink_to(SPARE_ROOM);
-                self.is_dirty.shrink_to(SPARE_ROOM);
+            if self.queue.is_empty() {
+                self.queue.shrink();
                 return;
             }
-            for key in revisit {
-                self.mark(Work::Consumer(key));
+        }
+    }
+
+    /// Takes over what controllers did to the work queue.
+    fn take_work(&mut self) {
+        for change in std::mem::take(&mut self.ctx.work) {
+            match change {
+                WorkChange::Enqueue(request) => self.enqueue(request),
+                WorkChange::Forget(request) => self.forget(&request),
             }
         }
     }
 
-    fn decide(&mut self, work: Work, revisit: &mut Vec<ObjectKey>, now: Now) {
-        if self.busy.contains(&work) {
-            // Its answer marks it again.
+    /// Has something reconciled, if that is for a controller of this process.
+    fn enqueue(&mut self, request: ReconcileRequest) {
+        let is_ours = match &request {
+            ReconcileRequest::Read(..) => true,
+            ReconcileRequest::Unreadable(kind, _) => self.controllers.own_status(*kind),
+            request => self.controllers.handler(request).is_some(),
+        };
+        if is_ours {
+            self.queue.push(request);
+        }
+    }
+
+    /// Nothing of an object that is gone may hold back the next one of its name.
+    fn forget(&mut self, request: &ReconcileRequest) {
+        self.queue.clear_timer(request);
+        for priority in RequestPriority::ALL {
+            self.ctx.backoffs.remove(request, priority);
+        }
+        self.unknown.remove(request);
+    }
+
+    fn reconcile(&mut self, request: ReconcileRequest) {
+        if self.in_progress.contains(&request) {
+            // Its answer enqueues it again.
             return;
         }
-        self.clear_timer(&work);
-        self.tally.decided(&work);
-        let first = self.effects.len();
-        let step = match self.unsure.get(&work) {
-            Some((kind, key)) => Step::send(Op::Get(*kind, key.clone())),
-            None => self.next_step(&work, revisit, now),
+        self.queue.clear_timer(&request);
+        self.ctx.counters.reconciled(table::controller_of(&request).name);
+        let first = self.ctx.effects.len();
+        let step = match self.unknown.get(&request) {
+            Some((kind, key)) => Step::send(Operation::Get(*kind, key.clone())),
+            None => self.next_step(&request),
         };
-        for effect in &self.effects[first..] {
-            match effect {
-                Effect::WatchPods(namespace) => {
-                    self.world.pods.insert(namespace.clone(), Default::default());
-                }
-                Effect::UnwatchPods(namespace) => {
-                    self.world.pods.remove(namespace);
-                }
-                _ => {}
-            }
-        }
+        self.take_work();
+        self.follow_pods(first);
         match step {
             Step::Idle => {}
-            Step::WaitUntil(at) => self.set_timer(work, at),
-            Step::Send(send) => match self.troubles.get(&(work.clone(), send.lane)) {
-                Some(trouble) if trouble.gate && trouble.is_active(now) => {
-                    let until = trouble.until;
-                    self.set_timer(work, until);
+            Step::WaitUntil(at) => self.queue.push_at(request, at),
+            Step::Send(send) => match self.ctx.backoffs.get(&request, send.priority) {
+                Some(backoff) if backoff.gate && backoff.is_active(self.ctx.now) => {
+                    let until = backoff.until;
+                    self.queue.push_at(request, until);
                 }
                 _ => {
-                    let target = send.op.written();
-                    if !target.is_some_and(|target| self.writing.defer(target, send.lane, &work)) {
-                        self.send(work, *send);
+                    let target = send.operation.written();
+                    if !target.is_some_and(|target| self.writes_in_flight.defer(target, send.priority, &request)) {
+                        self.send(request, *send);
                     }
                 }
             },
         }
     }
 
-    fn next_step(&mut self, work: &Work, revisit: &mut Vec<ObjectKey>, now: Now) -> Step {
-        match work {
-            Work::Mask(key) => {
-                let trouble = self.troubles.get(&(work.clone(), Lane::Slots));
-                masks::decide(&self.world, key, trouble, now)
-            }
-            Work::Consumer(key) => {
-                let slot = (work.clone(), Lane::Slots);
-                let mut trouble = self.troubles.remove(&slot);
-                let list = (Work::PodList(key.namespace.clone()), Lane::Slots);
-                let list_trouble = self.troubles.get(&list).filter(|trouble| trouble.is_worth_telling());
-                let step = consumers::decide(
-                    &mut consumers::Scene {
-                        world: &self.world,
-                        allocator: &mut self.allocator,
-                        progress: &mut self.progress,
-                        throttle: &mut self.throttle,
-                        effects: &mut self.effects,
-                        followers: &mut self.followers,
-                        list_trouble: list_trouble.cloned(),
-                        revisit,
-                        trouble: &mut trouble,
-                        now,
-                    },
-                    key,
-                );
-                if let Some(trouble) = trouble {
-                    self.troubles.insert(slot, trouble);
-                }
-                if self.followers.wants_list(&key.namespace) {
-                    self.mark(Work::PodList(key.namespace.clone()));
-                }
-                step
-            }
-            Work::PodList(namespace) if self.followers.wants_list(namespace) => {
-                Step::send(Op::ListPods(namespace.clone()))
-            }
-            Work::PodList(_) => Step::Idle,
-            Work::Reservation(key) => reservations::decide(&self.world, &mut self.holds, key, now),
-            Work::Provider(key) => {
-                let trouble = self.troubles.get(&(Work::Verification(key.clone()), Lane::Slots));
-                let view = providers::Scene {
-                    world: &self.world,
-                    attempts: &self.attempts,
-                    trouble: trouble.filter(|trouble| trouble.is_active(now)),
-                    are_apart: self.roles.are_apart(),
-                    now,
-                };
-                providers::decide(&view, &mut self.writes, key)
-            }
-            Work::Verification(key) => {
-                let mut scene = verification::Scene {
-                    world: &self.world,
-                    attempts: &mut self.attempts,
-                    logs: &mut self.logs,
-                    effects: &mut self.effects,
-                    trouble: self.troubles.get(&(work.clone(), Lane::Slots)),
-                    settings: &self.settings,
-                    now,
-                };
-                let step = verification::decide(&mut scene, key);
-                self.mark(Work::Provider(key.clone()));
-                step
-            }
-            Work::Acknowledgement(key) => providers::acknowledge(&self.world, &self.allocator, key),
-            Work::Unreadable(kind, key) => match self.unreadable.get_mut(&(*kind, key.clone())) {
-                Some(unreadable) if !unreadable.told => {
-                    unreadable.told = true;
-                    unreadable.tell(*kind, key, now)
+    fn next_step(&mut self, request: &ReconcileRequest) -> Step {
+        match request {
+            ReconcileRequest::Read(..) => Step::Idle,
+            ReconcileRequest::Unreadable(kind, key) => match self.unreadable.get_mut(&(*kind, key.clone())) {
+                Some(unreadable) if !unreadable.reported => {
+                    unreadable.reported = true;
+                    unreadable.report(*kind, key, self.ctx.now)
                 }
                 _ => Step::Idle,
             },
-            Work::Read(..) => Step::Idle,
+            request => match self.controllers.handler(request) {
+                Some(controller) => (controller.reconcile)(&mut self.ctx, request),
+                None => Step::Idle,
+            },
         }
     }
 
-    fn send(&mut self, work: Work, send: Send) {
-        let Send { op, lane, notes, settles } = send;
+    /// Keeps a view of the Pods of a namespace just as long as they are watched.
+    fn follow_pods(&mut self, first: usize) {
+        let Context { effects, state, .. } = &mut self.ctx;
+        for effect in &effects[first..] {
+            match effect {
+                Effect::WatchPods(namespace) => drop(state.pods.insert(namespace.clone(), Default::default())),
+                Effect::UnwatchPods(namespace) => drop(state.pods.remove(namespace)),
+                _ => {}
+            }
+        }
+    }
+
+    fn send(&mut self, reconcile: ReconcileRequest, send: Send) {
+        let Send { operation, priority, events, settles } = send;
         let id = self.next_id;
         self.next_id += 1;
-        let (epoch, seen) = op.target().map_or_else(Default::default, |(kind, key)| self.seen(kind, key));
-        self.effects.push(Effect::Send(Request { id, work: work.clone(), op: op.clone(), lane }));
-        self.busy.insert(work.clone());
-        if let Some(target) = op.written() {
-            self.writing.began(target, lane);
-        }
-        if let Op::ListPods(namespace) = &op {
-            self.followers.list_sent(namespace);
-        }
-        let owner = match (&work, &op) {
-            (Work::Mask(key), Op::Get(Kind::Mask, _)) => {
-                self.world.consumers.get(key).and_then(|consumer| consumer.owner.clone())
-            }
+        let state = &self.ctx.state;
+        let (epoch, seen) = operation.target().map_or_else(Default::default, |(kind, key)| state.seen(kind, key));
+        let owner = match &operation {
+            Operation::Get(Kind::Mask, key) => state.consumers.get(key).and_then(|consumer| consumer.owner.clone()),
             _ => None,
         };
-        self.in_flight.insert(id, InFlight { work, op, lane, notes, settles, epoch, seen, owner });
-    }
-
-    /// What the store says of a request's target at this moment.
-    fn seen(&self, kind: Kind, key: &ObjectKey) -> (Epoch, Option<(Uid, u64)>) {
-        use crate::world::{Store, Versioned};
-        fn of<V: Versioned>(store: &Store<V>, key: &ObjectKey) -> (Epoch, Option<(Uid, u64)>) {
-            (store.epoch(), store.get(key).map(|view| (view.uid().clone(), view.version())))
+        if let Some(target) = operation.written() {
+            self.writes_in_flight.began(target, priority);
         }
-        match kind {
-            Kind::Mask => of(&self.world.masks, key),
-            Kind::Consumer => of(&self.world.consumers, key),
-            Kind::Reservation => of(&self.world.reservations, key),
-            Kind::Provider => of(&self.world.providers, key),
-            Kind::Secret => of(&self.world.copies, key),
-            Kind::Pod => of(&self.world.verification_pods, key),
-        }
-    }
-
-    fn mark(&mut self, work: Work) {
-        let ours = match &work {
-            Work::Mask(_) => self.roles.masks,
-            Work::Consumer(_) | Work::PodList(_) => self.roles.consumers,
-            Work::Reservation(_) => self.roles.reservations,
-            Work::Provider(_) | Work::Verification(_) => self.roles.providers,
-            Work::Acknowledgement(_) => self.roles.consumers && self.roles.are_apart(),
-            Work::Unreadable(kind, _) => self.roles.owns(*kind),
-            Work::Read(..) => true,
-        };
-        if ours && self.is_dirty.insert(work.clone()) {
-            self.dirty.push_back(work);
-        }
-    }
-
-    fn set_timer(&mut self, work: Work, at: Duration) {
-        if at != Duration::MAX {
-            self.timers.insert((at, work.clone()));
-            self.timer_of.insert(work, at);
-        }
-    }
-
-    fn clear_timer(&mut self, work: &Work) {
-        if let Some(at) = self.timer_of.remove(work) {
-            self.timers.remove(&(at, work.clone()));
-        }
+        let request = Request { id, reconcile: reconcile.clone(), operation: operation.clone(), priority };
+        self.ctx.effects.push(Effect::Send(request));
+        self.in_progress.insert(reconcile.clone());
+        let in_flight = InFlight { reconcile, operation, priority, events, settles, epoch, seen, owner };
+        self.in_flight.insert(id, in_flight);
     }
 }

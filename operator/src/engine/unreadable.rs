@@ -4,8 +4,8 @@ use chrono::SecondsFormat;
 use serde_json::json;
 use vpn_types::{READY, Reason};
 
-use super::{Note, Now, Op, Step, target};
-use crate::world::{Kind, ObjectKey, Uid};
+use crate::model::{EventRecord, Now, Operation, Step, object_reference};
+use crate::model::{Kind, ObjectKey, Uid};
 
 /// An object that cannot be decoded.
 #[derive(Clone, Debug)]
@@ -15,15 +15,15 @@ pub struct Unreadable {
     /// What is wrong with it.
     pub error: String,
     /// It was told; a restart tells it once more.
-    pub told: bool,
+    pub reported: bool,
 }
 
 impl Unreadable {
     /// Says so in its status, and in an Event.
-    pub fn tell(&self, kind: Kind, key: &ObjectKey, now: Now) -> Step {
+    pub fn report(&self, kind: Kind, key: &ObjectKey, now: Now) -> Step {
         let message = format!("this object cannot be read, and nothing is done for it: {}", self.error);
-        let note = Note {
-            regarding: target(kind, key, &self.uid),
+        let note = EventRecord {
+            regarding: object_reference(kind, key, &self.uid),
             related: None,
             warning: true,
             reason: Reason::InvalidSpec,
@@ -36,6 +36,6 @@ impl Unreadable {
         });
         // Not the phase: what was true of it before may be all that others go by.
         let patch = json!({"status": {"message": message, "conditions": [condition]}});
-        Step::tell(Op::PatchStatus(kind, key.clone(), patch)).with_note(Some(note))
+        Step::tell(Operation::PatchStatus(kind, key.clone(), patch)).with_event(Some(note))
     }
 }

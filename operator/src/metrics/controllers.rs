@@ -6,8 +6,8 @@ use std::time::Duration;
 use prometheus::{CounterVec, HistogramOpts, HistogramVec, IntCounter, Opts, Registry};
 
 use crate::{
-    engine::{Controller, NewObject, Op},
-    world::Kind,
+    controllers::Controller,
+    model::{Kind, NewObject, Operation},
 };
 
 /// Durations of requests, in seconds: one takes milliseconds, and none longer than its deadline of 5 s.
@@ -23,8 +23,8 @@ pub struct ControllerMetrics {
 
 impl ControllerMetrics {
     /// Registers them.
-    pub fn new(prefix: &str, controller: Controller, registry: &Registry) -> prometheus::Result<Self> {
-        let named = |what: &str| format!("{}_{what}", controller.as_str());
+    pub fn new(prefix: &str, controller: &Controller, registry: &Registry) -> prometheus::Result<Self> {
+        let named = |what: &str| format!("{}_{what}", controller.name);
         let durations = |what: &str, help: &str| {
             let opts = HistogramOpts::new(named(what), help).namespace(prefix).buckets(DURATIONS.to_vec());
             HistogramVec::new(opts, &["action"])
@@ -42,11 +42,11 @@ impl ControllerMetrics {
         registry.register(Box::new(reads.clone()))?;
         registry.register(Box::new(writes.clone()))?;
         // From the start, at 0: what is not there yet cannot be told from what is not scraped.
-        for action in reads_of(controller) {
+        for action in controller.reads {
             actions.get_metric_with_label_values(&[action])?;
             reads.get_metric_with_label_values(&[action])?;
         }
-        for action in writes_of(controller) {
+        for action in controller.writes {
             actions.get_metric_with_label_values(&[action])?;
             writes.get_metric_with_label_values(&[action])?;
         }
@@ -59,72 +59,34 @@ impl ControllerMetrics {
     }
 
     /// A request is sent.
-    pub fn acts(&self, op: &Op) {
+    pub fn acts(&self, op: &Operation) {
         self.actions.with_label_values(&[action(op)]).inc();
     }
 
     /// A request has ended.
-    pub fn took(&self, op: &Op, took: Duration) {
-        let durations = if matches!(op, Op::Get(..) | Op::ListPods(_)) { &self.reads } else { &self.writes };
+    pub fn took(&self, op: &Operation, took: Duration) {
+        let durations =
+            if matches!(op, Operation::Get(..) | Operation::ListPods(_)) { &self.reads } else { &self.writes };
         durations.with_label_values(&[action(op)]).observe(took.as_secs_f64());
     }
 }
 
-/// What a controller reads.
-pub fn reads_of(controller: Controller) -> &'static [&'static str] {
-    match controller {
-        Controller::Masks => &["GetMask", "GetMaskConsumer"],
-        Controller::Consumers => {
-            &["GetMaskConsumer", "GetMaskReservation", "GetMaskProvider", "GetSecret", "GetPod", "ListPods"]
-        }
-        Controller::Reservations => &["GetMaskConsumer", "GetMaskReservation"],
-        Controller::Providers => &["GetMask", "GetMaskProvider", "GetPod"],
-    }
-}
-
-/// What a controller writes.
-pub fn writes_of(controller: Controller) -> &'static [&'static str] {
-    match controller {
-        Controller::Masks => {
-            &["CreateMaskConsumer", "UpdateMask", "UpdateMaskStatus", "UpdateMaskConsumer", "DeleteMaskConsumer"]
-        }
-        Controller::Consumers => &[
-            "CreateMaskReservation",
-            "CreateSecret",
-            "UpdateMaskConsumer",
-            "UpdateMaskConsumerStatus",
-            "UpdateMaskReservation",
-            "UpdateMaskReservationStatus",
-            "UpdateMaskProviderStatus",
-            "UpdateSecret",
-            "DeleteMaskConsumer",
-            "DeleteMaskReservation",
-            "DeleteSecret",
-            "DeletePod",
-        ],
-        Controller::Reservations => &["UpdateMaskReservation", "UpdateMaskReservationStatus", "DeleteMaskReservation"],
-        Controller::Providers => {
-            &["CreateMask", "CreatePod", "UpdateMaskProvider", "UpdateMaskProviderStatus", "DeleteMask"]
-        }
-    }
-}
-
 /// What a request asks for: a closed set.
-pub fn action(op: &Op) -> &'static str {
+pub fn action(op: &Operation) -> &'static str {
     match op {
-        Op::Create(_, NewObject::Consumer(_)) => "CreateMaskConsumer",
-        Op::Create(_, NewObject::Reservation(_)) => "CreateMaskReservation",
-        Op::Create(_, NewObject::Secret(_)) => "CreateSecret",
-        Op::Create(_, NewObject::Mask(_)) => "CreateMask",
-        Op::Create(_, NewObject::Pod(_)) => "CreatePod",
-        Op::PatchStatus(kind, ..) => match kind {
+        Operation::Create(_, NewObject::Consumer(_)) => "CreateMaskConsumer",
+        Operation::Create(_, NewObject::Reservation(_)) => "CreateMaskReservation",
+        Operation::Create(_, NewObject::Secret(_)) => "CreateSecret",
+        Operation::Create(_, NewObject::Mask(_)) => "CreateMask",
+        Operation::Create(_, NewObject::Pod(_)) => "CreatePod",
+        Operation::PatchStatus(kind, ..) => match kind {
             Kind::Mask => "UpdateMaskStatus",
             Kind::Consumer => "UpdateMaskConsumerStatus",
             Kind::Reservation => "UpdateMaskReservationStatus",
             Kind::Provider => "UpdateMaskProviderStatus",
             Kind::Secret | Kind::Pod => "UpdateStatus",
         },
-        Op::Patch(kind, ..) | Op::JsonPatch(kind, ..) => match kind {
+        Operation::Patch(kind, ..) | Operation::JsonPatch(kind, ..) => match kind {
             Kind::Mask => "UpdateMask",
             Kind::Consumer => "UpdateMaskConsumer",
             Kind::Reservation => "UpdateMaskReservation",
@@ -132,7 +94,7 @@ pub fn action(op: &Op) -> &'static str {
             Kind::Secret => "UpdateSecret",
             Kind::Pod => "UpdatePod",
         },
-        Op::Delete { kind, .. } => match kind {
+        Operation::Delete { kind, .. } => match kind {
             Kind::Mask => "DeleteMask",
             Kind::Consumer => "DeleteMaskConsumer",
             Kind::Reservation => "DeleteMaskReservation",
@@ -140,7 +102,7 @@ pub fn action(op: &Op) -> &'static str {
             Kind::Secret => "DeleteSecret",
             Kind::Pod => "DeletePod",
         },
-        Op::Get(kind, _) => match kind {
+        Operation::Get(kind, _) => match kind {
             Kind::Mask => "GetMask",
             Kind::Consumer => "GetMaskConsumer",
             Kind::Reservation => "GetMaskReservation",
@@ -148,6 +110,6 @@ pub fn action(op: &Op) -> &'static str {
             Kind::Secret => "GetSecret",
             Kind::Pod => "GetPod",
         },
-        Op::ListPods(_) => "ListPods",
+        Operation::ListPods(_) => "ListPods",
     }
 }

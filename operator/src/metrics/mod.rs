@@ -16,10 +16,13 @@ use prometheus::{
     Histogram, HistogramOpts, Registry, TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 
-pub use controllers::{action, reads_of, writes_of};
+pub use controllers::action;
 pub use snapshot::{NamespaceMasks, ProviderSlots, Snapshot, TagSlots};
 
-use crate::engine::{Controller, Op, Roles, Tally, Work};
+use crate::{
+    controllers::{ControllerSet, table},
+    model::{Counters, Operation, ReconcileRequest},
+};
 use controllers::ControllerMetrics;
 use server::ServerMetrics;
 
@@ -30,7 +33,7 @@ const WAITS: [f64; 13] = [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0,
 pub struct Metrics {
     prefix: String,
     registry: Registry,
-    controllers: Vec<(Controller, ControllerMetrics)>,
+    controllers: Vec<(&'static str, ControllerMetrics)>,
     server: ServerMetrics,
     /// Shown with the snapshot only.
     assignment: Histogram,
@@ -42,17 +45,11 @@ impl Metrics {
     ///
     /// # Errors
     /// When the prefix is none that a metric's name may begin with.
-    pub fn new(prefix: &str, roles: Roles) -> prometheus::Result<Self> {
+    pub fn new(prefix: &str, set: &ControllerSet) -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let runs = |controller: &Controller| match controller {
-            Controller::Masks => roles.masks,
-            Controller::Consumers => roles.consumers,
-            Controller::Reservations => roles.reservations,
-            Controller::Providers => roles.providers,
-        };
         let mut controllers = Vec::new();
-        for controller in Controller::ALL.into_iter().filter(runs) {
-            controllers.push((controller, ControllerMetrics::new(prefix, controller, &registry)?));
+        for controller in set.iter() {
+            controllers.push((controller.name, ControllerMetrics::new(prefix, controller, &registry)?));
         }
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let assignment = HistogramOpts::new(
@@ -69,25 +66,25 @@ impl Metrics {
         })
     }
 
-    /// Counts what the heart just did. Assignments are counted by the process that leads.
-    pub fn count(&self, tally: &Tally, leads: bool, now: DateTime<Utc>) {
+    /// Counts what the engine just did. Assignments are counted by the process that leads.
+    pub fn count(&self, counters: &Counters, leads: bool, now: DateTime<Utc>) {
         for (controller, metrics) in &self.controllers {
-            metrics.reconciled(tally.decisions(*controller));
+            metrics.reconciled(counters.reconciliations(controller));
         }
-        for created in tally.assigned.iter().filter(|_| leads) {
+        for created in counters.assigned.iter().filter(|_| leads) {
             self.assignment.observe((now - created).as_seconds_f64().max(0.0));
         }
     }
 
     /// Counts a request that is about to be sent.
-    pub fn requested(&self, work: &Work, op: &Op) {
+    pub fn requested(&self, work: &ReconcileRequest, op: &Operation) {
         if let Some(metrics) = self.of(work) {
             metrics.acts(op);
         }
     }
 
     /// Notes how long the API server took to answer a request, or we to give up on it.
-    pub fn answered(&self, work: &Work, op: &Op, took: Duration) {
+    pub fn answered(&self, work: &ReconcileRequest, op: &Operation, took: Duration) {
         if let Some(metrics) = self.of(work) {
             metrics.took(op, took);
         }
@@ -114,9 +111,9 @@ impl Metrics {
         Ok(text)
     }
 
-    /// Work that is nobody's here is the first controller's: it asked for the kind.
-    fn of(&self, work: &Work) -> Option<&ControllerMetrics> {
-        let controller = Controller::of(work);
+    /// ReconcileRequest that is nobody's here is the first controller's: it asked for the kind.
+    fn of(&self, work: &ReconcileRequest) -> Option<&ControllerMetrics> {
+        let controller = table::controller_of(work).name;
         let own = self.controllers.iter().find(|(other, _)| *other == controller);
         own.or(self.controllers.first()).map(|(_, metrics)| metrics)
     }

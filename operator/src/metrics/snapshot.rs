@@ -12,10 +12,11 @@ use chrono::{DateTime, Utc};
 use vpn_types::MaskConsumerPhase;
 
 use crate::{
-    allocator::{Allocator, Class, Pool},
-    consumers,
+    allocator::{Allocator, Pool, Requirements},
+    controllers::consumers,
     engine::Engine,
-    world::{ConsumerView, ObjectKey, ReservationView, Tags, World},
+    model::ObjectKey,
+    state::{ClusterState, ConsumerView, ReservationView, Tags},
 };
 
 /// Slots and Masks at one moment.
@@ -86,11 +87,11 @@ impl Snapshot {
     /// Counts all that an engine knows, in time that grows with the number of objects. The engine has to run the
     /// consumers controller, which is the one that watches all of this.
     pub fn of(engine: &Engine) -> Self {
-        let (world, allocator) = (engine.world(), engine.allocator());
+        let (state, allocator) = (engine.state(), engine.allocator());
         let mut snapshot = Self::default();
-        let mut taken = Taken::of_reservations(world);
-        let mut waiting: HashMap<Class, u64> = HashMap::new();
-        for consumer in world.consumers.values() {
+        let mut taken = Taken::of_reservations(state);
+        let mut waiting: HashMap<Requirements, u64> = HashMap::new();
+        for consumer in state.consumers.values() {
             let grant = allocator.grant(&consumer.meta.uid);
             if let Some(assigned) = &consumer.assigned {
                 taken.add(&assigned.provider, assigned.slot, !consumer.meta.deleting);
@@ -102,14 +103,14 @@ impl Snapshot {
             let waits = !consumer.meta.deleting
                 && consumer.assigned.is_none()
                 && grant.is_none()
-                && !world.reservations_of(&consumer.meta.uid).any(|reservation| is_in_use(world, reservation));
+                && !state.reservations_of(&consumer.meta.uid).any(|reservation| is_in_use(state, reservation));
             if waits {
-                *waiting.entry(consumers::class(world, consumer)).or_default() += 1;
+                *waiting.entry(consumers::requirements(state, consumer)).or_default() += 1;
             }
             let namespace = consumer.meta.key.namespace.clone();
             snapshot.namespaces.entry(namespace).or_default().add(consumer, waits);
         }
-        for provider in world.providers.values() {
+        for provider in state.providers.values() {
             let Some(pool) = allocator.pool(&provider.meta.key) else { continue };
             snapshot.providers.insert(provider.meta.key.clone(), taken.count(&provider.meta.key, pool));
         }
@@ -119,7 +120,7 @@ impl Snapshot {
     }
 
     /// Adds each waiter to the demand of one provider.
-    fn spread_demand(&mut self, allocator: &Allocator, waiting: &HashMap<Class, u64>) {
+    fn spread_demand(&mut self, allocator: &Allocator, waiting: &HashMap<Requirements, u64>) {
         let mut lines: BTreeMap<Vec<ObjectKey>, u64> = BTreeMap::new();
         for (class, count) in waiting {
             let fits = |pool: &Pool| pool.fits(class);
@@ -144,7 +145,7 @@ impl Snapshot {
         }
     }
 
-    fn add_tags(&mut self, waiting: &HashMap<Class, u64>) {
+    fn add_tags(&mut self, waiting: &HashMap<Requirements, u64>) {
         for provider in self.providers.values() {
             for tag in unique(&provider.tags) {
                 let free = if provider.open { provider.free } else { 0 };
@@ -182,11 +183,11 @@ impl NamespaceMasks {
 struct Taken(HashMap<ObjectKey, BTreeMap<u32, bool>>);
 
 impl Taken {
-    fn of_reservations(world: &World) -> Self {
+    fn of_reservations(state: &ClusterState) -> Self {
         let mut taken = Self::default();
-        for reservation in world.reservations.values() {
+        for reservation in state.reservations.values() {
             if let (Some(provider), Some((_, slot))) = (reservation.provider(), &reservation.slot) {
-                taken.add(&provider, *slot, is_in_use(world, reservation));
+                taken.add(&provider, *slot, is_in_use(state, reservation));
             }
         }
         taken
@@ -224,14 +225,14 @@ impl Taken {
 }
 
 /// Whether the consumer of a reservation has the slot, or is about to.
-fn is_in_use(world: &World, reservation: &ReservationView) -> bool {
+fn is_in_use(state: &ClusterState, reservation: &ReservationView) -> bool {
     let is_its_own = |consumer: &ConsumerView| {
         !consumer.meta.deleting
             && consumer.assigned.as_ref().is_none_or(|assigned| assigned.reservation == reservation.meta.uid)
     };
     !reservation.meta.deleting
         && reservation.provider_uid.is_some()
-        && world.consumer_by_uid(&reservation.consumer_uid).is_some_and(is_its_own)
+        && state.consumer_by_uid(&reservation.consumer_uid).is_some_and(is_its_own)
 }
 
 fn unique(tags: &Tags) -> BTreeSet<&Arc<str>> {

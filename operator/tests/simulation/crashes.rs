@@ -1,7 +1,10 @@
 //! A crash between any two writes.
 
 use serde_json::json;
-use vpn_operator::{engine::Roles, world::Kind};
+use vpn_operator::{
+    controllers::{ControllerSet, table},
+    model::Kind,
+};
 
 use crate::{
     explore::tail,
@@ -28,7 +31,7 @@ fn story(sim: &mut Sim) -> Result<(), String> {
     sim.stays_quiet()
 }
 
-fn crash_everywhere(roles: &[Roles]) {
+fn crash_everywhere(roles: &[ControllerSet]) {
     let mut undisturbed = Sim::new(roles);
     story(&mut undisturbed).unwrap();
     let requests: usize = undisturbed.counts.values().sum();
@@ -45,7 +48,7 @@ fn crash_everywhere(roles: &[Roles]) {
 
 #[test]
 fn a_crash_at_any_request_changes_nothing_in_the_end() {
-    crash_everywhere(&[Roles::ALL]);
+    crash_everywhere(&[table::all()]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! When a Pod has ended: by the word of its node, for good. A container that ended is not a Pod that ended.
 
 use serde_json::json;
-use vpn_operator::{engine::Roles, world::Kind};
+use vpn_operator::{controllers::table, model::Kind};
 
 use crate::{
     node::Act,
@@ -23,7 +23,7 @@ fn crash_of(restarts: Restarts) -> Option<(usize, i64)> {
 
 /// One slot: `first` has it and a Pod, `second` waits for it.
 fn one_slot(tie: Tie, restarts: Restarts) -> Sim {
-    let mut sim = Sim::new(&[Roles::ALL]);
+    let mut sim = Sim::new(&[table::all()]);
     sim.account("p", 1);
     sim.mask(&key("a", "first"), json!({}));
     settle(&mut sim);

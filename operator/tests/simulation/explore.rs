@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use vpn_operator::engine::Roles;
+use vpn_operator::controllers::ControllerSet;
 
 use crate::{oracle, run::Sim};
 
@@ -91,7 +91,7 @@ fn walk(sim: &mut Sim, weather: Weather, choices: &[u32]) -> Result<(), String> 
 }
 
 /// Runs one walk; the trace and what went wrong, if anything did.
-pub fn run(roles: &[Roles], weather: Weather, choices: &[u32]) -> Option<(Vec<String>, String)> {
+pub fn run(roles: &[ControllerSet], weather: Weather, choices: &[u32]) -> Option<(Vec<String>, String)> {
     let mut sim = Sim::new(roles);
     let result = catch_unwind(AssertUnwindSafe(|| walk(&mut sim, weather, choices)));
     let what = match result {
@@ -106,7 +106,7 @@ pub fn run(roles: &[Roles], weather: Weather, choices: &[u32]) -> Option<(Vec<St
 }
 
 /// Leaves out whatever is not needed for a failure of the same sort.
-fn shrink(roles: &[Roles], weather: Weather, choices: Vec<u32>) -> Vec<u32> {
+fn shrink(roles: &[ControllerSet], weather: Weather, choices: Vec<u32>) -> Vec<u32> {
     let sort = |what: &str| what.split(':').next().unwrap_or_default().to_owned();
     let first = run(roles, weather, &choices).map(|(_, what)| sort(&what));
     let fails = |choices: &[u32]| run(roles, weather, choices).map(|(_, what)| sort(&what)) == first;
@@ -132,7 +132,7 @@ fn shrink(roles: &[Roles], weather: Weather, choices: Vec<u32>) -> Vec<u32> {
 }
 
 /// Walks from `runs` seeds. `SIMULATION_RUNS` multiplies their number, `SIMULATION_SEED` picks a single one.
-pub fn explore(name: &str, roles: &[Roles], weather: Weather, runs: u64, steps: usize) {
+pub fn explore(name: &str, roles: &[ControllerSet], weather: Weather, runs: u64, steps: usize) {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seeds = match number("SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,

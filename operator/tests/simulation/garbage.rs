@@ -1,7 +1,7 @@
 //! The garbage collector: each step is one object looked at with what is stored at that moment.
 
 use serde_json::json;
-use vpn_operator::world::{Kind, ObjectKey};
+use vpn_operator::model::{Kind, ObjectKey};
 
 use crate::server::{FOREGROUND, ORPHAN, Server, finalizers, is_deleting, owners, uid_of};
 

@@ -1,4 +1,4 @@
-//! The heart against a simulated cluster.
+//! The engine against a simulated cluster.
 //!
 //! Everything between "the API server carries out a write" and "a watch tells of it" is an event of its own, in any
 //! order; processes crash, answers are lost, streams start over. After every step the invariants are judged on what
@@ -24,16 +24,16 @@ mod watch;
 
 use explore::{Weather, explore};
 use process::apart;
-use vpn_operator::engine::Roles;
+use vpn_operator::controllers::table;
 
 #[test]
 fn random_walks_in_fair_weather() {
-    explore("fair", &[Roles::ALL], Weather::FAIR, 60, 400);
+    explore("fair", &[table::all()], Weather::FAIR, 60, 400);
 }
 
 #[test]
 fn random_walks_in_foul_weather() {
-    explore("foul", &[Roles::ALL], Weather::FOUL, 60, 400);
+    explore("foul", &[table::all()], Weather::FOUL, 60, 400);
 }
 
 #[test]
@@ -43,10 +43,10 @@ fn random_walks_with_four_processes() {
 
 #[test]
 fn random_walks_with_two_operators() {
-    explore("two", &[Roles::ALL, Roles::ALL], Weather::FOUL, 60, 400);
+    explore("two", &[table::all(), table::all()], Weather::FOUL, 60, 400);
 }
 
 #[test]
 fn random_walks_with_crashing_containers() {
-    explore("crashing", &[Roles::ALL], Weather::CROWDED, 60, 400);
+    explore("crashing", &[table::all()], Weather::CROWDED, 60, 400);
 }

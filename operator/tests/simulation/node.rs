@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Duration, SecondsFormat, Utc};
 use serde_json::{Value, json};
-use vpn_operator::world::{Kind, ObjectKey};
+use vpn_operator::model::{Kind, ObjectKey};
 
 use crate::server::{Server, generation, is_deleting, owners, uid_of};
 

@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use vpn_operator::{
-    engine::Op,
-    world::{Kind, ObjectKey},
-};
+use vpn_operator::model::{Kind, ObjectKey, Operation};
 use vpn_types::{FINALIZER, OWNER_LABEL, VERIFY_LABEL};
 
 use crate::{
@@ -51,8 +48,8 @@ fn capacity(sim: &Sim) -> Verdict {
 }
 
 /// What the operator may delete (I6, I8), judged before the request is carried out.
-pub fn allowed(sim: &Sim, op: &Op, before: Option<&Value>) -> Verdict {
-    let (Op::Delete { kind, key, .. }, Some(before)) = (op, before) else { return Ok(()) };
+pub fn allowed(sim: &Sim, op: &Operation, before: Option<&Value>) -> Verdict {
+    let (Operation::Delete { kind, key, .. }, Some(before)) = (op, before) else { return Ok(()) };
     let fine = match kind {
         Kind::Consumer => is_deleting(before) || may_evict(sim, before),
         Kind::Reservation => true,
@@ -93,11 +90,11 @@ fn may_evict(sim: &Sim, consumer: &Value) -> bool {
 }
 
 /// I6: other people's finalizers, owner references and labels are as before. I3: a lock goes after its consumer.
-pub fn touched_only_ours(server: &Server, op: &Op, before: Option<&Value>) -> Verdict {
+pub fn touched_only_ours(server: &Server, op: &Operation, before: Option<&Value>) -> Verdict {
     let (Some((kind, key)), Some(before)) = (op.target(), before) else { return Ok(()) };
     let last = server.log.last().map(|event| &event.last).filter(|last| uid_of(last) == uid_of(before));
     let Some(after) = server.get(kind, key).or(last) else { return Ok(()) };
-    if matches!(op, Op::Get(..) | Op::Delete { .. } | Op::Create(..)) {
+    if matches!(op, Operation::Get(..) | Operation::Delete { .. } | Operation::Create(..)) {
         return Ok(());
     }
     let foreign = |value: &Value| finalizers(value).into_iter().filter(|name| name != FINALIZER).collect::<Vec<_>>();

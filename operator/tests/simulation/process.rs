@@ -2,7 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use vpn_operator::engine::{Engine, NewObject, Op, Outcome, Roles};
+use vpn_operator::{
+    controllers::{
+        ControllerSet, Scope,
+        table::{self, CONTROLLERS},
+    },
+    engine::Engine,
+    model::{NewObject, Operation},
+    state::Outcome,
+};
 
 use crate::watch::{Filter, Watch};
 
@@ -18,39 +26,33 @@ pub struct Flight {
     pub process: usize,
     pub incarnation: u64,
     pub id: u64,
-    pub op: Op,
+    pub op: Operation,
     pub sent: u64,
     /// Set once the server has carried it out.
     pub outcome: Option<Outcome>,
 }
 
 /// One process for each controller.
-pub fn apart() -> Vec<Roles> {
-    let none = Roles { masks: false, consumers: false, reservations: false, providers: false };
-    vec![
-        Roles { masks: true, ..none },
-        Roles { consumers: true, ..none },
-        Roles { reservations: true, ..none },
-        Roles { providers: true, ..none },
-    ]
+pub fn apart() -> Vec<ControllerSet> {
+    CONTROLLERS.into_iter().map(|controller| table::only(controller.name)).collect()
 }
 
-pub fn boot(roles: Roles, incarnation: u64, started: u64) -> Process {
-    let filters = roles.kinds().into_iter().map(|kind| match kind {
-        kind if roles.needs_only_verifications(kind) => Filter::Verifications(kind),
-        kind => Filter::Whole(kind),
+pub fn boot(roles: &ControllerSet, incarnation: u64, started: u64) -> Process {
+    let filters = roles.watches().into_iter().map(|(kind, scope)| match scope {
+        Scope::Verifications => Filter::Verifications(kind),
+        Scope::All => Filter::Whole(kind),
     });
     let watches = filters.map(|filter| (filter.clone(), Watch::new(filter))).collect();
-    Process { engine: Engine::new(roles), watches, incarnation, started }
+    Process { engine: Engine::new(roles.clone()), watches, incarnation, started }
 }
 
 pub fn begin(process: &mut Process, filter: Filter) {
     process.watches.insert(filter.clone(), Watch::new(filter));
 }
 
-pub fn describe(op: &Op) -> String {
+pub fn describe(op: &Operation) -> String {
     let detail = match op {
-        Op::PatchStatus(_, _, patch) | Op::Patch(_, _, patch) | Op::JsonPatch(_, _, patch) => {
+        Operation::PatchStatus(_, _, patch) | Operation::Patch(_, _, patch) | Operation::JsonPatch(_, _, patch) => {
             let mut patch = patch.clone();
             if let Some(status) = patch.get_mut("status").and_then(|status| status.as_object_mut()) {
                 status.remove("conditions");
@@ -58,8 +60,8 @@ pub fn describe(op: &Op) -> String {
             }
             patch.to_string()
         }
-        Op::Delete { uid, propagation, .. } => format!("{uid} {propagation:?}"),
-        Op::Create(_, NewObject::Reservation(reservation)) => reservation.spec.uid.clone(),
+        Operation::Delete { uid, propagation, .. } => format!("{uid} {propagation:?}"),
+        Operation::Create(_, NewObject::Reservation(reservation)) => reservation.spec.uid.clone(),
         _ => String::new(),
     };
     match op.target() {

@@ -1,7 +1,10 @@
 //! Release without the garbage collector, which may be far behind.
 
 use serde_json::json;
-use vpn_operator::{engine::Roles, world::Kind};
+use vpn_operator::{
+    controllers::{ControllerSet, table},
+    model::Kind,
+};
 
 use crate::{
     process::apart,
@@ -11,8 +14,8 @@ use crate::{
     user::{Tie, key},
 };
 
-fn layouts() -> [Vec<Roles>; 2] {
-    [vec![Roles::ALL], apart()]
+fn layouts() -> [Vec<ControllerSet>; 2] {
+    [vec![table::all()], apart()]
 }
 
 #[test]
@@ -45,7 +48,7 @@ fn a_slot_changes_hands_though_the_garbage_collector_does_nothing() {
 
 #[test]
 fn a_release_takes_few_writes_and_no_read_but_for_its_pods() {
-    for (roles, tie, limit) in [(Roles::ALL, None, 6), (Roles::ALL, Some(Tie::Owned), 10)] {
+    for (roles, tie, limit) in [(table::all(), None, 6), (table::all(), Some(Tie::Owned), 10)] {
         let mut sim = Sim::new(&[roles]);
         sim.account("p", 1);
         sim.mask(&key("a", "m"), json!({}));
@@ -67,7 +70,7 @@ fn a_release_takes_few_writes_and_no_read_but_for_its_pods() {
 /// The watch on Masks is late, and the consumer is there already.
 #[test]
 fn a_consumer_is_kept_whose_mask_the_watch_has_not_told_of_yet() {
-    let mut sim = Sim::new(&[Roles::ALL, Roles::ALL]);
+    let mut sim = Sim::new(&[table::all(), table::all()]);
     sim.account("p", 1);
     settle(&mut sim);
     let late = Move::Watch(1, crate::watch::Filter::Whole(Kind::Mask));
@@ -84,7 +87,7 @@ fn a_consumer_is_kept_whose_mask_the_watch_has_not_told_of_yet() {
 
 #[test]
 fn a_release_that_an_operator_finds_after_its_start_needs_no_garbage_collector() {
-    let mut sim = Sim::new(&[Roles::ALL]);
+    let mut sim = Sim::new(&[table::all()]);
     sim.account("p", 1);
     sim.mask(&key("a", "m"), json!({}));
     settle(&mut sim);
@@ -98,7 +101,7 @@ fn a_release_that_an_operator_finds_after_its_start_needs_no_garbage_collector()
 
 #[test]
 fn many_releases_share_a_list_of_pods() {
-    let mut sim = Sim::new(&[Roles::ALL]);
+    let mut sim = Sim::new(&[table::all()]);
     sim.account("p", 50);
     for number in 0..50 {
         sim.mask(&key("a", &format!("m{number}")), json!({}));

@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use vpn_operator::{
-    engine::{Controller, Effect, Input, LogTold, Now, Outcome, Request, Roles},
-    metrics::{action, reads_of, writes_of},
-    world::{Kind, ObjectKey},
+    controllers::{ControllerSet, table},
+    engine::Input,
+    metrics::action,
+    model::{Effect, Kind, LogEvent, Now, ObjectKey, Request},
+    state::Outcome,
 };
 
 use crate::{
@@ -76,9 +78,9 @@ pub enum Crash {
 
 /// `/metrics` shows from the start whatever a controller may do.
 fn is_known_action(request: &Request) {
-    let (controller, name) = (Controller::of(&request.work), action(&request.op));
-    let all = if request.op.is_read() { reads_of(controller) } else { writes_of(controller) };
-    assert!(all.contains(&name), "{name} of {}", controller.as_str());
+    let (controller, name) = (table::controller_of(&request.reconcile), action(&request.operation));
+    let all = if request.operation.is_read() { controller.reads } else { controller.writes };
+    assert!(all.contains(&name), "{name} of {}", controller.name);
 }
 
 fn start() -> DateTime<Utc> {
@@ -86,11 +88,11 @@ fn start() -> DateTime<Utc> {
 }
 
 impl Sim {
-    pub fn new(roles: &[Roles]) -> Self {
+    pub fn new(roles: &[ControllerSet]) -> Self {
         Self {
             server: Server { now: start(), ..Server::default() },
             nodes: Nodes::default(),
-            processes: roles.iter().map(|roles| boot(*roles, 0, 0)).collect(),
+            processes: roles.iter().map(|roles| boot(roles, 0, 0)).collect(),
             flights: Vec::new(),
             trace: Vec::new(),
             counts: BTreeMap::new(),
@@ -230,7 +232,7 @@ impl Sim {
     pub fn crash(&mut self, p: usize) {
         self.note(format!("crash {p}"));
         let process = &mut self.processes[p];
-        *process = boot(process.engine.roles(), process.incarnation + 1, self.clock);
+        *process = boot(process.engine.controllers(), process.incarnation + 1, self.clock);
     }
 
     pub fn feed(&mut self, p: usize, inputs: Vec<Input>) {
@@ -246,12 +248,12 @@ impl Sim {
                         process: p,
                         incarnation: process.incarnation,
                         id: request.id,
-                        op: request.op,
+                        op: request.operation,
                         sent: self.clock,
                         outcome: None,
                     });
                 }
-                Effect::Publish(_) => {}
+                Effect::RecordEvent(_) => {}
                 Effect::WatchSecret(key) => begin(process, Filter::Named(key)),
                 Effect::UnwatchSecret(key) => drop(process.watches.remove(&Filter::Named(key))),
                 Effect::WatchPods(namespace) => begin(process, Filter::Pods(namespace)),
@@ -267,7 +269,7 @@ impl Sim {
         }
         for (key, uid) in logs {
             let lines = self.nodes.log(&self.server, &key).into_iter();
-            self.feed(p, lines.map(|line| Input::Log(uid.clone(), LogTold::Line(line.to_owned()))).collect());
+            self.feed(p, lines.map(|line| Input::Log(uid.clone(), LogEvent::Line(line.to_owned()))).collect());
         }
     }
 

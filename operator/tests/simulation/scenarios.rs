@@ -1,7 +1,7 @@
 //! Stories with a known end.
 
 use serde_json::json;
-use vpn_operator::{engine::Roles, world::Kind};
+use vpn_operator::{controllers::table, model::Kind};
 
 use crate::{
     explore::tail,
@@ -32,7 +32,7 @@ pub fn rest(sim: &mut Sim) {
 
 #[test]
 fn a_mask_becomes_active_with_six_writes_and_no_read() {
-    let mut sim = Sim::new(&[Roles::ALL]);
+    let mut sim = Sim::new(&[table::all()]);
     sim.account("p", 2);
     rest(&mut sim);
     sim.counts.clear();
@@ -46,7 +46,7 @@ fn a_mask_becomes_active_with_six_writes_and_no_read() {
 
 #[test]
 fn the_next_waiter_is_served_when_the_last_pod_is_gone() {
-    let mut sim = Sim::new(&[Roles::ALL]);
+    let mut sim = Sim::new(&[table::all()]);
     sim.account("p", 1);
     sim.mask(&key("a", "m0"), json!({}));
     rest(&mut sim);
@@ -63,7 +63,7 @@ fn the_next_waiter_is_served_when_the_last_pod_is_gone() {
 #[test]
 fn a_pod_that_nobody_deletes_holds_the_slot_in_silence() {
     for tie in [Tie::SecretOnly, Tie::OwnedWithoutBlocking, Tie::Owned, Tie::TwoOwners] {
-        let mut sim = Sim::new(&[Roles::ALL]);
+        let mut sim = Sim::new(&[table::all()]);
         sim.account("p", 1);
         sim.mask(&key("a", "m"), json!({}));
         settle(&mut sim);
@@ -85,7 +85,7 @@ fn a_pod_that_nobody_deletes_holds_the_slot_in_silence() {
 #[test]
 fn twenty_masks_on_twenty_slots_make_twenty_of_each() {
     for bias in [Bias::Even, Bias::WatchesLast, Bias::WatchesFirst] {
-        let mut sim = Sim::new(&[Roles::ALL]);
+        let mut sim = Sim::new(&[table::all()]);
         sim.bias = bias;
         sim.account("p", 20);
         rest(&mut sim);
@@ -106,7 +106,7 @@ fn twenty_masks_on_twenty_slots_make_twenty_of_each() {
 
 #[test]
 fn one_slot_goes_round_by_priority_then_age() {
-    let mut sim = Sim::new(&[Roles::ALL]);
+    let mut sim = Sim::new(&[table::all()]);
     sim.account("p", 1);
     settle(&mut sim);
     for (name, priority) in [("z", 0), ("a", 0), ("y", 0), ("late", 7)] {
@@ -125,7 +125,7 @@ fn one_slot_goes_round_by_priority_then_age() {
 #[test]
 fn a_mask_made_anew_under_its_name_gets_a_slot() {
     for how in ["Background", FOREGROUND, ORPHAN] {
-        let mut sim = Sim::new(&[Roles::ALL]);
+        let mut sim = Sim::new(&[table::all()]);
         sim.account("p", 1);
         sim.mask(&key("a", "m"), json!({}));
         settle(&mut sim);
@@ -147,7 +147,7 @@ fn a_mask_made_anew_under_its_name_gets_a_slot() {
 
 #[test]
 fn a_pod_whose_deletion_was_not_answered_is_not_asked_for_for_ever() {
-    let mut sim = Sim::new(&[Roles::ALL]);
+    let mut sim = Sim::new(&[table::all()]);
     sim.account("p", 1);
     sim.mask(&key("a", "m"), json!({}));
     settle(&mut sim);
@@ -193,7 +193,7 @@ fn settle_but_for(sim: &mut Sim, held: impl Fn(&Sim, &Move) -> bool) {
 #[test]
 fn a_lock_that_the_watch_has_not_told_of_yet_holds_the_release_of_its_consumer() {
     let reservations = crate::watch::Filter::Whole(Kind::Reservation);
-    let mut sim = Sim::new(&[Roles::ALL, Roles::ALL]);
+    let mut sim = Sim::new(&[table::all(), table::all()]);
     sim.account("p", 1);
     settle(&mut sim);
     // The second operator starts: it has listed the reservations, of which there are none, and nothing else.
@@ -221,7 +221,7 @@ fn a_lock_that_the_watch_has_not_told_of_yet_holds_the_release_of_its_consumer()
 
 #[test]
 fn a_lock_taken_before_a_restart_is_given_back_when_the_secret_turns_out_to_be_missing() {
-    let mut sim = Sim::new(&[Roles::ALL]);
+    let mut sim = Sim::new(&[table::all()]);
     sim.account("p", 1);
     settle(&mut sim);
     sim.mask(&key("a", "m"), json!({}));
@@ -239,7 +239,7 @@ fn a_lock_taken_before_a_restart_is_given_back_when_the_secret_turns_out_to_be_m
 
 #[test]
 fn two_operators_agree_on_the_users_of_a_slot() {
-    let mut sim = Sim::new(&[Roles::ALL, Roles::ALL]);
+    let mut sim = Sim::new(&[table::all(), table::all()]);
     sim.account("p", 1);
     sim.mask(&key("a", "m"), json!({}));
     settle(&mut sim);
@@ -259,7 +259,7 @@ fn two_operators_agree_on_the_users_of_a_slot() {
 
 #[test]
 fn nobody_is_evicted_because_the_watch_still_tells_of_the_former_holder() {
-    let mut sim = Sim::new(&[Roles::ALL, Roles::ALL]);
+    let mut sim = Sim::new(&[table::all(), table::all()]);
     sim.account("p", 1);
     sim.mask(&key("a", "m0"), json!({}));
     settle(&mut sim);

@@ -7,9 +7,8 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use vpn_operator::{
-    engine::{NewObject, Op, Outcome, Propagation},
-    verification::VerificationPod,
-    world::{Kind, Object, ObjectKey, Project},
+    model::{Kind, NewObject, ObjectKey, Operation, Propagation},
+    state::{Object, Outcome, Project, VerificationPod},
 };
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, Reason};
 
@@ -190,27 +189,27 @@ impl Server {
     }
 
     /// Carries out a request of the operator.
-    pub fn carry_out(&mut self, op: &Op) -> Outcome {
+    pub fn carry_out(&mut self, op: &Operation) -> Outcome {
         let answer = match op {
-            Op::Create(key, new) => match new {
+            Operation::Create(key, new) => match new {
                 NewObject::Consumer(object) => self.create(Kind::Consumer, key, json!(object)),
                 NewObject::Reservation(object) => self.create(Kind::Reservation, key, json!(object)),
                 NewObject::Secret(object) => self.create(Kind::Secret, key, json!(object)),
                 NewObject::Mask(object) => self.create(Kind::Mask, key, json!(object)),
                 NewObject::Pod(object) => self.create(Kind::Pod, key, json!(object)),
             },
-            Op::PatchStatus(kind, key, patch) => self.merge(*kind, key, patch, true),
-            Op::Patch(kind, key, patch) => self.merge(*kind, key, patch, false),
-            Op::JsonPatch(kind, key, patch) => self.json_patch(*kind, key, patch),
-            Op::Delete { kind, key, uid, version, propagation } => {
+            Operation::PatchStatus(kind, key, patch) => self.merge(*kind, key, patch, true),
+            Operation::Patch(kind, key, patch) => self.merge(*kind, key, patch, false),
+            Operation::JsonPatch(kind, key, patch) => self.json_patch(*kind, key, patch),
+            Operation::Delete { kind, key, uid, version, propagation } => {
                 let how = propagation.map(|how| match how {
                     Propagation::Background => "Background",
                     Propagation::Foreground => FOREGROUND,
                 });
                 self.delete(*kind, key, Some(uid.as_str()), *version, how)
             }
-            Op::Get(kind, key) => self.get(*kind, key).cloned().map(Some).ok_or(Failure::NotFound),
-            Op::ListPods(namespace) => {
+            Operation::Get(kind, key) => self.get(*kind, key).cloned().map(Some).ok_or(Failure::NotFound),
+            Operation::ListPods(namespace) => {
                 let pods = self.of_kind(Kind::Pod).filter(|(key, _)| key.namespace == *namespace);
                 let pods = pods.filter_map(|(_, pod)| match project(Kind::Pod, pod) {
                     Object::Pod(view) => Some(view),
@@ -222,7 +221,7 @@ impl Server {
         match answer {
             Ok(Some(object)) => {
                 let kind = op.target().unwrap().0;
-                let view = if matches!(op, Op::Create(_, NewObject::Pod(_))) {
+                let view = if matches!(op, Operation::Create(_, NewObject::Pod(_))) {
                     verification_pod(&object)
                 } else {
                     project(kind, &object)

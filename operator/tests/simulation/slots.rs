@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use vpn_operator::{
-    allocator::Class,
+    allocator::Requirements,
+    controllers::consumers,
+    controllers::verification::verified_by,
     engine::Engine,
     metrics::Snapshot,
-    verification::verified_by,
-    world::{ConsumerView, Kind, ObjectKey},
+    model::{Kind, ObjectKey},
+    state::ConsumerView,
 };
 
 use crate::run::Sim;
@@ -22,7 +24,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: impl FnOnce() -> String, is: T, sh
 /// The engines that tell of slots.
 fn tellers(sim: &Sim) -> impl Iterator<Item = &Engine> {
     let all = sim.processes.iter().map(|process| &process.engine);
-    all.filter(|engine| engine.roles().consumers && engine.unsynced().is_empty())
+    all.filter(|engine| engine.controllers().has(consumers::NAME) && engine.unsynced().is_empty())
 }
 
 /// After every single step.
@@ -31,18 +33,18 @@ pub fn always(sim: &Sim) -> Verdict {
 }
 
 fn consistent(engine: &Engine) -> Verdict {
-    let (world, allocator, snapshot) = (engine.world(), engine.allocator(), Snapshot::of(engine));
-    same(|| "providers shown".to_owned(), snapshot.providers.len(), world.providers.len())?;
+    let (state, allocator, snapshot) = (engine.state(), engine.allocator(), Snapshot::of(engine));
+    same(|| "providers shown".to_owned(), snapshot.providers.len(), state.providers.len())?;
     for (key, slots) in &snapshot.providers {
         let pool = allocator.pool(key).ok_or_else(|| format!("no pool of {key}"))?;
         let told = || format!("{key}: {slots:?}");
         same(told, slots.used + slots.held, pool.slots.len() as u64)?;
         same(told, slots.draining, pool.is_draining())?;
         // Of those that may be handed out at all.
-        let withheld = world.providers.get(key).map_or(0, |provider| {
-            world
+        let withheld = state.providers.get(key).map_or(0, |provider| {
+            state
                 .withheld(provider)
-                .filter(|(slot, ..)| world.reservations_on(key).all(|(other, _)| other != *slot))
+                .filter(|(slot, ..)| state.reservations_on(key).all(|(other, _)| other != *slot))
                 .count()
         });
         let free = if slots.draining { 0 } else { slots.slots - slots.used - slots.held };
@@ -55,14 +57,14 @@ fn consistent(engine: &Engine) -> Verdict {
         }
     }
     // Each waiter that some provider fits is demanded once.
-    let waiting: Vec<_> = world.consumers.values().filter(|consumer| waits(engine, consumer)).collect();
-    let class = |consumer: &ConsumerView| Class {
+    let waiting: Vec<_> = state.consumers.values().filter(|consumer| waits(engine, consumer)).collect();
+    let class = |consumer: &ConsumerView| Requirements {
         namespace: consumer.meta.key.namespace.clone(),
         tags: consumer.tags.clone(),
-        verifies: verified_by(world, consumer).map(|provider| provider.meta.uid.clone()),
+        verifies: verified_by(state, consumer).map(|provider| provider.meta.uid.clone()),
     };
     let fits = |consumer: &&&ConsumerView| {
-        world.providers.values().any(|provider| {
+        state.providers.values().any(|provider| {
             let pool = allocator.pool(&provider.meta.key);
             pool.is_some_and(|pool| pool.fits(&class(consumer)))
         })
@@ -83,13 +85,13 @@ fn consistent(engine: &Engine) -> Verdict {
 /// Neither slot nor grant, and no lock that it could make its own.
 fn waits(engine: &Engine, consumer: &ConsumerView) -> bool {
     let uid = &consumer.meta.uid;
-    let has_lock = |reservation: &vpn_operator::world::ReservationView| {
+    let has_lock = |reservation: &vpn_operator::state::ReservationView| {
         !reservation.meta.deleting && reservation.provider_uid.is_some()
     };
     !consumer.meta.deleting
         && consumer.assigned.is_none()
         && engine.allocator().grant(uid).is_none()
-        && !engine.world().reservations_of(uid).any(has_lock)
+        && !engine.state().reservations_of(uid).any(has_lock)
 }
 
 /// When all is quiet.

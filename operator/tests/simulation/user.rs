@@ -1,7 +1,7 @@
 //! What users do.
 
 use serde_json::{Value, json};
-use vpn_operator::world::{Kind, ObjectKey};
+use vpn_operator::model::{Kind, ObjectKey};
 
 use crate::{
     run::Sim,

@@ -1,7 +1,10 @@
 //! Verifications: who gets the slot, what becomes of a verdict, and how often a failing account is tried.
 
 use serde_json::json;
-use vpn_operator::{engine::Roles, world::Kind};
+use vpn_operator::{
+    controllers::{ControllerSet, providers, table},
+    model::Kind,
+};
 
 use crate::{
     node::BAD_PASSWORD,
@@ -19,8 +22,8 @@ fn pods_made(sim: &Sim) -> usize {
     sim.server.log.iter().filter(|event| event.kind == Kind::Pod && event.before.is_none()).count()
 }
 
-fn layouts() -> [Vec<Roles>; 3] {
-    [vec![Roles::ALL], apart(), vec![Roles::ALL, Roles::ALL]]
+fn layouts() -> [Vec<ControllerSet>; 3] {
+    [vec![table::all()], apart(), vec![table::all(), table::all()]]
 }
 
 #[test]
@@ -36,14 +39,14 @@ fn a_good_account_is_verified_on_its_only_slot_and_then_serves() {
         assert_eq!(text(&sim, "/status/conditions/1/reason"), "Passed");
         assert!(sim.server.get(Kind::Mask, &key("vpn", "p-verify")).is_none());
         // Two operators may each ask for a slot, one after the other.
-        let operators = roles.iter().filter(|roles| roles.providers).count();
+        let operators = roles.iter().filter(|roles| roles.has(providers::NAME)).count();
         assert!((1..=operators).contains(&pods_made(&sim)), "{}", pods_made(&sim));
     }
 }
 
 #[test]
 fn writes_to_the_verdict_and_to_give_the_slot_back() {
-    let mut sim = Sim::new(&[Roles::ALL]);
+    let mut sim = Sim::new(&[table::all()]);
     sim.verified_account("p", 1, "cGFzcw==");
     rest(&mut sim);
     let writes: usize = sim.counts.iter().filter(|((verb, _), _)| *verb != "get").map(|(_, count)| count).sum();
@@ -91,7 +94,7 @@ fn a_changed_secret_is_verified_before_anybody_else_is_assigned() {
         sim.edit(Kind::Secret, &key("vpn", "p-secret"), json!({"data": {"OPENVPN_PASSWORD": "Yg=="}}));
         sim.mask(&key("a", "m1"), json!({}));
         rest(&mut sim);
-        let operators = roles.iter().filter(|roles| roles.providers).count();
+        let operators = roles.iter().filter(|roles| roles.has(providers::NAME)).count();
         assert!((2..=2 * operators).contains(&pods_made(&sim)), "{}", pods_made(&sim));
         assert_eq!(sim.phase(Kind::Mask, &key("a", "m0")), "Active");
         assert_eq!(sim.phase(Kind::Mask, &key("a", "m1")), "Active");
@@ -117,7 +120,7 @@ fn a_label_of_ones_own_gets_no_slot_that_the_provider_does_not_allow() {
 
 #[test]
 fn a_crash_anywhere_in_a_verification_changes_nothing_in_the_end() {
-    for roles in [vec![Roles::ALL], apart()] {
+    for roles in [vec![table::all()], apart()] {
         for moment in 0..24 {
             let mut sim = Sim::new(&roles);
             sim.verified_account("p", 1, "cGFzcw==");

@@ -6,8 +6,9 @@ use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
 use serde_json::Value;
 use vpn_operator::{
-    engine::{Input, Told},
-    world::{Kind, Object, ObjectKey, source},
+    engine::Input,
+    model::{Kind, ObjectKey},
+    state::{Object, WatchEvent, source},
 };
 
 use crate::server::{Event, Server, project, verification_pod};
@@ -57,7 +58,7 @@ impl Filter {
         }
     }
 
-    fn told(&self, told: Told) -> Input {
+    fn told(&self, told: WatchEvent) -> Input {
         match self {
             Filter::Pods(namespace) => Input::Pods(namespace.clone(), told),
             Filter::Whole(_) | Filter::Verifications(_) | Filter::Named(_) => Input::Watch(told),
@@ -85,8 +86,8 @@ impl Filter {
         match (self, before, after) {
             (_, false, None) => None,
             (Filter::Named(key), _, after) => Some(Self::source(key, after.map(|value| &**value))),
-            (_, _, Some(value)) => Some(self.told(Told::Applied(self.project(value)))),
-            (_, true, None) => Some(self.told(Told::Deleted(self.project(&event.last)))),
+            (_, _, Some(value)) => Some(self.told(WatchEvent::Apply(self.project(value)))),
+            (_, true, None) => Some(self.told(WatchEvent::Delete(self.project(&event.last)))),
         }
     }
 }
@@ -131,7 +132,7 @@ impl Watch {
                     vec![input]
                 }
                 filter => {
-                    let input = filter.told(Told::ListBegan(kind));
+                    let input = filter.told(WatchEvent::Init(kind));
                     self.stage = Stage::Began;
                     vec![input]
                 }
@@ -141,9 +142,9 @@ impl Watch {
                 Vec::new()
             }
             Stage::Listed(values) => {
-                let told = |value: &Rc<Value>| self.filter.told(Told::Listed(self.filter.project(value)));
+                let told = |value: &Rc<Value>| self.filter.told(WatchEvent::InitApply(self.filter.project(value)));
                 let mut inputs: Vec<_> = values.iter().map(told).collect();
-                inputs.push(self.filter.told(Told::ListEnded(kind)));
+                inputs.push(self.filter.told(WatchEvent::InitDone(kind)));
                 self.stage = Stage::Live;
                 inputs
             }

@@ -1,0 +1,137 @@
+//! What the consumers controller takes from answers to its requests, besides what the stores do.
+
+use crate::{
+    controllers::{Answer, Context, context::Failure},
+    model::{Backoff, Kind, NewObject, ObjectKey, Operation, Propagation, ReconcileRequest, Uid},
+    state::{CopyView, Object, Outcome, PodView},
+};
+
+use super::release::find_users;
+
+/// A request of this controller ended.
+pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
+    let Answer { request, operation, outcome, .. } = answer;
+    match (request, outcome) {
+        (ReconcileRequest::PodList(namespace), Outcome::Pods(pods)) => pods_listed(ctx, namespace, pods),
+        (ReconcileRequest::PodList(namespace), _) => {
+            for consumer in ctx.memory.consumers.followers.list_failed(namespace) {
+                ctx.enqueue(ReconcileRequest::Consumer(consumer));
+            }
+        }
+        (_, Outcome::Gone | Outcome::NotFound | Outcome::Conflict) if is_about_pod(operation) => {
+            pod_vanished(ctx, operation);
+        }
+        // The write that removed the last finalizer shows the object a last time.
+        (_, Outcome::Object(object)) if !operation.is_read() && object.is_last_sight() => {}
+        (ReconcileRequest::Consumer(key), Outcome::Object(object)) => {
+            shown(ctx, key, object);
+            upgraded(ctx, operation, object);
+        }
+        (ReconcileRequest::Consumer(key), Outcome::Gone | Outcome::NotFound) => gone(ctx, key, operation),
+        _ => {}
+    }
+}
+
+fn is_about_pod(operation: &Operation) -> bool {
+    operation.target().is_some_and(|(kind, _)| kind == Kind::Pod)
+}
+
+fn pod_vanished(ctx: &mut Context, operation: &Operation) {
+    if let Operation::Delete { key, uid, .. } = operation
+        && let Some(pods) = ctx.state.pods.get_mut(&key.namespace)
+    {
+        pods.vanished(uid);
+    }
+}
+
+/// Release, step 4, was carried out.
+fn upgraded(ctx: &mut Context, operation: &Operation, object: &Object) {
+    if let Operation::Delete { kind: Kind::Consumer, propagation: Some(Propagation::Foreground), .. } = operation {
+        ctx.memory.consumers.of(&object.meta().uid).upgraded = true;
+    }
+}
+
+fn uid_of(ctx: &Context, key: &ObjectKey) -> Option<Uid> {
+    ctx.state.consumers.get(key).map(|consumer| consumer.meta.uid.clone())
+}
+
+/// What a consumer needs is gone.
+fn gone(ctx: &mut Context, key: &ObjectKey, operation: &Operation) {
+    let Some(uid) = uid_of(ctx, key) else { return };
+    match operation.target().map(|(kind, _)| kind) {
+        Some(Kind::Secret) => {
+            let memory = ctx.memory.consumers.of(&uid);
+            memory.copy_gone = true;
+            memory.obstacle = None;
+        }
+        Some(Kind::Provider) => ctx.memory.consumers.of(&uid).provider_gone = true,
+        Some(Kind::Reservation) if matches!(operation, Operation::Get(..)) => {
+            ctx.memory.consumers.of(&uid).lock_gone = true;
+        }
+        _ => {}
+    }
+}
+
+/// Something that a consumer needs was written or read.
+fn shown(ctx: &mut Context, key: &ObjectKey, object: &Object) {
+    let Some(uid) = uid_of(ctx, key) else { return };
+    match object {
+        Object::Copy(copy) => copy_shown(ctx, &uid, copy),
+        Object::Provider(_) => ctx.memory.consumers.of(&uid).provider_gone = false,
+        Object::Reservation(reservation) => {
+            if uid != reservation.consumer_uid {
+                ctx.memory.consumers.of(&uid).lock_gone = true;
+            } else if let Some(memory) = ctx.memory.consumers.by_uid.get_mut(&uid) {
+                memory.lock_gone = false;
+            }
+        }
+        _ => {}
+    }
+}
+
+fn copy_shown(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
+    let is_ours = copy.consumer_uid.as_ref() == Some(uid);
+    let memory = ctx.memory.consumers.of(uid);
+    // Of that name, but not ours: as far as the release goes, our copy is gone.
+    memory.copy_gone = !is_ours;
+    memory.obstacle = (!is_ours || !copy.labelled).then(|| copy.clone());
+}
+
+fn pods_listed(ctx: &mut Context, namespace: &std::sync::Arc<str>, listed: &[PodView]) {
+    let Some(pods) = ctx.state.pods.get_mut(namespace) else { return };
+    pods.merge(listed);
+    for key in ctx.memory.consumers.followers.list_answered(namespace) {
+        let Some(consumer) = ctx.state.consumers.get(&key) else { continue };
+        let held: Vec<_> = ctx.state.reservations_of(&consumer.meta.uid).collect();
+        let users = find_users(consumer, &held, &ctx.state.pods[namespace]);
+        let uid = consumer.meta.uid.clone();
+        ctx.memory.consumers.of(&uid).users = Some(users);
+        ctx.enqueue(ReconcileRequest::Consumer(key));
+    }
+}
+
+/// A consumer that cannot take its slot leaves it to the next in line, and tries again after a while.
+pub fn failed(ctx: &mut Context, failure: &Failure<'_>, mut backoff: Backoff) -> Option<Backoff> {
+    if let ReconcileRequest::Consumer(key) = failure.request
+        && let Some(consumer) = ctx.state.consumers.get(key)
+        && consumer.assigned.is_none()
+        && !consumer.meta.deleting
+    {
+        let uid = consumer.meta.uid.clone();
+        match failure.operation {
+            Operation::Create(_, NewObject::Reservation(_)) => {
+                ctx.allocator.end_grant(&uid);
+                backoff.gate = false;
+            }
+            Operation::Create(_, NewObject::Secret(_)) | Operation::PatchStatus(Kind::Consumer, ..) => {
+                let reservation = ctx.state.reservations_of(&uid).next().map(|view| view.meta.uid.clone());
+                let memory = ctx.memory.consumers.of(&uid);
+                // A second refusal while withdrawing means that the fence itself is refused: that has to wait.
+                backoff.gate = memory.withdrawing.is_some();
+                memory.withdrawing = reservation;
+            }
+            _ => {}
+        }
+    }
+    Some(backoff)
+}

@@ -1,0 +1,248 @@
+//! Assignment: W2 (the lock), W3 (the credentials), W4 (the commit). Each step follows from what exists, so a restart
+//! after any of them goes on where it stopped.
+
+use std::sync::Arc;
+
+use k8s_openapi::{
+    api::core::v1::Secret,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::Resource;
+use serde_json::json;
+use vpn_types::{
+    FINALIZER, MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation, MaskReservationSpec, OWNER_LABEL,
+    RESERVATION_ANNOTATION, Reason, SOURCE_HASH_ANNOTATION, reservation_name, secret_name,
+};
+
+use super::{
+    context::{ConsumerContext, event, reservations},
+    waiting, withdraw,
+};
+use crate::{
+    allocator::Grant,
+    controllers::{ready::ReadyCondition, status},
+    model::{Backoff, Kind, NewObject, ObjectKey, Operation, Step},
+    state::{Assigned, ClusterState, ConsumerView, CopyView, ProviderView, ReservationView, Source, SourceView},
+};
+
+/// The next step for a consumer that is not committed to a slot.
+pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
+    let state = ctx.state;
+    if let Some(reservation) = choose(state, consumer) {
+        ctx.out_of_line(consumer);
+        return adopt(ctx, consumer, reservation);
+    }
+    if let Some(memory) = ctx.recall(consumer) {
+        memory.withdrawing = None;
+    }
+    if let Some(grant) = ctx.allocator.grant(&consumer.meta.uid) {
+        return Step::send(reserve(consumer, grant)).provisional();
+    }
+    // A copy whose lock is gone, made by a request that arrived late.
+    withdraw::remove_copy(state, consumer, |_| true).or_else(|| waiting::decide(ctx, consumer))
+}
+
+/// Of several reservations (two operators may each have won one), the one that a copied Secret already names, else the
+/// first by age and name: all operators choose alike, and the commit settles it.
+fn choose<'a>(state: &'a ClusterState, consumer: &'a ConsumerView) -> Option<&'a ReservationView> {
+    let named = |reservation: &ReservationView| {
+        let mut copies = state.copies_of(&consumer.meta.uid);
+        copies.any(|copy| copy.reservation.as_ref() == Some(&reservation.meta.uid))
+    };
+    reservations(state, consumer).min_by_key(|reservation| {
+        (reservation.meta.deleting, !named(reservation), reservation.meta.created, reservation.meta.key.clone())
+    })
+}
+
+fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
+    let state = ctx.state;
+    let uid = &reservation.meta.uid;
+    // Once the status says so (another operator may have written it), nothing is committed to it any more.
+    let fenced = consumer.withdrawn.as_ref() == Some(uid);
+    let withdrawing = fenced || ctx.recall(consumer).is_some_and(|memory| memory.withdrawing.as_ref() == Some(uid));
+    let lock_is_good = !reservation.meta.deleting && reservation.meta.finalizer.is_some();
+    let Some((provider, slot)) = usable_provider(state, reservation).filter(|_| lock_is_good && !withdrawing) else {
+        return withdraw::decide(ctx, consumer, reservation);
+    };
+    let credentials = state.credentials(provider, slot);
+    let source = match &credentials {
+        Source::Present(source) => source,
+        Source::Unknown | Source::Unreadable(_) => return Step::Idle,
+        Source::Missing => return withdraw::decide(ctx, consumer, reservation),
+    };
+    let key = copy_key(consumer, provider);
+    let known = state.copies.get(&key).cloned();
+    match known.or_else(|| ctx.obstacle(consumer)) {
+        None => Step::send(copy_credentials(consumer, reservation, provider, source, key)).provisional(),
+        Some(copy) if copy.consumer_uid.as_ref() == Some(&consumer.meta.uid) && !copy.meta.deleting => {
+            if is_current(&copy, reservation, source) {
+                commit(ctx, consumer, reservation, provider, slot, &key.name)
+            } else {
+                Step::send(refresh_copy(&copy, Some(reservation), provider, source)).provisional()
+            }
+        }
+        Some(_) => {
+            let message =
+                format!("a Secret {} exists that does not belong to this MaskConsumer; delete or rename it", key.name);
+            let backoff = Backoff::after(ctx.backoff.as_ref(), Reason::SecretNameTaken, message, ctx.now);
+            *ctx.backoff = Some(backoff.without_gate());
+            let memory = ctx.memory(consumer);
+            memory.obstacle = None;
+            memory.withdrawing = Some(uid.clone());
+            withdraw::decide(ctx, consumer, reservation)
+        }
+    }
+}
+
+/// The provider of a reservation, and the slot, if users may still be put there.
+fn usable_provider<'a>(state: &'a ClusterState, reservation: &ReservationView) -> Option<(&'a ProviderView, u32)> {
+    let (_, slot) = reservation.slot.as_ref()?;
+    let provider = state.providers.get(&reservation.provider()?)?;
+    let same = reservation.provider_uid.as_ref() == Some(&provider.meta.uid);
+    (same && !provider.meta.deleting && *slot < provider.max_slots).then_some((provider, *slot))
+}
+
+/// Where the credentials of a provider go for a consumer.
+pub fn copy_key(consumer: &ConsumerView, provider: &ProviderView) -> ObjectKey {
+    let name = secret_name(&consumer.meta.key.name, provider.meta.uid.as_str());
+    ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: Arc::from(name) }
+}
+
+/// Whether a copy is what it should be.
+pub fn is_current(copy: &CopyView, reservation: &ReservationView, source: &SourceView) -> bool {
+    copy.labelled
+        && copy.reservation.as_ref() == Some(&reservation.meta.uid)
+        && copy.source_hash.as_ref() == Some(&source.hash)
+}
+
+/// W2: the lock. Its name exists once, so the slot is taken once.
+pub fn reserve(consumer: &ConsumerView, grant: &Grant) -> Operation {
+    let name = reservation_name(&grant.provider.name, grant.slot as usize);
+    let mut reservation = MaskReservation::new(
+        &name,
+        MaskReservationSpec {
+            name: consumer.meta.key.name.to_string(),
+            namespace: consumer.meta.key.namespace.to_string(),
+            uid: consumer.meta.uid.to_string(),
+        },
+    );
+    reservation.metadata.namespace = Some(grant.provider.namespace.to_string());
+    reservation.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    reservation.metadata.labels = Some([(OWNER_LABEL.to_owned(), grant.provider_uid.to_string())].into());
+    reservation.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: MaskProvider::api_version(&()).into_owned(),
+        kind: MaskProvider::kind(&()).into_owned(),
+        name: grant.provider.name.to_string(),
+        uid: grant.provider_uid.to_string(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }]);
+    let key = ObjectKey { namespace: grant.provider.namespace.clone(), name: Arc::from(name) };
+    Operation::Create(key, NewObject::Reservation(Box::new(reservation)))
+}
+
+/// W3: the credentials, owned by the consumer. The annotations say which lock and which data they belong to.
+pub fn copy_credentials(
+    consumer: &ConsumerView,
+    reservation: &ReservationView,
+    provider: &ProviderView,
+    source: &SourceView,
+    key: ObjectKey,
+) -> Operation {
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(key.name.to_string()),
+            namespace: Some(key.namespace.to_string()),
+            labels: Some([(OWNER_LABEL.to_owned(), provider.meta.uid.to_string())].into()),
+            annotations: Some(
+                [
+                    (RESERVATION_ANNOTATION.to_owned(), reservation.meta.uid.to_string()),
+                    (SOURCE_HASH_ANNOTATION.to_owned(), source.hash.to_string()),
+                ]
+                .into(),
+            ),
+            owner_references: Some(vec![OwnerReference {
+                api_version: MaskConsumer::api_version(&()).into_owned(),
+                kind: MaskConsumer::kind(&()).into_owned(),
+                name: consumer.meta.key.name.to_string(),
+                uid: consumer.meta.uid.to_string(),
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            }]),
+            ..ObjectMeta::default()
+        },
+        data: Some((*source.data).clone()),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    };
+    Operation::Create(key, NewObject::Secret(Box::new(secret)))
+}
+
+/// Brings a copy up to date: data, label and, where the lock is another than it names, the annotation.
+pub fn refresh_copy(
+    copy: &CopyView,
+    reservation: Option<&ReservationView>,
+    provider: &ProviderView,
+    source: &SourceView,
+) -> Operation {
+    let mut annotations = vec![(SOURCE_HASH_ANNOTATION, &*source.hash)];
+    if let Some(reservation) = reservation {
+        annotations.push((RESERVATION_ANNOTATION, reservation.meta.uid.as_str()));
+    }
+    let mut patch = vec![
+        json!({"op": "test", "path": "/metadata/uid", "value": copy.meta.uid.as_str()}),
+        json!({"op": "test", "path": "/metadata/resourceVersion", "value": copy.meta.version.to_string()}),
+        // `data` is replaced as a whole (`add` does that): keys that the source no longer has must go.
+        json!({"op": "add", "path": "/data", "value": &*source.data}),
+    ];
+    let annotated = copy.reservation.is_some() || copy.source_hash.is_some();
+    patch.extend(set_entries("/metadata/annotations", annotated, &annotations));
+    patch.extend(set_entries("/metadata/labels", copy.labelled, &[(OWNER_LABEL, provider.meta.uid.as_str())]));
+    let patch = serde_json::Value::Array(patch);
+    Operation::JsonPatch(Kind::Secret, copy.meta.key.clone(), patch)
+}
+
+/// JSON patch operations that set entries of a map of strings, which is known to be there or made anew.
+fn set_entries(path: &str, exists: bool, entries: &[(&str, &str)]) -> Vec<serde_json::Value> {
+    if !exists {
+        let map: serde_json::Map<_, _> = entries.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        return vec![json!({"op": "add", "path": path, "value": map})];
+    }
+    let pointer = |key: &str| format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
+    entries.iter().map(|(key, value)| json!({"op": "add", "path": pointer(key), "value": value})).collect()
+}
+
+/// W4: the commit, guarded by the consumer's version.
+fn commit(
+    ctx: &ConsumerContext<'_>,
+    consumer: &ConsumerView,
+    reservation: &ReservationView,
+    provider: &ProviderView,
+    slot: u32,
+    secret: &Arc<str>,
+) -> Step {
+    let assigned = Assigned {
+        provider: provider.meta.key.clone(),
+        provider_uid: provider.meta.uid.clone(),
+        slot,
+        reservation: reservation.meta.uid.clone(),
+        secret: secret.clone(),
+    };
+    let verdict = active(&assigned);
+    let patch = status::consumer(&consumer.meta, &consumer.status, &verdict, Some(&assigned), ctx.now.wall);
+    let Some(patch) = patch else { return Step::Idle };
+    let message = format!("{}, credentials in Secret {secret}", verdict.message);
+    Step::send(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(Some(event(
+        consumer,
+        false,
+        Reason::Assigned,
+        "Assign",
+        message,
+    )))
+}
+
+/// What an assigned consumer says.
+pub fn active(assigned: &Assigned) -> ReadyCondition<MaskConsumerPhase> {
+    let message = format!("slot {} of MaskProvider {}", assigned.slot, assigned.provider);
+    ReadyCondition::ready(MaskConsumerPhase::Active, Reason::Assigned, message)
+}

@@ -1,0 +1,194 @@
+//! What a change means for MaskConsumers, and for who may have which slot.
+
+use std::sync::Arc;
+
+use super::memory::ConsumerMemory;
+use crate::{
+    allocator::{DeviceKeys, PoolSpec},
+    controllers::{Change, Context, providers::why_not_usable, verification},
+    model::{Effect, ObjectKey, ReconcileRequest, Uid},
+    state::{
+        self, ConsumerView, CopyView, Login, Logins, PodsChange, ProviderView, ReservationView, Source, StoreChange,
+    },
+};
+
+/// Takes in a change.
+pub fn observe(ctx: &mut Context, change: &Change<'_>) {
+    match change {
+        Change::Store(StoreChange::Consumer(change)) => consumer_changed(ctx, change),
+        Change::Store(StoreChange::Reservation(change)) => reservation_changed(ctx, change),
+        Change::Store(StoreChange::Provider(change)) => provider_changed(ctx, change),
+        Change::Store(StoreChange::Copy(change)) => copy_changed(ctx, change),
+        Change::Credentials { provider, data } => {
+            refresh_pool(ctx, provider);
+            if *data {
+                enqueue_holders(ctx, provider);
+            }
+        }
+        Change::Pods(namespace, change) => pods_changed(ctx, namespace, change),
+        _ => {}
+    }
+}
+
+/// Has the providers controller of another process told which `maxSlots` is in force.
+pub fn enqueue_acknowledgement(ctx: &mut Context, provider: &ObjectKey) {
+    if ctx.are_apart {
+        ctx.enqueue(ReconcileRequest::Acknowledgement(provider.clone()));
+    }
+}
+
+fn consumer_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<ConsumerView>) {
+    let now = ctx.state.consumers.get(key);
+    let assigned = now.and_then(|view| view.assigned.clone());
+    let assigned_before = before.as_ref().and_then(|view| view.assigned.as_ref());
+    let (now, is_deleting) = (now.map(|view| view.meta.uid.clone()), now.is_some_and(|view| view.meta.deleting));
+    if let (Some(_), None, Some(before)) = (&assigned, assigned_before, before) {
+        ctx.counters.assigned.push(before.meta.created);
+    }
+    // The new holder first, so that a slot that stays with it is never free in between.
+    if let Some(assigned) = &assigned {
+        ctx.allocator.committed(&assigned.provider, assigned.slot);
+    }
+    if let Some(assigned) = assigned_before {
+        ctx.allocator.uncommitted(&assigned.provider, assigned.slot);
+    }
+    if is_deleting && before.as_ref().is_some_and(|view| !view.meta.deleting) {
+        // What was refused before is not what the release asks for.
+        ctx.forget(ReconcileRequest::Consumer(key.clone()));
+    }
+    if let Some(before) = before
+        && now.as_ref() != Some(&before.meta.uid)
+    {
+        let uid = &before.meta.uid;
+        ctx.allocator.leave(uid);
+        ctx.allocator.end_grant(uid);
+        ctx.memory.consumers.by_uid.remove(uid);
+        end_follow(ctx, key, uid);
+        ctx.forget(ReconcileRequest::Consumer(key.clone()));
+    }
+    ctx.enqueue(ReconcileRequest::Consumer(key.clone()));
+}
+
+/// Ends the watch on a namespace's Pods once no release there needs it.
+fn end_follow(ctx: &mut Context, key: &ObjectKey, uid: &Uid) {
+    if ctx.memory.consumers.followers.end(key, uid) {
+        ctx.state.pods.remove(&key.namespace);
+        ctx.forget(ReconcileRequest::PodList(key.namespace.clone()));
+        ctx.effects.push(Effect::UnwatchPods(key.namespace.clone()));
+    }
+}
+
+fn reservation_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<ReservationView>) {
+    let slot_of = |view: &ReservationView| Some((view.provider()?, view.slot.as_ref()?.1));
+    let now = ctx.state.reservations.get(key);
+    match (before.as_ref().and_then(slot_of), now.and_then(slot_of)) {
+        (_, Some((provider, slot))) => ctx.allocator.reserved(&provider, slot),
+        (Some((provider, slot)), None) => ctx.allocator.unreserved(&provider, slot),
+        (None, None) => {}
+    }
+    let consumers: Vec<_> = before.iter().chain(now).map(|view| view.consumer.clone()).collect();
+    for consumer in consumers {
+        ctx.enqueue(ReconcileRequest::Consumer(consumer));
+    }
+}
+
+fn provider_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<ProviderView>) {
+    let now = ctx.state.providers.get(key);
+    if let Some(before) = before
+        && now.is_none_or(|view| view.meta.uid != before.meta.uid)
+    {
+        ctx.forget(ReconcileRequest::Acknowledgement(key.clone()));
+    }
+    // Status changes, of which there are many, change nothing for those who have a slot.
+    let now = ctx.state.providers.get(key);
+    let concerns_holders = match (before, now) {
+        (Some(before), Some(now)) => {
+            before.meta.uid != now.meta.uid
+                || before.meta.deleting != now.meta.deleting
+                || before.max_slots != now.max_slots
+                || before.status.phase != now.status.phase
+                || before.secret != now.secret
+                || before.slot_secrets != now.slot_secrets
+        }
+        _ => true,
+    };
+    refresh_pool(ctx, key);
+    if concerns_holders {
+        enqueue_holders(ctx, key);
+    }
+    enqueue_acknowledgement(ctx, key);
+}
+
+fn enqueue_holders(ctx: &mut Context, provider: &ObjectKey) {
+    // Highest slot first: the order in which they are evicted when `maxSlots` was lowered.
+    let holders = ctx.state.reservations_on(provider).rev().map(|(_, view)| view.consumer.clone());
+    for consumer in holders.collect::<Vec<_>>() {
+        ctx.enqueue(ReconcileRequest::Consumer(consumer));
+    }
+}
+
+/// Says to the allocator what a provider offers now.
+fn refresh_pool(ctx: &mut Context, key: &ObjectKey) {
+    let state = &ctx.state;
+    let Some(provider) = state.providers.get(key) else {
+        ctx.allocator.remove_pool(key);
+        return;
+    };
+    let has_source = matches!(state.source(&provider.secret_key()), Source::Present(_));
+    let held = has_source && provider.meta.finalizer.is_some() && !provider.meta.deleting;
+    let usable = provider.is_usable() && held && verification::admits_users(state, provider);
+    let spec = PoolSpec {
+        uid: provider.meta.uid.clone(),
+        capacity: provider.max_slots,
+        withheld: state.withheld(provider).map(|(slot, ..)| slot).collect(),
+        keys: state.logins.of(key).map(device_keys).unwrap_or_default(),
+        tags: provider.tags.clone(),
+        namespaces: provider.namespaces.clone(),
+        usable,
+        verifiable: provider.verify.is_some() && held,
+        current: provider.is_current(),
+        why_not: if usable { String::new() } else { why_not_usable(state, provider) },
+    };
+    ctx.allocator.set_pool(key.clone(), spec);
+}
+
+/// The keys of slots that log in as one device.
+fn device_keys(logins: &Logins) -> DeviceKeys {
+    let key = |login: &Option<Login>| login.as_ref().filter(|login| login.is_device).map(|login| login.fingerprint);
+    let own = logins.own.iter().map(|(slot, login)| (*slot, key(login))).collect();
+    DeviceKeys { common: key(&logins.common), own }
+}
+
+fn copy_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<CopyView>) {
+    let now = ctx.state.copies.get(key);
+    let is_gone = now.is_none();
+    let owners: Vec<_> = before.iter().chain(now).filter_map(|view| view.consumer_uid.clone()).collect();
+    for uid in owners {
+        let Some(consumer) = ctx.state.consumer_by_uid(&uid) else { continue };
+        let was_its_copy = consumer.assigned.as_ref().is_some_and(|assigned| assigned.secret == key.name);
+        let consumer = consumer.meta.key.clone();
+        if was_its_copy && is_gone {
+            ctx.memory.consumers.of(&uid).copy_gone = true;
+        }
+        if let Some(memory) = ctx.memory.consumers.by_uid.get_mut(&uid) {
+            let ConsumerMemory { copy_gone, obstacle, .. } = memory;
+            *copy_gone &= is_gone || !was_its_copy;
+            *obstacle = None;
+        }
+        ctx.enqueue(ReconcileRequest::Consumer(consumer));
+    }
+}
+
+fn pods_changed(ctx: &mut Context, namespace: &Arc<str>, change: &PodsChange) {
+    let followers = &ctx.memory.consumers.followers;
+    let concerned: Vec<_> = match change {
+        PodsChange::Listed => followers.all(namespace).cloned().collect(),
+        PodsChange::Pod(pod) => followers.concerned(namespace, pod).into_iter().collect(),
+    };
+    for uid in concerned {
+        if let Some(consumer) = ctx.state.consumer_by_uid(&uid) {
+            let key = consumer.meta.key.clone();
+            ctx.enqueue(ReconcileRequest::Consumer(key));
+        }
+    }
+}

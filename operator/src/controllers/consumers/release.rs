@@ -1,0 +1,351 @@
+//! Release: the slot is free only when its last user is gone.
+//!
+//! 0. the consumer's deletionTimestamp is the durable intent; our finalizer holds it
+//! 1. the copied Secret goes: no new container can start with it
+//! 2. one consistent list of the namespace's Pods gives the users that are left; they are recorded on the reservation
+//! 3. those that the consumer owns are deleted, before the garbage collector could strip a second owner's Pod of its
+//!    reference
+//! 4. where a user belongs to another workload, such as a Deployment, the consumer's deletion is upgraded to foreground,
+//!    so that owned workloads of any kind go. Elsewhere nothing is left that could start a container with the
+//!    credentials, as the Secret is gone, and the garbage collector, which is slow when there is much to do, is not
+//!    waited for
+//! 5. when no user is left (and a hold, if any, is written down), our finalizer goes
+//!
+//! Step 6, freeing the reservation, is the reservations controller's.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::SecondsFormat;
+use serde_json::json;
+use vpn_types::{MaskConsumerPhase, MaskReservationStatus, Reason, SlotUser};
+
+use super::{
+    context::{ConsumerContext, event, reservations},
+    memory::Listing,
+    shared::shared,
+};
+use crate::{
+    controllers::{ready::ReadyCondition, status, verification},
+    model::{Backoff, Effect, Kind, Now, ObjectKey, Operation, Propagation, Step, delete, remove_finalizer},
+    state::{ConsumerView, Ending, PodStage, PodView, PodsOf, ReservationView, SlotUserView},
+};
+
+/// The next step for a consumer that is going away.
+pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
+    if consumer.meta.finalizer.is_none() {
+        return Step::Idle;
+    }
+    let state = ctx.state;
+    let held: Vec<_> = reservations(state, consumer).collect();
+    if let Some(backoff) = ctx.active_backoff().filter(|backoff| backoff.is_worth_telling()) {
+        let backoff = backoff.clone();
+        return tell_trouble(ctx, consumer, &backoff);
+    }
+    let took_no_slot = held.is_empty() && consumer.assigned.is_none();
+    remove_copies(ctx, consumer)
+        .or_else(|| find_lock(ctx, consumer, &held))
+        .or_else(|| if took_no_slot { Step::Idle } else { stop_users(ctx, consumer, &held) })
+        .or_else(|| let_go(ctx, consumer, &held))
+}
+
+fn tell_trouble(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, backoff: &Backoff) -> Step {
+    let message = format!("the slot cannot be given back: {}", backoff.message);
+    tell(ctx, consumer, backoff.reason, message).or_else(|| Step::WaitUntil(backoff.until))
+}
+
+/// Step 1. `WaitUntil(MAX)` is "wait for the watch".
+fn remove_copies(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
+    let state = ctx.state;
+    if let Some(copy) = state.copies_of(&consumer.meta.uid).next() {
+        if !copy.meta.deleting {
+            return Step::send(delete(Kind::Secret, &copy.meta, None));
+        }
+        let message = format!("Secret {} is kept by somebody's finalizer", copy.meta.key.name);
+        return tell(ctx, consumer, Reason::HeldByFinalizer, message).or_else(|| Step::WaitUntil(Duration::MAX));
+    }
+    // A committed consumer has a copy. That the store holds none may be the watch's lag: only a read tells.
+    match &consumer.assigned {
+        Some(assigned) if !ctx.memory(consumer).copy_gone => {
+            let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: assigned.secret.clone() };
+            Step::send(Operation::Get(Kind::Secret, key))
+        }
+        _ => Step::Idle,
+    }
+}
+
+/// A committed consumer has a lock. That the store holds none may be the watch's lag: only a read tells.
+fn find_lock(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
+    let Some(assigned) = consumer.assigned.as_deref() else { return Step::Idle };
+    let name = vpn_types::reservation_name(&assigned.provider.name, assigned.slot as usize);
+    let key = ObjectKey::new(assigned.provider.namespace.clone(), name);
+    let known = held.iter().any(|reservation| reservation.meta.key == key);
+    if known || ctx.memory(consumer).lock_gone {
+        return Step::Idle;
+    }
+    Step::send(Operation::Get(Kind::Reservation, key))
+}
+
+/// Steps 2 to 4, and the wait for the last user.
+fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
+    if let Some(step) = list_users(ctx, consumer, held) {
+        return step;
+    }
+    let namespace = &consumer.meta.key.namespace;
+    let Some(pods) = ctx.state.pods.get(namespace) else { return Step::WaitUntil(Duration::MAX) };
+    let users = still_more_users(ctx, consumer, held, pods);
+    // Not by order or detail: another operator may not have seen yet that the same Pod is on a node.
+    let says = |known: &SlotUserView, user: &SlotUserView| {
+        known.uid == user.uid && (known.node.is_some() || user.node.is_none())
+    };
+    let lacks = |recorded: &[SlotUserView]| users.iter().any(|user| !recorded.iter().any(|known| says(known, user)));
+    let present: Vec<_> = users.iter().filter_map(|user| pods.get(&user.uid)).collect();
+    if let Some(reservation) = held.iter().find(|reservation| lacks(&reservation.users)) {
+        return Step::send(record(reservation, &users)).with_event(shared(consumer, &present));
+    }
+    let owned = |pod: &&&PodView| pod.consumers.contains(&consumer.meta.uid) && !pod.meta.deleting;
+    if let Some(pod) = present.iter().find(owned) {
+        return Step::send(delete(Kind::Pod, &pod.meta, None));
+    }
+    if let Some(step) = upgrade(ctx, consumer, held, pods) {
+        return step;
+    }
+    let left: Vec<_> = present.into_iter().filter(|pod| pod.stage == PodStage::Running).collect();
+    if let Some(wait) = waiting_for(consumer, &left, ctx.now) {
+        return tell(ctx, consumer, wait.reason, wait.message).or_else(|| Step::WaitUntil(wait.until));
+    }
+    // Gone without evidence: a user that the watch saw vanish while it ran, or that it never saw.
+    let unclean =
+        users.iter().any(|user| pods.get(&user.uid).is_none() && pods.ending(&user.uid) != Some(Ending::Clean));
+    if unclean {
+        ctx.memory(consumer).unclean = true;
+    }
+    Step::Idle
+}
+
+/// The users so far, and Pods that have come since: a controller may make one anew, and it counts as soon as it is
+/// bound, whether or not it can start without the Secret.
+fn still_more_users(
+    ctx: &mut ConsumerContext<'_>,
+    consumer: &ConsumerView,
+    held: &[&ReservationView],
+    pods: &PodsOf,
+) -> Vec<SlotUserView> {
+    let known = ctx.memory(consumer).users.clone().unwrap_or_default();
+    let mut users = find_users(consumer, held, pods);
+    users.extend(
+        known.iter().filter(|user| !users.iter().any(|other| other.uid == user.uid)).cloned().collect::<Vec<_>>(),
+    );
+    users.sort_by(|one, other| (&one.name, &one.uid).cmp(&(&other.name, &other.uid)));
+    if users != known {
+        ctx.memory(consumer).users = Some(users.clone());
+    }
+    let secrets = secrets(consumer, held);
+    let uids = users.iter().map(|user| &user.uid);
+    ctx.followers.follow(&consumer.meta.key.namespace, &consumer.meta.uid, &secrets, uids);
+    users
+}
+
+/// Step 4, once, where it is needed. Counted are Pods without a node too: one that belongs to a Deployment would start
+/// with the next Secret of that name, which a Mask gets that is made again.
+fn upgrade(
+    ctx: &mut ConsumerContext<'_>,
+    consumer: &ConsumerView,
+    held: &[&ReservationView],
+    pods: &PodsOf,
+) -> Option<Step> {
+    let secrets = secrets(consumer, held);
+    let mut related = pods.related(&consumer.meta.uid, &secrets);
+    if !related.any(|pod| pod.is_of_workload && pod.stage != PodStage::Ended) {
+        return None;
+    }
+    let memory = ctx.memory(consumer);
+    memory.upgraded |= consumer.meta.foreground;
+    (!memory.upgraded).then(|| Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Foreground))))
+}
+
+/// Step 2. `None` once the users are known.
+fn list_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Option<Step> {
+    let namespace = consumer.meta.key.namespace.clone();
+    if ctx.memory(consumer).users.is_some() {
+        return None;
+    }
+    let watched = ctx.state.pods.get(&namespace);
+    match ctx.memory(consumer).listing {
+        Listing::NotYet => {
+            let first = ctx.followers.begin(&namespace, &consumer.meta.uid);
+            ctx.memory(consumer).listing = if first { Listing::ByWatch } else { Listing::ByRequest };
+            if first {
+                // The watch begins after the Secret is gone, so its first list is the consistent list.
+                ctx.effects.push(Effect::WatchPods(namespace));
+                return Some(Step::WaitUntil(Duration::MAX));
+            }
+            list_users(ctx, consumer, held)
+        }
+        // Only from its first list on does the watch miss no ending.
+        _ if !watched.is_some_and(PodsOf::is_synced) => Some(Step::WaitUntil(Duration::MAX)),
+        Listing::ByRequest => {
+            ctx.followers.want_list(&consumer.meta.key);
+            Some(match ctx.list_backoff.clone() {
+                Some(backoff) => tell_trouble(ctx, consumer, &backoff),
+                None => Step::WaitUntil(Duration::MAX),
+            })
+        }
+        Listing::ByWatch => {
+            let users = watched.map(|pods| find_users(consumer, held, pods)).unwrap_or_default();
+            ctx.memory(consumer).users = Some(users);
+            None
+        }
+    }
+}
+
+/// Names that the copied Secret of a consumer has or had.
+fn secrets(consumer: &ConsumerView, held: &[&ReservationView]) -> Vec<Arc<str>> {
+    let providers = held.iter().filter_map(|reservation| reservation.provider_uid.as_ref());
+    let mut secrets: Vec<Arc<str>> =
+        providers.map(|provider| vpn_types::secret_name(&consumer.meta.key.name, provider.as_str()).into()).collect();
+    secrets.extend(consumer.assigned.as_ref().map(|assigned| assigned.secret.clone()));
+    secrets.sort_unstable();
+    secrets.dedup();
+    secrets
+}
+
+/// The users at this moment, and those that were recorded before a restart.
+pub fn find_users(consumer: &ConsumerView, held: &[&ReservationView], pods: &PodsOf) -> Vec<SlotUserView> {
+    let uses = |pod: &&PodView| match pod.stage {
+        PodStage::Ended => false,
+        // It is no user yet, but would become one: owned, it is deleted with the rest.
+        PodStage::Unbound => pod.consumers.contains(&consumer.meta.uid),
+        PodStage::Running => true,
+    };
+    let secrets = secrets(consumer, held);
+    let mut users: Vec<_> = (pods.related(&consumer.meta.uid, &secrets))
+        .filter(uses)
+        .map(|pod| SlotUserView { name: pod.meta.key.name.clone(), uid: pod.meta.uid.clone(), node: pod.node.clone() })
+        .collect();
+    for user in held.iter().flat_map(|reservation| reservation.users.iter()) {
+        if !users.iter().any(|known| known.uid == user.uid) {
+            users.push(user.clone());
+        }
+    }
+    users.sort_by(|one, other| (&one.name, &one.uid).cmp(&(&other.name, &other.uid)));
+    users
+}
+
+fn record(reservation: &ReservationView, users: &[SlotUserView]) -> Operation {
+    let users = users.iter().map(|user| SlotUser {
+        name: user.name.to_string(),
+        uid: user.uid.to_string(),
+        node: user.node.as_ref().map(ToString::to_string),
+    });
+    let status = MaskReservationStatus { users: Some(users.collect()), ..MaskReservationStatus::default() };
+    patch_reservation(reservation, &json!(status))
+}
+
+fn patch_reservation(reservation: &ReservationView, status: &serde_json::Value) -> Operation {
+    let version = reservation.meta.version.to_string();
+    let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
+    Operation::PatchStatus(Kind::Reservation, reservation.meta.key.clone(), patch)
+}
+
+/// Why the slot is still held, and when there may be something else to say.
+struct Wait {
+    reason: Reason,
+    message: String,
+    until: Duration,
+}
+
+/// How long after its grace period a Pod is given until its node counts as lost: kubelet needs a moment to report.
+const OVERDUE: Duration = Duration::from_secs(30);
+
+/// Which Pods are still waited for, in words. The one that needs somebody's hand comes first.
+fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<Wait> {
+    let others = match left.len().checked_sub(1)? {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let describe = |pod: &PodView| {
+        let node = pod.node.as_deref().unwrap_or_default();
+        format!("Pod {} on node {node}{others}", pod.meta.key.name)
+    };
+    // How long it may still take to stop, unless it should have by now.
+    let rest_of = |pod: &PodView| {
+        let Some(stop_by) = pod.stop_by else { return Some(OVERDUE) };
+        (stop_by + OVERDUE - now.wall).to_std().ok().filter(|rest| !rest.is_zero())
+    };
+    if let Some(pod) = left.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid)) {
+        let message = format!(
+            "{} uses the credentials without an owner reference to this MaskConsumer; \
+             the slot is held until somebody deletes it",
+            describe(pod)
+        );
+        return Some(Wait { reason: Reason::HeldByPods, message, until: Duration::MAX });
+    }
+    if let Some(pod) = left.iter().find(|pod| pod.meta.deleting && rest_of(pod).is_none()) {
+        let message = format!(
+            "{} should have stopped by now; if its node is lost for good, delete the Node object or the Pod by force: \
+             the slot is then held for the provider's release.uncleanDelay",
+            describe(pod)
+        );
+        return Some(Wait { reason: Reason::HeldByLostNode, message, until: Duration::MAX });
+    }
+    let rest = left.iter().filter_map(|pod| rest_of(pod)).min();
+    let until = rest.map_or(Duration::MAX, |rest| now.monotonic + rest);
+    let message = format!("waiting for {} to stop", describe(left.first()?));
+    Some(Wait { reason: Reason::Releasing, message, until })
+}
+
+/// Step 5.
+fn let_go(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
+    for reservation in held {
+        let delay = hold(ctx, consumer, reservation);
+        if delay > Duration::ZERO && reservation.hold_until.is_none() {
+            let until = ctx.now.wall + delay;
+            let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+            let message = format!("MaskReservation {} is held until {until}", reservation.meta.key);
+            let op = patch_reservation(reservation, &json!({ "holdUntil": until }));
+            let reason = Reason::HeldUntilDeadline;
+            return Step::send(op).with_event(Some(event(
+                consumer,
+                ctx.memory(consumer).unclean,
+                reason,
+                "Hold",
+                message,
+            )));
+        }
+    }
+    let released = consumer.assigned.as_ref().map(|assigned| {
+        let message = format!("slot {} of MaskProvider {} is given back", assigned.slot, assigned.provider);
+        event(consumer, false, Reason::SlotFree, "Release", message)
+    });
+    match remove_finalizer(Kind::Consumer, &consumer.meta) {
+        Some(op) => Step::send(op).with_event(released),
+        None => Step::Idle,
+    }
+}
+
+/// How long the slot stays taken after its last user: a VPN service counts a dropped session for a while.
+fn hold(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Duration {
+    let unclean = ctx.memory(consumer).unclean;
+    let provider = reservation.provider().and_then(|key| ctx.state.providers.get(&key));
+    match provider {
+        Some(provider) if unclean => provider.unclean_delay,
+        Some(provider) => provider.release_delay,
+        None if unclean => vpn_types::MaskProviderReleaseSpec::DEFAULT_UNCLEAN_DELAY,
+        None => Duration::ZERO,
+    }
+}
+
+fn tell(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reason: Reason, message: String) -> Step {
+    // That a verification comes to its end is no news to anybody.
+    if reason == Reason::Releasing && verification::verified_by(ctx.state, consumer).is_some() {
+        return Step::Idle;
+    }
+    let verdict = ReadyCondition::not_ready(MaskConsumerPhase::Terminating, reason, message);
+    // The slot is still this consumer's: `status.provider` stays until it is gone.
+    let assigned = consumer.assigned.as_deref();
+    let patch = status::consumer(&consumer.meta, &consumer.status, &verdict, assigned, ctx.now.wall);
+    let Some(patch) = patch else { return Step::Idle };
+    let event =
+        (reason != Reason::Releasing).then(|| event(consumer, true, reason, "Release", verdict.message.clone()));
+    Step::tell(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(event)
+}

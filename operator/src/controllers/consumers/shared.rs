@@ -1,0 +1,33 @@
+//! More than one Pod on a slot: each is a device of its own, and the account allows one a slot.
+
+use vpn_types::Reason;
+
+use super::context::event;
+use crate::{
+    model::EventRecord,
+    state::{ConsumerView, PodStage, PodView},
+};
+
+/// How many Pods are named.
+const SHOWN: usize = 3;
+
+/// Tells of the Pods that use a slot at the same time, if there are several.
+pub fn shared(consumer: &ConsumerView, users: &[&PodView]) -> Option<EventRecord> {
+    let mut running: Vec<_> = users.iter().filter(|pod| pod.stage == PodStage::Running).collect();
+    if running.len() < 2 {
+        return None;
+    }
+    running.sort_by_key(|pod| &pod.meta.key);
+    let names: Vec<_> = running.iter().take(SHOWN).map(|pod| &*pod.meta.key.name).collect();
+    let more = match running.len() - names.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let message = format!(
+        "{} Pods use this one slot at the same time: {}{more}. Each of them is a device of its own to the VPN service; \
+         give each a Mask of its own",
+        running.len(),
+        names.join(", ")
+    );
+    Some(event(consumer, true, Reason::SlotShared, "Release", message))
+}

@@ -1,0 +1,255 @@
+//! Masks: makes the MaskConsumer of each Mask (W1), lets the Mask's status follow it (W5), and begins its release when the
+//! Mask is gone. The garbage collector would do that too, but it is slow when there is much to do.
+//!
+//! Invariant: a Mask's status follows the consumer that this very Mask controls and that is not going away. A consumer
+//! of that name that belongs to something else is neither adopted nor touched. That a Mask is gone is what the watch or a
+//! read said, never mere absence: its event may be on its way.
+
+mod labels;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
+use serde_json::{Value, json};
+use vpn_types::{
+    FINALIZER, Mask, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskPhase, MaskReference, Reason, VERIFY_LABEL,
+};
+
+use crate::{
+    controllers::{
+        Answer, Change, Context, Controller, Scope,
+        controller::{keep_backoff, nothing_to_settle},
+        ready::ReadyCondition,
+        status,
+    },
+    model::{
+        Backoff, EventRecord, Kind, NewObject, Now, ObjectKey, Operation, Propagation, ReconcileRequest,
+        RequestPriority, Step, delete, delete_unchanged, object_reference, remove_finalizer,
+    },
+    state::{ClusterState, ConsumerView, MaskView, Outcome, StoreChange},
+};
+
+/// Name of this controller.
+pub const NAME: &str = "masks";
+
+/// The masks controller.
+pub static CONTROLLER: Controller = Controller {
+    name: NAME,
+    watches: &[(Kind::Mask, Scope::All), (Kind::Consumer, Scope::All)],
+    status_of: Kind::Mask,
+    needs_credentials: false,
+    reads: &["GetMask", "GetMaskConsumer"],
+    writes: &["CreateMaskConsumer", "UpdateMask", "UpdateMaskStatus", "UpdateMaskConsumer", "DeleteMaskConsumer"],
+    handles: |request| matches!(request, ReconcileRequest::Mask(_)),
+    reconcile,
+    observe,
+    answered,
+    failed: keep_backoff,
+    settle: nothing_to_settle,
+};
+
+fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
+    let ReconcileRequest::Mask(key) = request else { return Step::Idle };
+    let backoff = ctx.backoffs.get(request, RequestPriority::Slots);
+    decide(&ctx.state, key, backoff, ctx.now)
+}
+
+fn observe(ctx: &mut Context, change: &Change<'_>) {
+    let key = match change {
+        Change::Store(StoreChange::Mask(change)) => &change.key,
+        Change::Store(StoreChange::Consumer(change)) => &change.key,
+        _ => return,
+    };
+    let request = ReconcileRequest::Mask(key.clone());
+    if ctx.state.masks.get(key).is_none() && ctx.state.consumers.get(key).is_none() {
+        ctx.forget(request.clone());
+    }
+    ctx.enqueue(request);
+}
+
+/// A Mask was read by name, to find out whether the one that owned the consumer then is gone.
+fn answered(ctx: &mut Context, answer: &Answer<'_>) {
+    let (Some(owner), Some((_, key))) = (answer.owner, answer.operation.target()) else { return };
+    let is_gone = match answer.outcome {
+        Outcome::NotFound => true,
+        Outcome::Object(object) => object.meta().uid != *owner,
+        _ => false,
+    };
+    if is_gone {
+        ctx.state.note_mask_gone(key, owner);
+    }
+}
+
+/// The next step for the Mask of that name.
+fn decide(state: &ClusterState, key: &ObjectKey, backoff: Option<&Backoff>, now: Now) -> Step {
+    let consumer = state.consumers.get(key);
+    let Some(mask) = state.masks.get(key) else {
+        return consumer.map_or(Step::Idle, |consumer| release_left_behind(state, consumer));
+    };
+    // Masks stored by 1.0.1 have a finalizer. Ours need none: their consumer has one.
+    if let Some(op) = remove_finalizer(Kind::Mask, &mask.meta) {
+        return Step::maintain(op);
+    }
+    if mask.meta.deleting {
+        // With propagation Foreground the Mask stays until its consumer is gone.
+        let own = consumer.filter(|consumer| consumer.owner.as_ref() == Some(&mask.meta.uid));
+        return own.filter(|_| mask.meta.foreground).map_or(Step::Idle, release);
+    }
+    match consumer {
+        None => match backoff.filter(|backoff| backoff.is_active(now)) {
+            Some(backoff) => tell(mask, &in_backoff(backoff), now).or_else(|| Step::WaitUntil(backoff.until)),
+            None => Step::send(create_consumer(mask)),
+        },
+        Some(consumer) if consumer.owner.as_ref() == Some(&mask.meta.uid) && !consumer.meta.deleting => {
+            follow_spec(mask, consumer).or_else(|| follow_status(mask, consumer, now))
+        }
+        // Left behind by a former Mask of this name.
+        Some(consumer) if consumer.mask.as_ref().is_some_and(|made_for| made_for.uid != mask.meta.uid) => {
+            release_left_behind(state, consumer).or_else(|| tell(mask, &in_the_way(consumer), now))
+        }
+        Some(consumer) => tell(mask, &in_the_way(consumer), now),
+    }
+}
+
+/// W1. Its creation time and priority travel with the consumer, so that the queue needs to know no Masks.
+fn create_consumer(mask: &MaskView) -> Operation {
+    let owner = OwnerReference {
+        api_version: Mask::api_version(&()).into_owned(),
+        kind: Mask::kind(&()).into_owned(),
+        name: mask.meta.key.name.to_string(),
+        uid: mask.meta.uid.to_string(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    };
+    let mut consumer = MaskConsumer::new(
+        &mask.meta.key.name,
+        MaskConsumerSpec {
+            providers: tags(mask),
+            priority: (mask.priority != 0).then_some(mask.priority),
+            mask: Some(made_for_mask(mask)),
+        },
+    );
+    consumer.metadata.namespace = Some(mask.meta.key.namespace.to_string());
+    // Who has the label of verifications gets a slot of that provider, whatever its `namespaces` say.
+    let inherited = |key: &str| (key != VERIFY_LABEL || mask.verifies.is_some()) && !labels::is_of_delivery_tool(key);
+    let labels = mask.labels.iter().filter(|(key, _)| inherited(key));
+    let labels: BTreeMap<_, _> = labels.map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    consumer.metadata.labels = (!labels.is_empty()).then_some(labels);
+    consumer.metadata.owner_references = Some(vec![owner]);
+    consumer.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    Operation::Create(mask.meta.key.clone(), NewObject::Consumer(Box::new(consumer)))
+}
+
+fn made_for_mask(mask: &MaskView) -> MaskReference {
+    MaskReference { uid: mask.meta.uid.to_string(), creation_timestamp: mask.meta.created }
+}
+
+fn tags(mask: &MaskView) -> Option<Vec<String>> {
+    mask.tags.as_ref().map(|tags| tags.iter().map(|tag| tag.to_string()).collect())
+}
+
+/// An edited Mask reaches its consumer while that waits; an assigned one keeps its slot and its spec.
+fn follow_spec(mask: &MaskView, consumer: &ConsumerView) -> Step {
+    let made_for = consumer.mask.as_ref().is_some_and(|made_for| made_for.uid == mask.meta.uid);
+    let same = consumer.assigned.is_some() || (consumer.tags == mask.tags && consumer.priority == mask.priority);
+    if same && made_for {
+        return Step::Idle;
+    }
+    // Consumers stored by 1.0.1 do not say for which Mask they were made.
+    let mut spec = json!({"mask": made_for_mask(mask)});
+    if !same {
+        spec["providers"] = tags(mask).map_or(Value::Null, Value::from);
+        spec["priority"] = if mask.priority == 0 { Value::Null } else { Value::from(mask.priority) };
+    }
+    let patch = json!({
+        "metadata": {"uid": consumer.meta.uid.as_str(), "resourceVersion": consumer.meta.version.to_string()},
+        "spec": spec,
+    });
+    let op = Operation::Patch(Kind::Consumer, consumer.meta.key.clone(), patch);
+    if same { Step::maintain(op) } else { Step::send(op) }
+}
+
+fn follow_status(mask: &MaskView, consumer: &ConsumerView, now: Now) -> Step {
+    let Some(said) = &consumer.said else { return Step::Idle };
+    let phase = match consumer.status.phase {
+        // Nothing to say yet.
+        None | Some(MaskConsumerPhase::Pending) => return Step::Idle,
+        Some(MaskConsumerPhase::Waiting) => MaskPhase::Waiting,
+        Some(MaskConsumerPhase::Active) => MaskPhase::Active,
+        Some(MaskConsumerPhase::Terminating) => MaskPhase::Terminating,
+        Some(MaskConsumerPhase::ErrNoProviders) => MaskPhase::ErrNoProviders,
+    };
+    let verdict = ReadyCondition { phase, ready: said.ready, reason: said.reason, message: said.message.to_string() };
+    match status::mask(&mask.meta, &mask.status, &verdict, consumer.assigned.as_deref(), now.wall) {
+        Some(patch) => Step::tell(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)),
+        None => Step::Idle,
+    }
+}
+
+fn in_backoff(backoff: &Backoff) -> ReadyCondition<MaskPhase> {
+    let message = format!("the MaskConsumer cannot be created: {}", backoff.message);
+    ReadyCondition::not_ready(MaskPhase::Pending, backoff.reason, message)
+}
+
+fn in_the_way(consumer: &ConsumerView) -> ReadyCondition<MaskPhase> {
+    let name = &consumer.meta.key.name;
+    // A consumer that was made for a Mask goes with that Mask: it only has to be waited for.
+    if consumer.meta.deleting || (consumer.mask.is_some() && consumer.owner.is_some()) {
+        let message = format!("waiting for the previous MaskConsumer {name} to give its slot back");
+        return ReadyCondition::not_ready(MaskPhase::Waiting, Reason::PreviousConsumerTerminating, message);
+    }
+    let message =
+        format!("a MaskConsumer {name} exists that does not belong to this Mask; delete it or rename the Mask");
+    ReadyCondition::not_ready(MaskPhase::Waiting, Reason::ConsumerNameTaken, message)
+}
+
+fn tell(mask: &MaskView, verdict: &ReadyCondition<MaskPhase>, now: Now) -> Step {
+    let Some(patch) = status::mask(&mask.meta, &mask.status, verdict, None, now.wall) else { return Step::Idle };
+    let note = EventRecord {
+        regarding: object_reference(Kind::Mask, &mask.meta.key, &mask.meta.uid),
+        related: None,
+        warning: true,
+        reason: verdict.reason,
+        action: "Wait",
+        message: verdict.message.clone(),
+    };
+    Step::tell(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)).with_event(Some(note))
+}
+
+/// A consumer whose Mask is not there, or not there any more.
+fn release_left_behind(state: &ClusterState, consumer: &ConsumerView) -> Step {
+    if consumer.meta.deleting {
+        return Step::Idle;
+    }
+    match (&consumer.owner, &consumer.mask) {
+        (Some(_), _) if state.is_mask_gone(consumer) => release(consumer),
+        (Some(owner), Some(made_for)) if *owner == made_for.uid => {
+            Step::send(Operation::Get(Kind::Mask, consumer.meta.key.clone()))
+        }
+        (None, Some(_)) => release_orphan(consumer),
+        // Made by hand.
+        _ => Step::Idle,
+    }
+}
+
+/// Release, step 0: the consumer's deletion is what all else follows from.
+fn release(consumer: &ConsumerView) -> Step {
+    if consumer.meta.deleting {
+        return Step::Idle;
+    }
+    Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Background)))
+}
+
+/// A Mask deleted with `--cascade=orphan` leaves its consumer without an owner: nobody else would release it.
+fn release_orphan(consumer: &ConsumerView) -> Step {
+    let note = EventRecord {
+        regarding: object_reference(Kind::Consumer, &consumer.meta.key, &consumer.meta.uid),
+        related: None,
+        warning: true,
+        reason: Reason::Evicted,
+        action: "Evict",
+        message: "its Mask was deleted without it (as by --cascade=orphan); the slot is given back".to_owned(),
+    };
+    Step::send(delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background))).with_event(Some(note))
+}

@@ -1,0 +1,57 @@
+//! What the providers controller takes from answers to its requests, besides what the stores do: the name of a verification
+//! is taken, or its Pod was refused.
+
+use vpn_types::Reason;
+
+use crate::{
+    controllers::{
+        Answer, Context,
+        context::Failure,
+        verification::{self, VerificationResult},
+    },
+    model::{Backoff, NewObject, ObjectKey, Operation, ReconcileRequest, RequestPriority},
+    state::{Object, Outcome},
+};
+
+/// A request of this controller ended.
+pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
+    if let (ReconcileRequest::Verification(key), Operation::Get(..), Outcome::Object(object)) =
+        (answer.request, answer.operation, answer.outcome)
+    {
+        name_read(ctx, answer.request, key, object);
+    }
+}
+
+/// The name of a verification's Mask or Pod was taken, and this is what has it.
+fn name_read(ctx: &mut Context, request: &ReconcileRequest, key: &ObjectKey, object: &Object) {
+    let Some(provider) = ctx.state.providers.get(key) else { return };
+    let (kind, name) = (object.kind().as_str(), &object.meta().key);
+    let message = format!("a {kind} {name} exists that the operator did not make; delete or rename it");
+    match object {
+        Object::Mask(mask) if mask.verifies.is_none() => {
+            let before = ctx.backoffs.get(request, RequestPriority::Slots);
+            let backoff = Backoff::after(before, Reason::VerificationNameTaken, message, ctx.now);
+            ctx.backoffs.insert(request, RequestPriority::Slots, backoff);
+        }
+        Object::Pod(pod) if pod.consumers.is_empty() => {
+            if let Some(attempt) = ctx.memory.attempts.get_mut(&provider.meta.uid) {
+                attempt.result = Some(VerificationResult::failed(Reason::VerificationNameTaken, message));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A verification Pod that is refused ends the attempt: the slot goes back, and it is tried again after a while.
+pub fn failed(ctx: &mut Context, failure: &Failure<'_>, backoff: Backoff) -> Option<Backoff> {
+    if let (ReconcileRequest::Verification(key), Operation::Create(_, NewObject::Pod(_))) =
+        (failure.request, failure.operation)
+        && let Some(provider) = ctx.state.providers.get(key)
+        && let Some(attempt) = ctx.memory.attempts.get_mut(&provider.meta.uid)
+        && let Some(message) = failure.refusal
+    {
+        attempt.result = Some(verification::refused(backoff.reason, message));
+        return None;
+    }
+    Some(backoff)
+}

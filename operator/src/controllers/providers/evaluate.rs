@@ -1,0 +1,112 @@
+//! Whether slots of a MaskProvider can be assigned, and if not, why.
+
+use vpn_types::{MaskProviderPhase, Reason};
+
+use crate::{
+    controllers::{ready::ReadyCondition, verification},
+    state::{ClusterState, ProviderView, Source},
+};
+
+/// The state of a provider, from gates in order: the first that does not hold says why. `None`: not known yet.
+pub fn evaluate(
+    state: &ClusterState,
+    provider: &ProviderView,
+    unverified: Option<&ReadyCondition<MaskProviderPhase>>,
+) -> Option<ReadyCondition<MaskProviderPhase>> {
+    use MaskProviderPhase::{Active, ErrSecretNotFound, Pending, Ready, Terminating};
+    let used = state.slots_used(&provider.meta.key);
+    if provider.meta.deleting {
+        let message = format!("being deleted: {used} slots still have to be given back");
+        return Some(ReadyCondition::not_ready(Terminating, Reason::Deleting, message));
+    }
+    if let Some(why) = &provider.invalid {
+        return Some(ReadyCondition::not_ready(Pending, Reason::InvalidSpec, &**why));
+    }
+    match &state.account(provider) {
+        Source::Unknown => return None,
+        Source::Missing => {
+            let message =
+                format!("Secret {} does not exist in namespace {}", provider.secret, provider.meta.key.namespace);
+            return Some(ReadyCondition::not_ready(ErrSecretNotFound, Reason::SecretNotFound, message));
+        }
+        Source::Unreadable(why) => {
+            let message = format!("Secret {} cannot be read: {why}", provider.secret);
+            return Some(ReadyCondition::not_ready(Pending, Reason::Forbidden, message));
+        }
+        Source::Present(_) => {}
+    }
+    if is_draining(state, provider) {
+        let message = format!("maxSlots is {}: slots beyond it are being given back", provider.max_slots);
+        return Some(ReadyCondition::not_ready(Active, Reason::ProviderDraining, message));
+    }
+    if provider.max_slots == 0 {
+        return Some(ReadyCondition::not_ready(Pending, Reason::NoSlots, "maxSlots is 0"));
+    }
+    if let Some((count, why)) = withheld(state, provider)
+        && count >= provider.max_slots
+    {
+        return Some(ReadyCondition::not_ready(ErrSecretNotFound, Reason::SecretNotFound, why));
+    }
+    if let Some(gate) = unverified {
+        return Some(gate.clone());
+    }
+    let phase = if used == 0 { Ready } else { Active };
+    let mut message = format!("{used} of {} slots are taken", provider.max_slots);
+    for (_, complaint) in complaints(state, provider) {
+        message += &format!("; {complaint}");
+    }
+    Some(ReadyCondition::ready(phase, Reason::Available, message))
+}
+
+/// What is wrong with single slots of a provider that is usable.
+pub fn complaints(state: &ClusterState, provider: &ProviderView) -> Vec<(Reason, String)> {
+    let withheld = withheld(state, provider).map(|(_, why)| (Reason::SecretNotFound, why));
+    // Somebody's own object of such a name blocks the slot as well as ours would.
+    let mut foreign = state.reservations_on(&provider.meta.key).filter(|(_, other)| other.provider_uid.is_none());
+    let foreign = foreign.next().map(|(_, other)| {
+        let name = &other.meta.key.name;
+        (Reason::SlotBlocked, format!("MaskReservation {name} was not made by the operator and blocks its slot"))
+    });
+    withheld.into_iter().chain(foreign).collect()
+}
+
+/// How many slots are not handed out because their own Secret is missing, and the first of them, in words.
+pub fn withheld(state: &ClusterState, provider: &ProviderView) -> Option<(u32, String)> {
+    let mut withheld = state.withheld(provider);
+    let (slot, secret, source) = withheld.next()?;
+    let why = match source {
+        Source::Unreadable(why) => format!("cannot be read: {why}"),
+        _ => format!("does not exist in namespace {}", provider.meta.key.namespace),
+    };
+    let more = withheld.count();
+    let others = if more == 0 { String::new() } else { format!(" (nor are {more} others)") };
+    Some((1 + more as u32, format!("slot {slot} is not handed out{others}: its Secret {secret} {why}")))
+}
+
+/// Whether a slot beyond `maxSlots` is held.
+pub fn is_draining(state: &ClusterState, provider: &ProviderView) -> bool {
+    let highest = state.reservations_on(&provider.meta.key).next_back();
+    highest.is_some_and(|(slot, _)| slot >= provider.max_slots)
+}
+
+/// Why nothing can be assigned to a provider, in words for those who wait for it.
+pub fn why_not_usable(state: &ClusterState, provider: &ProviderView) -> String {
+    match evaluate(state, provider, None) {
+        Some(verdict) if !verdict.ready => verdict.message,
+        // What its status says of the verification.
+        Some(_) if !verification::admits_users(state, provider) => match &provider.verified.condition {
+            Some(condition) if condition.passed != Some(true) => condition.message.to_string(),
+            _ => "the credentials have not been verified yet".to_owned(),
+        },
+        Some(_) | None => "not looked at yet".to_owned(),
+    }
+}
+
+/// Whether what its status says (or that it says nothing yet) is about to be replaced by "usable" or by a first verdict.
+pub fn is_about_to_open(state: &ClusterState, provider: &ProviderView) -> bool {
+    !provider.meta.deleting
+        && (provider.status.phase.is_none()
+            || evaluate(state, provider, None).is_none_or(|verdict| {
+                verdict.ready && !provider.is_usable() && verification::admits_users(state, provider)
+            }))
+}

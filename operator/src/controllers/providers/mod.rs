@@ -1,0 +1,182 @@
+//! Providers: tells whether slots of an account can be assigned, and holds the provider until all of them are back.
+//!
+//! Invariant: `status.observedGeneration` is the generation whose `maxSlots` is in force: it moves on only when no
+//! slot beyond `maxSlots` is held, and the consumers controller hands out slots by it. Nothing is assigned while it lags.
+
+mod answers;
+mod evaluate;
+mod event;
+mod memory;
+mod observe;
+mod sharing;
+
+use std::time::Duration;
+
+use vpn_types::{MaskProviderPhase, Reason};
+
+use evaluate::{complaints, evaluate, is_draining};
+pub use evaluate::{is_about_to_open, why_not_usable, withheld};
+use event::event;
+pub use memory::LastWrites;
+use sharing::shared_credentials;
+
+use crate::{
+    controllers::{
+        Context, Controller, Memory, Scope,
+        controller::nothing_to_settle,
+        ready::ReadyCondition,
+        status,
+        verification::{self, Attempts, Report},
+    },
+    model::{
+        Backoff, EventRecord, Kind, Now, ObjectKey, Operation, ReconcileRequest, RequestPriority, Step, Uid,
+        add_finalizer, remove_finalizer,
+    },
+    state::{ClusterState, ProviderView, Source},
+};
+
+/// `status` is written at most once in this time for each provider.
+pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a decision works with.
+pub struct ProviderContext<'a> {
+    /// All that is known.
+    pub state: &'a ClusterState,
+    /// Verifications under way.
+    pub attempts: &'a Attempts,
+    /// What holds up the verification at present.
+    pub backoff: Option<&'a Backoff>,
+    /// Whether the consumers controller is another process.
+    pub are_apart: bool,
+    /// The time.
+    pub now: Now,
+}
+
+/// Name of this controller.
+pub const NAME: &str = "providers";
+
+/// The providers controller.
+pub static CONTROLLER: Controller = Controller {
+    name: NAME,
+    watches: &[
+        (Kind::Mask, Scope::Verifications),
+        (Kind::Consumer, Scope::Verifications),
+        (Kind::Reservation, Scope::All),
+        (Kind::Provider, Scope::All),
+        (Kind::Pod, Scope::Verifications),
+    ],
+    status_of: Kind::Provider,
+    needs_credentials: true,
+    reads: &["GetMask", "GetMaskProvider", "GetPod"],
+    writes: &["CreateMask", "CreatePod", "UpdateMaskProvider", "UpdateMaskProviderStatus", "DeleteMask"],
+    handles: |request| matches!(request, ReconcileRequest::Provider(_) | ReconcileRequest::Verification(_)),
+    reconcile,
+    observe: observe::observe,
+    answered: answers::answered,
+    failed: answers::failed,
+    settle: nothing_to_settle,
+};
+
+fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
+    match request {
+        ReconcileRequest::Provider(key) => {
+            let verification = ReconcileRequest::Verification(key.clone());
+            let backoff = ctx.backoffs.get(&verification, RequestPriority::Slots);
+            let view = ProviderContext {
+                state: &ctx.state,
+                attempts: &ctx.memory.attempts,
+                backoff: backoff.filter(|backoff| backoff.is_active(ctx.now)),
+                are_apart: ctx.are_apart,
+                now: ctx.now,
+            };
+            decide(&view, &mut ctx.memory.last_writes, key)
+        }
+        ReconcileRequest::Verification(key) => {
+            let Memory { attempts, logs, .. } = &mut ctx.memory;
+            let mut view = verification::VerificationContext {
+                state: &ctx.state,
+                attempts,
+                logs,
+                effects: &mut ctx.effects,
+                backoff: ctx.backoffs.get(request, RequestPriority::Slots),
+                settings: &ctx.settings,
+                now: ctx.now,
+            };
+            let step = verification::decide(&mut view, key);
+            ctx.enqueue(ReconcileRequest::Provider(key.clone()));
+            step
+        }
+        _ => Step::Idle,
+    }
+}
+
+/// The next step for the provider of that name.
+fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -> Step {
+    let &ProviderContext { state, are_apart: apart, now, .. } = ctx;
+    let Some(provider) = state.providers.get(key) else { return Step::Idle };
+    if provider.meta.deleting {
+        let ours = |uid: &Option<Uid>| uid.as_ref() == Some(&provider.meta.uid);
+        let held = state.reservations_on(key).any(|(_, reservation)| ours(&reservation.provider_uid));
+        if !held {
+            return remove_finalizer(Kind::Provider, &provider.meta).map_or(Step::Idle, Step::send);
+        }
+    } else if provider.meta.finalizer.is_none() {
+        return Step::send(add_finalizer(Kind::Provider, &provider.meta));
+    }
+    // Nothing is written before then, and what is to be said takes a look at all reservations.
+    if let Some(last) = writes.get(&provider.meta.uid)
+        && *last + STATUS_INTERVAL > now.monotonic
+    {
+        return Step::WaitUntil(*last + STATUS_INTERVAL);
+    }
+    let report = match &state.account(provider) {
+        Source::Present(source) => {
+            let attempt = ctx.attempts.get(&provider.meta.uid);
+            verification::report(state, provider, source, attempt, ctx.backoff, now.wall)
+        }
+        _ => verification::unchanged(provider),
+    };
+    let Some(verdict) = evaluate(state, provider, report.gate.as_ref()) else { return Step::Idle };
+    let used = state.slots_used(key);
+    let acknowledged = !apart || provider.assignment_generation == Some(provider.meta.generation);
+    let in_force = acknowledged && !is_draining(state, provider);
+    let observed = if in_force { Some(provider.meta.generation) } else { provider.status.observed_generation };
+    let shared = shared_credentials(state, provider);
+    let patch = status::provider(provider, &verdict, &report, shared.as_deref(), used, observed, now.wall);
+    let Some(patch) = patch else { return Step::Idle };
+    writes.insert(provider.meta.uid.clone(), now.monotonic);
+    Step::tell(Operation::PatchStatus(Kind::Provider, key.clone(), patch))
+        .with_event(tell(state, provider, &verdict, &report))
+        .with_event(sharing::news(provider, shared.as_ref()))
+}
+
+/// An Event for each verdict of a verification, else for what is newly wrong with single slots, else [when the state
+/// changes](transition).
+fn tell(
+    state: &ClusterState,
+    provider: &ProviderView,
+    verdict: &ReadyCondition<MaskProviderPhase>,
+    report: &Report,
+) -> Option<EventRecord> {
+    if let Some((warning, reason, message)) = &report.news {
+        return Some(event(provider, *warning, *reason, "Verify", message.clone()));
+    }
+    let complaint = || {
+        let is_new = |(_, why): &(Reason, String)| !provider.said.as_ref().is_some_and(|said| said.contains(why));
+        let complaints = complaints(state, provider).into_iter().filter(|_| verdict.ready);
+        complaints
+            .filter(is_new)
+            .map(|(reason, _)| event(provider, true, reason, "Judge", verdict.message.clone()))
+            .next()
+    };
+    complaint().or_else(|| transition(provider, verdict))
+}
+
+/// An Event when the provider turns usable or unusable, or is unusable from the start.
+fn transition(provider: &ProviderView, verdict: &ReadyCondition<MaskProviderPhase>) -> Option<EventRecord> {
+    let before = provider.status.ready.map(|(ready, _)| ready);
+    let turned = before != Some(verdict.ready) || (!verdict.ready && provider.status.phase != Some(verdict.phase));
+    let is_bad = verdict.phase != MaskProviderPhase::Terminating && verdict.reason != Reason::Verifying;
+    let warning = !verdict.ready && is_bad;
+    turned.then(|| event(provider, warning, verdict.reason, "Judge", verdict.message.clone()))
+}

@@ -1,0 +1,222 @@
+//! Reservations: tells what each lock is doing (W6) and frees it when its consumer is gone (release, step 6).
+//!
+//! Invariant: a reservation outlives the consumer that it names (by UID). Whether that is gone is known from the
+//! watch's own word or from a read, never from mere absence; any doubt holds the slot.
+
+mod holds;
+
+use std::time::Duration;
+
+use chrono::SecondsFormat;
+use vpn_types::{MaskProviderReleaseSpec, MaskReservationPhase, Reason};
+
+pub use holds::Holds;
+
+use crate::{
+    controllers::{
+        Answer, Change, Context, Controller, Scope,
+        controller::{keep_backoff, nothing_to_settle},
+        ready::ReadyCondition,
+        status, verification,
+    },
+    model::{
+        EventRecord, Kind, Now, ObjectKey, Operation, ReconcileRequest, Step, add_finalizer, delete, object_reference,
+        remove_finalizer,
+    },
+    state::{ClusterState, ConsumerView, Outcome, ReservationView, StoreChange},
+};
+
+/// How long an uncommitted reservation is held once its consumer is gone: the POST of its Secret may be on its way,
+/// and ends by its deadline well before that.
+pub const UNCOMMITTED_HOLD: Duration = Duration::from_secs(15);
+
+/// When a stored deadline is, by the monotonic clock: by the wall clock at first sight, and no later than the provider's
+/// longest delay from then.
+fn deadline(state: &ClusterState, holds: &mut Holds, reservation: &ReservationView, now: Now) -> Option<Duration> {
+    let stored = reservation.hold_until?;
+    let hold = holds.entry(reservation.meta.uid.clone()).or_default();
+    if let Some((known, at)) = hold.deadline
+        && known == stored
+    {
+        return Some(at);
+    }
+    let provider = reservation.provider().and_then(|key| state.providers.get(&key));
+    let longest = provider.map_or(MaskProviderReleaseSpec::DEFAULT_UNCLEAN_DELAY, |provider| {
+        provider.release_delay.max(provider.unclean_delay)
+    });
+    let at = now.monotonic + (stored - now.wall).to_std().unwrap_or_default().min(longest);
+    hold.deadline = Some((stored, at));
+    Some(at)
+}
+
+/// The reservations controller.
+pub static CONTROLLER: Controller = Controller {
+    name: "reservations",
+    watches: &[(Kind::Consumer, Scope::All), (Kind::Reservation, Scope::All)],
+    status_of: Kind::Reservation,
+    needs_credentials: false,
+    reads: &["GetMaskConsumer", "GetMaskReservation"],
+    writes: &["UpdateMaskReservation", "UpdateMaskReservationStatus", "DeleteMaskReservation"],
+    handles: |request| matches!(request, ReconcileRequest::Reservation(_)),
+    reconcile,
+    observe,
+    answered,
+    failed: keep_backoff,
+    settle: nothing_to_settle,
+};
+
+fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
+    let ReconcileRequest::Reservation(key) = request else { return Step::Idle };
+    decide(&ctx.state, &mut ctx.memory.holds, key, ctx.now)
+}
+
+fn observe(ctx: &mut Context, change: &Change<'_>) {
+    match change {
+        Change::Store(StoreChange::Reservation(change)) => {
+            let now = ctx.state.reservations.get(&change.key);
+            let request = ReconcileRequest::Reservation(change.key.clone());
+            if let Some(before) = &change.before
+                && now.is_none_or(|view| view.meta.uid != before.meta.uid)
+            {
+                ctx.memory.holds.remove(&before.meta.uid);
+                ctx.forget(request.clone());
+            }
+            ctx.enqueue(request);
+        }
+        Change::Store(StoreChange::Consumer(change)) => {
+            let now = ctx.state.consumers.get(&change.key).map(|view| &view.meta.uid);
+            let before = change.before.as_ref().map(|view| &view.meta.uid).filter(|before| now != Some(before));
+            let reservations = now.into_iter().chain(before).flat_map(|uid| ctx.state.reservations_of(uid));
+            for key in reservations.map(|view| view.meta.key.clone()).collect::<Vec<_>>() {
+                ctx.enqueue(ReconcileRequest::Reservation(key));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The consumer of a reservation was read by name.
+fn answered(ctx: &mut Context, answer: &Answer<'_>) {
+    let ReconcileRequest::Reservation(key) = answer.request else { return };
+    if answer.operation.target().is_none_or(|(kind, _)| kind != Kind::Consumer) {
+        return;
+    }
+    let Some(reservation) = ctx.state.reservations.get(key) else { return };
+    let uid = reservation.consumer_uid.clone();
+    let is_gone = match answer.outcome {
+        Outcome::Gone | Outcome::NotFound => true,
+        Outcome::Object(object) => object.meta().uid != uid,
+        _ => false,
+    };
+    if is_gone {
+        ctx.state.note_departed(&uid);
+    }
+}
+
+/// The next step for the reservation of that name.
+fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) -> Step {
+    let Some(reservation) = state.reservations.get(key) else { return Step::Idle };
+    // Not made by an operator: nothing of it is ours to write.
+    if reservation.provider_uid.is_none() {
+        return Step::Idle;
+    }
+    let until = deadline(state, holds, reservation, now);
+    let consumer = state.consumers.get(&reservation.consumer);
+    match consumer.filter(|consumer| consumer.meta.uid == reservation.consumer_uid) {
+        Some(consumer) => accompany(state, reservation, consumer, now),
+        None => match state.departed(&reservation.consumer_uid) {
+            None => Step::send(Operation::Get(Kind::Consumer, reservation.consumer.clone())),
+            Some(departed) => {
+                let committed = departed.committed.as_ref() == Some(&reservation.meta.uid)
+                    || reservation.status.phase == Some(MaskReservationPhase::Active);
+                hold(holds, reservation, until, committed, now).or_else(|| free(reservation))
+            }
+        },
+    }
+}
+
+/// While the consumer lives.
+fn accompany(state: &ClusterState, reservation: &ReservationView, consumer: &ConsumerView, now: Now) -> Step {
+    let committed = consumer.assigned.as_ref().is_some_and(|assigned| assigned.reservation == reservation.meta.uid);
+    if consumer.meta.deleting {
+        // Sent early, so that one write is enough once the consumer is gone; our finalizer holds it until then.
+        if !reservation.meta.deleting && reservation.meta.finalizer.is_some() {
+            return Step::send(delete(Kind::Reservation, &reservation.meta, None));
+        }
+        // The slot would be free by now.
+        if consumer.meta.finalizer.is_none() && consumer.meta.foreign {
+            let message = format!("MaskConsumer {} is kept by somebody's finalizer", reservation.consumer);
+            let phase = MaskReservationPhase::Terminating;
+            let note = event(reservation, true, Reason::HeldByFinalizer, message.clone());
+            return tell(reservation, phase, false, Reason::HeldByFinalizer, message, now).with_event(Some(note));
+        }
+        if verification::verified_by(state, consumer).is_some() {
+            return Step::Idle;
+        }
+        let message = format!("MaskConsumer {} is giving the slot back", reservation.consumer);
+        return tell(reservation, MaskReservationPhase::Terminating, false, Reason::Releasing, message, now);
+    }
+    if !committed {
+        return Step::Idle;
+    }
+    if reservation.meta.finalizer.is_none() && !reservation.meta.deleting {
+        return Step::maintain(add_finalizer(Kind::Reservation, &reservation.meta));
+    }
+    if reservation.meta.deleting {
+        let message =
+            format!("to be deleted; kept until MaskConsumer {} has given the slot back", reservation.consumer);
+        let note = event(reservation, false, Reason::SlotInUse, message.clone());
+        let phase = MaskReservationPhase::Active;
+        return tell(reservation, phase, true, Reason::SlotInUse, message, now).with_event(Some(note));
+    }
+    let message = format!("held by MaskConsumer {}", reservation.consumer);
+    tell(reservation, MaskReservationPhase::Active, true, Reason::SlotInUse, message, now)
+}
+
+/// The holds of a slot whose consumer is gone.
+fn hold(holds: &mut Holds, reservation: &ReservationView, until: Option<Duration>, committed: bool, now: Now) -> Step {
+    if let (Some(at), Some(stored)) = (until, reservation.hold_until)
+        && at > now.monotonic
+    {
+        let stored = stored.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let message = format!("the last Pod is gone; held until {stored}");
+        let phase = MaskReservationPhase::Terminating;
+        return tell(reservation, phase, false, Reason::HeldUntilDeadline, message, now)
+            .or_else(|| Step::WaitUntil(at));
+    }
+    if !committed {
+        let hold = holds.entry(reservation.meta.uid.clone()).or_default();
+        let until = *hold.uncommitted_since.get_or_insert(now.monotonic) + UNCOMMITTED_HOLD;
+        if until > now.monotonic {
+            return Step::WaitUntil(until);
+        }
+    }
+    Step::Idle
+}
+
+fn free(reservation: &ReservationView) -> Step {
+    if !reservation.meta.deleting {
+        return Step::send(delete(Kind::Reservation, &reservation.meta, None));
+    }
+    remove_finalizer(Kind::Reservation, &reservation.meta).map_or(Step::Idle, Step::send)
+}
+
+fn event(reservation: &ReservationView, warning: bool, reason: Reason, message: String) -> EventRecord {
+    let regarding = object_reference(Kind::Reservation, &reservation.meta.key, &reservation.meta.uid);
+    EventRecord { regarding, related: None, warning, reason, action: "Hold", message }
+}
+
+fn tell(
+    reservation: &ReservationView,
+    phase: MaskReservationPhase,
+    ready: bool,
+    reason: Reason,
+    message: String,
+    now: Now,
+) -> Step {
+    let verdict = ReadyCondition { phase, ready, reason, message };
+    match status::reservation(&reservation.meta, &reservation.status, &verdict, now.wall) {
+        Some(patch) => Step::tell(Operation::PatchStatus(Kind::Reservation, reservation.meta.key.clone(), patch)),
+        None => Step::Idle,
+    }
+}

@@ -1,0 +1,228 @@
+//! Statuses as they should be. A status is written only when something other than its timestamps would change, and
+//! `lastTransitionTime` moves only when the condition flips.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde::Serialize;
+use serde_json::{Value, json};
+use vpn_types::{
+    AssignedProvider, MaskConsumerPhase, MaskConsumerStatus, MaskPhase, MaskProviderPhase, MaskProviderStatus,
+    MaskProviderVerificationStatus, MaskReservationPhase, MaskReservationStatus, READY, Reason, SHARED_CREDENTIALS,
+    VERIFIED,
+};
+
+use crate::{
+    controllers::{
+        ready::ReadyCondition,
+        verification::{Report, Verified},
+    },
+    model::{Meta, Uid},
+    state::{Assigned, ProviderView, StatusView, fingerprint},
+};
+
+fn conditions<P>(
+    verdict: &ReadyCondition<P>,
+    current: &StatusView<P>,
+    generation: i64,
+    now: DateTime<Utc>,
+) -> Vec<Condition> {
+    let since = match current.ready {
+        Some((ready, since)) if ready == verdict.ready => since,
+        _ => now,
+    };
+    let since = k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default();
+    vec![Condition {
+        type_: READY.to_owned(),
+        status: if verdict.ready { "True" } else { "False" }.to_owned(),
+        reason: verdict.reason.as_str().to_owned(),
+        message: verdict.message.clone(),
+        observed_generation: Some(generation),
+        last_transition_time: Time(since),
+    }]
+}
+
+fn timestamp(now: DateTime<Utc>) -> String {
+    now.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// The patch, unless the status is as it should be already. `cleared` are fields to remove where they are absent from
+/// `status`; `guard` makes the write fail when the object has changed since.
+fn patch<S: Serialize, P>(
+    status: &S,
+    current: &StatusView<P>,
+    cleared: &[&str],
+    guard: Option<&Meta>,
+) -> Option<Value> {
+    if fingerprint(status) == current.fingerprint {
+        return None;
+    }
+    let mut body = serde_json::to_value(status).unwrap_or_default();
+    for field in cleared {
+        if body.get(field).is_none() {
+            body[*field] = Value::Null;
+        }
+    }
+    Some(match guard {
+        Some(meta) => json!({"metadata": {"resourceVersion": meta.version.to_string()}, "status": body}),
+        None => json!({ "status": body }),
+    })
+}
+
+fn provider_field(assigned: &Assigned) -> AssignedProvider {
+    AssignedProvider {
+        name: assigned.provider.name.to_string(),
+        namespace: assigned.provider.namespace.to_string(),
+        uid: assigned.provider_uid.to_string(),
+        slot: assigned.slot as usize,
+        reservation: assigned.reservation.to_string(),
+        secret: assigned.secret.to_string(),
+    }
+}
+
+/// Status of a Mask.
+pub fn mask(
+    meta: &Meta,
+    current: &StatusView<MaskPhase>,
+    verdict: &ReadyCondition<MaskPhase>,
+    assigned: Option<&Assigned>,
+    now: DateTime<Utc>,
+) -> Option<Value> {
+    let status = vpn_types::MaskStatus {
+        phase: Some(verdict.phase),
+        message: Some(verdict.message.clone()),
+        last_updated: Some(timestamp(now)),
+        provider: assigned.map(provider_field),
+        observed_generation: Some(meta.generation),
+        conditions: Some(conditions(verdict, current, meta.generation, now)),
+    };
+    patch(&status, current, &["provider"], None)
+}
+
+/// Status of a MaskConsumer, guarded: it is what commits an assignment.
+pub fn consumer(
+    meta: &Meta,
+    current: &StatusView<MaskConsumerPhase>,
+    verdict: &ReadyCondition<MaskConsumerPhase>,
+    assigned: Option<&Assigned>,
+    now: DateTime<Utc>,
+) -> Option<Value> {
+    let status = MaskConsumerStatus {
+        phase: Some(verdict.phase),
+        message: Some(verdict.message.clone()),
+        last_updated: Some(timestamp(now)),
+        provider: assigned.map(provider_field),
+        withdrawn_reservation: None,
+        observed_generation: Some(meta.generation),
+        conditions: Some(conditions(verdict, current, meta.generation, now)),
+    };
+    let cleared: &[_] = if assigned.is_some() { &["provider", "withdrawnReservation"] } else { &["provider"] };
+    patch(&status, current, cleared, Some(meta))
+}
+
+/// Status of a MaskConsumer that makes a commit to `withdrawn` fail which is still under way: it always changes the
+/// object, and so the version that guards the commit.
+pub fn fence(
+    meta: &Meta,
+    current: &StatusView<MaskConsumerPhase>,
+    verdict: &ReadyCondition<MaskConsumerPhase>,
+    withdrawn: &Uid,
+    now: DateTime<Utc>,
+) -> Value {
+    let status = MaskConsumerStatus {
+        phase: Some(verdict.phase),
+        message: Some(verdict.message.clone()),
+        last_updated: Some(timestamp(now)),
+        provider: None,
+        withdrawn_reservation: Some(withdrawn.to_string()),
+        observed_generation: Some(meta.generation),
+        conditions: Some(conditions(verdict, current, meta.generation, now)),
+    };
+    json!({"metadata": {"resourceVersion": meta.version.to_string()}, "status": status})
+}
+
+/// Status of a MaskReservation, without the fields that the consumers controller keeps there.
+pub fn reservation(
+    meta: &Meta,
+    current: &StatusView<MaskReservationPhase>,
+    verdict: &ReadyCondition<MaskReservationPhase>,
+    now: DateTime<Utc>,
+) -> Option<Value> {
+    let status = MaskReservationStatus {
+        phase: Some(verdict.phase),
+        message: Some(verdict.message.clone()),
+        last_updated: Some(timestamp(now)),
+        users: None,
+        hold_until: None,
+        observed_generation: Some(meta.generation),
+        conditions: Some(conditions(verdict, current, meta.generation, now)),
+    };
+    patch(&status, current, &[], Some(meta))
+}
+
+/// Status of a MaskProvider. `observed` is the generation whose `maxSlots` is in force.
+pub fn provider(
+    provider: &ProviderView,
+    verdict: &ReadyCondition<MaskProviderPhase>,
+    report: &Report,
+    shared: Option<&str>,
+    active_slots: usize,
+    observed: Option<i64>,
+    now: DateTime<Utc>,
+) -> Option<Value> {
+    let (meta, current) = (&provider.meta, &provider.status);
+    let mut all = conditions(verdict, current, meta.generation, now);
+    all.extend(report.condition.as_ref().map(|told| verified(told, provider, now)));
+    all.extend(shared.map(|message| shared_credentials(message, provider, now)));
+    let status = MaskProviderStatus {
+        phase: Some(verdict.phase),
+        message: Some(verdict.message.clone()),
+        last_updated: Some(timestamp(now)),
+        last_verified: report.last_verified.map(timestamp),
+        verification: (report.status != MaskProviderVerificationStatus::default()).then(|| report.status.clone()),
+        active_slots: Some(active_slots),
+        selector: Some(format!("{}={}", vpn_types::OWNER_LABEL, meta.uid)),
+        observed_generation: observed,
+        assignment_generation: None,
+        conditions: Some(all),
+    };
+    let mut patch = patch(&status, current, &[], None)?;
+    if let Some(fields) = patch.pointer_mut("/status/verification").and_then(Value::as_object_mut) {
+        for field in ["exitAddress", "failures", "retryAt"] {
+            fields.entry(field).or_insert(Value::Null);
+        }
+    }
+    Some(patch)
+}
+
+fn verified(told: &Verified, provider: &ProviderView, now: DateTime<Utc>) -> Condition {
+    let before = provider.verified.condition.as_ref().filter(|before| before.passed == told.passed);
+    let since = before.map_or(now, |before| before.since);
+    Condition {
+        type_: VERIFIED.to_owned(),
+        status: match told.passed {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        }
+        .to_owned(),
+        reason: told.reason.as_str().to_owned(),
+        message: told.message.clone(),
+        observed_generation: Some(provider.meta.generation),
+        last_transition_time: Time(k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default()),
+    }
+}
+
+fn shared_credentials(message: &str, provider: &ProviderView, now: DateTime<Utc>) -> Condition {
+    let since = provider.shared.as_ref().map_or(now, |said| said.since);
+    Condition {
+        type_: SHARED_CREDENTIALS.to_owned(),
+        status: "True".to_owned(),
+        reason: Reason::SharedCredentials.as_str().to_owned(),
+        message: message.to_owned(),
+        observed_generation: Some(provider.meta.generation),
+        last_transition_time: Time(k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

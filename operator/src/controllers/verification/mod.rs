@@ -1,0 +1,321 @@
+//! Verification: tries out a provider's credentials with a real gluetun Pod, on a slot of its own.
+//!
+//! The providers controller makes a Mask for the slot; once its consumer has one, it makes the Pod, follows gluetun's
+//! log, and writes the result into the provider's status. Only when that is stored does the Mask go, and with it, by
+//! the ordinary release, Pod and slot.
+//!
+//! Invariants: a result is about the very Secret and overrides that were tried (the Mask says which); an attempt whose
+//! result is stored (by the Mask's UID) is never judged again, one whose result is not is judged anew after a restart.
+
+mod attempt;
+mod evaluate;
+mod gluetun;
+mod log;
+mod pod;
+mod redact;
+mod report;
+mod secrets_in_files;
+mod settings;
+mod verification_state;
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
+use vpn_types::{Mask, MaskProvider, MaskSpec, Reason, VERIFIES_ANNOTATION, VERIFY_LABEL};
+
+use attempt::is_ours;
+pub use attempt::{Attempt, Attempts, Logs, key_of, provider_of};
+pub use evaluate::{Log, VerificationResult};
+pub use report::{Report, Verified, report, unchanged};
+pub use settings::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE};
+pub use verification_state::{VerificationState, admits_users, verification_state};
+
+use crate::{
+    model::{
+        Backoff, Effect, EventRecord, Kind, NewObject, Now, ObjectKey, Operation, Propagation, Step, delete,
+        object_reference,
+    },
+    state::{
+        ClusterState, ConsumerView, MaskView, ProviderView, Source, SourceView, VPN, VerificationPod, VerifySpecView,
+    },
+};
+
+/// What a decision works with.
+pub struct VerificationContext<'a> {
+    /// All that is known.
+    pub state: &'a ClusterState,
+    /// Verifications under way.
+    pub attempts: &'a mut Attempts,
+    /// Logs that are followed, or were.
+    pub logs: &'a mut Logs,
+    /// Logs to begin to follow.
+    pub effects: &'a mut Vec<Effect>,
+    /// What went wrong last.
+    pub backoff: Option<&'a Backoff>,
+    /// Settings of this installation.
+    pub settings: &'a Settings,
+    /// The time.
+    pub now: Now,
+}
+
+/// The provider that a consumer verifies. The masks controller hands the label on only from a Mask that the provider
+/// itself made.
+pub fn verified_by<'a>(state: &'a ClusterState, consumer: &ConsumerView) -> Option<&'a ProviderView> {
+    let uid = consumer.verifies.as_ref()?;
+    let provider = state.providers.get(&provider_of(&consumer.meta.key)?)?;
+    (provider.meta.uid == *uid && consumer.owner.is_some()).then_some(provider)
+}
+
+/// Whether and when to verify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    Never,
+    At(DateTime<Utc>),
+    /// Before users may be assigned.
+    First,
+    /// When nobody waits.
+    Again,
+}
+
+fn want(state: &ClusterState, provider: &ProviderView, now: DateTime<Utc>) -> Want {
+    let Source::Present(source) = &state.account(provider) else { return Want::Never };
+    let usable = provider.invalid.is_none() && provider.max_slots > 0 && provider.meta.finalizer.is_some();
+    if provider.meta.deleting || !usable {
+        return Want::Never;
+    }
+    match verification_state(provider, source) {
+        VerificationState::Skipped | VerificationState::Passed(None) => Want::Never,
+        VerificationState::Unverified => Want::First,
+        VerificationState::Passed(Some(at)) if at <= now => Want::Again,
+        VerificationState::Failed(at) if at <= now => Want::First,
+        VerificationState::Passed(Some(at)) | VerificationState::Failed(at) => Want::At(at),
+    }
+}
+
+/// The next step for the verification of the provider of that name.
+pub fn decide(ctx: &mut VerificationContext<'_>, key: &ObjectKey) -> Step {
+    let state = ctx.state;
+    let Some(provider) = state.providers.get(key) else { return Step::Idle };
+    let want = want(state, provider, ctx.now.wall);
+    match state.masks.get(&key_of(key)) {
+        None => {
+            ctx.attempts.remove(&provider.meta.uid);
+            begin(ctx, provider, want)
+        }
+        Some(mask) if !is_ours(mask, provider) || mask.meta.deleting => Step::Idle,
+        Some(mask) => go_on(ctx, provider, mask, want),
+    }
+}
+
+fn begin(ctx: &VerificationContext<'_>, provider: &ProviderView, want: Want) -> Step {
+    let again = match want {
+        Want::Never => return Step::Idle,
+        Want::At(at) => return wait_until(at, ctx.now),
+        Want::First => false,
+        Want::Again => true,
+    };
+    if let Some(backoff) = ctx.backoff.filter(|backoff| backoff.is_active(ctx.now)) {
+        return Step::WaitUntil(backoff.until);
+    }
+    let (Some(verify), Source::Present(source)) = (&provider.verify, &ctx.state.account(provider)) else {
+        return Step::Idle;
+    };
+    Step::send(ask_for_slot(provider, verify, source, again))
+}
+
+/// The Mask of a verification. The first one goes before users, who could not be assigned anyway; a later one after all
+/// of them.
+fn ask_for_slot(provider: &ProviderView, verify: &VerifySpecView, source: &SourceView, again: bool) -> Operation {
+    let key = key_of(&provider.meta.key);
+    let priority = if again { i32::MIN } else { i32::MAX };
+    let mut mask = Mask::new(&key.name, MaskSpec { providers: None, priority: Some(priority) });
+    let meta = &mut mask.metadata;
+    meta.namespace = Some(key.namespace.to_string());
+    meta.labels = Some(
+        [("app".to_owned(), "vpn-operator".to_owned()), (VERIFY_LABEL.to_owned(), provider.meta.uid.to_string())]
+            .into(),
+    );
+    let inputs = format!("{} {}", source.version, verify.overrides_hash);
+    meta.annotations = Some([(VERIFIES_ANNOTATION.to_owned(), inputs)].into());
+    meta.owner_references = Some(vec![OwnerReference {
+        api_version: MaskProvider::api_version(&()).into_owned(),
+        kind: MaskProvider::kind(&()).into_owned(),
+        name: provider.meta.key.name.to_string(),
+        uid: provider.meta.uid.to_string(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }]);
+    Operation::Create(key, NewObject::Mask(Box::new(mask)))
+}
+
+/// While the Mask exists.
+fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &MaskView, want: Want) -> Step {
+    let state = ctx.state;
+    let is_judged = provider.verified.status.attempt.as_deref() == Some(mask.meta.uid.as_str());
+    let account = state.account(provider);
+    let (verify, source) = match (&provider.verify, &account) {
+        // Not read yet, as after a start: nothing is known to have changed.
+        (Some(_), Source::Unknown | Source::Unreadable(_)) if !provider.meta.deleting && !is_judged => {
+            return Step::Idle;
+        }
+        (Some(verify), Source::Present(source)) if matches!(want, Want::First | Want::Again) => (verify, source),
+        _ => return give_back(mask),
+    };
+    let inputs = mask.verifies.as_ref().and_then(|verifies| verifies.inputs.as_ref());
+    if is_judged || !verification_state::is_current(inputs, provider, source) {
+        return give_back(mask);
+    }
+    let consumer = state
+        .consumers
+        .get(&mask.meta.key)
+        .filter(|consumer| consumer.owner.as_ref() == Some(&mask.meta.uid) && !consumer.meta.deleting);
+    let Some((consumer, assigned)) = consumer.and_then(|consumer| Some((consumer, consumer.assigned.as_ref()?))) else {
+        return Step::Idle;
+    };
+    let attempt = ctx.attempts.entry(provider.meta.uid.clone()).or_insert_with(|| Attempt::of(mask));
+    if attempt.mask != mask.meta.uid {
+        *attempt = Attempt::of(mask);
+    }
+    if attempt.result.is_some() {
+        return Step::Idle;
+    }
+    match state.verification_pods.get(&mask.meta.key) {
+        Some(pod) if pod.consumer.as_ref() == Some(&consumer.meta.uid) => {
+            attempt.pod = Some(pod.meta.uid.clone());
+            if pod.meta.deleting {
+                attempt.result = Some(interrupted());
+                return Step::Idle;
+            }
+            follow(ctx, provider, verify, pod, assigned.slot)
+        }
+        // That of the previous attempt is going.
+        Some(_) => Step::Idle,
+        None if attempt.pod.is_some() => {
+            attempt.result = Some(interrupted());
+            Step::Idle
+        }
+        None => {
+            if let Some(backoff) = ctx.backoff.filter(|backoff| backoff.is_active(ctx.now)) {
+                return Step::WaitUntil(backoff.until);
+            }
+            let Source::Present(credentials) = state.credentials(provider, assigned.slot) else { return Step::Idle };
+            match pod::build(provider, verify, consumer, &assigned.secret, &credentials.data, ctx.settings) {
+                Ok(pod) => {
+                    let create = Operation::Create(mask.meta.key.clone(), NewObject::Pod(Box::new(pod)));
+                    Step::send(create).with_event(ignored_keys(provider, &credentials))
+                }
+                Err(why) => {
+                    let why = format!("spec.verify.overrides.{why}");
+                    attempt.result = Some(VerificationResult::failed(Reason::InvalidSpec, why));
+                    Step::Idle
+                }
+            }
+        }
+    }
+}
+
+fn interrupted() -> VerificationResult {
+    VerificationResult::failed(Reason::Interrupted, "the verification Pod was deleted before it came to an end")
+}
+
+/// Reads the log of each run of gluetun, and judges.
+fn follow(
+    ctx: &mut VerificationContext<'_>,
+    provider: &ProviderView,
+    verify: &VerifySpecView,
+    pod: &VerificationPod,
+    slot: u32,
+) -> Step {
+    let uid = &pod.meta.uid;
+    if pod.has_log() && ctx.logs.get(uid).is_none_or(|(run, log)| *run != pod.vpn_restarts && log.ended) {
+        let before = ctx.logs.remove(uid).map(|(_, log)| log.digest).unwrap_or_default();
+        let missing = match ctx.state.credentials(provider, slot) {
+            Source::Present(credentials) => gluetun::missing_login(&credentials.data),
+            _ => Vec::new(),
+        };
+        let log = Log { digest: before, missing, ..Log::default() };
+        ctx.logs.insert(uid.clone(), (pod.vpn_restarts, log));
+        ctx.effects.push(Effect::FollowLog { key: pod.meta.key.clone(), uid: uid.clone(), container: VPN });
+    }
+    let nothing = Log::default();
+    let log = ctx.logs.get(uid).map_or(&nothing, |(_, log)| log);
+    let timeout = verify.timeout.unwrap_or(ctx.settings.timeout);
+    match evaluate::evaluate(pod, log, timeout, ctx.settings, ctx.now.wall) {
+        evaluate::Evaluation::Going(until) => wait_until(until, ctx.now),
+        evaluate::Evaluation::Done(result) => {
+            let result = with_log(ctx.state, provider, slot, result, log);
+            if let Some(attempt) = ctx.attempts.get_mut(&provider.meta.uid) {
+                attempt.result = Some(result);
+            }
+            Step::Idle
+        }
+    }
+}
+
+/// Longest message of a result, in bytes.
+const LONGEST_MESSAGE: usize = 1024;
+
+/// The result with the last warnings and errors of gluetun, without any value of the Secret.
+fn with_log(
+    state: &ClusterState,
+    provider: &ProviderView,
+    slot: u32,
+    result: VerificationResult,
+    log: &Log,
+) -> VerificationResult {
+    let VerificationResult::Failed { reason, message } = result else { return result };
+    let mut text = message;
+    if let Some(secret) = provider.slot_secret(slot) {
+        text = format!("slot {slot}, with Secret {secret}: {text}");
+    }
+    let said: Vec<_> = log.digest.complaints().collect();
+    if !said.is_empty() {
+        text = format!("{text}; gluetun: {}", said.join(" | "));
+    }
+    if let Source::Present(credentials) = state.credentials(provider, slot) {
+        text = redact::redact(&text, &credentials.data);
+    }
+    let mut end = text.len().min(LONGEST_MESSAGE);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    VerificationResult::Failed { reason, message: text }
+}
+
+/// The result when the Pod was refused.
+pub fn refused(reason: Reason, message: &str) -> VerificationResult {
+    let reason = match reason {
+        Reason::RequestFailed if message.contains("is invalid") => Reason::InvalidSpec,
+        reason => reason,
+    };
+    let is_about_resources = reason == Reason::LimitRangeExceeded || message.contains("must specify");
+    let hint = if is_about_resources {
+        "; set requests and limits of the containers for all verifications with the chart's value verify.resources, or \
+         for this MaskProvider in spec.verify.overrides.containers"
+    } else {
+        ""
+    };
+    VerificationResult::failed(reason, format!("the verification Pod was refused: {message}{hint}"))
+}
+
+/// Tells of keys of the Secret that the Pod does not get.
+fn ignored_keys(provider: &ProviderView, source: &SourceView) -> Option<EventRecord> {
+    let keys = pod::skipped_keys(&source.data)?;
+    Some(EventRecord {
+        regarding: object_reference(Kind::Provider, &provider.meta.key, &provider.meta.uid),
+        related: None,
+        warning: true,
+        reason: Reason::SecretKeysIgnored,
+        action: "Verify",
+        message: format!("the verification ignores these keys of Secret {}: {keys}", provider.secret),
+    })
+}
+
+fn give_back(mask: &MaskView) -> Step {
+    Step::send(delete(Kind::Mask, &mask.meta, Some(Propagation::Background)))
+}
+
+fn wait_until(at: DateTime<Utc>, now: Now) -> Step {
+    Step::WaitUntil(now.monotonic + (at - now.wall).to_std().unwrap_or_default())
+}

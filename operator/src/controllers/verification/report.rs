@@ -1,0 +1,219 @@
+//! What a provider's status says of verification: computed anew each time from what is stored and what is under way.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use vpn_types::{MaskProviderPhase, MaskProviderVerificationStatus, Reason};
+
+use super::{
+    attempt::{Attempt, is_ours, key_of},
+    evaluate::VerificationResult,
+    redact::redact,
+    verification_state::{VerificationState, condemns, delay, is_current, is_data_of, verification_state},
+};
+use crate::{
+    controllers::ready::ReadyCondition,
+    model::{Backoff, ObjectKey},
+    state::{ClusterState, ProviderView, SourceView},
+};
+
+/// What the status says of verification.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The `Verified` condition; absent when no verification is wanted.
+    pub condition: Option<Verified>,
+    /// `status.verification`.
+    pub status: MaskProviderVerificationStatus,
+    /// `status.lastVerified`.
+    pub last_verified: Option<DateTime<Utc>>,
+    /// Why users may not be assigned.
+    pub gate: Option<ReadyCondition<MaskProviderPhase>>,
+    /// A result that this report is the first to tell of: whether it is bad, its reason and message.
+    pub news: Option<(bool, Reason, String)>,
+}
+
+/// The `Verified` condition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verified {
+    /// `True`, `False`, or `Unknown` as `None`.
+    pub passed: Option<bool>,
+    /// Its reason.
+    pub reason: Reason,
+    /// Its message.
+    pub message: String,
+}
+
+/// What to say while the Secret cannot be read: what was found out before.
+pub fn unchanged(provider: &ProviderView) -> Report {
+    let said = provider.verified.condition.as_ref().filter(|_| provider.verify.is_some());
+    Report {
+        condition: said.map(|said| Verified {
+            passed: said.passed,
+            reason: said.reason,
+            message: said.message.to_string(),
+        }),
+        status: provider.verified.status.clone(),
+        last_verified: provider.verified.last,
+        gate: None,
+        news: None,
+    }
+}
+
+/// What to say of the verification of a provider whose Secret is there.
+pub fn report(
+    state: &ClusterState,
+    provider: &ProviderView,
+    source: &SourceView,
+    attempt: Option<&Attempt>,
+    backoff: Option<&Backoff>,
+    now: DateTime<Utc>,
+) -> Report {
+    let stored = unchanged(provider);
+    let standing = verification_state(provider, source);
+    if standing == VerificationState::Skipped {
+        return stored;
+    }
+    // A result on what was there before says nothing of what is there now.
+    let unwritten = attempt.filter(|attempt| {
+        stored.status.attempt.as_deref() != Some(attempt.mask.as_str())
+            && is_current(attempt.inputs.as_ref(), provider, source)
+    });
+    if let Some(Attempt { mask, result: Some(result), .. }) = unwritten {
+        return conclude(stored, provider, source, standing, mask.as_str(), result, now);
+    }
+    let mut at_rest = rest(stored, state, provider, source, backoff, now);
+    // The same data under a new version: nothing to try, but to be known after a restart.
+    if let Some(version) = &mut at_rest.status.secret_version
+        && standing != VerificationState::Unverified
+        && is_data_of(source, version)
+    {
+        *version = source.version.to_string();
+    }
+    at_rest
+}
+
+/// With a new result.
+fn conclude(
+    mut report: Report,
+    provider: &ProviderView,
+    source: &SourceView,
+    standing: VerificationState,
+    mask: &str,
+    result: &VerificationResult,
+    now: DateTime<Utc>,
+) -> Report {
+    let status = &mut report.status;
+    status.attempt = Some(mask.to_owned());
+    status.secret_version = Some(source.version.to_string());
+    status.overrides = provider.verify.as_ref().map(|verify| verify.overrides_hash.to_string());
+    match result {
+        VerificationResult::Passed(address) => {
+            status.exit_address = Some(address.to_string());
+            (status.failures, status.retry_at) = (None, None);
+            let message = passed_message(Some(&address.to_string()));
+            report.last_verified = Some(now);
+            report.news = Some((false, Reason::Passed, message.clone()));
+            report.condition = Some(Verified { passed: Some(true), reason: Reason::Passed, message });
+        }
+        VerificationResult::Failed { reason, message } => {
+            let failures = match standing {
+                VerificationState::Unverified => 1,
+                _ => status.failures.unwrap_or(0).saturating_add(1),
+            };
+            let retry_at = now + TimeDelta::from_std(delay(failures)).unwrap_or_default();
+            (status.failures, status.retry_at) = (Some(failures), DateTime::from_timestamp(retry_at.timestamp(), 0));
+            let message = format!("{message}; tried again at {}", retry_at.to_rfc3339_opts(SecondsFormat::Secs, true));
+            report.news = Some((true, *reason, message.clone()));
+            let passed = match standing {
+                VerificationState::Passed(_) if !condemns(*reason) => Some(true),
+                _ if *reason == Reason::DeviceLimit => None,
+                _ => Some(false),
+            };
+            if passed != Some(true) {
+                status.exit_address = None;
+                report.gate = Some(gate(passed, *reason, &message));
+            }
+            report.condition = Some(Verified { passed, reason: *reason, message });
+        }
+    }
+    report
+}
+
+fn passed_message(address: Option<&str>) -> String {
+    format!("connected; the public address of the VPN is {}", address.unwrap_or("not known"))
+}
+
+fn gate(passed: Option<bool>, reason: Reason, message: &str) -> ReadyCondition<MaskProviderPhase> {
+    let phase = if passed == Some(false) { MaskProviderPhase::ErrVerifyFailed } else { MaskProviderPhase::Verifying };
+    ReadyCondition::not_ready(phase, reason, message)
+}
+
+/// Without a new result.
+fn rest(
+    mut report: Report,
+    state: &ClusterState,
+    provider: &ProviderView,
+    source: &SourceView,
+    backoff: Option<&Backoff>,
+    now: DateTime<Utc>,
+) -> Report {
+    let said = provider.verified.condition.as_ref();
+    let name = key_of(&provider.meta.key);
+    let standing = verification_state(provider, source);
+    let foreign = state.masks.get(&name).filter(|mask| !is_ours(mask, provider));
+    let condition = match (standing, foreign, backoff) {
+        (VerificationState::Skipped, _, _) => return report,
+        (VerificationState::Passed(due), _, _) => {
+            let failed_since = report.status.failures.is_some();
+            let is_due = due.is_some_and(|at| at <= now);
+            match said {
+                // What a failure said that does not count stays until the next result.
+                Some(said) if failed_since => {
+                    Verified { passed: Some(true), reason: said.reason, message: said.message.to_string() }
+                }
+                _ if is_due => {
+                    let message = "verified again as soon as a slot is free and no Mask waits for it".to_owned();
+                    Verified { passed: Some(true), reason: Reason::ReverificationPending, message }
+                }
+                _ => {
+                    let message = passed_message(report.status.exit_address.as_deref());
+                    Verified { passed: Some(true), reason: Reason::Passed, message }
+                }
+            }
+        }
+        (VerificationState::Unverified, Some(_), _) => {
+            let message = format!("a Mask {name} exists that the operator did not make; delete or rename it");
+            Verified { passed: None, reason: Reason::VerificationNameTaken, message }
+        }
+        (VerificationState::Unverified, None, Some(backoff)) => {
+            Verified { passed: None, reason: backoff.reason, message: backoff.message.clone() }
+        }
+        (VerificationState::Unverified, None, None) => {
+            Verified { passed: None, reason: Reason::Verifying, message: under_way(state, &name, source) }
+        }
+        (VerificationState::Failed(_), _, _) => match said {
+            Some(said) => Verified { passed: said.passed, reason: said.reason, message: said.message.to_string() },
+            None => Verified { passed: Some(false), reason: Reason::NotVerified, message: String::new() },
+        },
+    };
+    if !matches!(standing, VerificationState::Passed(_)) {
+        report.gate = Some(gate(condition.passed, condition.reason, &condition.message));
+    }
+    report.condition = Some(condition);
+    report
+}
+
+/// How far a first verification is. Rewritten only when something holds it up, so that one that goes well is told once.
+fn under_way(state: &ClusterState, name: &ObjectKey, source: &SourceView) -> String {
+    let pod = state.verification_pods.get(name);
+    let held_up = pod.and_then(|pod| {
+        let stuck = pod.stuck.as_ref().map(|stuck| format!("{}: {}", stuck.reason, stuck.message));
+        stuck.or_else(|| pod.unscheduled.as_ref().map(|why| format!("not scheduled: {why}")))
+    });
+    if let Some(why) = held_up {
+        return redact(&format!("Pod {} tries out the credentials; {why}", name.name), &source.data);
+    }
+    let said = state.consumers.get(name).and_then(|consumer| consumer.said.as_ref());
+    match said.filter(|said| !said.ready) {
+        Some(said) => format!("the credentials are to be tried out as soon as there is a slot: {}", said.message),
+        None => format!("the credentials are being tried out by Pod {}", name.name),
+    }
+}

@@ -1,0 +1,29 @@
+//! Words that all parts of the operator share: keys, requests and what they are for. Nothing here decides anything.
+
+mod backoff;
+mod counters;
+mod effect;
+mod event;
+mod intern;
+mod key;
+mod kind;
+mod log_event;
+mod meta;
+mod operation;
+mod request;
+mod step;
+mod time;
+
+pub use backoff::Backoff;
+pub use counters::Counters;
+pub use effect::Effect;
+pub use event::{EventRecord, ObjectReference, object_reference};
+pub use intern::intern;
+pub use key::{ObjectKey, Uid};
+pub use kind::Kind;
+pub use log_event::LogEvent;
+pub use meta::Meta;
+pub use operation::{NewObject, Operation, Propagation, add_finalizer, delete, delete_unchanged, remove_finalizer};
+pub use request::{ReconcileRequest, Request, RequestPriority};
+pub use step::{Send, Step};
+pub use time::Now;

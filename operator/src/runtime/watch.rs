@@ -1,0 +1,173 @@
+//! One watch a kind, each object made a view on arrival. An object that cannot be decoded is logged and passed over;
+//! it stops no other.
+
+use std::{fmt::Debug, sync::Arc};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{Pod, Secret},
+};
+use kube::{
+    Api, Client, Resource,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Config, Event, watch_object, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
+use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL, VERIFY_LABEL};
+
+use crate::{
+    controllers::Scope,
+    engine::Input,
+    model::{Kind, ObjectKey, ObjectReference},
+    state::{Object, PodView, Project, VerificationPod, WatchEvent, meta, source, unreadable_reservation},
+};
+
+type Inputs = UnboundedSender<Input>;
+
+/// Watches a kind: all objects, or those that belong to verifications (of Secrets: the metadata of our copies).
+pub fn kind(client: &Client, kind: Kind, scope: Scope, inputs: Inputs) -> AbortHandle {
+    let config = match scope {
+        Scope::Verifications => Config::default().labels(VERIFY_LABEL),
+        Scope::All => Config::default(),
+    };
+    match kind {
+        Kind::Mask => objects::<Mask>(client, kind, config, Object::Mask, inputs),
+        Kind::Consumer => objects::<MaskConsumer>(client, kind, config, Object::Consumer, inputs),
+        Kind::Reservation => objects::<MaskReservation>(client, kind, config, Object::Reservation, inputs),
+        Kind::Provider => objects::<MaskProvider>(client, kind, config, Object::Provider, inputs),
+        Kind::Pod => {
+            let stream = watcher(Api::<Pod>::all(client.clone()), config).default_backoff();
+            let view = |pod: &Pod| VerificationPod::of(pod).map(|view| Object::VerificationPod(Box::new(view)));
+            let told = stream.map(move |event| told((kind, "*"), event, view));
+            spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
+        }
+        Kind::Secret => {
+            let copies = Api::<PartialObjectMeta<Secret>>::all(client.clone());
+            let stream = watcher(copies, Config::default().labels(OWNER_LABEL)).default_backoff();
+            let told = stream.map(move |event| told((kind, "*"), event, |meta| meta.project().map(Object::Copy)));
+            spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
+        }
+    }
+}
+
+fn objects<K>(client: &Client, kind: Kind, config: Config, wrap: fn(K::View) -> Object, inputs: Inputs) -> AbortHandle
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Project,
+    K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::View: 'static,
+{
+    let api = Api::<DeserializeGuard<K>>::all(client.clone());
+    let stream = watcher(api, config).default_backoff();
+    let unreadable = inputs.clone();
+    let told = stream.map(move |event| {
+        told((kind, "*"), event, |guard| match &guard.0 {
+            Ok(object) => object.project().map(wrap),
+            Err(invalid) => {
+                let metadata = meta(&invalid.metadata)?;
+                tracing::error!(kind = kind.as_str(), object = %metadata.key, error = invalid.error, "cannot be decoded");
+                let target = ObjectReference { kind, key: metadata.key, uid: metadata.uid };
+                // Fails when the process is stopping.
+                let _ = unreadable.send(Input::Undecodable { target, error: invalid.error.clone() });
+                let is_lock = kind == Kind::Reservation;
+                is_lock.then(|| unreadable_reservation(&invalid.metadata))?.map(Object::Reservation)
+            }
+        })
+    });
+    spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
+}
+
+/// Watches the Pods of one namespace.
+pub fn pods(client: &Client, namespace: Arc<str>, inputs: Inputs) -> AbortHandle {
+    let api = Api::<Pod>::namespaced(client.clone(), &namespace);
+    let stream = watcher(api, Config::default()).default_backoff();
+    let all = format!("{namespace}/*");
+    let told = stream
+        .map(move |event| told((Kind::Pod, &*all), event, |pod| pod.project().filter(concerns_us).map(Object::Pod)));
+    spawn(told, move |told| inputs.send(Input::Pods(namespace.clone(), told)).is_ok())
+}
+
+/// A Pod with neither credentials nor a MaskConsumer among its owners uses no slot.
+fn concerns_us(pod: &PodView) -> bool {
+    !pod.consumers.is_empty() || !pod.secrets.is_empty()
+}
+
+/// Watches the one Secret of that name.
+pub fn secret(client: &Client, key: ObjectKey, inputs: Inputs) -> AbortHandle {
+    let api = Api::<Secret>::namespaced(client.clone(), &key.namespace);
+    let name = key.name.clone();
+    let stream = watch_object(api, &name).default_backoff();
+    let told = stream.map(move |found| match found {
+        Ok(found) => Some(Input::Secret(key.clone(), found.map(source))),
+        Err(error) => {
+            report((Kind::Secret, &key.to_string()), &error);
+            is_forbidden(&error).then(|| Input::SecretUnreadable(key.clone(), Arc::from(chain(&error))))
+        }
+    });
+    spawn(told, move |input| inputs.send(input).is_ok())
+}
+
+/// Other failures pass by themselves: the API server is away, or the watch is too old.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let failed = match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => error,
+        _ => return false,
+    };
+    matches!(failed, kube::Error::Api(status) if matches!(status.code, 401 | 403))
+}
+
+/// `watched` is the kind and, for the log, which of its objects.
+fn told<K>(
+    watched: (Kind, &str),
+    event: watcher::Result<Event<K>>,
+    view: impl Fn(&K) -> Option<Object>,
+) -> Option<WatchEvent> {
+    let (kind, _) = watched;
+    match event {
+        Ok(Event::Init) => Some(WatchEvent::Init(kind)),
+        Ok(Event::InitApply(object)) => view(&object).map(WatchEvent::InitApply),
+        Ok(Event::InitDone) => Some(WatchEvent::InitDone(kind)),
+        Ok(Event::Apply(object)) => view(&object).map(WatchEvent::Apply),
+        Ok(Event::Delete(object)) => view(&object).map(WatchEvent::Delete),
+        Err(error) => {
+            report(watched, &error);
+            None
+        }
+    }
+}
+
+fn report((kind, object): (Kind, &str), error: &watcher::Error) {
+    tracing::warn!(kind = kind.as_str(), object, error = %chain(error), "watch interrupted, to be taken up again");
+}
+
+/// An error with its sources.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Hands on what a watch tells, until nobody listens.
+pub(super) fn spawn<T: Send + 'static>(
+    stream: impl Stream<Item = Option<T>> + Send + 'static,
+    mut hand_on: impl FnMut(T) -> bool + Send + 'static,
+) -> AbortHandle {
+    let task = tokio::spawn(async move {
+        futures::pin_mut!(stream);
+        while let Some(item) = stream.next().await {
+            if item.is_some_and(|item| !hand_on(item)) {
+                return;
+            }
+        }
+    });
+    task.abort_handle()
+}

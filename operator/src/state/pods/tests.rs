@@ -1,0 +1,117 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::model::{Meta, ObjectKey};
+
+fn pod(uid: &str, version: u64, stage: PodStage) -> PodView {
+    let meta = Meta {
+        key: ObjectKey::new("ns", uid),
+        uid: Uid::from(uid),
+        version,
+        generation: 1,
+        created: Default::default(),
+        deleting: false,
+        finalizer: None,
+        finalizers: 0,
+        foreground: false,
+        foreign: false,
+    };
+    PodView {
+        meta,
+        consumers: Box::new([Uid::from("consumer")]),
+        is_of_workload: false,
+        secrets: Box::new([Arc::from("secret")]),
+        node: None,
+        stage,
+        stop_by: None,
+    }
+}
+
+fn synced(pods: &[PodView]) -> PodsOf {
+    let mut all = PodsOf::default();
+    all.list_began();
+    pods.iter().cloned().for_each(|pod| all.listed(pod));
+    assert!(!all.is_synced());
+    all.list_ended();
+    all
+}
+
+#[test]
+fn a_pod_has_ended_once_its_containers_have_though_it_is_still_there() {
+    let mut pods = synced(&[pod("a", 1, PodStage::Running)]);
+    assert_eq!(pods.ending(&Uid::from("a")), None);
+    pods.applied(pod("a", 2, PodStage::Ended));
+    assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Clean));
+}
+
+#[test]
+fn a_pod_that_vanishes_while_it_runs_ends_uncleanly() {
+    let mut pods = synced(&[pod("a", 1, PodStage::Running), pod("b", 2, PodStage::Running)]);
+    pods.deleted(&pod("a", 3, PodStage::Running));
+    assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
+    assert!(pods.get(&Uid::from("a")).is_none());
+}
+
+#[test]
+fn the_last_state_of_a_pod_tells_how_it_ended() {
+    let mut pods = synced(&[pod("a", 1, PodStage::Running), pod("b", 2, PodStage::Running)]);
+    pods.deleted(&pod("a", 3, PodStage::Ended));
+    pods.deleted(&pod("b", 4, PodStage::Unbound));
+    assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Clean));
+    assert_eq!(pods.ending(&Uid::from("b")), Some(Ending::Clean));
+}
+
+#[test]
+fn a_pod_that_a_relist_lacks_has_vanished() {
+    let mut pods = synced(&[pod("a", 1, PodStage::Running), pod("b", 2, PodStage::Ended)]);
+    pods.list_began();
+    pods.list_ended();
+    assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
+    assert_eq!(pods.ending(&Uid::from("b")), Some(Ending::Clean));
+}
+
+#[test]
+fn how_a_pod_ended_that_is_not_there_any_more_is_for_the_watch_to_tell() {
+    let mut pods = synced(&[pod("a", 1, PodStage::Unbound)]);
+    pods.vanished(&Uid::from("a"));
+    assert_eq!(pods.ending(&Uid::from("a")), None);
+    // It had got a node in between.
+    pods.deleted(&pod("a", 3, PodStage::Running));
+    assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
+}
+
+#[test]
+fn a_pod_that_had_no_node_when_it_was_last_seen_may_have_got_one() {
+    let mut pods = synced(&[pod("a", 1, PodStage::Unbound)]);
+    pods.list_began();
+    pods.list_ended();
+    assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
+}
+
+#[test]
+fn related_pods_are_those_owned_and_those_that_read_the_secret() {
+    let mut pods = synced(&[pod("a", 1, PodStage::Running)]);
+    let related = |pods: &PodsOf, consumer: &str, secret: &str| {
+        pods.related(&Uid::from(consumer), [&Arc::from(secret)]).map(|pod| pod.meta.uid.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(related(&pods, "consumer", "secret"), ["a"]);
+    assert_eq!(related(&pods, "other", "secret"), ["a"]);
+    assert!(related(&pods, "other", "other").is_empty());
+    let mut stripped = pod("a", 2, PodStage::Running);
+    stripped.consumers = Box::default();
+    pods.applied(stripped);
+    assert!(related(&pods, "consumer", "other").is_empty());
+    pods.deleted(&pod("a", 3, PodStage::Ended));
+    assert!(related(&pods, "consumer", "secret").is_empty());
+}
+
+#[test]
+fn an_older_list_brings_nothing_back() {
+    let mut pods = synced(&[pod("a", 1, PodStage::Running), pod("b", 5, PodStage::Ended)]);
+    pods.deleted(&pod("a", 4, PodStage::Ended));
+    pods.merge(&[pod("a", 3, PodStage::Running), pod("b", 2, PodStage::Running), pod("c", 6, PodStage::Running)]);
+    assert!(pods.get(&Uid::from("a")).is_none());
+    assert_eq!(pods.ending(&Uid::from("b")), Some(Ending::Clean));
+    assert!(pods.get(&Uid::from("c")).is_some());
+    assert_eq!(pods.ending(&Uid::from("never seen")), None);
+}
