@@ -1,4 +1,4 @@
-{{/* The environment of a part. What `extraEnv` names too is taken from there: a name may be there once.
+{{/* The environment of a part. `extraEnv` replaces variables of the same name, because a name may occur only once.
      Takes (list $ part). */}}
 {{- define "vpn-operator.env" -}}
 {{- $ := index . 0 -}}
@@ -21,7 +21,7 @@
 {{- toYaml (concat $kept $extra) -}}
 {{- end -}}
 
-{{/* What the values say about verification, as JSON. The defaults are the operator's. */}}
+{{/* The values for verification, as JSON. The operator has the defaults. */}}
 {{- define "vpn-operator.verifyEnv" -}}
 {{- $verify := .Values.verify -}}
 {{- $images := $verify.images | default dict -}}

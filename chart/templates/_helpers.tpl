@@ -1,4 +1,4 @@
-{{/* What runs: the controllers with a Deployment each, or `all` of them in one. A list, as JSON. */}}
+{{/* The parts of the operator: one Deployment per controller, or `all` for one Deployment. A list, as JSON. */}}
 {{- define "vpn-operator.parts" -}}
 {{- if .Values.combined.enabled -}}
 ["all"]
@@ -7,7 +7,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The name of a part: `{release}-{part}`. It is the value of a label too, which may have 63 characters.
+{{/* The name of a part: `{release}-{part}`. It is also the value of a label, which may have 63 characters.
      Takes (list $ part). */}}
 {{- define "vpn-operator.name" -}}
 {{- $release := (index . 0).Release.Name -}}
@@ -18,7 +18,7 @@
 {{- $name -}}
 {{- end -}}
 
-{{/* The values of a part. Takes (list $ part), gives JSON. */}}
+{{/* The values of a part, as JSON. Takes (list $ part). */}}
 {{- define "vpn-operator.settings" -}}
 {{- $values := (index . 0).Values -}}
 {{- if eq (index . 1) "all" -}}
@@ -48,7 +48,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* Who is bound to the role of a controller: items of `subjects`. Takes (list $ controller). */}}
+{{/* The subjects of the binding of a controller. Takes (list $ controller). */}}
 {{- define "vpn-operator.subjects" -}}
 {{- $part := include "vpn-operator.partOf" . -}}
 - kind: ServiceAccount
@@ -56,16 +56,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   namespace: {{ (index . 0).Release.Namespace }}
 {{- end -}}
 
-{{/* The name of a binding to the role of a controller: another one when all run in one process, as a binding can
-     never be given another role. Takes (list $ controller). */}}
+{{/* The name of the binding of a controller. It differs when all controllers run in one process, because the role of a
+     binding cannot change. Takes (list $ controller). */}}
 {{- define "vpn-operator.binding" -}}
 {{- $part := include "vpn-operator.partOf" . -}}
 {{- include "vpn-operator.name" (list (index . 0) $part) -}}
 {{- if ne $part (index . 1) }}-{{ index . 1 }}{{ end -}}
 {{- end -}}
 
-{{/* "true" unless the cluster is known not to serve a kind. Without a cluster (`helm template`) nothing is known, and
-     kinds are listed only with one. Takes (list $ "group/version/Kind"). */}}
+{{/* "true" unless the cluster does not serve a resource. Without a cluster (`helm template`), "true".
+     Takes (list $ "group/version/Kind"). */}}
 {{- define "vpn-operator.mayServe" -}}
 {{- $apis := (index . 0).Capabilities.APIVersions -}}
 {{- if or (not ($apis.Has "apps/v1/Deployment")) ($apis.Has (index . 1)) -}}
@@ -73,8 +73,8 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* How the CustomResourceDefinition in the cluster relates to the one of this chart: `ours` (render it), `same`
-     (somebody else made it, and it is the same), `other` (it is not). Takes (list $ definition). */}}
+{{/* How the CustomResourceDefinition in the cluster compares to the one of this chart: `ours` (render it), `same`
+     (not created by this release, but equal), `other` (different). Takes (list $ definition). */}}
 {{- define "vpn-operator.crd" -}}
 {{- $ := index . 0 -}}
 {{- $crd := index . 1 -}}

@@ -293,11 +293,11 @@ fn an_assignment_is_timed_once_and_by_the_leader() {
     assert_eq!(after(&mut engine, Input::Answer(7, Outcome::Gone), true), 1);
 }
 
-/// The table of README.md is what the process shows. After a change: `UPDATE_README=1 cargo test -p vpn-operator --test
+/// The table of RUNBOOK.md is what the process shows. After a change: `UPDATE_README=1 cargo test -p vpn-operator --test
 /// metrics`.
 #[test]
-fn the_readme_has_each_metric() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+fn the_runbook_has_each_metric() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("RUNBOOK.md");
     let readme = fs::read_to_string(&path).unwrap();
     let head = "| metric | type | labels | meaning |\n|---|---|---|---|\n";
     let (before, rest) = readme.split_once(head).expect("the table is missing");
@@ -326,19 +326,21 @@ fn the_readme_has_each_metric() {
         fs::write(&path, format!("{before}{head}{expected}\n\n{after}")).unwrap();
         return;
     }
-    assert!(found == expected, "the table of metrics in README.md is out of date: run with UPDATE_README=1");
+    assert!(found == expected, "the table of metrics in RUNBOOK.md is out of date: run with UPDATE_README=1");
 }
 
-/// One row for each alert of the chart, in their order, with how long it has to last.
+/// One row for each alert of the chart, in their order, with how long it has to last and a link to its section.
 #[test]
-fn the_readme_has_each_alert() {
+fn the_runbook_has_each_alert() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let rules = fs::read_to_string(root.join("chart/rules/vpn-operator.yaml")).unwrap();
     let names = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
     let times = rules.lines().filter_map(|line| line.trim().strip_prefix("for: "));
-    let alerts: Vec<String> =
-        names.zip(times).map(|(name, time)| format!("| `{name}` | {} min |", time.trim_end_matches('m'))).collect();
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let alerts: Vec<String> = names
+        .zip(times)
+        .map(|(name, time)| format!("| [`{name}`](#{}) | {} min |", name.to_lowercase(), time.trim_end_matches('m')))
+        .collect();
+    let readme = fs::read_to_string(root.join("operator/RUNBOOK.md")).unwrap();
     let (_, table) = readme.split_once("| alert | after | meaning |\n|---|---|---|\n").expect("the table is missing");
     let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
     assert_eq!(rows.len(), alerts.len(), "{rows:?}");

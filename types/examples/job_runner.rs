@@ -1,13 +1,13 @@
-//! A controller that uses the operator: for each `VpnJob` it asks for a slot, waits in line, runs one Pod, and gives
-//! the slot back when the Pod has ended.
+//! A controller that uses the operator. For each `VpnJob` it requests a slot, waits in the queue, runs one Pod, and
+//! releases the slot when the Pod has ended.
 //!
 //! ```sh
 //! cargo run -p vpn-types --example job_runner -- crd | kubectl apply -f -
 //! cargo run -p vpn-types --example job_runner
 //! ```
 //!
-//! The order that matters: the Mask is owned by the job, the Pod by the MaskConsumer. So whatever goes, a job that is
-//! deleted or a slot that is taken back, takes its Pod with it, and the slot is free only after that.
+//! The owners matter: the job owns the Mask, and the MaskConsumer owns the Pod. If the job is deleted or the slot is
+//! taken back, the Pod is deleted too, and the slot is free only after that.
 
 #![allow(clippy::duplicated_attributes, reason = "it takes the columns of one `kube(…)` for duplicates")]
 
@@ -29,18 +29,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use vpn_types::{Mask, MaskConsumer, MaskConsumerPhase, MaskSpec, READY, owner_reference_for};
 
-/// On the Pods: the job.
+/// Label on the Pods: name of the job.
 const JOB_LABEL: &str = "example.com/vpn-job";
 /// The container that gets the credentials.
 const VPN: &str = "vpn";
 
-/// Run a Pod once, with a VPN connection.
+/// Runs a Pod once, with a VPN connection.
 #[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug)]
 #[kube(group = "example.com", version = "v1", kind = "VpnJob", namespaced, status = "VpnJobStatus")]
 #[kube(printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"))]
 #[kube(printcolumn(name = "MESSAGE", type_ = "string", json_path = ".status.message"))]
 struct VpnJobSpec {
-    /// Tags of providers, one of which is needed. Absent: any.
+    /// Tags of acceptable providers. If absent, any provider matches.
     providers: Option<Vec<String>>,
     /// The Pod. Its container (or init container) `vpn` gets the credentials as environment variables.
     #[schemars(schema_with = "any_object")]
@@ -55,7 +55,7 @@ struct VpnJobStatus {
 
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// There is no slot yet; the message tells why.
+    /// There is no slot yet. The message says why.
     Waiting,
     Running,
     Succeeded,
@@ -77,7 +77,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let same_name = |object: MaskConsumer| to_job(object.namespace(), object.name_any());
     Controller::new(Api::<VpnJob>::all(client.clone()), any())
         .owns(Api::<Mask>::all(client.clone()), any())
-        // The Pods are owned by their MaskConsumer, so a label says which job they belong to.
+        // The MaskConsumer owns the Pods, so a label says which job they belong to.
         .watches(Api::<MaskConsumer>::all(client.clone()), any(), same_name)
         .watches(Api::<Pod>::all(client.clone()), any().labels(JOB_LABEL), |pod: Pod| {
             to_job(pod.namespace(), pod.labels().get(JOB_LABEL).cloned().unwrap_or_default())
@@ -96,13 +96,13 @@ fn to_job(namespace: Option<String>, name: String) -> Option<ObjectRef<VpnJob>> 
     Some(ObjectRef::new(&name).within(&namespace?))
 }
 
-/// One look at a job. Whatever it waits for is watched, and brings it here again.
+/// Reconciles a job. A watch on what the job waits for requeues it.
 async fn reconcile(job: Arc<VpnJob>, client: Arc<Client>) -> Result<Action, kube::Error> {
     let namespace = job.namespace().unwrap_or_default();
     let api = Api::<VpnJob>::namespaced((*client).clone(), &namespace);
     let run = Run { masks: of(&client, &namespace), consumers: of(&client, &namespace), pods: of(&client, &namespace) };
     if job.metadata.deletion_timestamp.is_some() {
-        // Its Mask goes with it.
+        // Kubernetes deletes its Mask.
         return Ok(Action::await_change());
     }
     let status = run.next(&job).await?;
@@ -110,7 +110,7 @@ async fn reconcile(job: Arc<VpnJob>, client: Arc<Client>) -> Result<Action, kube
         let patch = Patch::Merge(json!({ "status": status }));
         api.patch_status(&job.name_any(), &PatchParams::default(), &patch).await?;
     }
-    // Only now, as the Pod, whose end has been written down, goes with it.
+    // Only after the status has the result, because this deletes the Pod.
     if matches!(status.phase, Some(Phase::Succeeded | Phase::Failed)) {
         run.give_back(&job).await?;
     }
@@ -131,49 +131,49 @@ struct Run {
 }
 
 impl Run {
-    /// Takes the next step, and says where the job is.
+    /// Takes the next step, and returns the status of the job.
     async fn next(&self, job: &VpnJob) -> Result<VpnJobStatus, kube::Error> {
         let name = job.name_any();
         if let Some(done) = job.status.clone().filter(|s| matches!(s.phase, Some(Phase::Succeeded | Phase::Failed))) {
             return Ok(done);
         }
-        // 1. Ask for a slot.
+        // 1. Request a slot.
         let Some(mask) = self.masks.get_opt(&name).await? else {
             let mut mask = Mask::new(&name, MaskSpec { providers: job.spec.providers.clone(), ..MaskSpec::default() });
             mask.metadata.owner_references = job.controller_owner_ref(&()).map(|owner| vec![owner]);
             self.masks.create(&PostParams::default(), &mask).await?;
-            return Ok(is(Phase::Waiting, "asked for a slot"));
+            return Ok(is(Phase::Waiting, "requested a slot"));
         };
         if !is_owned(&mask, job.uid()) {
-            return Ok(is(Phase::Waiting, "there is a Mask of this name that is somebody else's"));
+            return Ok(is(Phase::Waiting, "a Mask with this name belongs to something else"));
         }
-        // 2. Wait in line. The Mask says what for, and its place.
+        // 2. Wait in the queue. The Mask says what it waits for, and its place.
         let consumer = self.consumers.get_opt(&name).await?.filter(|consumer| has_slot(consumer, &mask));
         let Some(consumer) = consumer else {
             return Ok(is(Phase::Waiting, &why_it_waits(&mask)));
         };
-        // 3. Use it. A Pod of a former MaskConsumer is on its way out.
+        // 3. Use the slot. A Pod of an earlier MaskConsumer is being deleted.
         let Some(pod) = self.pods.get_opt(&name).await? else {
             return match pod_of(job, &consumer) {
                 Ok(pod) => {
                     self.pods.create(&PostParams::default(), &pod).await?;
-                    Ok(is(Phase::Running, "the Pod is made"))
+                    Ok(is(Phase::Running, "created the Pod"))
                 }
                 Err(why) => Ok(is(Phase::Failed, why)),
             };
         };
         if !is_owned(&pod, consumer.uid()) {
-            return Ok(is(Phase::Waiting, "the Pod of a former run is still there"));
+            return Ok(is(Phase::Waiting, "the Pod of an earlier run still exists"));
         }
         let phase = pod.status.and_then(|status| status.phase).unwrap_or_default();
         Ok(match phase.as_str() {
             "Succeeded" => is(Phase::Succeeded, "the Pod has succeeded"),
             "Failed" => is(Phase::Failed, "the Pod has failed"),
-            _ => is(Phase::Running, "the Pod is there"),
+            _ => is(Phase::Running, "the Pod exists"),
         })
     }
 
-    /// 4. Give it back: the Pod goes, then the slot goes to the next one.
+    /// 4. Release the slot. The Pod ends first, then the next Mask gets the slot.
     async fn give_back(&self, job: &VpnJob) -> Result<(), kube::Error> {
         let Some(mask) = self.masks.get_opt(&job.name_any()).await?.filter(|mask| is_owned(mask, job.uid())) else {
             return Ok(());
@@ -195,7 +195,7 @@ fn is_owned<K: Resource>(object: &K, owner: Option<String>) -> bool {
     object.meta().owner_references.iter().flatten().any(|reference| Some(&reference.uid) == owner.as_ref())
 }
 
-/// Whether this Mask's MaskConsumer has a slot, and is to keep it.
+/// Whether the MaskConsumer of this Mask has a slot and is not being deleted.
 fn has_slot(consumer: &MaskConsumer, mask: &Mask) -> bool {
     let phase = consumer.status.as_ref().and_then(|status| status.phase);
     phase == Some(MaskConsumerPhase::Active)

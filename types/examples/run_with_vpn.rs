@@ -1,4 +1,4 @@
-//! Runs a Pod with a VPN connection: what a controller does with a Mask.
+//! Runs a Pod with a VPN connection, like a controller does with a Mask.
 //!
 //! `cargo run -p vpn-types --example run_with_vpn`, with the objects of `e2e/demo/providers.yaml` and the namespace
 //! `apps` in the cluster of your kubeconfig.
@@ -12,16 +12,16 @@ use vpn_types::{Mask, MaskSpec, owner_reference_for, wait_active};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::try_default().await?;
 
-    // 1. Ask for a slot.
+    // 1. Request a slot.
     let masks: Api<Mask> = Api::namespaced(client.clone(), "apps");
     let mask = Mask::new("my-job", MaskSpec { providers: Some(vec!["uk".into()]), ..MaskSpec::default() });
     masks.create(&PostParams::default(), &mask).await?;
 
-    // 2. Wait in line. There is no limit: wrap it in a timeout if you want one.
+    // 2. Wait in the queue. The wait has no time limit; wrap it in a timeout if you need one.
     let consumer = wait_active(client.clone(), "apps", "my-job").await?;
     let slot = consumer.status.as_ref().and_then(|status| status.provider.as_ref()).ok_or("no slot")?;
 
-    // 3. Use the credentials, and say so with an owner reference.
+    // 3. Use the credentials, and set the owner reference.
     let pod: Pod = serde_json::from_value(json!({
         "metadata": { "name": "my-job", "ownerReferences": [owner_reference_for(&consumer)] },
         "spec": {
@@ -36,6 +36,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }))?;
     Api::<Pod>::namespaced(client, "apps").create(&PostParams::default(), &pod).await?;
 
-    // 4. Delete the Mask when the work is done: the Pod goes, then the slot goes to the next one.
+    // 4. Delete the Mask when the work is done. The Pod ends first, then the next Mask gets the slot.
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Waits until a Mask has its slot, and prints what a Pod needs to use it.
+//! Waits until a Mask has a slot, and prints what a Pod needs to use it.
 //!
 //! `cargo run -p vpn-types --example wait_for_a_slot -- default my-mask`
 

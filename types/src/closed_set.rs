@@ -1,15 +1,15 @@
 //! Enums that are one word in YAML.
 
-/// Defines an enum of unit variants with `ALL`, `as_str`, `Display` and `FromStr`.
+/// Defines an enum of unit variants with `ALL`, `as_str`, `description`, `Display` and `FromStr`.
 macro_rules! closed_set {
     (
         $(#[$meta:meta])*
         pub enum $name:ident or $err:ty = $mk_err:expr;
-        { $($(#[$vmeta:meta])* $variant:ident,)+ }
+        { $($(#[$($vmeta:tt)*])* $variant:ident,)+ }
     ) => {
         $(#[$meta])*
         pub enum $name {
-            $($(#[$vmeta])* $variant,)+
+            $($(#[$($vmeta)*])* $variant,)+
         }
 
         impl $name {
@@ -21,6 +21,14 @@ macro_rules! closed_set {
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => stringify!($variant),)+
+                }
+            }
+
+            /// What the value means: its documentation.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($crate::closed_set::doc_line!($($vmeta)*)),*).trim_ascii(),)+
                 }
             }
         }
@@ -44,4 +52,14 @@ macro_rules! closed_set {
     };
 }
 
-pub(crate) use closed_set;
+/// The text of an attribute that is a line of documentation; nothing for any other attribute.
+macro_rules! doc_line {
+    (doc = $line:literal) => {
+        $line
+    };
+    ($($other:tt)*) => {
+        ""
+    };
+}
+
+pub(crate) use {closed_set, doc_line};

@@ -2,14 +2,14 @@
 
 use crate::closed_set::closed_set;
 
-/// Type of the one condition that every kind has.
+/// Type of the condition that every custom resource has.
 pub const READY: &str = "Ready";
 
-/// Type of the condition of a `MaskProvider` that tells how the last verification went.
+/// Type of the condition of a `MaskProvider` with the result of the last verification.
 pub const VERIFIED: &str = "Verified";
 
-/// Type of the condition of a `MaskProvider` that is there, and true, while another one has the same credentials, or while
-/// slots of it have the same WireGuard key.
+/// Type of the condition of a `MaskProvider` that exists, and is `True`, while another one has the same credentials, or
+/// while slots of it have the same WireGuard key.
 pub const SHARED_CREDENTIALS: &str = "SharedCredentials";
 
 /// Not the name of a [`Reason`].
@@ -18,111 +18,126 @@ pub const SHARED_CREDENTIALS: &str = "SharedCredentials";
 pub struct UnknownReason(pub String);
 
 closed_set! {
-    /// Why the `Ready` condition of an object, or the `Verified` condition of a MaskProvider, is as it is: the `reason`
-    /// of that condition. Some are told by Events only.
+    /// The `reason` of a `Ready` condition, or of the `Verified` condition of a MaskProvider. Some reasons appear on
+    /// Events only.
+    ///
+    /// The documentation of a reason begins with the custom resources it appears on, or `Event`; without such a
+    /// beginning it appears on all of them. The API reference in `crds/README.md` is generated from it.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum Reason or UnknownReason = |s: &str| UnknownReason(s.to_owned());
     {
-        /// Mask, MaskConsumer: a slot is assigned and the Secret is there.
+        /// Mask, MaskConsumer: A slot is assigned and the Secret with the credentials exists.
         Assigned,
-        /// Mask, MaskConsumer: all slots of the providers that fit are taken; waits for the next one.
+        /// Mask, MaskConsumer: All slots of the matching providers are taken. The Mask waits for the next free slot.
         NoFreeSlot,
-        /// Mask, MaskConsumer: no provider has one of the wanted tags and allows this namespace.
+        /// Mask, MaskConsumer: No provider has one of the requested tags and allows this namespace.
         NoProviderFits,
-        /// Mask, MaskConsumer: there are providers that fit, but none is `Ready` or `Active`.
+        /// Mask, MaskConsumer: Providers match, but none of them is `Ready` or `Active`.
         NoProviderUsable,
-        /// Mask, MaskConsumer: the provider that fits is giving up slots (`maxSlots` was lowered).
+        /// Mask, MaskConsumer: The matching provider is giving up slots because `maxSlots` was lowered.
         ProviderDraining,
-        /// Mask: the MaskConsumer of a former Mask of this name is not gone yet.
+        /// Mask: The MaskConsumer of an earlier Mask with this name still exists.
         PreviousConsumerTerminating,
-        /// Mask: a MaskConsumer of this name exists that belongs to something else.
+        /// Mask: A MaskConsumer with this name exists and belongs to something else.
         ConsumerNameTaken,
-        /// MaskConsumer: a Secret of the name of the copy exists that belongs to something else.
+        /// MaskConsumer: A Secret with the name of the copy exists and belongs to something else.
         SecretNameTaken,
-        /// Mask, MaskConsumer: the namespace is being deleted.
+        /// Mask, MaskConsumer: The namespace is being deleted.
         NamespaceTerminating,
-        /// A ResourceQuota does not allow the objects that are needed, or demands that their containers have requests or
-        /// limits.
+        /// A ResourceQuota does not allow the objects that are needed, or requires requests or limits on the containers
+        /// of the verification Pod. Set `verify.resources` in the chart or `spec.verify.overrides.containers`.
         QuotaExceeded,
-        /// MaskProvider: a LimitRange does not allow the resources of the verification Pod.
+        /// MaskProvider: A LimitRange does not allow the resources of the verification Pod. Set `verify.resources` in
+        /// the chart or `spec.verify.overrides.containers`.
         LimitRangeExceeded,
         /// The operator lacks a permission.
         Forbidden,
-        /// An admission webhook or policy refused a write.
+        /// An admission webhook, policy or plugin rejected a write. The message quotes it.
         AdmissionDenied,
-        /// The API server refused or did not answer a request; tried again with growing delays.
+        /// The API server rejected a request or did not answer it. The operator retries with backoff.
         RequestFailed,
-        /// MaskConsumer, MaskReservation: the slot is being given back.
+        /// MaskConsumer, MaskReservation: The slot is being released.
         Releasing,
-        /// MaskConsumer, MaskReservation: Pods still use the slot; the status names them.
+        /// MaskConsumer: A Pod without an owner reference still uses the slot. The message names the Pod.
         HeldByPods,
-        /// MaskConsumer, MaskReservation: a Pod on a node that does not answer may still use the slot.
+        /// MaskConsumer: A Pod that should have stopped 30 s ago may still use the slot. The message names the Pod and
+        /// its node.
         HeldByLostNode,
-        /// MaskConsumer, MaskReservation: an object of the slot is kept by somebody's finalizer.
+        /// MaskConsumer, MaskReservation: A finalizer that the operator does not own keeps an object of the slot. The
+        /// message names the object.
         HeldByFinalizer,
-        /// MaskReservation: the last Pod is gone; held until `status.holdUntil`.
+        /// MaskReservation: The last Pod is gone. The slot stays held until `status.holdUntil`.
         HeldUntilDeadline,
-        /// Event: the slot was taken back (`maxSlots` lowered, provider deleted), or its Mask was deleted without it.
+        /// Event: The slot was taken back because `maxSlots` was lowered or the provider was deleted, or the Mask was
+        /// deleted and left its MaskConsumer behind.
         Evicted,
-        /// Event: what belongs to a slot in use was taken away, and was made again.
+        /// Event: An object of a slot in use was deleted, and the operator created it again.
         Restored,
-        /// Event: the copied Secret follows changed credentials.
+        /// Event: The copied Secret now has the changed credentials. Running Pods keep the environment they started
+        /// with.
         CredentialsChanged,
-        /// Event: several Pods use one slot at the same time; each of them is a device of its own.
+        /// Event: Several Pods used one slot at the same time, found when the slot was released. Each Pod is a device
+        /// of its own.
         SlotShared,
-        /// MaskReservation: the slot is assigned.
+        /// MaskReservation: The slot is assigned.
         SlotInUse,
-        /// MaskReservation: nothing uses the slot any more; this object goes.
+        /// MaskReservation: Nothing uses the slot any more, and this object is deleted.
         SlotFree,
-        /// MaskProvider: slots can be assigned.
+        /// MaskProvider: Slots can be assigned.
         Available,
-        /// Event: a MaskReservation that the operator did not make blocks a slot of the MaskProvider.
+        /// Event: A MaskReservation that the operator did not create blocks a slot of the MaskProvider.
         SlotBlocked,
-        /// Event: keys of the credentials Secret have no meaning to a verification, and are ignored.
+        /// Event: Keys of the Secret mean nothing to the verification. The message names them.
         SecretKeysIgnored,
-        /// MaskProvider: another MaskProvider has the same credentials, or slots of it have the same WireGuard key.
+        /// MaskProvider: Another MaskProvider has the same credentials, or slots of this one have the same WireGuard
+        /// key. It is also the type of a condition.
         SharedCredentials,
-        /// MaskProvider: the credentials have not been verified yet.
+        /// MaskProvider: The credentials have not been verified yet.
         NotVerified,
-        /// MaskProvider: the credentials are being tried out, or wait for a slot to be tried out on.
+        /// MaskProvider: The credentials are being verified, or wait for a slot to be verified on.
         Verifying,
-        /// MaskProvider: the last verification passed.
+        /// MaskProvider: The last verification passed.
         Passed,
-        /// MaskProvider: verified, and to be verified again as soon as a slot is free and nobody waits for it.
+        /// MaskProvider: The credentials passed, and are verified again as soon as a slot is free and no Mask waits for
+        /// it.
         ReverificationPending,
-        /// MaskProvider: the VPN service refused user name or password.
+        /// MaskProvider: The VPN service rejects the user name or password, or the Secret lacks what a login needs.
+        /// Correct the Secret.
         CredentialsRejected,
-        /// MaskProvider: the VPN service accepted the credentials, and says that too many devices are connected.
+        /// MaskProvider: The VPN service reports that too many devices are connected. Lower `maxSlots`, or disconnect
+        /// what uses the account elsewhere.
         DeviceLimit,
-        /// MaskProvider: no server of the VPN service matches the settings in the Secret.
+        /// MaskProvider: No server of the VPN service matches the settings in the Secret (`SERVER_COUNTRIES`, …).
         NoServer,
-        /// MaskProvider: gluetun cannot use the settings in the Secret.
+        /// MaskProvider: gluetun cannot use the settings in the Secret. The message quotes it.
         ConfigInvalid,
-        /// MaskProvider: the VPN server cannot be reached, or does not complete the handshake.
+        /// MaskProvider: The VPN server cannot be reached or does not answer. With WireGuard, the key may be wrong.
         NoHandshake,
-        /// MaskProvider: gluetun cannot make a tunnel device on this node.
+        /// MaskProvider: gluetun cannot create a tunnel device. It needs `NET_ADMIN` and a node with `/dev/net/tun`.
         TunUnavailable,
-        /// MaskProvider: the namespace does not admit the verification Pod (Pod Security Standards).
+        /// MaskProvider: The namespace does not admit the verification Pod, which needs `NET_ADMIN`. Label the
+        /// namespace `pod-security.kubernetes.io/enforce: privileged`.
         PodSecurityForbidden,
-        /// MaskProvider: no node takes the verification Pod.
+        /// MaskProvider: The verification Pod fits no node. The message quotes the scheduler.
         Unschedulable,
-        /// MaskProvider: connected, but the public address is the same as before.
+        /// MaskProvider: The VPN connected, but the public address is the same as before.
         SameAddress,
-        /// MaskProvider: the verification did not come to an end in time.
+        /// MaskProvider: The verification did not finish within `verify.timeout`. The message says how far it got.
         Timeout,
-        /// MaskProvider: the verification Pod was deleted or evicted before it came to an end.
+        /// MaskProvider: The verification Pod was deleted or evicted before it finished. The operator tries again.
         Interrupted,
-        /// MaskProvider: a Mask or Pod of the name that verification needs exists and belongs to something else.
+        /// MaskProvider: A Mask or Pod named `PROVIDER-verify` exists that the operator did not create. Delete or
+        /// rename it.
         VerificationNameTaken,
         /// MaskProvider: `spec.maxSlots` is 0.
         NoSlots,
-        /// MaskProvider: the Secret named by `spec.secret` does not exist.
+        /// MaskProvider: The Secret that `spec.secret` names does not exist.
         SecretNotFound,
-        /// A field of `spec` cannot be used; the message names it.
+        /// A field of `spec` has an unusable value, or the object cannot be decoded. The message says what is wrong.
         InvalidSpec,
         /// The object is being deleted.
         Deleting,
-        /// Not looked at yet.
+        /// The operator has not looked at the object yet.
         Pending,
     }
 }
@@ -138,6 +153,7 @@ mod tests {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
             assert_eq!(reason.to_string(), reason.as_str());
             assert!(reason.as_str().chars().all(|c| c.is_ascii_alphanumeric()));
+            assert!(reason.description().ends_with('.'), "{reason} is not described");
         }
         assert_eq!("Nope".parse::<Reason>(), Err(UnknownReason("Nope".into())));
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::closed_set::closed_set;
 use crate::schema;
 
-/// What the slot is for. Filled in by the operator from the Mask; a MaskConsumer made by hand is served too.
+/// The requested slot. The operator copies it from the Mask. A MaskConsumer that you create by hand gets a slot too.
 #[derive(CustomResource, KubeSchema, Serialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "vpn.beebs.dev",
@@ -21,7 +21,7 @@ use crate::schema;
     derive = "Default",
     category = "vpn",
     shortname = "mkc",
-    doc = "Holds one slot of a VPN account, and owns the Secret with the credentials. The operator makes one for each Mask, with the same name and namespace.\n\nWorkloads that use the credentials name it in their `ownerReferences`, with `blockOwnerDeletion: true`: the slot goes to the next one only when the last Pod that uses it is gone.",
+    doc = "Holds one slot of a VPN account and owns the Secret with the credentials. The operator creates one for each Mask, with the same name and namespace.\n\nWorkloads that use the credentials name it in their `ownerReferences`, with `blockOwnerDeletion: true`. The operator assigns the slot to another MaskConsumer only when the last Pod that uses it is gone.",
     validation = Rule::new("self.metadata.name.size() <= 216").message("metadata.name may be no more than 216 characters, because other names are made from it"),
     printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "PROVIDER", type_ = "string", json_path = ".status.provider.name"),
@@ -34,22 +34,22 @@ use crate::schema;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MaskConsumerSpec {
-    /// Tags of the providers that will do, from the Mask. Absent: any provider will do. An empty list:
-    /// none will.
+    /// Tags of acceptable providers, copied from the Mask. If absent, any provider matches. If empty, no provider
+    /// matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::tags")]
     pub providers: Option<Vec<String>>,
 
-    /// Place in the queue, from the Mask: higher comes first, 0 when absent.
+    /// Priority in the queue, copied from the Mask. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
 
-    /// The Mask that this MaskConsumer was made for. Absent when it was made by hand.
+    /// The Mask that this MaskConsumer was created for. Absent if you created it by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<MaskReference>,
 }
 
-/// `spec` may be null or absent: a MaskConsumer needs none of its fields.
+/// `spec` may be null or absent, because no field of it is required.
 impl<'de> Deserialize<'de> for MaskConsumerSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -70,14 +70,15 @@ impl<'de> Deserialize<'de> for MaskConsumerSpec {
     }
 }
 
-/// The Mask that a MaskConsumer was made for.
+/// The Mask that a MaskConsumer was created for.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskReference {
     /// UID of the Mask.
     pub uid: String,
 
-    /// When the Mask was made (RFC 3339): its place in the queue, kept when the MaskConsumer is made again.
+    /// When the Mask was created (RFC 3339). It is the place in the queue, also for a MaskConsumer that the operator
+    /// creates again.
     #[schemars(schema_with = "schema::date_time")]
     pub creation_timestamp: DateTime<Utc>,
 }
@@ -95,49 +96,49 @@ pub struct AssignedProvider {
     /// UID of the MaskProvider.
     pub uid: String,
 
-    /// Number of the slot, from 0. It is below the provider's `maxSlots`, unless that was lowered since and
-    /// the slot is being given back.
+    /// Number of the slot, starting at 0. It is below `maxSlots` of the provider, unless `maxSlots` was lowered
+    /// and the slot is being released.
     #[schemars(schema_with = "schema::slots")]
     pub slot: usize,
 
     /// UID of the MaskReservation `{provider}-{slot}`, which locks the slot.
     pub reservation: String,
 
-    /// Name of the Secret with the credentials, in the namespace of the MaskConsumer. Use it with `envFrom`
-    /// or as a volume.
+    /// Name of the Secret with the credentials, in the namespace of the MaskConsumer. Use it with `envFrom` or as a
+    /// volume.
     pub secret: String,
 }
 
-/// How far the MaskConsumer is.
+/// Observed state of the MaskConsumer.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskConsumerStatus {
-    /// Where the MaskConsumer stands.
+    /// Phase of the MaskConsumer.
     #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub phase: Option<MaskConsumerPhase>,
 
-    /// Why the MaskConsumer is in this phase, for people to read.
+    /// Human-readable explanation of the phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
-    /// When something else in this status last changed (RFC 3339).
+    /// When another field of this status last changed (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_updated: Option<String>,
 
-    /// The assigned slot, and the name of the Secret with the credentials.
+    /// The assigned slot and the name of the Secret with the credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<AssignedProvider>,
 
-    /// UID of the last MaskReservation that was given back unused, because something refused what comes after it.
-    /// No assignment to that one can be committed any more.
+    /// UID of the last MaskReservation that the operator withdrew unused, because a later write of the assignment
+    /// was rejected. An assignment to that MaskReservation can no longer be committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn_reservation: Option<String>,
 
-    /// `metadata.generation` of the MaskConsumer that this status was made from.
+    /// `metadata.generation` of the MaskConsumer that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` is `True` while a slot is assigned. Wait for it with
+    /// Conditions. `Ready` is `True` while a slot is assigned. To wait for it, use
     /// `kubectl wait --for=condition=Ready maskconsumer/NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -145,21 +146,20 @@ pub struct MaskConsumerStatus {
 }
 
 closed_set! {
-    /// `Pending`: not looked at yet. `Waiting`: no slot is free, or something is in the way. `Active`: holds
-    /// a slot, and the Secret is there. `Terminating`: being deleted; Pods that use the slot may still run.
-    /// `ErrNoProviders`: no usable provider fits. The reason is in the `Ready` condition.
+    /// Phase of a MaskConsumer: `Pending`, `Waiting`, `Active`, `Terminating` or `ErrNoProviders`. The `Ready`
+    /// condition has the reason.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum MaskConsumerPhase or () = |_| ();
     {
-        /// Not looked at yet.
+        /// The operator has not looked at the MaskConsumer yet.
         Pending,
-        /// No slot is free, or something is in the way.
+        /// No slot is free, or an error prevents the assignment.
         Waiting,
-        /// Holds a slot, and the Secret is there.
+        /// A slot is assigned and the Secret with the credentials exists.
         Active,
-        /// The MaskConsumer is being deleted; Pods that use the slot may still run.
+        /// The MaskConsumer is being deleted. Pods that use the slot may still run.
         Terminating,
-        /// No usable provider fits.
+        /// No usable provider matches.
         ErrNoProviders,
     }
 }

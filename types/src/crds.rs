@@ -1,4 +1,4 @@
-//! The definitions of the four kinds, as the API server gets them.
+//! The CustomResourceDefinitions, as the API server gets them.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
@@ -7,9 +7,9 @@ use kube::CustomResourceExt;
 
 use crate::{Mask, MaskConsumer, MaskProvider, MaskReservation};
 
-/// The CustomResourceDefinitions of all kinds, ready to be applied: what is in `crds/`.
+/// All CustomResourceDefinitions, as in `crds/`.
 ///
-/// Use this and not `Mask::crd()`, whose `spec` may not be absent.
+/// Use this instead of `Mask::crd()`, which requires `spec`.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![

@@ -1,4 +1,4 @@
-//! Durations as people write them.
+//! Durations in a human-readable format.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ pub struct InvalidDuration {
     pub why: &'static str,
 }
 
-/// Reads a duration: numbers with units, which add up. A number alone is seconds.
+/// Parses a duration: the sum of numbers with units. A single number without a unit is in seconds.
 ///
 /// Units: `ns`, `us`, `ms`, `s`, `m`, `h`, `d`, `w`, `M` (a twelfth of a year), `y` (365.2425 days), and any
-/// longer beginning of `nanoseconds` … `years`. Numbers may have a fraction, an exponent and a sign. Blanks,
-/// punctuation and words without a number are skipped, as 1.0.1 did.
+/// longer prefix of `nanoseconds` … `years`. Numbers may have a fraction, an exponent and a sign. Like version 1.0.1,
+/// it skips whitespace, punctuation and words without a number.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct InvalidDuration {
 /// ```
 ///
 /// # Errors
-/// When there is no number, a unit is missing or unknown, or the sum is negative or too large.
+/// If there is no number, a unit is missing or unknown, or the sum is negative or too large.
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     total_nanos(text)
         .and_then(|nanos| {

@@ -1,14 +1,14 @@
 //! Kubernetes API types of vpn-operator (group `vpn.beebs.dev`, version `v1`), for Rust clients.
 //!
-//! | kind | what it is |
+//! | custom resource | what it is |
 //! |---|---|
-//! | [`MaskProvider`] | one VPN account with its slots, made by an administrator |
-//! | [`Mask`] | asks for one slot, made by a user |
-//! | [`MaskConsumer`] | holds the slot for a Mask; Pods that use the credentials are owned by it |
-//! | [`MaskReservation`] | locks one slot; only the operator touches it |
+//! | [`MaskProvider`] | a VPN account with its slots, created by an administrator |
+//! | [`Mask`] | requests one slot, created by a user |
+//! | [`MaskConsumer`] | holds the slot for a Mask and owns the Pods that use the credentials |
+//! | [`MaskReservation`] | locks one slot, used by the operator only |
 //!
-//! A client that needs a VPN connection makes a [`Mask`], waits with [`wait_active`], and puts
-//! [`owner_reference_for`] the consumer on the Pods that use the Secret:
+//! A client that needs a VPN connection creates a [`Mask`], waits with [`wait_active`], and sets
+//! [`owner_reference_for`] the MaskConsumer on the Pods that use the Secret:
 //!
 //! ```no_run
 //! use kube::{Api, Client, api::PostParams};
@@ -25,10 +25,10 @@
 //! # }
 //! ```
 //!
-//! A phase that this version does not know is decoded as absent, and `spec` of a Mask or a MaskConsumer may be
-//! null or missing, so that no single object stops a list or a watch from being decoded.
+//! Decoding is lenient, so one object cannot stop a list or a watch. An unknown phase decodes as absent, and `spec` of
+//! a Mask or a MaskConsumer may be null or missing.
 //!
-//! This crate chooses no Kubernetes version: enable one of the `v1_*` features of `k8s-openapi` in the binary.
+//! This crate does not choose a Kubernetes version. Enable one of the `v1_*` features of `k8s-openapi` in your binary.
 
 #![allow(clippy::duplicated_attributes, reason = "it takes the columns of one `kube(…)` for duplicates")]
 

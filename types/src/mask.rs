@@ -8,8 +8,7 @@ use crate::closed_set::closed_set;
 use crate::consumer::AssignedProvider;
 use crate::schema;
 
-/// What is asked for: one slot of one VPN account. All fields are optional; with none of them, any
-/// provider that allows this namespace will do.
+/// The requested slot. All fields are optional. Without any field, every provider that allows this namespace matches.
 #[derive(CustomResource, KubeSchema, Serialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "vpn.beebs.dev",
@@ -22,7 +21,7 @@ use crate::schema;
     derive = "Default",
     category = "vpn",
     shortname = "mk",
-    doc = "Asks for one slot of a VPN account.\n\nFor each Mask the operator makes a MaskConsumer of the same name and namespace. Once that is `Active`, the credentials are in the Secret named by `status.provider.secret`, in this namespace. Workloads that use them name the MaskConsumer in their `ownerReferences`.",
+    doc = "Requests one slot of a VPN account.\n\nFor each Mask, the operator creates a MaskConsumer with the same name and namespace. When the MaskConsumer is `Active`, the credentials are in the Secret named by `status.provider.secret`, in this namespace. Workloads that use the credentials name the MaskConsumer in their `ownerReferences`.",
     validation = Rule::new("self.metadata.name.size() <= 216").message("metadata.name may be no more than 216 characters, because other names are made from it"),
     printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "PROVIDER", type_ = "string", json_path = ".status.provider.name"),
@@ -35,20 +34,20 @@ use crate::schema;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MaskSpec {
-    /// Tags of the providers that will do, for example `["nordvpn", "uk-london"]`: one of them must be
-    /// among the `tags` of the MaskProvider. Absent: any provider will do. An empty list: none will. A
-    /// change reaches a Mask that waits; one that is `Active` keeps its slot.
+    /// Tags of acceptable providers, for example `["nordvpn", "uk-london"]`. At least one of them must be
+    /// among the `tags` of the MaskProvider. If absent, any provider matches. If empty, no provider matches. A
+    /// change applies to a Mask that waits; an `Active` Mask keeps its slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::tags")]
     pub providers: Option<Vec<String>>,
 
-    /// Place in the queue when slots are short: higher comes first, 0 when absent. Among equals the older
-    /// Mask comes first. A slot that is in use is never taken away for a higher priority.
+    /// Priority in the queue. Masks with a higher priority get a free slot first; among equals, the older Mask
+    /// does. The operator never takes away a slot in use because of priority. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
 }
 
-/// `spec` may be null or absent: a Mask needs none of its fields.
+/// `spec` may be null or absent, because no field of it is required.
 impl<'de> Deserialize<'de> for MaskSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -67,31 +66,31 @@ impl<'de> Deserialize<'de> for MaskSpec {
     }
 }
 
-/// How far the request is. Follows the MaskConsumer of the same name.
+/// Observed state of the request. It follows the MaskConsumer with the same name.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskStatus {
-    /// Where the request stands.
+    /// Phase of the request.
     #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub phase: Option<MaskPhase>,
 
-    /// Why the Mask is in this phase, for people to read.
+    /// Human-readable explanation of the phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
-    /// When something else in this status last changed (RFC 3339).
+    /// When another field of this status last changed (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_updated: Option<String>,
 
-    /// The assigned slot, and the name of the Secret with the credentials.
+    /// The assigned slot and the name of the Secret with the credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<AssignedProvider>,
 
-    /// `metadata.generation` of the Mask that this status was made from.
+    /// `metadata.generation` of the Mask that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` is `True` while a slot is assigned. Wait for it with
+    /// Conditions. `Ready` is `True` while a slot is assigned. To wait for it, use
     /// `kubectl wait --for=condition=Ready mask/NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -99,21 +98,20 @@ pub struct MaskStatus {
 }
 
 closed_set! {
-    /// `Pending`: not looked at yet. `Waiting`: no slot is free, or something is in the way. `Active`: a
-    /// slot is assigned and the Secret is there. `Terminating`: being deleted. `ErrNoProviders`: no usable
-    /// provider fits. The reason is in the `Ready` condition.
+    /// Phase of a Mask: `Pending`, `Waiting`, `Active`, `Terminating` or `ErrNoProviders`. The `Ready` condition
+    /// has the reason.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum MaskPhase or () = |_| ();
     {
-        /// Not looked at yet.
+        /// The operator has not looked at the Mask yet.
         Pending,
-        /// No slot is free, or something is in the way.
+        /// No slot is free, or an error prevents the assignment.
         Waiting,
-        /// A slot is assigned and the Secret is there.
+        /// A slot is assigned and the Secret with the credentials exists.
         Active,
         /// The Mask is being deleted.
         Terminating,
-        /// No usable provider fits.
+        /// No usable provider matches.
         ErrNoProviders,
     }
 }

@@ -1,28 +1,28 @@
-//! Names and marks: everything the operator writes on objects, in one place.
+//! Names, labels and annotations that the operator writes on objects.
 
-/// API group of all kinds in this crate.
+/// API group of the custom resources.
 pub const GROUP: &str = "vpn.beebs.dev";
 
-/// Finalizer that the operator puts on what it must let go of itself.
+/// Finalizer on objects that only the operator may let go.
 pub const FINALIZER: &str = "vpn.beebs.dev/finalizer";
 
-/// Label with the UID of the `MaskProvider` that a copied Secret or a `MaskReservation` belongs to.
+/// Label on a copied Secret or a `MaskReservation`: UID of its `MaskProvider`.
 pub const OWNER_LABEL: &str = "vpn.beebs.dev/owner";
 
-/// Label on the `Mask` that verifies a `MaskProvider`, with the UID of that provider.
+/// Label on the `Mask` that verifies a `MaskProvider`: UID of that `MaskProvider`.
 pub const VERIFY_LABEL: &str = "vpn.beebs.dev/verify";
 
-/// Field manager of every write.
+/// Field manager of every write of the operator.
 pub const FIELD_MANAGER: &str = "vpn-operator";
 
-/// Annotation on a copied Secret: UID of the `MaskReservation` it was copied for.
+/// Annotation on a copied Secret: UID of the `MaskReservation` that it was copied for.
 pub const RESERVATION_ANNOTATION: &str = "vpn.beebs.dev/reservation";
 
-/// Annotation on a copied Secret: hash of the data it was copied from.
+/// Annotation on a copied Secret: hash of the source data.
 pub const SOURCE_HASH_ANNOTATION: &str = "vpn.beebs.dev/source-hash";
 
-/// Annotation on the `Mask` that verifies a `MaskProvider`: what it tries out, namely UID and resourceVersion of the
-/// Secret and the fingerprint of `spec.verify.overrides`, with spaces between them.
+/// Annotation on the `Mask` that verifies a `MaskProvider`: UID and resourceVersion of the Secret and the fingerprint
+/// of `spec.verify.overrides`, separated by spaces.
 pub const VERIFIES_ANNOTATION: &str = "vpn.beebs.dev/verifies";
 
 /// Longest name of a `Mask`: `{mask}-{provider uid}` must still be a name.

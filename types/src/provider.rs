@@ -11,7 +11,7 @@ use crate::duration::{InvalidDuration, parse_duration};
 use crate::schema;
 use crate::verify::{MaskProviderVerificationStatus, MaskProviderVerifySpec};
 
-/// A VPN account: where its credentials are, how many devices it allows at once, and who may use it.
+/// The VPN account: where its credentials are, how many devices it allows at once, and who may use it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "vpn.beebs.dev",
@@ -29,7 +29,7 @@ use crate::verify::{MaskProviderVerificationStatus, MaskProviderVerifySpec};
         status_replicas_path = ".status.activeSlots",
         label_selector_path = ".status.selector"
     ),
-    doc = "One VPN account, whose slots are handed out to Masks.\n\n`kubectl scale maskprovider/NAME --replicas=N` changes `spec.maxSlots`.",
+    doc = "One VPN account. The operator assigns its slots to Masks.\n\n`kubectl scale maskprovider/NAME --replicas=N` changes `spec.maxSlots`.",
     validation = Rule::new("self.metadata.name.size() <= 209").message("metadata.name may be no more than 209 characters, because other names are made from it"),
     printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "USED", type_ = "integer", json_path = ".status.activeSlots"),
@@ -45,68 +45,67 @@ use crate::verify::{MaskProviderVerificationStatus, MaskProviderVerifySpec};
 pub struct MaskProviderSpec {
     /// Name of the Secret with the credentials, in the namespace of the MaskProvider. Its keys are environment
     /// variables of gluetun, for example `VPN_SERVICE_PROVIDER`, `OPENVPN_USER` and `OPENVPN_PASSWORD`. Each
-    /// MaskConsumer gets a copy; when this Secret changes, the copies follow. Whoever may create MaskProviders in a
-    /// namespace can therefore copy out any Secret of that namespace.
+    /// MaskConsumer gets a copy, and the operator updates the copies when this Secret changes. Whoever may create
+    /// MaskProviders in a namespace can therefore copy any Secret of that namespace to another one.
     #[schemars(schema_with = "schema::secret_name")]
     pub secret: String,
 
-    /// How many devices the account allows at once, 0 to 2147483647. Never more than this many MaskConsumers
-    /// have running Pods. When it is lowered, the highest slots are given back: their Pods are deleted.
+    /// How many devices the account allows at once, 0 to 2147483647. Never more than this many MaskConsumers have
+    /// running Pods. When you lower it, the operator releases the highest slots and deletes their Pods.
     #[schemars(schema_with = "schema::slots")]
     pub max_slots: usize,
 
-    /// Credentials of single slots, for services that give each device its own, as WireGuard does with its keys. Entry 0
-    /// is for slot 0, and so on. A slot without an entry has the credentials in `secret` alone. Entries beyond
-    /// `maxSlots` are not used.
+    /// Credentials of individual slots, for services that give each device its own, such as WireGuard keys. Entry 0
+    /// is for slot 0, and so on. A slot without an entry has only the credentials in `secret`. The operator ignores
+    /// entries beyond `maxSlots`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub slots: Option<Vec<MaskProviderSlotSpec>>,
 
-    /// Words that a Mask can ask for in `spec.providers`, for example `["nordvpn", "preferred", "uk-london"]`.
-    /// One that matches is enough.
+    /// Tags that a Mask can request in `spec.providers`, for example `["nordvpn", "preferred", "uk-london"]`. One
+    /// matching tag is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::tags")]
     pub tags: Option<Vec<String>>,
 
-    /// Namespaces whose Masks may use this account. Absent: all namespaces.
-    /// An empty list: none.
+    /// Namespaces whose Masks may use this account. If absent, all namespaces may. If empty, none may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::namespaces")]
     pub namespaces: Option<Vec<String>>,
 
-    /// Whether and how the credentials are tried out before slots are handed out.
+    /// Whether and how the operator verifies the credentials before it assigns slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<MaskProviderVerifySpec>,
 
-    /// How long a slot stays taken after its last Pod is gone.
+    /// How long a slot stays held after its last Pod is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<MaskProviderReleaseSpec>,
 }
 
-/// What one slot has of its own.
+/// Settings of one slot.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskProviderSlotSpec {
-    /// Name of a Secret in the namespace of the MaskProvider. Its keys are added to those of the MaskProvider's
-    /// `spec.secret`, and replace those of the same name, for example `WIREGUARD_PRIVATE_KEY` and
-    /// `WIREGUARD_ADDRESSES`. While this Secret does not exist the slot is not handed out.
+    /// Name of a Secret in the namespace of the MaskProvider. Its keys, for example `WIREGUARD_PRIVATE_KEY` and
+    /// `WIREGUARD_ADDRESSES`, are added to the keys of `spec.secret` and replace those of the same name. The operator
+    /// does not assign the slot while this Secret does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::optional_secret_name")]
     pub secret: Option<String>,
 }
 
-/// How long a slot stays taken after its last Pod is gone: VPN services count a dropped session for a while.
+/// How long a slot stays held after its last Pod is gone. Some VPN services count a session for a while after it ends.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskProviderReleaseSpec {
-    /// After all containers of the last Pod have ended. A number with a unit (`ms`, `s`, `m`, `h`, `d`), or
-    /// several: `30s`, `1m30s`. Default: `0s`.
+    /// The delay after all containers of the last Pod have ended. One or more numbers with a unit (`ms`, `s`, `m`,
+    /// `h`, `d`), for example `30s` or `1m30s`. Default: `0s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub delay: Option<String>,
 
-    /// After the last Pod vanished without a sign that its containers ended (deleted by force, or its node was
-    /// removed), so that its session may still be open. The same form as `delay`. Default: `5m`.
+    /// The delay after the last Pod disappeared without confirmation that its containers ended, because it was deleted
+    /// by force or its node was removed. Its session may still be open. Same format as `delay`. Default: `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub unclean_delay: Option<String>,
@@ -156,19 +155,19 @@ impl MaskProviderSpec {
     }
 }
 
-/// State of the account and its slots.
+/// Observed state of the account and its slots.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskProviderStatus {
-    /// Where the MaskProvider stands.
+    /// Phase of the MaskProvider.
     #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub phase: Option<MaskProviderPhase>,
 
-    /// Why the MaskProvider is in this phase, for people to read.
+    /// Human-readable explanation of the phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
-    /// When something else in this status last changed (RFC 3339).
+    /// When another field of this status last changed (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_updated: Option<String>,
 
@@ -176,56 +175,54 @@ pub struct MaskProviderStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verified: Option<String>,
 
-    /// How the last verification went.
+    /// Result of the last verification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<MaskProviderVerificationStatus>,
 
-    /// How many slots are taken, those that are being given back included.
+    /// How many slots are taken, including those that are being released.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::optional_slots")]
     pub active_slots: Option<usize>,
 
-    /// Label selector for the scale subresource, as autoscalers read it.
+    /// Label selector for the scale subresource, which autoscalers read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
 
-    /// `metadata.generation` of the MaskProvider that this status was made from.
+    /// `metadata.generation` of the MaskProvider that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `metadata.generation` whose `maxSlots` the consumers controller obeys. Written only where the controllers run
-    /// as separate processes: there it is what lets `observedGeneration` move on.
+    /// `metadata.generation` whose `maxSlots` the consumers controller applies. The operator writes it only when the
+    /// controllers run as separate processes. There, `observedGeneration` follows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignment_generation: Option<i64>,
 
-    /// `Ready` is `True` while slots can be assigned. `Verified` is `True` when the credentials have passed
-    /// verification, `False` when they have failed it, `Unknown` before; it is absent with `verify.skip`.
+    /// Conditions. `Ready` is `True` while slots can be assigned. `Verified` is `True` after the credentials passed
+    /// verification, `False` after they failed, and `Unknown` before. With `verify.skip` it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Option<Vec<Condition>>,
 }
 
 closed_set! {
-    /// `Pending`: not looked at yet, or no slots. `Verifying`: the credentials are being tried out. `Verified`:
-    /// they work. `Ready`: slots can be assigned, none is in use. `Active`: slots can be assigned, some are in
-    /// use. `Terminating`: being deleted, slots are given back. `ErrSecretNotFound`: there is no such Secret.
-    /// `ErrVerifyFailed`: the credentials do not work. The reason is in the `Ready` condition.
+    /// Phase of a MaskProvider: `Pending`, `Verifying`, `Verified`, `Ready`, `Active`, `Terminating`,
+    /// `ErrSecretNotFound` or `ErrVerifyFailed`. The `Ready` condition has the reason.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum MaskProviderPhase or () = |_| ();
     {
-        /// Not looked at yet, or no slots.
+        /// The operator has not looked at the MaskProvider yet, or `maxSlots` is 0.
         Pending,
-        /// The credentials are being tried out.
+        /// The credentials are being verified.
         Verifying,
-        /// The credentials work; `Ready` or `Active` comes next.
+        /// The credentials work. `Ready` or `Active` follows.
         Verified,
-        /// Slots can be assigned, none is in use.
+        /// Slots can be assigned, and none is in use.
         Ready,
-        /// Slots can be assigned, some are in use.
+        /// Slots can be assigned, and some are in use.
         Active,
-        /// The provider is being deleted; its slots are given back first.
+        /// The MaskProvider is being deleted. Its slots are released first.
         Terminating,
-        /// There is no Secret of the name in `spec.secret`.
+        /// The Secret that `spec.secret` names does not exist.
         ErrSecretNotFound,
         /// The credentials do not work.
         ErrVerifyFailed,

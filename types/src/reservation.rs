@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::closed_set::closed_set;
 use crate::schema;
 
-/// The MaskConsumer that holds the slot. Never changes.
+/// The MaskConsumer that holds the slot. It never changes.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "vpn.beebs.dev",
@@ -21,7 +21,7 @@ use crate::schema;
     derive = "Default",
     category = "vpn",
     shortname = "mkr",
-    doc = "Locks one slot of a MaskProvider for one MaskConsumer. Made and deleted by the operator, in the namespace of the MaskProvider, with the name `{provider}-{slot}`: as a name exists once, so does the slot.\n\nIt stays until nothing uses the slot any more; its status names the Pods that are waited for.",
+    doc = "Locks one slot of a MaskProvider for one MaskConsumer. The operator creates and deletes it in the namespace of the MaskProvider, with the name `{provider}-{slot}`. A name exists only once, so a slot has only one holder.\n\nIt stays until nothing uses the slot any more. Its status names the Pods that the operator waits for.",
     printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "CONSUMER-NAMESPACE", type_ = "string", json_path = ".spec.namespace"),
     printcolumn(name = "CONSUMER", type_ = "string", json_path = ".spec.name"),
@@ -46,42 +46,42 @@ pub struct MaskReservationSpec {
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
 
-    /// UID of the MaskConsumer: another one of the same name has no claim to the slot.
+    /// UID of the MaskConsumer. Another MaskConsumer with the same name does not hold the slot.
     #[schemars(length(min = 1, max = 128))]
     pub uid: String,
 }
 
-/// What the slot is waiting for.
+/// Observed state of the slot.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskReservationStatus {
-    /// Where the slot stands.
+    /// Phase of the slot.
     #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub phase: Option<MaskReservationPhase>,
 
-    /// Why the MaskReservation is in this phase, for people to read.
+    /// Human-readable explanation of the phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
-    /// When something else in this status last changed (RFC 3339).
+    /// When another field of this status last changed (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_updated: Option<String>,
 
-    /// While the slot is being given back: the Pods that still use it.
+    /// While the slot is being released, the Pods that still use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub users: Option<Vec<SlotUser>>,
 
-    /// The last Pod is gone, and the slot stays taken until then (RFC 3339): see `spec.release` of the
+    /// When the operator frees the slot, after the last Pod is gone (RFC 3339). See `spec.release` of the
     /// MaskProvider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::optional_date_time")]
     pub hold_until: Option<DateTime<Utc>>,
 
-    /// `metadata.generation` of the MaskReservation that this status was made from.
+    /// `metadata.generation` of the MaskReservation that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` is `True` while the slot is assigned.
+    /// Conditions. `Ready` is `True` while the slot is assigned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Option<Vec<Condition>>,
@@ -103,16 +103,15 @@ pub struct SlotUser {
 }
 
 closed_set! {
-    /// `Pending`: taken, not assigned yet. `Active`: assigned to the MaskConsumer. `Terminating`: being given
-    /// back; `status.users` names the Pods that are waited for.
+    /// Phase of a slot: `Pending`, `Active` or `Terminating`. The `Ready` condition has the reason.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum MaskReservationPhase or () = |_| ();
     {
-        /// Taken, not assigned yet.
+        /// The slot is locked, and not assigned yet.
         Pending,
-        /// Assigned to the MaskConsumer.
+        /// The slot is assigned to the MaskConsumer.
         Active,
-        /// Being given back.
+        /// The slot is being released. `status.users` names the Pods that the operator waits for.
         Terminating,
     }
 }

@@ -1,4 +1,4 @@
-//! Pieces of the schemas that the derives do not give, and lenient decoding.
+//! Parts of the schemas that the derives do not generate, and lenient decoding.
 
 use std::str::FromStr;
 
@@ -92,8 +92,8 @@ pub(crate) fn duration(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Decodes a word of a closed set; one that this version does not know is `None`, so that it stops
-/// neither the object nor the list that it stands in from being decoded.
+/// Decodes a value of a closed set. An unknown value is `None`, so it does not stop the decoding of the object or the
+/// list.
 pub(crate) fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

@@ -11,23 +11,23 @@ use crate::closed_set::closed_set;
 use crate::duration::{InvalidDuration, parse_duration};
 use crate::schema;
 
-/// Whether and how the credentials are tried out. A verification takes one slot and runs one Pod in the
-/// namespace of the MaskProvider: it connects and checks that the public address has changed.
+/// Whether and how the operator verifies the credentials. A verification takes one slot and runs one Pod in the
+/// namespace of the MaskProvider. The Pod connects and checks that the public address has changed.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskProviderVerifySpec {
-    /// Hand out slots without trying the credentials, for example when they are not meant for gluetun.
-    /// Default: `false`.
+    /// Assigns slots without verifying the credentials, for example because they are not for gluetun. Default:
+    /// `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<bool>,
 
-    /// How long connecting may take before the verification has failed, for example `1m30s`. Counted from
-    /// the start of the `vpn` container. A number without a unit is seconds. Default: `60s`.
+    /// How long connecting may take before the verification fails, for example `1m30s`. The time starts with the
+    /// `vpn` container. A number without a unit is in seconds. Default: `60s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
 
-    /// How often to verify again, for example `24h`. The same form as `timeout`. Absent: only once, and when
-    /// the Secret changes.
+    /// How often to verify again, for example `24h`. Same format as `timeout`. If absent, the operator verifies once
+    /// and whenever a Secret changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<String>,
 
@@ -35,8 +35,8 @@ pub struct MaskProviderVerifySpec {
     #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<VerifyFailurePolicy>,
 
-    /// Changes to the verification Pod. They can make it any Pod: whoever may create MaskProviders in a namespace may
-    /// run any Pod there.
+    /// Changes to the verification Pod. They can turn it into any Pod: whoever may create MaskProviders in a namespace
+    /// can run any Pod there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overrides: Option<MaskProviderVerifyOverridesSpec>,
 }
@@ -62,15 +62,15 @@ impl MaskProviderVerifySpec {
     }
 }
 
-/// Changes to the verification Pod: merged onto the Pod that the operator makes.
+/// Changes that the operator merges into the verification Pod.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskProviderVerifyOverridesSpec {
-    /// Changes to single containers.
+    /// Changes to individual containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub containers: Option<MaskProviderVerifyContainerOverridesSpec>,
 
-    /// Changes to the Pod, in the form of a Pod (`metadata`, `spec`). Containers are matched by name.
+    /// Changes to the Pod, in the form of a Pod (`metadata`, `spec`). Containers match by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub pod: Option<Value>,
@@ -81,41 +81,40 @@ pub struct MaskProviderVerifyOverridesSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskProviderVerifyContainerOverridesSpec {
-    /// The container that reads the public address before the VPN is up.
+    /// Changes to the container that reads the public address before the VPN is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub init: Option<Value>,
 
-    /// The gluetun container, which connects.
+    /// Changes to the gluetun container, which connects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub vpn: Option<Value>,
 
-    /// The container that reads the public address once the VPN is up, and compares.
+    /// Changes to the container that reads the public address when the VPN is up, and compares.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub probe: Option<Value>,
 }
 
-/// How the last verification went. Kept here so that a restart of the operator neither forgets a verdict nor tries
-/// failing credentials sooner.
+/// Result of the last verification. It outlives the process of the operator, so a restart neither loses a result nor
+/// retries failing credentials sooner.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct MaskProviderVerificationStatus {
-    /// UID of the Mask of the last verification that came to a verdict.
+    /// UID of the Mask of the last verification that finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<String>,
 
-    /// The Secret that the verdict is about: its UID and resourceVersion. With `spec.slots`, a fingerprint of those of
-    /// all Secrets.
+    /// UID and resourceVersion of the verified Secret. With `spec.slots`, a fingerprint of those of all Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_version: Option<String>,
 
-    /// Fingerprint of `spec.verify.overrides` at that time.
+    /// Fingerprint of `spec.verify.overrides` at the time of the verification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overrides: Option<String>,
 
-    /// Public address of the VPN, as seen by the last verification that passed.
+    /// Public address of the VPN in the last verification that passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_address: Option<String>,
 
@@ -123,23 +122,23 @@ pub struct MaskProviderVerificationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<i32>,
 
-    /// When the next one is tried after a failure: the delay doubles each time, from 30 s to 1 h. It is tried at
-    /// once when one of the Secrets or `spec.verify.overrides` changes.
+    /// When the operator tries again after a failure. The delay doubles each time, from 30 s to 1 h. When a Secret or
+    /// `spec.verify.overrides` changes, the operator tries again at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::optional_date_time")]
     pub retry_at: Option<DateTime<Utc>>,
 }
 
 closed_set! {
-    /// What happens to slots in use when a later verification fails. `Keep`: they stay, only no new ones are
-    /// assigned. `Release`: they are given back, their Pods are deleted. Default: `Keep`.
+    /// What happens to slots in use when a later verification fails. With `Keep` they stay assigned, and the operator
+    /// assigns no further slots. With `Release` the operator releases them and deletes their Pods. Default: `Keep`.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub enum VerifyFailurePolicy or () = |_| ();
     {
-        /// They stay; no new ones are assigned.
+        /// Slots in use stay assigned. No further slots are assigned.
         #[default]
         Keep,
-        /// They are given back: their Pods are deleted.
+        /// Slots in use are released, and their Pods are deleted.
         Release,
     }
 }

@@ -1,4 +1,4 @@
-//! For clients that need a slot: wait for it, and say what uses it.
+//! Helpers for clients that need a slot.
 
 use futures::{StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -7,32 +7,32 @@ use kube::{Api, Client, Resource};
 
 use crate::{Mask, MaskConsumer, MaskConsumerPhase};
 
-/// Why there is no slot to wait for.
+/// Why waiting for a slot ended without one.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
-    /// There is no Mask of that name.
+    /// The Mask does not exist.
     #[error("there is no such Mask")]
     MaskNotFound,
 
-    /// The Mask was deleted, is being deleted, or is another one of the same name by now.
+    /// The Mask was deleted or is being deleted, or another Mask with the same name has taken its place.
     #[error("the Mask was deleted")]
     MaskDeleted,
 
-    /// The API server refuses to show Masks or MaskConsumers. Needed: `list` and `watch` on both. Other
-    /// errors are tried again.
+    /// The API server rejects the watch. The client needs `list` and `watch` on Masks and MaskConsumers. Other errors
+    /// are retried.
     #[error("cannot watch: {0}")]
     Refused(#[source] Box<watcher::Error>),
 
-    /// The watch came to an end by itself.
+    /// The watch ended.
     #[error("the watch ended")]
     Ended,
 }
 
-/// Waits until the `MaskConsumer` of a `Mask` is `Active`, and returns it: `status.provider.secret` is the name
-/// of the Secret with the credentials, [`owner_reference_for`] what to put on Pods that use it.
+/// Waits until the `MaskConsumer` of a `Mask` is `Active`, and returns it. `status.provider.secret` is the name of the
+/// Secret with the credentials. Set [`owner_reference_for`] the MaskConsumer on the Pods that use the Secret.
 ///
-/// A MaskConsumer of that name that belongs to something else, or to an earlier Mask of the same name, or that
-/// is being deleted, does not count. There is no time limit: wrap it in a timeout. The Mask must exist.
+/// The Mask must exist. A MaskConsumer does not count if it is being deleted, or if it belongs to something else or to
+/// an earlier Mask with the same name. The wait has no time limit; wrap it in a timeout if you need one.
 ///
 /// ```no_run
 /// # async fn example(client: kube::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -44,7 +44,7 @@ pub enum WaitError {
 /// ```
 ///
 /// # Errors
-/// When the Mask does not exist or is deleted meanwhile, and when watching is not allowed.
+/// If the Mask does not exist or is deleted meanwhile, and if the API server rejects the watch.
 pub async fn wait_active(client: Client, namespace: &str, mask: &str) -> Result<MaskConsumer, WaitError> {
     let masks = watch_object(Api::<Mask>::namespaced(client.clone(), namespace), mask)
         .default_backoff()
@@ -69,10 +69,10 @@ pub async fn wait_active(client: Client, namespace: &str, mask: &str) -> Result<
     Err(WaitError::Ended)
 }
 
-/// The owner reference to put on a Pod, or on the workload that makes the Pods, that uses the slot of this
-/// `MaskConsumer`: when the slot is given back, it is deleted, and the slot is free only when it is gone.
+/// The owner reference for a Pod that uses the slot of this `MaskConsumer`, or for the workload that creates such Pods.
+/// When the slot is released, the operator deletes the Pod, and the slot is free only when the Pod is gone.
 ///
-/// The `MaskConsumer` must come from the API server: without a UID the reference is refused there.
+/// Pass a `MaskConsumer` from the API server. Without a UID, the API server rejects the reference.
 #[must_use]
 pub fn owner_reference_for(consumer: &MaskConsumer) -> OwnerReference {
     OwnerReference {
@@ -85,13 +85,13 @@ pub fn owner_reference_for(consumer: &MaskConsumer) -> OwnerReference {
     }
 }
 
-/// The latest of one of the two objects.
+/// The latest state of one of the two objects.
 enum Seen {
     Mask(Option<Box<Mask>>),
     Consumer(Option<Box<MaskConsumer>>),
 }
 
-/// What is known so far.
+/// What the watches have shown so far.
 #[derive(Default)]
 struct Wait {
     mask_uid: Option<String>,
@@ -132,7 +132,7 @@ fn is_active(consumer: &MaskConsumer, mask_uid: &str) -> bool {
         && status.is_some_and(|s| s.provider.is_some())
 }
 
-/// Whether trying again is of no use: no permission, or the kind is not known.
+/// Whether a retry is useless: no permission, or the resource does not exist.
 fn is_refusal(error: &watcher::Error) -> bool {
     let code = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))

@@ -15,7 +15,7 @@ subjects:
   {{- include "vpn-operator.subjects" . | nindent 2 }}
 {{- end -}}
 
-{{/* Rights that can be bounded: a ClusterRole and its binding, or the same as a Role in each of the namespaces.
+{{/* Permissions that can be limited: a ClusterRole and its binding, or a Role in each of the namespaces.
      Takes (list $ controller suffix namespaces rules), the rules as text. */}}
 {{- define "vpn-operator.boundedRole" -}}
 {{- $ := index . 0 -}}

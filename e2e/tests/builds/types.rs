@@ -16,7 +16,7 @@ fn vpn_types_builds_alone_without_the_operator() -> Result<()> {
     let archive = format!("package/vpn-types-{}.crate", env!("CARGO_PKG_VERSION"));
     cargo::output(Command::new("tar").arg("-xzf").arg(packages.join(archive)).arg("-C").arg(dir.path()))?;
 
-    // A client of somebody else: the example of the README.
+    // A client of somebody else: the example of types/README.md.
     let client = dir.path().join("client");
     fs::create_dir_all(client.join("src"))?;
     let manifest = format!(

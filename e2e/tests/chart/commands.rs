@@ -33,7 +33,7 @@ fn environment(container: &Value, pod: &Value) -> Result<Vec<(String, String)>> 
 }
 
 /// Runs what a Deployment would run, and returns when it is ready.
-async fn start(cluster: &Cluster, release: &Release<'_>, deployment: &Value) -> Result<Process> {
+pub async fn start(cluster: &Cluster, release: &Release<'_>, deployment: &Value) -> Result<Process> {
     let name = deployment["metadata"]["name"].as_str().context("no name")?;
     let spec = &deployment["spec"]["template"]["spec"];
     let account = spec["serviceAccountName"].as_str().context("no ServiceAccount")?;

@@ -106,7 +106,7 @@ async fn made_by_the_chart_they_are_brought_up_to_date_and_kept() -> Result<()> 
     release.helm("uninstall", None, &["--wait"]).await?;
     let other = Release { cluster, name: "other" };
     let notes = other.upgrade(&[]).await?;
-    ensure!(notes.contains("masks.vpn.beebs.dev was not made by this release"), "{notes}");
+    ensure!(notes.contains("masks.vpn.beebs.dev was not created by this release"), "{notes}");
     other.remove().await?;
     apply(cluster).await
 }
@@ -119,7 +119,7 @@ async fn made_by_kubectl_they_have_to_be_those_of_the_chart() -> Result<()> {
     apply(cluster).await?;
     let release = Release { cluster, name: "kinds" };
     let notes = release.upgrade(&[]).await?;
-    ensure!(notes.contains("masks.vpn.beebs.dev was not made by this release"), "{notes}");
+    ensure!(notes.contains("masks.vpn.beebs.dev was not created by this release"), "{notes}");
     ensure!(masks(cluster).await?["metadata"]["annotations"]["meta.helm.sh/release-name"].is_null(), "taken over");
 
     let older =

@@ -1,6 +1,8 @@
 //! The chart, by the real helm, on a real API server.
 
 mod commands;
+mod documents;
+mod followed;
 mod kinds;
 mod readme;
 mod release;

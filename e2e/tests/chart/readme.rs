@@ -1,10 +1,10 @@
-//! The table of values in README.md says what the schema says. After a change:
+//! The table of values in the chart's README.md says what the schema says. After a change:
 //! `UPDATE_README=1 cargo test -p e2e --test chart readme`.
 
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use e2e::{host::cargo, operator::chart};
+use e2e::operator::chart;
 use serde_json::Value;
 
 const BEGIN: &str =
@@ -23,15 +23,15 @@ fn readme_has_every_value() -> Result<()> {
     collect(&schema, &values, "", &mut rows)?;
     let table = format!("| value | default | meaning |\n|---|---|---|\n{}", rows.concat());
 
-    let path = format!("{}/README.md", cargo::ROOT);
+    let path = format!("{}/README.md", chart::DIR);
     let readme = read(&path)?;
-    let (before, rest) = readme.split_once(BEGIN).context("README.md has no place for the table")?;
-    let (shown, after) = rest.split_once(END).context("the table in README.md has no end")?;
+    let (before, rest) = readme.split_once(BEGIN).context("chart/README.md has no place for the table")?;
+    let (shown, after) = rest.split_once(END).context("the table in chart/README.md has no end")?;
     if env::var_os("UPDATE_README").is_some() {
         fs::write(&path, [before, BEGIN, &table, END, after].concat())?;
         return Ok(());
     }
-    ensure!(shown == table, "the table of values in README.md is out of date: run with UPDATE_README=1");
+    ensure!(shown == table, "the table of values in chart/README.md is out of date: run with UPDATE_README=1");
     Ok(())
 }
 
@@ -57,7 +57,7 @@ fn collect(schema: &Value, values: &Value, path: &str, rows: &mut Vec<String>) -
             continue;
         }
         let meaning = schema["description"].as_str().with_context(|| format!("{path} has no description"))?;
-        // Values of `verify` that are absent are the operator's to choose.
+        // The operator has defaults for absent values of `verify`.
         ensure!(!default.is_null() || path.starts_with("verify."), "{path} has no default");
         let default = if default.is_null() { String::new() } else { format!("`{}`", short(default)) };
         let meaning = if path.starts_with("controllers.*") { meaning.replace(ANY, "*") } else { meaning.to_owned() };

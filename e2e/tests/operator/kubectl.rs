@@ -85,7 +85,7 @@ async fn get_shows_what_matters_under_short_names() -> Result<()> {
 async fn explain_tells_what_fields_are_for() -> Result<()> {
     Framework::test("explain", async |f| {
         for (field, words) in [
-            ("mask", "Asks for one slot of a VPN account"),
+            ("mask", "Requests one slot of a VPN account"),
             ("mask.spec.providers", "one of them must be among"),
             ("maskprovider.spec.maxSlots", "How many devices the account allows"),
             ("maskprovider.spec.release.uncleanDelay", "deleted by force"),

@@ -1,0 +1,173 @@
+//! Somebody follows the documents: installs, uses a slot, upgrades and uninstalls, with their commands as they are.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    Cluster, ControlPlane, ControlPlaneOptions, Framework,
+    host::cargo,
+    operator::executable,
+    testing::framework::{ensure_eq, local_cluster},
+    wait::TIMEOUT,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::{Release, commands, documents::Document, kinds, of_kind, path_text};
+
+/// A shell at the root of the checkout, with kubectl and helm for a cluster.
+struct Shell {
+    dir: tempfile::TempDir,
+}
+
+impl Shell {
+    fn new(cluster: &Cluster) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        // Beside the files of the checkout, there is room for those that the reader makes.
+        for name in ["chart", "crds", "e2e", "Dockerfile"] {
+            std::os::unix::fs::symlink(Path::new(cargo::ROOT).canonicalize()?.join(name), dir.path().join(name))?;
+        }
+        let shell = Self { dir };
+        shell.program("kubectl", &command(&cluster.kubectl().command(cluster.admin()))?)?;
+        shell.program("helm", &command(&cluster.helm().command(cluster.admin()))?)?;
+        // The image is built by tests/builds; here no container is run.
+        shell.program("docker", "test -f Dockerfile; true")?;
+        Ok(shell)
+    }
+
+    fn program(&self, name: &str, command: &str) -> Result<()> {
+        let path = self.dir.path().join("bin").join(name);
+        fs::create_dir_all(self.dir.path().join("bin"))?;
+        fs::write(&path, format!("#!/bin/sh\n{command} \"$@\"\n"))?;
+        Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+    }
+
+    /// Runs the blocks of a section, and gives what they print.
+    async fn follow(&self, path: &str, heading: &str) -> Result<String> {
+        let blocks = Document::read(path)?.blocks(Some(heading), "sh");
+        ensure!(!blocks.is_empty(), "{path} has no commands under {heading}");
+        self.run(&blocks.concat()).await.with_context(|| format!("{path}, {heading}"))
+    }
+
+    async fn run(&self, script: &str) -> Result<String> {
+        let path = format!("{}:{}", self.dir.path().join("bin").display(), std::env::var("PATH").unwrap_or_default());
+        let mut bash = Command::new("bash");
+        bash.args(["-euxo", "pipefail", "-c", script]).current_dir(self.dir.path()).env("PATH", path);
+        let output = bash.output().await.context("cannot run bash")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}\n{said}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+/// A command, for a shell.
+fn command(command: &Command) -> Result<String> {
+    let command = command.as_std();
+    let mut words = vec!["exec env".to_owned()];
+    for (name, value) in command.get_envs() {
+        let value = value.and_then(|value| value.to_str()).context("no text")?;
+        words.push(format!("{}='{value}'", name.to_str().context("no text")?));
+    }
+    for word in std::iter::once(command.get_program()).chain(command.get_args()) {
+        words.push(format!("'{}'", word.to_str().context("no text")?));
+    }
+    Ok(words.join(" "))
+}
+
+/// The objects of a text of YAML.
+fn objects(text: &str) -> Result<Vec<Value>> {
+    Ok(serde_yaml::Deserializer::from_str(text).map(Value::deserialize).collect::<Result<_, _>>()?)
+}
+
+/// Whether everything in `part` is in `whole`; an item of a list may be anywhere.
+fn is_part(part: &Value, whole: &Value) -> bool {
+    match (part, whole) {
+        (Value::Object(part), Value::Object(whole)) => {
+            part.iter().all(|(key, value)| whole.get(key).is_some_and(|found| is_part(value, found)))
+        }
+        (Value::Array(part), Value::Array(whole)) => part.iter().all(|item| whole.iter().any(|w| is_part(item, w))),
+        (part, whole) => part == whole,
+    }
+}
+
+#[tokio::test]
+async fn the_documents_can_be_followed() -> Result<()> {
+    if local_cluster().await?.is_none() {
+        return Ok(());
+    }
+    // Its own, as the documents name the release and the namespaces.
+    let cluster = Cluster::Local(Box::new(ControlPlane::start(ControlPlaneOptions::default()).await?));
+    let f = Framework::new(&cluster, "documents").await?;
+    f.dump_on_error(follow(&cluster, &f)).await
+}
+
+async fn follow(cluster: &Cluster, f: &Framework) -> Result<()> {
+    let shell = Shell::new(cluster)?;
+    let release = Release { cluster, name: "vpn-operator" };
+    shell.follow("README.md", "## Install").await?;
+    let mut processes = Vec::new();
+    for deployment in of_kind(&release.objects().await?, "Deployment") {
+        let process = commands::start(cluster, &release, deployment).await?;
+        f.namespace.add_log(&process.spec().log);
+        processes.push(process);
+    }
+
+    // There is no VPN service here to verify the account with.
+    let slot = Document::read("README.md")?.blocks(Some("## Use a slot"), "yaml").concat();
+    let mut slot = objects(&slot)?;
+    let provider = slot.iter_mut().find(|object| object["kind"] == "MaskProvider").context("no MaskProvider")?;
+    provider["spec"]["verify"] = json!({ "skip": true });
+    let slot: Vec<String> = slot.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+    fs::write(shell.dir.path().join("slot.yaml"), slot.join("\n---\n"))?;
+    let shown = shell.follow("README.md", "## Use a slot").await?;
+    ensure!(shown.contains("Active") && shown.contains("london"), "{shown}");
+
+    // The Pod is there and goes again, and its Mask before it.
+    let shown = shell.follow("types/README.md", "## Fill in a template").await?;
+    ensure!(shown.contains("pod/mirror created") && shown.contains("mask.vpn.beebs.dev \"mirror\" deleted"), "{shown}");
+
+    // What is whole YAML is accepted; the rest is a part of the template.
+    let template = fs::read_to_string(shell.dir.path().join("e2e/demo/pod.yaml"))?;
+    let mut template = objects(&template)?.remove(0);
+    let spec = template["spec"].as_object_mut().context("no spec")?;
+    let sidecars = spec.get("initContainers").cloned().context("no sidecar")?;
+    spec.insert("containers".to_owned(), sidecars);
+    for path in ["docs/accounts.md", "chart/README.md", "types/README.md"] {
+        for block in Document::read(path)?.blocks(None, "yaml") {
+            if block.contains("\nspec:") && block.starts_with("apiVersion:") {
+                let file = shell.dir.path().join("block.yaml");
+                fs::write(&file, block)?;
+                cluster.run_kubectl(&["apply", "--dry-run=server", "-f", path_text(&file)?]).await?;
+            } else {
+                for part in objects(&block)? {
+                    ensure!(is_part(&part, &template), "{path}: {part} is not in e2e/demo/pod.yaml");
+                }
+            }
+        }
+    }
+
+    shell.follow("chart/README.md", "### Custom resource definitions").await?;
+    fs::write(shell.dir.path().join("your-values.yaml"), "logging: {level: debug}\n")?;
+    shell.follow("chart/README.md", "## Upgrade from 1.0.1").await?;
+    let help = cluster_help(cluster).await?;
+    for subcommand in ["manage-all", "remove-finalizers"] {
+        ensure!(help.contains(subcommand), "{help}");
+    }
+
+    let uninstall = Document::read("chart/README.md")?.blocks(Some("## Uninstall"), "sh");
+    let [in_order, way_out] = uninstall.as_slice() else { anyhow::bail!("{uninstall:?}") };
+    // tests/life.rs tries it.
+    ensure_eq("the way out", way_out.as_str(), "cargo run -p vpn-operator -- remove-finalizers\n")?;
+    shell.run(in_order).await?;
+    ensure_eq("CustomResourceDefinitions", kinds::present(cluster).await?, 0)?;
+    for process in &processes {
+        process.stop(TIMEOUT).await?;
+    }
+    Ok(())
+}
+
+async fn cluster_help(cluster: &Cluster) -> Result<String> {
+    let output = Command::new(executable(cluster).await?).arg("--help").output().await?;
+    Ok(String::from_utf8(output.stdout)?)
+}
