@@ -10,7 +10,7 @@ use vpn_operator::{
     controllers::table,
     engine::{Engine, Input},
     model::{Effect, Kind, Now, ObjectKey},
-    state::{Object, Project, SourceView, WatchEvent},
+    state::{CredentialsView, Object, Project, WatchEvent},
 };
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
 
@@ -132,7 +132,8 @@ fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
         }
     };
     let data = std::sync::Arc::default();
-    let source = SourceView { data, hash: "0123456789abcdef".into(), version: "u/1".into(), data_since: "u/1".into() };
+    let source =
+        CredentialsView { data, hash: "0123456789abcdef".into(), version: "u/1".into(), data_since: "u/1".into() };
     let before = ALLOCATOR.current_usage();
     for kind in table::all().watches().into_keys() {
         feed(&mut engine, Input::Watch(WatchEvent::Init(kind)));

@@ -14,7 +14,7 @@ use vpn_operator::{
     engine::{Engine, Input},
     metrics::{Metrics, Snapshot},
     model::{Kind, Now, ObjectKey, Operation, ReconcileRequest},
-    state::{Object, Outcome, Project, SourceView, WatchEvent},
+    state::{CredentialsView, Object, Outcome, Project, WatchEvent},
 };
 use vpn_types::{MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation};
 
@@ -88,7 +88,7 @@ fn engine(objects: impl IntoIterator<Item = Object>) -> Engine {
     told(&mut engine, objects.into_iter().map(WatchEvent::InitApply));
     told(&mut engine, kinds.iter().map(|kind| WatchEvent::InitDone(*kind)));
     let source =
-        SourceView { data: Default::default(), hash: "0".into(), version: "u/1".into(), data_since: "u/1".into() };
+        CredentialsView { data: Default::default(), hash: "0".into(), version: "u/1".into(), data_since: "u/1".into() };
     let secret = Input::Secret(ObjectKey::new("vpn", "credentials"), Some(source));
     engine.handle([secret], Now { wall: now(), monotonic: Duration::ZERO });
     engine

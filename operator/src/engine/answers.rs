@@ -56,7 +56,7 @@ impl Engine {
                 self.unknown.remove(reconcile);
                 true
             }
-            Outcome::Object(object) if !is_read && object.is_last_sight() => {
+            Outcome::Object(object) if !is_read && object.is_final_state() => {
                 self.removed(object.kind(), &object.meta().key, &object.meta().uid);
                 true
             }
@@ -85,7 +85,7 @@ impl Engine {
                 false
             }
             Outcome::Conflict => {
-                let target = operation.target().map(|(kind, key)| self.ctx.state.seen(kind, key).1);
+                let target = operation.target().map(|(kind, key)| self.ctx.state.cached_version(kind, key).1);
                 if target.as_ref() == Some(seen) {
                     self.read_back(request);
                 }
@@ -104,9 +104,9 @@ impl Engine {
 
     /// Success ends a backoff, unless it is that of a first step only.
     fn succeeded(&mut self, request: &InFlight) {
-        let InFlight { reconcile, operation, priority, settles, .. } = request;
+        let InFlight { reconcile, operation, priority, clears_backoff, .. } = request;
         let is_read = operation.is_read();
-        if *settles && (!is_read || matches!(reconcile, ReconcileRequest::Read(..))) {
+        if *clears_backoff && (!is_read || matches!(reconcile, ReconcileRequest::Read(..))) {
             self.ctx.backoffs.remove(reconcile, *priority);
         } else if let Some(backoff) = self.ctx.backoffs.get_mut(reconcile, *priority).filter(|_| is_read) {
             // The outcome is known again: whatever is next need not wait.
@@ -129,7 +129,7 @@ impl Engine {
             // gone.
             Object::Mask(view) => view.verifies.is_some() || self.controllers.own_status(Kind::Mask),
             // The watch selects copies by label.
-            Object::Copy(view) => view.labelled,
+            Object::Copy(view) => view.labeled,
             Object::Pod(pod) => {
                 if let Some(pods) = self.ctx.state.pods.get_mut(&pod.meta.key.namespace) {
                     pods.merge(std::slice::from_ref(pod));
@@ -146,8 +146,8 @@ impl Engine {
         if let Some(change) = change {
             self.changed(change);
         }
-        if how == Acknowledged::Doubtful {
-            self.read_doubtful(kind, key);
+        if how == Acknowledged::Unconfirmed {
+            self.read_unconfirmed(kind, key);
         }
     }
 
@@ -195,7 +195,7 @@ impl Engine {
     /// What cannot be said in the status is said in an Event.
     fn report_in_event(&mut self, operation: &Operation, backoff: &Backoff) {
         let Operation::PatchStatus(kind, key, _) = operation else { return };
-        let (_, Some((uid, _))) = self.ctx.state.seen(*kind, key) else { return };
+        let (_, Some((uid, _))) = self.ctx.state.cached_version(*kind, key) else { return };
         let consumer = self.ctx.state.consumers.get(key).filter(|_| *kind == Kind::Consumer);
         let regarding = consumer.map_or_else(|| object_reference(*kind, key, &uid), |one| one.event_object());
         self.ctx.record(EventRecord {

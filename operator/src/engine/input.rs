@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     model::{LogEvent, ObjectKey, ObjectReference, Uid},
-    state::{Outcome, SourceView, WatchEvent},
+    state::{CredentialsView, Outcome, WatchEvent},
 };
 
 /// What happened.
@@ -13,7 +13,7 @@ pub enum Input {
     /// A watch on a whole kind told something.
     Watch(WatchEvent),
     /// The watch on one named Secret: its content, or that there is none.
-    Secret(ObjectKey, Option<SourceView>),
+    Secret(ObjectKey, Option<CredentialsView>),
     /// The watch on one named Secret cannot be had; why, in words for users.
     SecretUnreadable(ObjectKey, Arc<str>),
     /// The watch on the Pods of a namespace.

@@ -44,7 +44,7 @@ struct InFlight {
     operation: Operation,
     priority: RequestPriority,
     events: Vec<EventRecord>,
-    settles: bool,
+    clears_backoff: bool,
     epoch: Epoch,
     /// UID and version of the target when the request was sent.
     seen: Option<(Uid, u64)>,
@@ -274,11 +274,12 @@ impl Engine {
     }
 
     fn send(&mut self, reconcile: ReconcileRequest, send: Send) {
-        let Send { operation, priority, events, settles } = send;
+        let Send { operation, priority, events, clears_backoff } = send;
         let id = self.next_id;
         self.next_id += 1;
         let state = &self.ctx.state;
-        let (epoch, seen) = operation.target().map_or_else(Default::default, |(kind, key)| state.seen(kind, key));
+        let (epoch, seen) =
+            operation.target().map_or_else(Default::default, |(kind, key)| state.cached_version(kind, key));
         let owner = match &operation {
             Operation::Get(Kind::Mask, key) => state.consumers.get(key).and_then(|consumer| consumer.owner.clone()),
             _ => None,
@@ -289,7 +290,7 @@ impl Engine {
         let request = Request { id, reconcile: reconcile.clone(), operation: operation.clone(), priority };
         self.ctx.effects.push(Effect::Send(request));
         self.in_progress.insert(reconcile.clone());
-        let in_flight = InFlight { reconcile, operation, priority, events, settles, epoch, seen, owner };
+        let in_flight = InFlight { reconcile, operation, priority, events, clears_backoff, epoch, seen, owner };
         self.in_flight.insert(id, in_flight);
     }
 }

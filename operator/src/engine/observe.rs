@@ -6,15 +6,15 @@ use super::{Engine, Unreadable};
 use crate::{
     controllers::Change,
     model::{Kind, LogEvent, ObjectKey, ObjectReference, ReconcileRequest, Uid},
-    state::{Source, SourceView, StoreChange, WatchEvent},
+    state::{CredentialsState, CredentialsView, StoreChange, WatchEvent},
 };
 
 impl Engine {
     /// The watch on a kind said something.
     pub(super) fn watch_event(&mut self, event: WatchEvent) {
         let applied = self.ctx.state.watch_event(event);
-        for (kind, key) in applied.doubtful {
-            self.read_doubtful(kind, key);
+        for (kind, key) in applied.unconfirmed {
+            self.read_unconfirmed(kind, key);
         }
         for change in applied.changes {
             self.changed(change);
@@ -22,7 +22,7 @@ impl Engine {
     }
 
     /// Reads one object back whose state is in doubt.
-    pub(super) fn read_doubtful(&mut self, kind: Kind, key: ObjectKey) {
+    pub(super) fn read_unconfirmed(&mut self, kind: Kind, key: ObjectKey) {
         let request = ReconcileRequest::Read(kind, key.clone());
         self.unknown.insert(request.clone(), (kind, key));
         self.enqueue(request);
@@ -37,7 +37,7 @@ impl Engine {
             let now = self.ctx.state.providers.get(&change.key);
             let ended = self.secret_watches.provider_changed(&change.key, change.before.as_ref(), now);
             for secret in ended {
-                self.ctx.state.sources.remove(&secret);
+                self.ctx.state.credentials_secrets.remove(&secret);
             }
             self.ctx.effects.append(&mut self.secret_watches.effects);
             self.refresh_logins(&change.key);
@@ -64,21 +64,21 @@ impl Engine {
     }
 
     /// The watch on one named Secret said what is there.
-    pub(super) fn credentials_changed(&mut self, key: ObjectKey, source: Option<SourceView>) {
+    pub(super) fn credentials_changed(&mut self, key: ObjectKey, source: Option<CredentialsView>) {
         let Some(providers) = self.secret_watches.providers_of(&key) else { return };
         let state = &mut self.ctx.state;
-        let data = match (state.source(&key), &source) {
-            (Source::Present(before), Some(now)) => before.hash != now.hash,
-            (Source::Missing, None) => false,
+        let data = match (state.credentials_secret(&key), &source) {
+            (CredentialsState::Present(before), Some(now)) => before.hash != now.hash,
+            (CredentialsState::Missing, None) => false,
             _ => true,
         };
-        let source = source.map(|now| match state.source(&key) {
-            Source::Present(before) if before.hash == now.hash => {
-                SourceView { data_since: before.data_since.clone(), ..now }
+        let source = source.map(|now| match state.credentials_secret(&key) {
+            CredentialsState::Present(before) if before.hash == now.hash => {
+                CredentialsView { data_since: before.data_since.clone(), ..now }
             }
             _ => now,
         });
-        state.sources.insert(key, source.map_or(Source::Missing, Source::Present));
+        state.credentials_secrets.insert(key, source.map_or(CredentialsState::Missing, CredentialsState::Present));
         for provider in providers {
             self.refresh_logins(&provider);
             self.observe(&Change::Credentials { provider: &provider, data });
@@ -88,8 +88,9 @@ impl Engine {
     /// The watch on one named Secret failed. What it said before stays true until it says otherwise.
     pub(super) fn credentials_unreadable(&mut self, key: &ObjectKey, why: Arc<str>) {
         let Some(providers) = self.secret_watches.providers_of(key) else { return };
-        if matches!(self.ctx.state.source(key), Source::Unknown | Source::Unreadable(_)) {
-            self.ctx.state.sources.insert(key.clone(), Source::Unreadable(why));
+        if matches!(self.ctx.state.credentials_secret(key), CredentialsState::Unknown | CredentialsState::Unreadable(_))
+        {
+            self.ctx.state.credentials_secrets.insert(key.clone(), CredentialsState::Unreadable(why));
             for provider in providers {
                 self.refresh_logins(&provider);
                 self.observe(&Change::Credentials { provider: &provider, data: false });

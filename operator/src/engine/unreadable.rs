@@ -36,6 +36,6 @@ impl Unreadable {
         });
         // Not the phase: what was true of it before may be all that others go by.
         let patch = json!({"status": {"message": message, "conditions": [condition]}});
-        Step::tell(Operation::PatchStatus(kind, key.clone(), patch)).with_event(Some(note))
+        Step::status(Operation::PatchStatus(kind, key.clone(), patch)).with_event(Some(note))
     }
 }

@@ -1,4 +1,4 @@
-//! Requests that failed are tried again with growing delays.
+//! Exponential backoff of requests that failed.
 
 use std::time::Duration;
 
@@ -6,27 +6,27 @@ use vpn_types::Reason;
 
 use super::Now;
 
-/// Why work on an object is held back for a while.
+/// Why requests for an object are delayed, and until when.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backoff {
-    /// From the closed set.
+    /// The reason, from the closed set.
     pub reason: Reason,
-    /// For people.
+    /// The message for users.
     pub message: String,
-    /// When to try again (monotonic).
+    /// The time of the next attempt (monotonic).
     pub until: Duration,
-    /// How often in a row.
+    /// The number of consecutive failures.
     pub failures: u32,
-    /// Whether every request for this object has to wait, or just the assignment (which is undone meanwhile).
+    /// Whether every request for this object has to wait. If not, only the assignment waits, while it is undone.
     pub gate: bool,
 }
 
 impl Backoff {
-    /// First delay after a refusal; it doubles each time.
+    /// The delay after the first failure. Each further failure doubles it.
     const FIRST_DELAY: Duration = Duration::from_millis(500);
-    /// From that many requests without an answer in a row on, it is taken for a refusal.
+    /// This many consecutive requests without a response count as a rejection.
     pub const TOO_MANY_UNKNOWN: u32 = 2;
-    /// The longest delay.
+    /// The maximum delay.
     const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
     /// The backoff after one more failure.
@@ -36,18 +36,18 @@ impl Backoff {
         Self { reason, message, until: now.monotonic + delay, failures, gate: true }
     }
 
-    /// Holds back the assignment only, not what undoes it.
+    /// Delays only the assignment, not the requests that undo it.
     pub fn without_gate(mut self) -> Self {
         self.gate = false;
         self
     }
 
-    /// Whether people should hear of it: a single request without an answer passes by itself.
-    pub fn is_worth_telling(&self) -> bool {
+    /// Whether users should see it. A single request without a response usually resolves itself.
+    pub fn should_be_reported(&self) -> bool {
         self.reason != Reason::RequestFailed || self.failures >= Self::TOO_MANY_UNKNOWN
     }
 
-    /// Whether it is not yet time to try again.
+    /// Whether the time of the next attempt has not come yet.
     pub fn is_active(&self, now: Now) -> bool {
         self.until > now.monotonic
     }

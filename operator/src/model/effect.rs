@@ -1,33 +1,33 @@
-//! What the runtime has to do.
+//! What the engine asks the runtime to do.
 
 use std::sync::Arc;
 
 use super::{EventRecord, ObjectKey, Request, Uid};
 
-/// What the shell has to do.
+/// An action that the engine asks the runtime to take.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Send a request; its answer comes back as [`Input::Answer`].
+    /// Send a request. Its outcome comes back as `Input::Answer`.
     Send(Request),
-    /// Publish an Event; nothing depends on whether it arrives.
+    /// Publish an Event. Nothing depends on whether it arrives.
     RecordEvent(EventRecord),
-    /// Keep a watch on the Secret of that name.
+    /// Start a watch on the Secret with this name.
     WatchSecret(ObjectKey),
-    /// End that watch.
+    /// Stop that watch.
     UnwatchSecret(ObjectKey),
-    /// Keep a watch on the Pods of that namespace.
+    /// Start a watch on the Pods of this namespace.
     WatchPods(Arc<str>),
-    /// End that watch.
+    /// Stop that watch.
     UnwatchPods(Arc<str>),
-    /// Read the log of a container from its beginning, and go on until the container ends.
+    /// Follow the log of a container from its beginning until the container terminates.
     FollowLog {
         /// The Pod.
         key: ObjectKey,
-        /// Its UID.
+        /// The UID of the Pod.
         uid: Uid,
-        /// Name of the container.
+        /// The name of the container.
         container: &'static str,
     },
-    /// The Pod is gone: end that.
+    /// Stop following the log of this Pod, which is gone.
     UnfollowLog(Uid),
 }

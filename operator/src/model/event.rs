@@ -1,38 +1,38 @@
-//! Events to record for users.
+//! Events for users.
 
 use vpn_types::Reason;
 
 use super::{Kind, ObjectKey, Uid};
 
-/// An Event for users.
+/// An Event to record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventRecord {
-    /// The object that `kubectl describe` shows it on.
+    /// The object on which `kubectl describe` shows the Event.
     pub regarding: ObjectReference,
-    /// A second object that it is about.
+    /// A second object that is involved.
     pub related: Option<ObjectReference>,
-    /// Whether something needs attention.
+    /// Whether the type is `Warning` instead of `Normal`.
     pub warning: bool,
-    /// Machine-readable reason.
+    /// The machine-readable reason.
     pub reason: Reason,
-    /// What was done: an `action` in the sense of events.k8s.io/v1.
+    /// The `action` of events.k8s.io/v1.
     pub action: &'static str,
-    /// For people.
+    /// The message for users.
     pub message: String,
 }
 
-/// What an Event is about.
+/// A reference to the object of an Event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObjectReference {
-    /// Its kind.
+    /// The kind of the object.
     pub kind: Kind,
-    /// Its namespace and name.
+    /// The namespace and name of the object.
     pub key: ObjectKey,
-    /// Its UID.
+    /// The UID of the object.
     pub uid: Uid,
 }
 
-/// The same object by UID, for an Event.
+/// Returns a reference to the object with this UID.
 pub fn object_reference(kind: Kind, key: &ObjectKey, uid: &Uid) -> ObjectReference {
     ObjectReference { kind, key: key.clone(), uid: uid.clone() }
 }

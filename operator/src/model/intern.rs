@@ -1,5 +1,5 @@
-//! Shares equal strings: a Mask, its consumer, its reservation and its copied Secret name each other and themselves,
-//! and would otherwise hold each name and UID many times over.
+//! Interns strings: a Mask, its consumer, its reservation and its copied Secret refer to each other, and would
+//! otherwise store each name and UID several times.
 
 use std::{
     collections::HashSet,
@@ -8,7 +8,7 @@ use std::{
 
 struct Pool {
     strings: HashSet<Arc<str>>,
-    /// At this size strings that nobody else holds any more are dropped.
+    /// The size at which the pool drops strings that are no longer in use.
     sweep_at: usize,
 }
 
@@ -17,7 +17,7 @@ const SMALLEST_SWEEP: usize = 1024;
 static POOL: LazyLock<Mutex<Pool>> =
     LazyLock::new(|| Mutex::new(Pool { strings: HashSet::new(), sweep_at: SMALLEST_SWEEP }));
 
-/// The one shared copy of that string.
+/// Returns the shared copy of a string.
 pub fn intern(text: &str) -> Arc<str> {
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = pool.strings.get(text) {
@@ -37,11 +37,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_strings_are_one_and_unused_ones_go() {
+    fn equal_strings_are_shared_and_unused_ones_are_dropped() {
         let one = intern("the same name");
         assert!(Arc::ptr_eq(&one, &intern("the same name")));
         for number in 0..10 * SMALLEST_SWEEP {
-            intern(&format!("nobody keeps {number}"));
+            intern(&format!("unused {number}"));
         }
         assert!(POOL.lock().expect("not poisoned").strings.len() <= 2 * SMALLEST_SWEEP);
         assert!(Arc::ptr_eq(&one, &intern("the same name")));

@@ -1,20 +1,20 @@
-//! Names of objects inside the operator: cheap to clone, ordered, hashable.
+//! Names and UIDs of objects: cheap to clone, ordered, hashable.
 
 use std::{fmt, sync::Arc};
 
 use super::intern::intern;
 
-/// Namespace and name of an object.
+/// The namespace and name of an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    /// Namespace of the object.
+    /// The namespace of the object.
     pub namespace: Arc<str>,
-    /// Name of the object inside its namespace.
+    /// The name of the object in its namespace.
     pub name: Arc<str>,
 }
 
 impl ObjectKey {
-    /// The key of `namespace/name`.
+    /// Returns the key of `namespace/name`.
     pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
         Self { namespace: intern(namespace.as_ref()), name: intern(name.as_ref()) }
     }
@@ -32,7 +32,7 @@ impl fmt::Debug for ObjectKey {
     }
 }
 
-/// `metadata.uid`: unlike a name, it is never used twice.
+/// `metadata.uid`. Unlike a name, it is never reused.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid(Arc<str>);
 

@@ -1,24 +1,24 @@
 //! The kinds of objects that the operator reads or writes.
 
-/// The kinds that the operator reads or writes.
+/// A kind of object that the operator reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A user's request for one slot.
     Mask,
-    /// What workloads own; made for a Mask.
+    /// The object that the operator creates for a Mask, and that owns Pods.
     Consumer,
     /// The lock on one slot.
     Reservation,
-    /// One VPN account.
+    /// A VPN account.
     Provider,
-    /// Credentials: a provider's own, or the copy beside a consumer.
+    /// Credentials: those of a provider, or the copy in the namespace of a consumer.
     Secret,
-    /// A workload that uses a slot.
+    /// A Pod that uses a slot, or verifies a provider.
     Pod,
 }
 
 impl Kind {
-    /// The kind as users write it.
+    /// Returns the kind as in manifests.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Mask => "Mask",

@@ -1,12 +1,12 @@
-//! What the log of a container says.
+//! Events of a followed container log.
 
-/// What the log of a container says.
+/// An event of a followed container log.
 #[derive(Clone, Debug)]
 pub enum LogEvent {
     /// A line.
     Line(String),
-    /// The container has ended, and with it its log.
+    /// The container has terminated, so the log is complete.
     Ended,
-    /// It cannot be read, or no further; why.
+    /// The log cannot be read, or not any further, for this reason.
     Unreadable(String),
 }

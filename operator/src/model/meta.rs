@@ -1,13 +1,13 @@
-//! Metadata that every object has.
+//! The part of the metadata that the cache keeps of every object.
 
 use chrono::{DateTime, Utc};
 
 use super::{ObjectKey, Uid};
 
-/// What every object has.
+/// The part of the metadata that the cache keeps of every object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Meta {
-    /// Namespace and name.
+    /// The namespace and name.
     pub key: ObjectKey,
     /// `metadata.uid`.
     pub uid: Uid,
@@ -19,12 +19,12 @@ pub struct Meta {
     pub created: DateTime<Utc>,
     /// Whether `metadata.deletionTimestamp` is set.
     pub deleting: bool,
-    /// Position of our finalizer in `metadata.finalizers`.
+    /// The position of the operator's finalizer in `metadata.finalizers`.
     pub finalizer: Option<u16>,
-    /// Number of finalizers, ours among them.
+    /// The number of finalizers, including that of the operator.
     pub finalizers: u16,
-    /// Whether the garbage collector's `foregroundDeletion` is among them.
+    /// Whether there is the finalizer `foregroundDeletion` of the garbage collector.
     pub foreground: bool,
-    /// Whether one is among them that is neither ours nor the garbage collector's.
+    /// Whether there is a finalizer of neither the operator nor the garbage collector.
     pub foreign: bool,
 }

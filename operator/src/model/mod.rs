@@ -1,4 +1,4 @@
-//! Words that all parts of the operator share: keys, requests and what they are for. Nothing here decides anything.
+//! The types that all parts of the operator share, such as keys, requests and effects. This module makes no decisions.
 
 mod backoff;
 mod counters;

@@ -8,32 +8,32 @@ use vpn_types::{FINALIZER, Mask, MaskConsumer, MaskReservation};
 
 use super::{Kind, Meta, ObjectKey, Uid};
 
-/// How a deletion reaches dependents.
+/// `propagationPolicy` of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
-    /// The garbage collector deletes them once the owner is gone.
+    /// The garbage collector deletes dependents after the owner.
     Background,
-    /// The garbage collector deletes them first.
+    /// The garbage collector deletes dependents before the owner.
     Foreground,
 }
 
-/// An object to be created.
+/// An object to create.
 #[derive(Clone, Debug)]
 pub enum NewObject {
-    /// W1.
+    /// The MaskConsumer of a Mask.
     Consumer(Box<MaskConsumer>),
-    /// W2.
+    /// The lock on a slot.
     Reservation(Box<MaskReservation>),
-    /// W3.
+    /// The copy of the credentials.
     Secret(Box<Secret>),
-    /// Asks for the slot of a verification.
+    /// The Mask that requests the slot of a verification.
     Mask(Box<Mask>),
-    /// Verifies a provider.
+    /// The Pod that verifies a provider.
     Pod(Box<Pod>),
 }
 
 impl NewObject {
-    /// Its kind.
+    /// Returns the kind of the object.
     pub fn kind(&self) -> Kind {
         match self {
             NewObject::Consumer(_) => Kind::Consumer,
@@ -56,27 +56,27 @@ pub enum Operation {
     Patch(Kind, ObjectKey, Value),
     /// JSON patch (RFC 6902) of the object.
     JsonPatch(Kind, ObjectKey, Value),
-    /// DELETE with a UID precondition, and one on the version where the decision rests on it.
+    /// DELETE with a precondition on the UID, and on the version if the decision depends on it.
     Delete {
-        /// What kind.
+        /// The kind of the object.
         kind: Kind,
-        /// Which object.
+        /// The key of the object.
         key: ObjectKey,
-        /// It has to be this one.
+        /// The precondition on `metadata.uid`.
         uid: Uid,
-        /// It must not have changed since.
+        /// The precondition on `metadata.resourceVersion`.
         version: Option<u64>,
-        /// What becomes of dependents; absent: the server's default.
+        /// The propagation policy; absent: the default of the API server.
         propagation: Option<Propagation>,
     },
-    /// GET, straight from storage.
+    /// A consistent GET.
     Get(Kind, ObjectKey),
-    /// Consistent LIST of the Pods of a namespace.
+    /// A consistent LIST of the Pods of a namespace.
     ListPods(Arc<str>),
 }
 
 impl Operation {
-    /// What it is about.
+    /// Returns the object that the request reads or writes.
     pub fn target(&self) -> Option<(Kind, &ObjectKey)> {
         match self {
             Operation::Create(key, new) => Some((new.kind(), key)),
@@ -89,17 +89,17 @@ impl Operation {
         }
     }
 
-    /// Whether it changes nothing.
+    /// Whether the request only reads.
     pub fn is_read(&self) -> bool {
         matches!(self, Operation::Get(..) | Operation::ListPods(_))
     }
 
-    /// The object that it changes.
+    /// Returns the object that the request writes.
     pub fn written(&self) -> Option<(Kind, &ObjectKey)> {
         self.target().filter(|_| !self.is_read())
     }
 
-    /// Which part of the object a patch changes.
+    /// Returns the part of the object that a patch changes.
     pub fn part(&self) -> Option<&'static str> {
         match self {
             Operation::PatchStatus(..) => Some("status"),
@@ -110,7 +110,7 @@ impl Operation {
         }
     }
 
-    /// Verb as the API's audit log and RBAC know it.
+    /// Returns the verb as in RBAC and in the audit log.
     pub fn verb(&self) -> &'static str {
         match self {
             Operation::Create(..) => "create",
@@ -122,7 +122,7 @@ impl Operation {
     }
 }
 
-/// Adds our finalizer; fails when the object has changed since.
+/// Adds the operator's finalizer, unless the object has changed since.
 pub fn add_finalizer(kind: Kind, meta: &Meta) -> Operation {
     let guard = json!({"op": "test", "path": "/metadata/resourceVersion", "value": meta.version.to_string()});
     let add = if meta.finalizers == 0 {
@@ -133,7 +133,7 @@ pub fn add_finalizer(kind: Kind, meta: &Meta) -> Operation {
     Operation::JsonPatch(kind, meta.key.clone(), Value::Array(vec![guard, add]))
 }
 
-/// Removes our finalizer and no other; absent when it is not there.
+/// Removes the operator's finalizer and no other. Returns `None` if the object does not have it.
 pub fn remove_finalizer(kind: Kind, meta: &Meta) -> Option<Operation> {
     let path = format!("/metadata/finalizers/{}", meta.finalizer?);
     let patch = json!([
@@ -144,12 +144,12 @@ pub fn remove_finalizer(kind: Kind, meta: &Meta) -> Option<Operation> {
     Some(Operation::JsonPatch(kind, meta.key.clone(), patch))
 }
 
-/// Deletes just this object, whatever it has become since.
+/// Deletes the object with this UID, even if it has changed since.
 pub fn delete(kind: Kind, meta: &Meta, propagation: Option<Propagation>) -> Operation {
     Operation::Delete { kind, key: meta.key.clone(), uid: meta.uid.clone(), version: None, propagation }
 }
 
-/// Deletes this object if it is still as we saw it.
+/// Deletes the object, unless it has changed since.
 pub fn delete_unchanged(kind: Kind, meta: &Meta, propagation: Option<Propagation>) -> Operation {
     Operation::Delete { kind, key: meta.key.clone(), uid: meta.uid.clone(), version: Some(meta.version), propagation }
 }

@@ -1,63 +1,63 @@
-//! What is to be reconciled, and the requests that follow from it.
+//! The items of the work queue, and the requests that they result in.
 
 use std::sync::Arc;
 
 use super::{Kind, ObjectKey, Operation};
 
-/// The unit of work: at most one request is under way for each.
+/// An item of the work queue. At most one request is in flight for each.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReconcileRequest {
-    /// Masks controller.
+    /// For the masks controller.
     Mask(ObjectKey),
-    /// Consumers controller.
+    /// For the consumers controller.
     Consumer(ObjectKey),
-    /// Reservations controller.
+    /// For the reservations controller.
     Reservation(ObjectKey),
-    /// Providers controller.
+    /// For the providers controller.
     Provider(ObjectKey),
-    /// Providers controller: tries out the credentials.
+    /// For the providers controller: verify the credentials.
     Verification(ObjectKey),
-    /// Consumers controller: tells the providers controller in another process how far it has come.
+    /// For the consumers controller: confirm a `maxSlots` to the providers controller, which runs in another process.
     Acknowledgement(ObjectKey),
-    /// Consumers controller: lists the Pods of a namespace for the releases there that wait for it.
+    /// For the consumers controller: list the Pods of a namespace for the releases that wait for it.
     PodList(Arc<str>),
-    /// Tells of an object that cannot be decoded.
+    /// Report an object that cannot be decoded.
     Unreadable(Kind, ObjectKey),
-    /// Reads back one object whose state is in doubt.
+    /// Read an object whose cached state is not confirmed.
     Read(Kind, ObjectKey),
 }
 
-/// Which of three lanes a request takes, so that thousands of others do not stand before an assignment.
+/// The priority of a request, so that an assignment does not wait behind thousands of other requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RequestPriority {
-    /// On the way from "wants a slot" to "has it", or from "gives it up" to "free".
+    /// Part of an assignment or a release.
     Slots,
-    /// Brings objects up to date that nobody waits for: after an upgrade, or when a Secret has changed.
+    /// Updates objects that nobody waits for, after an upgrade or a change of a Secret.
     Maintenance,
-    /// Tells people.
+    /// Informs users.
     Status,
 }
 
 impl RequestPriority {
-    /// All of them, the most urgent first.
+    /// All priorities, from high to low.
     pub const ALL: [Self; 3] = [Self::Slots, Self::Maintenance, Self::Status];
 
-    /// Whether a request has to wait until one of the other lane has ended that writes the same object: its answer
-    /// changes the version that this one is guarded by. What is on the way to or from a slot waits for its like only.
+    /// Whether a request has to wait for a request of the other priority that writes the same object, because the
+    /// response changes the resourceVersion that guards it. Assignments and releases wait only for each other.
     pub fn waits_for(self, other: Self) -> bool {
         self != Self::Slots || other == Self::Slots
     }
 }
 
-/// A request with its number.
+/// A request to the API server.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// To be handed back with the answer.
+    /// The number that the response refers to.
     pub id: u64,
-    /// For what it is.
+    /// The queue item that it is for.
     pub reconcile: ReconcileRequest,
-    /// What to do.
+    /// The operation.
     pub operation: Operation,
-    /// How urgent it is.
+    /// The priority.
     pub priority: RequestPriority,
 }

@@ -1,54 +1,54 @@
-//! What a controller answers when it is asked for its next step.
+//! The result of a reconciliation.
 
 use std::time::Duration;
 
 use super::{EventRecord, Operation, RequestPriority};
 
-/// The next write (or read) of one controller for one object.
+/// The result of a reconciliation: the next request, if any.
 #[derive(Debug)]
 pub enum Step {
-    /// Nothing to do until something changes.
+    /// Nothing to do until a change requeues the object.
     Idle,
-    /// Nothing to do until something changes or that time (monotonic) has come.
+    /// Nothing to do until a change requeues the object, or until this time (monotonic).
     WaitUntil(Duration),
-    /// Send this.
+    /// Send a request.
     Send(Box<Send>),
 }
 
-/// A request and what goes with it.
+/// A request, and what depends on its success.
 #[derive(Debug)]
 pub struct Send {
     /// The request.
     pub operation: Operation,
-    /// How urgent.
+    /// The priority.
     pub priority: RequestPriority,
-    /// Events to publish once it succeeded.
+    /// The Events to publish when it succeeds.
     pub events: Vec<EventRecord>,
-    /// Whether its success ends a backoff. Not so for the first steps of something that failed further on before.
-    pub settles: bool,
+    /// Whether its success clears a backoff. It does not for the first of several steps if a later one failed before.
+    pub clears_backoff: bool,
 }
 
 impl Step {
-    /// Sends `op` on the way to or from a slot.
-    pub fn send(op: Operation) -> Self {
-        Self::with(RequestPriority::Slots, op)
+    /// Sends a request that is part of an assignment or a release.
+    pub fn send(operation: Operation) -> Self {
+        Self::with(RequestPriority::Slots, operation)
     }
 
-    /// Sends `op`, which brings an object up to date that nobody waits for.
-    pub fn maintain(op: Operation) -> Self {
-        Self::with(RequestPriority::Maintenance, op)
+    /// Sends a request that updates an object nobody waits for.
+    pub fn maintain(operation: Operation) -> Self {
+        Self::with(RequestPriority::Maintenance, operation)
     }
 
-    /// Sends `op`, which tells people something.
-    pub fn tell(op: Operation) -> Self {
-        Self::with(RequestPriority::Status, op)
+    /// Sends a request that informs users.
+    pub fn status(operation: Operation) -> Self {
+        Self::with(RequestPriority::Status, operation)
     }
 
     fn with(priority: RequestPriority, operation: Operation) -> Self {
-        Step::Send(Box::new(Send { operation, priority, events: Vec::new(), settles: true }))
+        Step::Send(Box::new(Send { operation, priority, events: Vec::new(), clears_backoff: true }))
     }
 
-    /// Publishes an Event, or several, when it succeeded.
+    /// Publishes Events when the request succeeds.
     pub fn with_event(mut self, events: impl IntoIterator<Item = EventRecord>) -> Self {
         if let Step::Send(send) = &mut self {
             send.events.extend(events);
@@ -56,15 +56,15 @@ impl Step {
         self
     }
 
-    /// Success of this step alone does not end a backoff.
+    /// Keeps a backoff when the request succeeds.
     pub fn provisional(mut self) -> Self {
         if let Step::Send(send) = &mut self {
-            send.settles = false;
+            send.clears_backoff = false;
         }
         self
     }
 
-    /// This step, or the other one if this one has nothing to do.
+    /// Returns this step, or the other one if this one is idle.
     pub fn or_else(self, other: impl FnOnce() -> Step) -> Step {
         match self {
             Step::Idle => other(),

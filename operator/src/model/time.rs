@@ -1,15 +1,15 @@
-//! The time as a decision sees it.
+//! The current time.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-/// The time. Stored deadlines and timestamps are wall clock; everything that only this process waits for is monotonic,
-/// so a clock that is set back or forth changes no wait.
+/// The current time. Stored deadlines and timestamps use the wall clock. Delays inside this process use the monotonic
+/// clock, so a change of the wall clock does not affect them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Wall clock.
+    /// The wall clock.
     pub wall: DateTime<Utc>,
-    /// Time since the process started.
+    /// The time since the process started.
     pub monotonic: Duration,
 }

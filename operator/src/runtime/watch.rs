@@ -24,7 +24,7 @@ use crate::{
     controllers::Scope,
     engine::Input,
     model::{Kind, ObjectKey, ObjectReference},
-    state::{Object, PodView, Project, VerificationPod, WatchEvent, meta, source, unreadable_reservation},
+    state::{Object, PodView, Project, VerificationPod, WatchEvent, credentials_view, meta, unreadable_reservation},
 };
 
 type Inputs = UnboundedSender<Input>;
@@ -102,7 +102,7 @@ pub fn secret(client: &Client, key: ObjectKey, inputs: Inputs) -> AbortHandle {
     let name = key.name.clone();
     let stream = watch_object(api, &name).default_backoff();
     let told = stream.map(move |found| match found {
-        Ok(found) => Some(Input::Secret(key.clone(), found.map(source))),
+        Ok(found) => Some(Input::Secret(key.clone(), found.map(credentials_view))),
         Err(error) => {
             report((Kind::Secret, &key.to_string()), &error);
             is_forbidden(&error).then(|| Input::SecretUnreadable(key.clone(), Arc::from(chain(&error))))

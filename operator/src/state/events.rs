@@ -1,11 +1,11 @@
-//! Takes in what watches say and what the API server answers, whatever the kind.
+//! Applies watch events and responses of the API server to the stores.
 
 use std::sync::Arc;
 
 use super::{Acknowledged, Change, ClusterState, Epoch, Object, PodView, Store, StoreChange, Versioned, WatchEvent};
 use crate::model::{Kind, ObjectKey, Uid};
 
-/// Does the same with the store of any kind.
+/// Evaluates an expression for the store of a kind.
 macro_rules! with_store {
     ($state:expr, $kind:expr, |$store:ident, $wrap:ident| $body:expr) => {
         match $kind {
@@ -23,7 +23,7 @@ macro_rules! with_store {
     }};
 }
 
-/// Does the same with an object of any kind that has a store. Pods of users have none.
+/// Evaluates an expression for an object and the store of its kind. Pods of users have no such store.
 macro_rules! with_object {
     ($state:expr, $object:expr, |$store:ident, $view:ident, $wrap:ident| $body:expr, $other:expr) => {
         match $object {
@@ -43,30 +43,30 @@ macro_rules! with_object {
     };
 }
 
-/// What a watch event meant for the stores.
+/// The effect of a watch event on the cache.
 #[derive(Debug, Default)]
-pub struct Applied {
-    /// What changed. Each change is to be [indexed](ClusterState::reindex) before anything is derived from it.
+pub struct CacheUpdate {
+    /// The changes. [Index](ClusterState::reindex) each of them before using it.
     pub changes: Vec<StoreChange>,
-    /// Objects that may be gone without an event ever saying so: to be read back by name.
-    pub doubtful: Vec<(Kind, ObjectKey)>,
+    /// Objects that may have been deleted without a watch event. They have to be read by name.
+    pub unconfirmed: Vec<(Kind, ObjectKey)>,
 }
 
-/// What changed about the Pods of a namespace.
+/// A change of the Pods of a namespace.
 #[derive(Debug)]
 pub enum PodsChange {
-    /// All of them have been listed.
+    /// All Pods have been listed.
     Listed,
-    /// This one changed, or is gone.
+    /// A Pod was added, modified or deleted.
     Pod(PodView),
 }
 
 impl ClusterState {
-    /// Takes in what the watch on a kind says.
-    pub fn watch_event(&mut self, event: WatchEvent) -> Applied {
+    /// Applies an event of the watch on a kind.
+    pub fn watch_event(&mut self, event: WatchEvent) -> CacheUpdate {
         let change = match event {
             WatchEvent::Init(kind) => {
-                with_store!(self, kind, |store, _wrap| store.list_began());
+                with_store!(self, kind, |store, _wrap| store.list_started());
                 None
             }
             WatchEvent::InitApply(object) => {
@@ -77,11 +77,11 @@ impl ClusterState {
                 fn wrap<V>(changes: Vec<Change<V>>, wrap: fn(Change<V>) -> StoreChange) -> Vec<StoreChange> {
                     changes.into_iter().map(wrap).collect()
                 }
-                let (changes, doubtful) = with_store!(self, kind, |store, variant| {
-                    let (changes, doubtful) = store.list_ended();
-                    (wrap(changes, variant), doubtful)
+                let (changes, unconfirmed) = with_store!(self, kind, |store, variant| {
+                    let (changes, unconfirmed) = store.list_completed();
+                    (wrap(changes, variant), unconfirmed)
                 });
-                return Applied { changes, doubtful: doubtful.into_iter().map(|key| (kind, key)).collect() };
+                return CacheUpdate { changes, unconfirmed: unconfirmed.into_iter().map(|key| (kind, key)).collect() };
             }
             WatchEvent::Apply(object) => {
                 with_object!(self, object, |store, view, wrap| store.applied(view).map(wrap), None)
@@ -90,29 +90,29 @@ impl ClusterState {
                 with_object!(self, object, |store, view, wrap| store.deleted(&view).map(wrap), None)
             }
         };
-        Applied { changes: change.into_iter().collect(), doubtful: Vec::new() }
+        CacheUpdate { changes: change.into_iter().collect(), unconfirmed: Vec::new() }
     }
 
-    /// Takes in an object that the API server showed, as the answer to a write or a read sent in that epoch.
+    /// Applies the object in the response to a write or a read that was sent in epoch `sent`.
     pub fn acknowledge(&mut self, object: Object, sent: Epoch) -> (Acknowledged, Option<StoreChange>) {
         with_object!(
             self,
             object,
             |store, view, wrap| {
-                let (how, change) = store.acknowledged(view, sent);
-                (how, change.map(wrap))
+                let (acknowledged, change) = store.acknowledged(view, sent);
+                (acknowledged, change.map(wrap))
             },
             (Acknowledged::Assumed, None)
         )
     }
 
-    /// Takes in that an object is gone for good, by the word of the API server.
+    /// Removes an object that no longer exists, according to a response of the API server.
     pub fn remove(&mut self, kind: Kind, key: &ObjectKey, uid: &Uid) -> Option<StoreChange> {
         with_store!(self, kind, |store, wrap| store.removed(key, uid).map(wrap))
     }
 
-    /// What the store says of an object at this moment: since when, its UID and version.
-    pub fn seen(&self, kind: Kind, key: &ObjectKey) -> (Epoch, Option<(Uid, u64)>) {
+    /// Returns the epoch of the store, and the UID and version of an object in it.
+    pub fn cached_version(&self, kind: Kind, key: &ObjectKey) -> (Epoch, Option<(Uid, u64)>) {
         fn of<V: Versioned>(store: &Store<V>, key: &ObjectKey) -> (Epoch, Option<(Uid, u64)>) {
             (store.epoch(), store.get(key).map(|view| (view.uid().clone(), view.version())))
         }
@@ -138,14 +138,14 @@ impl ClusterState {
         }
     }
 
-    /// Takes in what the watch on the Pods of a namespace says, if it is wanted any more.
+    /// Applies an event of the watch on the Pods of a namespace, if that watch is still needed.
     pub fn pods_event(&mut self, namespace: &Arc<str>, event: WatchEvent) -> Option<PodsChange> {
         let pods = self.pods.get_mut(namespace)?;
         match event {
-            WatchEvent::Init(_) => pods.list_began(),
+            WatchEvent::Init(_) => pods.list_started(),
             WatchEvent::InitApply(Object::Pod(pod)) => pods.listed(pod),
             WatchEvent::InitDone(_) => {
-                pods.list_ended();
+                pods.list_completed();
                 return Some(PodsChange::Listed);
             }
             WatchEvent::Apply(Object::Pod(pod)) => {

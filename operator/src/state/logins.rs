@@ -1,7 +1,8 @@
-//! Which MaskProviders, and which slots of one, log in with the same credentials: they are one account, or one device.
+//! Finds MaskProviders, and slots of a MaskProvider, that log in with the same credentials: they share an account or a
+//! device.
 //!
-//! Invariant: only keyed fingerprints are kept. The key is made anew in each process and never leaves it, so that a
-//! fingerprint says nothing to anybody who has not got the credentials already.
+//! Invariant: only keyed fingerprints are kept. The key is random and never leaves the process, so a fingerprint
+//! reveals nothing about the credentials.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -12,39 +13,39 @@ use std::{
 
 use k8s_openapi::ByteString;
 
-use super::{ProviderView, Source};
+use super::{CredentialsState, ProviderView};
 use crate::model::ObjectKey;
 
-/// Fingerprint of what identifies an account or a device.
+/// The fingerprint of an account or a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(u64, u64);
 
-/// What a slot logs in with.
+/// The login of a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
-    /// Fingerprint of user name and password, or of a private key.
+    /// The fingerprint of user name and password, or of a private key.
     pub fingerprint: Fingerprint,
-    /// Whether it is the private key of WireGuard, which is one device.
+    /// Whether it is a private key of WireGuard, which identifies a device.
     pub is_device: bool,
-    /// The VPN service. Absent where the Secret names none, or a server of one's own (`custom`): then it may be any.
+    /// The VPN service. Absent if the Secret names none or `custom`: then it may be any.
     service: Option<Arc<str>>,
 }
 
-/// What the slots of one provider log in with.
+/// The logins of the slots of a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Logins {
-    /// Slots without a Secret of their own.
+    /// The login of slots without their own Secret.
     pub common: Option<Login>,
-    /// Slots with one.
+    /// The logins of slots with their own Secret.
     pub own: BTreeMap<u32, Option<Login>>,
 }
 
-/// Another provider with the same account.
+/// Another provider that shares an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SharedWith {
-    /// The first of them by name in the same namespace.
+    /// A provider in the same namespace, the first by name.
     Neighbor(Arc<str>),
-    /// One in another namespace, of which no more may be said.
+    /// A provider in another namespace, whose name must not be disclosed.
     Elsewhere,
 }
 
@@ -53,38 +54,38 @@ pub enum SharedWith {
 pub struct LoginIndex {
     hashers: (RandomState, RandomState),
     logins: HashMap<ObjectKey, Logins>,
-    /// Providers of which not all Secrets have been told.
+    /// Providers with Secrets whose state is not known yet.
     unknown: HashSet<ObjectKey>,
     users: HashMap<Fingerprint, BTreeMap<ObjectKey, Option<Arc<str>>>>,
     shared: HashMap<ObjectKey, SharedWith>,
 }
 
 impl LoginIndex {
-    /// What the slots of a provider log in with, as far as is known.
+    /// Returns the logins of a provider, as far as they are known.
     pub fn of(&self, provider: &ObjectKey) -> Option<&Logins> {
         self.logins.get(provider)
     }
 
-    /// The other provider that has the same account, if there is one.
+    /// Returns another provider that shares an account with this one.
     pub fn shared_with(&self, provider: &ObjectKey) -> Option<&SharedWith> {
         self.shared.get(provider)
     }
 
-    /// Whether the Secrets of all providers have been told: only then does absence mean anything.
+    /// Whether the state of the Secrets of all providers is known. Until then, the absence of a provider means nothing.
     pub fn is_complete(&self) -> bool {
         self.unknown.is_empty()
     }
 
-    /// Takes in what a provider is made of now (`None`: it is gone). Returns the providers of which
+    /// Updates the logins of a provider (`None`: it is deleted). Returns the providers whose
     /// [`LoginIndex::shared_with`] has changed.
     pub(super) fn update<'a>(
         &mut self,
         key: &ObjectKey,
         provider: Option<&ProviderView>,
-        source: impl Fn(&ObjectKey) -> &'a Source,
+        source: impl Fn(&ObjectKey) -> &'a CredentialsState,
     ) -> Vec<ObjectKey> {
         let is_unknown = |provider: &ProviderView| {
-            provider.secret_keys().iter().any(|secret| matches!(source(secret), Source::Unknown))
+            provider.secret_keys().iter().any(|secret| matches!(source(secret), CredentialsState::Unknown))
         };
         if provider.is_some_and(is_unknown) {
             self.unknown.insert(key.clone());
@@ -116,7 +117,7 @@ impl LoginIndex {
         }
         let mut changed = Vec::new();
         for key in concerned {
-            let now = self.other_than(&key);
+            let now = self.find_shared(&key);
             if self.shared.get(&key) != now.as_ref() {
                 match now {
                     Some(now) => self.shared.insert(key.clone(), now),
@@ -128,7 +129,7 @@ impl LoginIndex {
         changed
     }
 
-    fn other_than(&self, key: &ObjectKey) -> Option<SharedWith> {
+    fn find_shared(&self, key: &ObjectKey) -> Option<SharedWith> {
         let logins = self.logins.get(key)?;
         let users = logins.all().filter_map(|login| Some((login, self.users.get(&login.fingerprint)?)));
         let mut shared = None;
@@ -141,12 +142,12 @@ impl LoginIndex {
                 *other != key && same_service
             };
             let first = ObjectKey { namespace: key.namespace.clone(), name: "".into() };
-            let beside = users
+            let neighbor = users
                 .range((Bound::Included(first), Bound::Unbounded))
                 .take_while(|(other, _)| other.namespace == key.namespace)
                 .find(is_same)
                 .map(|(other, _)| SharedWith::Neighbor(other.name.clone()));
-            let found = beside.or_else(|| users.iter().any(|user| is_same(&user)).then_some(SharedWith::Elsewhere));
+            let found = neighbor.or_else(|| users.iter().any(|user| is_same(&user)).then_some(SharedWith::Elsewhere));
             shared = match (shared, found) {
                 (Some(SharedWith::Neighbor(a)), Some(SharedWith::Neighbor(b))) => Some(SharedWith::Neighbor(a.min(b))),
                 (Some(SharedWith::Neighbor(a)), _) | (_, Some(SharedWith::Neighbor(a))) => {
@@ -158,10 +159,10 @@ impl LoginIndex {
         shared
     }
 
-    fn logins_of<'a>(&self, provider: &ProviderView, source: impl Fn(&ObjectKey) -> &'a Source) -> Logins {
+    fn logins_of<'a>(&self, provider: &ProviderView, source: impl Fn(&ObjectKey) -> &'a CredentialsState) -> Logins {
         let empty = BTreeMap::new();
         let data_of = |key: &ObjectKey| match source(key) {
-            Source::Present(source) => Some(&*source.data),
+            CredentialsState::Present(source) => Some(&*source.data),
             _ => None,
         };
         let Some(common) = data_of(&provider.secret_key()) else { return Logins::default() };
@@ -174,7 +175,7 @@ impl LoginIndex {
         Logins { common: self.login(common, &empty).filter(|_| has_common), own }
     }
 
-    /// What a slot logs in with whose own Secret is laid over the common one.
+    /// Returns the login of a slot whose own Secret is merged into the common one.
     pub fn login(&self, common: &BTreeMap<String, ByteString>, own: &BTreeMap<String, ByteString>) -> Option<Login> {
         let text = |key: &str| {
             let value = own.get(key).or_else(|| common.get(key))?;
@@ -216,20 +217,21 @@ impl LoginIndex {
 }
 
 impl Logins {
-    /// One of each that there is, in no order.
+    /// Returns all logins, in no particular order.
     fn all(&self) -> impl Iterator<Item = &Login> {
         self.common.iter().chain(self.own.values().flatten())
     }
 }
 
-/// The private key in a WireGuard configuration.
+/// Returns the private key in a WireGuard configuration.
 fn wireguard_key(file: &str) -> Option<&str> {
     let mut settings = file.lines().filter_map(|line| line.split_once('='));
     let (_, key) = settings.find(|(name, _)| name.trim().eq_ignore_ascii_case("PrivateKey"))?;
     Some(key.trim()).filter(|key| !key.is_empty())
 }
 
-/// The private key in a PEM file, or in an OpenVPN configuration, without line breaks, which do not tell keys apart.
+/// Returns the private key in a PEM file or an OpenVPN configuration, without line breaks, so that keys that differ
+/// only in those are equal.
 fn pem_key(file: &str) -> Option<String> {
     let mut lines = file.lines().map(str::trim);
     lines.find(|line| line.starts_with("-----BEGIN") && line.contains("PRIVATE KEY"))?;

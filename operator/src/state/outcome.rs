@@ -1,50 +1,50 @@
-//! How requests end, and what watches say.
+//! Outcomes of requests, and watch events.
 
 use vpn_types::Reason;
 
 use super::{Object, PodView};
 use crate::model::Kind;
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// Done; the object as it is now.
+    /// Success, with the current object.
     Object(Box<Object>),
-    /// Done, and the object is gone for good.
+    /// Success, and the object no longer exists.
     Gone,
-    /// The Pods of the namespace.
+    /// The Pods of a namespace.
     Pods(Vec<PodView>),
-    /// 404: there is none of that name (or no such namespace).
+    /// 404: there is no such object, or no such namespace.
     NotFound,
-    /// 409 on a create: the name is taken.
+    /// 409 on a create: an object with this name exists.
     AlreadyExists,
-    /// 409 or 422 on a patch or delete: it changed since we looked.
+    /// 409 or 422 on a patch or a delete: the object has changed.
     Conflict,
-    /// Refused; nothing was written.
+    /// Rejected. Nothing was written.
     Refused {
-        /// Why, from the closed set.
+        /// The reason, from the closed set.
         reason: Reason,
-        /// The server's words.
+        /// The message of the API server.
         message: String,
     },
-    /// No answer, or one that leaves open whether it was carried out (timeout, connection lost, 500, 503, 504).
+    /// It is not known whether the request took effect: timeout, connection lost, 500, 503, 504.
     Unknown {
-        /// What happened.
+        /// The error.
         message: String,
     },
 }
 
-/// What a watch told.
+/// A watch event, as in `kube::runtime::watcher`.
 #[derive(Clone, Debug)]
 pub enum WatchEvent {
-    /// A list begins.
+    /// A list starts.
     Init(Kind),
-    /// One object of it.
+    /// An object of the list.
     InitApply(Object),
-    /// It is complete.
+    /// The list is complete.
     InitDone(Kind),
-    /// Added or modified.
+    /// An object was added or modified.
     Apply(Object),
-    /// Delete; its last state.
+    /// An object was deleted. This is its last state.
     Delete(Object),
 }

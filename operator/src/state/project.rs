@@ -1,4 +1,4 @@
-//! From objects as the API server has them to views.
+//! Projects objects of the API server to views.
 
 use std::{
     collections::BTreeMap,
@@ -23,18 +23,18 @@ use vpn_types::{
 use super::views::*;
 use crate::model::{Meta, ObjectKey, Uid, intern};
 
-/// Makes the view of an object.
+/// An object that has a view.
 pub trait Project: Sized {
-    /// The view's type.
+    /// The type of the view.
     type View;
-    /// The view; `None` when the API server left out what every stored object has (name, UID, version).
+    /// Returns the view, or `None` if the object has no name, UID or resourceVersion.
     fn project(&self) -> Option<Self::View>;
 }
 
-/// Ours, and those by which the garbage collector does what a deletion asked for.
+/// The finalizers of the operator and of the garbage collector.
 const KNOWN_FINALIZERS: [&str; 3] = [FINALIZER, "foregroundDeletion", "orphan"];
 
-/// The part that every kind shares.
+/// Projects the metadata of any kind.
 pub fn meta(meta: &ObjectMeta) -> Option<Meta> {
     let finalizers = meta.finalizers.as_deref().unwrap_or_default();
     let position = finalizers.iter().position(|finalizer| finalizer == FINALIZER);
@@ -54,7 +54,7 @@ pub fn meta(meta: &ObjectMeta) -> Option<Meta> {
 }
 
 fn tags(tags: Option<&Vec<String>>) -> Option<Tags> {
-    // An empty list is kept: nothing matches it, as in 1.0.1.
+    // Keep an empty list: no provider matches it, as in 1.0.1.
     tags.map(|tags| tags.iter().map(|tag| intern(tag.as_str())).collect())
 }
 
@@ -67,11 +67,11 @@ fn is_ours(owner: &OwnerReference, kind: &str) -> bool {
     owner.kind == kind && owner.api_version.split('/').next() == Some(vpn_types::GROUP)
 }
 
-/// Fields of a status that are timestamps, or are written by another controller or at other times than the rest.
+/// Fields of a status that are timestamps, or that are not written together with the rest.
 const APART: [&str; 6] =
     ["lastUpdated", "lastVerified", "users", "holdUntil", "withdrawnReservation", "assignmentGeneration"];
 
-/// Fingerprint of a status: everything the main writer of that status writes, timestamps apart.
+/// Returns the fingerprint of a status: everything that its main writer writes, except timestamps.
 pub fn fingerprint(status: &impl Serialize) -> u64 {
     let mut value = serde_json::to_value(status).unwrap_or_default();
     if let Value::Object(fields) = &mut value {
@@ -131,7 +131,7 @@ impl Project for Mask {
     }
 }
 
-/// Anybody may put the label on a Mask: it counts only where the provider itself made the Mask.
+/// Any user may set the label on a Mask. It counts only if the provider owns the Mask.
 fn verifies(meta: &ObjectMeta) -> Option<VerificationTarget> {
     let label = meta.labels.as_ref()?.get(VERIFY_LABEL)?;
     let owners = meta.owner_references.as_deref().unwrap_or_default().iter();
@@ -169,13 +169,13 @@ impl Project for MaskConsumer {
                 .spec
                 .mask
                 .as_ref()
-                .map(|mask| MadeFor { uid: Uid::from(mask.uid.as_str()), created: mask.creation_timestamp }),
+                .map(|mask| MaskReference { uid: Uid::from(mask.uid.as_str()), created: mask.creation_timestamp }),
             tags: tags(self.spec.providers.as_ref()),
             priority: self.spec.priority.unwrap_or(0),
             assigned,
             status: status_of!(self),
             withdrawn: self.status.as_ref().and_then(|status| status.withdrawn_reservation.as_deref()).map(Uid::from),
-            said: ready.and_then(|condition| {
+            ready_condition: ready.and_then(|condition| {
                 Some(ConditionView {
                     ready: condition.status == "True",
                     reason: condition.reason.parse().ok()?,
@@ -212,7 +212,7 @@ impl Project for MaskReservation {
     }
 }
 
-/// A reservation whose spec cannot be read still locks its slot; as it names no consumer, nothing else comes of it.
+/// Returns the view of a reservation that cannot be decoded: it locks its slot, but has no consumer.
 pub fn unreadable_reservation(metadata: &ObjectMeta) -> Option<ReservationView> {
     let mut unreadable = MaskReservation::new("", Default::default());
     unreadable.metadata = metadata.clone();
@@ -227,7 +227,7 @@ fn copy(metadata: &ObjectMeta) -> Option<CopyView> {
         consumer_uid: owner_of(metadata, "MaskConsumer").next(),
         reservation: annotation(RESERVATION_ANNOTATION).map(|uid| Uid::from(uid.as_str())),
         source_hash: annotation(SOURCE_HASH_ANNOTATION).map(|hash| intern(hash.as_str())),
-        labelled: metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OWNER_LABEL)),
+        labeled: metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(OWNER_LABEL)),
     })
 }
 
@@ -245,14 +245,14 @@ impl Project for Secret {
     }
 }
 
-/// Fingerprint of credentials, the same in every process and version: FNV-1a, 64 bits, over keys and values with
-/// their lengths. It tells a change from none; it is no protection, and says nothing about the values.
+/// Returns the fingerprint of credentials, which is the same in every process and version: FNV-1a, 64 bits, over keys
+/// and values with their lengths. It detects changes, and is not a cryptographic hash.
 pub fn source_hash(data: &BTreeMap<String, ByteString>) -> Arc<str> {
     let parts = data.iter().flat_map(|(key, value)| [key.as_bytes(), &value.0]);
     intern(&format!("{:016x}", fnv(parts)))
 }
 
-/// One fingerprint of several.
+/// Returns the fingerprint of several fingerprints.
 pub fn combined<'a>(parts: impl IntoIterator<Item = &'a str>) -> Arc<str> {
     intern(&format!("{:016x}", fnv(parts)))
 }
@@ -268,12 +268,12 @@ fn fnv(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> u64 {
     hash
 }
 
-/// The content of a credentials Secret.
-pub fn source(secret: Secret) -> SourceView {
+/// Projects a credentials Secret.
+pub fn credentials_view(secret: Secret) -> CredentialsView {
     let ObjectMeta { uid, resource_version, .. } = secret.metadata;
     let version: Arc<str> = Arc::from(format!("{}/{}", uid.unwrap_or_default(), resource_version.unwrap_or_default()));
     let data = Arc::new(secret.data.unwrap_or_default());
-    SourceView { hash: source_hash(&data), data, data_since: version.clone(), version }
+    CredentialsView { hash: source_hash(&data), data, data_since: version.clone(), version }
 }
 
 pub mod overrides;

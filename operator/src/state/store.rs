@@ -1,17 +1,17 @@
-//! The view of one kind, fed by one watch and by our own acknowledged writes.
+//! The store of one kind, updated by a watch and by the operator's own acknowledged writes.
 //!
 //! Invariant: an entry never goes back in time. A write that the API server acknowledged is visible at once
-//! ("assumed") and stays until the watch has passed its resourceVersion, so a lagging watch can neither hide a slot
-//! that was just taken nor bring an object back that is gone. resourceVersions are compared within one kind only
-//! (KEP-5504 makes them comparable there).
+//! ("assumed") and stays until the watch has passed its resourceVersion. So a stale watch can neither hide a slot that
+//! was just taken nor bring back an object that is gone. Only resourceVersions of the same kind are compared
+//! (KEP-5504).
 
 use std::collections::{BTreeSet, HashMap, hash_map};
 
 use crate::model::{ObjectKey, Uid};
 
-/// What a store needs to know of a view.
+/// What a store needs from a view.
 pub trait Versioned {
-    /// Namespace and name.
+    /// The namespace and name.
     fn key(&self) -> &ObjectKey;
     /// `metadata.uid`.
     fn uid(&self) -> &Uid;
@@ -19,38 +19,38 @@ pub trait Versioned {
     fn version(&self) -> u64;
 }
 
-/// Marks when a request was sent, to tell whether a relist began while it was under way.
+/// A counter that changes when a list starts or completes. Requests record it, to detect a list during the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Epoch(u64);
 
-/// What an acknowledged write meant for the store.
+/// The effect of an acknowledged write on the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acknowledged {
-    /// The entry is the written object now.
+    /// The entry is the written object.
     Assumed,
-    /// The watch is past this write already; its word counts.
-    Passed,
-    /// Assumed, but a relist began while the write was under way: the object may be gone without an event ever
-    /// saying so. It has to be read back by name.
-    Doubtful,
+    /// The watch has already passed this version, so the entry stays as it is.
+    Stale,
+    /// Assumed, but a list started or completed during the request: the object may have been deleted without a watch
+    /// event. It has to be read by name.
+    Unconfirmed,
 }
 
 #[derive(Clone)]
 struct Entry<V> {
-    /// Boxed: a table of large entries wastes up to as much again.
+    /// Boxed, because a hash table of large entries wastes up to half of its memory.
     view: Box<V>,
-    /// Set while only our own write has told of this version: the epoch in which it was acknowledged.
+    /// The epoch in which this version was acknowledged. Set until the watch delivers this version.
     assumed: Option<Epoch>,
 }
 
-/// Objects of one kind by namespace and name.
+/// The objects of one kind by namespace and name.
 #[derive(Clone)]
 pub struct Store<V> {
     entries: HashMap<ObjectKey, Entry<V>>,
-    /// UIDs of objects that our own write removed for good, until the watch says so too.
-    buried: HashMap<Uid, Epoch>,
-    /// The highest resourceVersion that the watch has told of.
-    passed: u64,
+    /// The UIDs of objects that a write of the operator deleted, until the watch delivers the deletion.
+    tombstones: HashMap<Uid, Epoch>,
+    /// The highest resourceVersion that the watch has delivered.
+    watched: u64,
     listing: Option<Vec<V>>,
     epoch: Epoch,
     synced: bool,
@@ -60,8 +60,8 @@ impl<V> Default for Store<V> {
     fn default() -> Self {
         Self {
             entries: HashMap::new(),
-            buried: HashMap::new(),
-            passed: 0,
+            tombstones: HashMap::new(),
+            watched: 0,
             listing: None,
             epoch: Epoch::default(),
             synced: false,
@@ -69,61 +69,61 @@ impl<V> Default for Store<V> {
     }
 }
 
-/// A change of one entry: what was there, and what is there now (read it from the store).
+/// A change of an entry. The new view is in the store.
 #[derive(Debug)]
 pub struct Change<V> {
-    /// Which entry.
+    /// The key of the entry.
     pub key: ObjectKey,
-    /// The view before, if there was one.
+    /// The view before the change, if there was one.
     pub before: Option<V>,
 }
 
 impl<V: Versioned> Store<V> {
-    /// Whether the first list is complete. Nothing may be decided from absence before.
+    /// Whether the first list is complete. Until then, the absence of an object means nothing.
     pub fn is_synced(&self) -> bool {
         self.synced
     }
 
-    /// To be noted when a request is sent, and handed back with its answer.
+    /// The current epoch. Requests record it when they are sent.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// The object of that name.
+    /// Returns the object with this key.
     pub fn get(&self, key: &ObjectKey) -> Option<&V> {
         self.entries.get(key).map(|entry| &*entry.view)
     }
 
-    /// All objects, in no order.
+    /// Returns all objects, in no particular order.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.entries.values().map(|entry| &*entry.view)
     }
 
-    /// How many objects there are.
+    /// The number of objects.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is no object.
+    /// Whether there are no objects.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The watch saw an object added or modified.
+    /// Handles an object that was added or modified, according to the watch.
     #[must_use]
     pub fn applied(&mut self, view: V) -> Option<Change<V>> {
-        self.passed = self.passed.max(view.version());
-        if self.buried.contains_key(view.uid()) {
+        self.watched = self.watched.max(view.version());
+        if self.tombstones.contains_key(view.uid()) {
             return None;
         }
         self.put(view, None)
     }
 
-    /// The watch saw an object deleted. `view` is its last state.
+    /// Handles an object that was deleted, according to the watch. `view` is its last state.
     #[must_use]
     pub fn deleted(&mut self, view: &V) -> Option<Change<V>> {
-        self.passed = self.passed.max(view.version());
-        self.buried.remove(view.uid());
+        self.watched = self.watched.max(view.version());
+        self.tombstones.remove(view.uid());
         match self.entries.entry(view.key().clone()) {
             hash_map::Entry::Occupied(entry)
                 if entry.get().view.uid() == view.uid() || entry.get().view.version() <= view.version() =>
@@ -135,71 +135,72 @@ impl<V: Versioned> Store<V> {
         }
     }
 
-    /// The watch starts over with a list.
-    pub fn list_began(&mut self) {
+    /// Handles the start of a list.
+    pub fn list_started(&mut self) {
         self.epoch.0 += 1;
         self.listing = Some(Vec::new());
     }
 
-    /// One object of the list.
+    /// Handles an object of the list.
     pub fn listed(&mut self, view: V) {
         self.listing.get_or_insert_default().push(view);
     }
 
-    /// The list is complete: what it does not hold is gone, apart from what we wrote since it began. Those, returned
-    /// second, have to be read back by name.
+    /// Handles the end of the list. Objects that it does not contain are deleted, except those that the operator wrote
+    /// since the list started. The second result names these; they have to be read by name.
     #[must_use]
-    pub fn list_ended(&mut self) -> (Vec<Change<V>>, Vec<ObjectKey>) {
+    pub fn list_completed(&mut self) -> (Vec<Change<V>>, Vec<ObjectKey>) {
         let epoch = self.epoch;
         self.synced = true;
-        self.buried.retain(|_, since| *since >= epoch);
-        // What was sent while the list was made and is answered only now may be missing in it, and gone.
+        self.tombstones.retain(|_, since| *since >= epoch);
+        // The object of a request that was sent during the list may not be in the list, and may be deleted by the time
+        // of the response.
         self.epoch.0 += 1;
         let listing = self.listing.take().unwrap_or_default();
         let mut gone: BTreeSet<ObjectKey> = self.entries.keys().cloned().collect();
         let mut changes = Vec::new();
         for view in listing {
-            self.passed = self.passed.max(view.version());
+            self.watched = self.watched.max(view.version());
             gone.remove(view.key());
-            if !self.buried.contains_key(view.uid()) {
-                let forget = self.entries.get(view.key()).is_some_and(|e| e.assumed.is_none_or(|at| at < epoch));
-                changes.extend(if forget { self.replace(view) } else { self.put(view, None) });
+            if !self.tombstones.contains_key(view.uid()) {
+                let predates_list = self.entries.get(view.key()).is_some_and(|e| e.assumed.is_none_or(|at| at < epoch));
+                changes.extend(if predates_list { self.replace(view) } else { self.put(view, None) });
             }
         }
-        let mut doubtful = Vec::new();
+        let mut unconfirmed = Vec::new();
         for key in gone {
             if self.entries.get(&key).is_some_and(|entry| entry.assumed.is_some_and(|at| at >= epoch)) {
-                doubtful.push(key);
+                unconfirmed.push(key);
             } else if let Some(entry) = self.entries.remove(&key) {
                 changes.push(Change { key, before: Some(*entry.view) });
             }
         }
-        (changes, doubtful)
+        (changes, unconfirmed)
     }
 
-    /// The API server answered a write or a read with this object. `sent` is the epoch when the request went out.
+    /// Handles the object in a response to a write or a read. `sent` is the epoch in which the request was sent.
     #[must_use]
     pub fn acknowledged(&mut self, view: V, sent: Epoch) -> (Acknowledged, Option<Change<V>>) {
-        if self.synced && view.version() <= self.passed {
-            return (Acknowledged::Passed, None);
+        if self.synced && view.version() <= self.watched {
+            return (Acknowledged::Stale, None);
         }
-        if self.buried.contains_key(view.uid()) {
-            return (Acknowledged::Passed, None);
+        if self.tombstones.contains_key(view.uid()) {
+            return (Acknowledged::Stale, None);
         }
-        let doubtful = sent != self.epoch;
+        let unconfirmed = sent != self.epoch;
         let epoch = self.epoch;
         let change = self.put(view, Some(epoch));
-        (if doubtful { Acknowledged::Doubtful } else { Acknowledged::Assumed }, change)
+        (if unconfirmed { Acknowledged::Unconfirmed } else { Acknowledged::Assumed }, change)
     }
 
-    /// The API server answered that the object with this UID is gone.
+    /// Removes the object with this UID, which no longer exists according to a response.
     #[must_use]
     pub fn removed(&mut self, key: &ObjectKey, uid: &Uid) -> Option<Change<V>> {
         if self.entries.get(key)?.view.uid() != uid {
             return None;
         }
         let entry = self.entries.remove(key)?;
-        self.buried.insert(uid.clone(), self.epoch);
+        self.tombstones.insert(uid.clone(), self.epoch);
         Some(Change { key: key.clone(), before: Some(*entry.view) })
     }
 
@@ -217,7 +218,7 @@ impl<V: Versioned> Store<V> {
         Some(Change { key, before })
     }
 
-    /// Takes the list's word even where it is older: what we held was told before the list began.
+    /// Replaces an entry even if the list contains an older version: the entry is from before the list started.
     fn replace(&mut self, view: V) -> Option<Change<V>> {
         if self.entries.get(view.key()).is_some_and(|entry| entry.view.version() == view.version()) {
             return None;

@@ -69,7 +69,7 @@ impl Sim {
         let _ = self.server.merge(kind, key, &patch, false);
     }
 
-    pub fn source(&mut self, key: &ObjectKey, password: &str) {
+    pub fn create_secret(&mut self, key: &ObjectKey, password: &str) {
         self.create(Kind::Secret, key, json!({"metadata": {}, "data": {"OPENVPN_PASSWORD": password}}));
     }
 
@@ -83,14 +83,14 @@ impl Sim {
     /// A provider with its Secret.
     pub fn account(&mut self, name: &str, slots: u64) {
         let secret = format!("{name}-secret");
-        self.source(&key("vpn", &secret), "cGFzcw==");
+        self.create_secret(&key("vpn", &secret), "cGFzcw==");
         self.provider(&key("vpn", name), json!({"secret": secret, "maxSlots": slots}));
     }
 
     /// A provider with its Secret, to be verified.
     pub fn verified_account(&mut self, name: &str, slots: u64, password: &str) {
         let secret = format!("{name}-secret");
-        self.source(&key("vpn", &secret), password);
+        self.create_secret(&key("vpn", &secret), password);
         self.provider(&key("vpn", name), json!({"secret": secret, "maxSlots": slots, "verify": {}}));
     }
 
@@ -213,7 +213,7 @@ impl Sim {
             // The Secret of one slot.
             22 if n % 2 == 0 => match n % 8 {
                 0 => self.delete(Kind::Secret, &key("vpn", SLOT_SECRET), "Background"),
-                _ => self.source(&key("vpn", SLOT_SECRET), ["YQ==", "Yg=="][(n / 3) % 2]),
+                _ => self.create_secret(&key("vpn", SLOT_SECRET), ["YQ==", "Yg=="][(n / 3) % 2]),
             },
             22 => self.delete(Kind::Secret, &key("vpn", &format!("{account}-secret")), "Background"),
             23 if n % 4 == 0 => {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use vpn_operator::{
     engine::Input,
     model::{Kind, ObjectKey},
-    state::{Object, WatchEvent, source},
+    state::{Object, WatchEvent, credentials_view},
 };
 
 use crate::server::{Event, Server, project, verification_pod};
@@ -72,8 +72,8 @@ impl Filter {
         }
     }
 
-    fn source(key: &ObjectKey, value: Option<&Value>) -> Input {
-        let found = value.map(|value| source(Secret::deserialize(value).unwrap()));
+    fn secret_input(key: &ObjectKey, value: Option<&Value>) -> Input {
+        let found = value.map(|value| credentials_view(Secret::deserialize(value).unwrap()));
         Input::Secret(key.clone(), found)
     }
 
@@ -85,7 +85,7 @@ impl Filter {
         let after = event.after.as_ref().filter(|value| self.admits(value));
         match (self, before, after) {
             (_, false, None) => None,
-            (Filter::Named(key), _, after) => Some(Self::source(key, after.map(|value| &**value))),
+            (Filter::Named(key), _, after) => Some(Self::secret_input(key, after.map(|value| &**value))),
             (_, _, Some(value)) => Some(self.told(WatchEvent::Apply(self.project(value)))),
             (_, true, None) => Some(self.told(WatchEvent::Delete(self.project(&event.last)))),
         }
@@ -127,7 +127,7 @@ impl Watch {
         match &self.stage {
             Stage::New => match &self.filter {
                 Filter::Named(key) => {
-                    let input = Filter::source(key, snapshot().first().map(|value| &**value));
+                    let input = Filter::secret_input(key, snapshot().first().map(|value| &**value));
                     (self.stage, self.cursor) = (Stage::Live, server.log.len());
                     vec![input]
                 }

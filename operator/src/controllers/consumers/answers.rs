@@ -22,7 +22,7 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
             pod_vanished(ctx, operation);
         }
         // The write that removed the last finalizer shows the object a last time.
-        (_, Outcome::Object(object)) if !operation.is_read() && object.is_last_sight() => {}
+        (_, Outcome::Object(object)) if !operation.is_read() && object.is_final_state() => {}
         (ReconcileRequest::Consumer(key), Outcome::Object(object)) => {
             shown(ctx, key, object);
             upgraded(ctx, operation, object);
@@ -40,7 +40,7 @@ fn pod_vanished(ctx: &mut Context, operation: &Operation) {
     if let Operation::Delete { key, uid, .. } = operation
         && let Some(pods) = ctx.state.pods.get_mut(&key.namespace)
     {
-        pods.vanished(uid);
+        pods.not_found(uid);
     }
 }
 
@@ -94,7 +94,7 @@ fn copy_shown(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
     let memory = ctx.memory.consumers.of(uid);
     // Of that name, but not ours: as far as the release goes, our copy is gone.
     memory.copy_gone = !is_ours;
-    memory.obstacle = (!is_ours || !copy.labelled).then(|| copy.clone());
+    memory.obstacle = (!is_ours || !copy.labeled).then(|| copy.clone());
 }
 
 fn pods_listed(ctx: &mut Context, namespace: &std::sync::Arc<str>, listed: &[PodView]) {

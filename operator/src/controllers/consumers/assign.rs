@@ -22,7 +22,10 @@ use crate::{
     allocator::Grant,
     controllers::{ready::ReadyCondition, status},
     model::{Backoff, Kind, NewObject, ObjectKey, Operation, Step},
-    state::{Assigned, ClusterState, ConsumerView, CopyView, ProviderView, ReservationView, Source, SourceView},
+    state::{
+        Assigned, ClusterState, ConsumerView, CopyView, CredentialsState, CredentialsView, ProviderView,
+        ReservationView,
+    },
 };
 
 /// The next step for a consumer that is not committed to a slot.
@@ -43,7 +46,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
 }
 
 /// Of several reservations (two operators may each have won one), the one that a copied Secret already names, else the
-/// first by age and name: all operators choose alike, and the commit settles it.
+/// first by age and name: all operators choose alike, and the commit clears_backoff it.
 fn choose<'a>(state: &'a ClusterState, consumer: &'a ConsumerView) -> Option<&'a ReservationView> {
     let named = |reservation: &ReservationView| {
         let mut copies = state.copies_of(&consumer.meta.uid);
@@ -64,11 +67,11 @@ fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &R
     let Some((provider, slot)) = usable_provider(state, reservation).filter(|_| lock_is_good && !withdrawing) else {
         return withdraw::decide(ctx, consumer, reservation);
     };
-    let credentials = state.credentials(provider, slot);
+    let credentials = state.slot_credentials(provider, slot);
     let source = match &credentials {
-        Source::Present(source) => source,
-        Source::Unknown | Source::Unreadable(_) => return Step::Idle,
-        Source::Missing => return withdraw::decide(ctx, consumer, reservation),
+        CredentialsState::Present(source) => source,
+        CredentialsState::Unknown | CredentialsState::Unreadable(_) => return Step::Idle,
+        CredentialsState::Missing => return withdraw::decide(ctx, consumer, reservation),
     };
     let key = copy_key(consumer, provider);
     let known = state.copies.get(&key).cloned();
@@ -109,8 +112,8 @@ pub fn copy_key(consumer: &ConsumerView, provider: &ProviderView) -> ObjectKey {
 }
 
 /// Whether a copy is what it should be.
-pub fn is_current(copy: &CopyView, reservation: &ReservationView, source: &SourceView) -> bool {
-    copy.labelled
+pub fn is_current(copy: &CopyView, reservation: &ReservationView, source: &CredentialsView) -> bool {
+    copy.labeled
         && copy.reservation.as_ref() == Some(&reservation.meta.uid)
         && copy.source_hash.as_ref() == Some(&source.hash)
 }
@@ -146,7 +149,7 @@ pub fn copy_credentials(
     consumer: &ConsumerView,
     reservation: &ReservationView,
     provider: &ProviderView,
-    source: &SourceView,
+    source: &CredentialsView,
     key: ObjectKey,
 ) -> Operation {
     let secret = Secret {
@@ -183,7 +186,7 @@ pub fn refresh_copy(
     copy: &CopyView,
     reservation: Option<&ReservationView>,
     provider: &ProviderView,
-    source: &SourceView,
+    source: &CredentialsView,
 ) -> Operation {
     let mut annotations = vec![(SOURCE_HASH_ANNOTATION, &*source.hash)];
     if let Some(reservation) = reservation {
@@ -197,7 +200,7 @@ pub fn refresh_copy(
     ];
     let annotated = copy.reservation.is_some() || copy.source_hash.is_some();
     patch.extend(set_entries("/metadata/annotations", annotated, &annotations));
-    patch.extend(set_entries("/metadata/labels", copy.labelled, &[(OWNER_LABEL, provider.meta.uid.as_str())]));
+    patch.extend(set_entries("/metadata/labels", copy.labeled, &[(OWNER_LABEL, provider.meta.uid.as_str())]));
     let patch = serde_json::Value::Array(patch);
     Operation::JsonPatch(Kind::Secret, copy.meta.key.clone(), patch)
 }

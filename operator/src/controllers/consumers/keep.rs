@@ -12,7 +12,7 @@ use crate::{
     allocator::Grant,
     controllers::status,
     model::{EventRecord, Kind, ObjectKey, Operation, Propagation, Step, delete_unchanged},
-    state::{Assigned, ConsumerView, ProviderView, ReservationView, Source},
+    state::{Assigned, ConsumerView, CredentialsState, ProviderView, ReservationView},
 };
 
 /// The next step for a consumer that is committed to a slot.
@@ -84,7 +84,9 @@ fn keep_copy(
     reservation: &ReservationView,
 ) -> Step {
     // Without its source a copy stays as it is: assigned users keep running.
-    let Source::Present(source) = &ctx.state.credentials(provider, assigned.slot) else { return Step::Idle };
+    let CredentialsState::Present(source) = &ctx.state.slot_credentials(provider, assigned.slot) else {
+        return Step::Idle;
+    };
     let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: assigned.secret.clone() };
     let known = ctx.state.copies.get(&key).cloned();
     match known.or_else(|| ctx.obstacle(consumer)) {
@@ -123,7 +125,7 @@ fn keep_status(
     let assigned = Assigned { reservation: reservation.meta.uid.clone(), ..assigned.clone() };
     let verdict = assign::active(&assigned);
     match status::consumer(&consumer.meta, &consumer.status, &verdict, Some(&assigned), ctx.now.wall) {
-        Some(patch) => Step::tell(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)),
+        Some(patch) => Step::status(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)),
         None => Step::Idle,
     }
 }

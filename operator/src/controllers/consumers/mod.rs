@@ -97,7 +97,7 @@ fn gate(backoffs: &Backoffs, request: &ReconcileRequest, now: crate::model::Now)
 fn reconcile_consumer(ctx: &mut Context, request: &ReconcileRequest, key: &ObjectKey) -> Step {
     let mut backoff = ctx.backoffs.remove(request, RequestPriority::Slots);
     let list = ReconcileRequest::PodList(key.namespace.clone());
-    let list_backoff = ctx.backoffs.get(&list, RequestPriority::Slots).filter(|backoff| backoff.is_worth_telling());
+    let list_backoff = ctx.backoffs.get(&list, RequestPriority::Slots).filter(|backoff| backoff.should_be_reported());
     let Memory { by_uid, throttle, followers, revisit } = &mut ctx.memory.consumers;
     let step = decide(
         &mut ConsumerContext {
@@ -166,5 +166,5 @@ fn acknowledge(ctx: &Context, key: &ObjectKey) -> Step {
         return Step::Idle;
     }
     let patch = json!({"status": {"assignmentGeneration": generation}});
-    Step::tell(Operation::PatchStatus(Kind::Provider, key.clone(), patch))
+    Step::status(Operation::PatchStatus(Kind::Provider, key.clone(), patch))
 }

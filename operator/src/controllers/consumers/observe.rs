@@ -8,7 +8,8 @@ use crate::{
     controllers::{Change, Context, providers::why_not_usable, verification},
     model::{Effect, ObjectKey, ReconcileRequest, Uid},
     state::{
-        self, ConsumerView, CopyView, Login, Logins, PodsChange, ProviderView, ReservationView, Source, StoreChange,
+        self, ConsumerView, CopyView, CredentialsState, Login, Logins, PodsChange, ProviderView, ReservationView,
+        StoreChange,
     },
 };
 
@@ -134,7 +135,7 @@ fn refresh_pool(ctx: &mut Context, key: &ObjectKey) {
         ctx.allocator.remove_pool(key);
         return;
     };
-    let has_source = matches!(state.source(&provider.secret_key()), Source::Present(_));
+    let has_source = matches!(state.credentials_secret(&provider.secret_key()), CredentialsState::Present(_));
     let held = has_source && provider.meta.finalizer.is_some() && !provider.meta.deleting;
     let usable = provider.is_usable() && held && verification::admits_users(state, provider);
     let spec = PoolSpec {

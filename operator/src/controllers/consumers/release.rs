@@ -27,7 +27,7 @@ use super::{
 use crate::{
     controllers::{ready::ReadyCondition, status, verification},
     model::{Backoff, Effect, Kind, Now, ObjectKey, Operation, Propagation, Step, delete, remove_finalizer},
-    state::{ConsumerView, Ending, PodStage, PodView, PodsOf, ReservationView, SlotUserView},
+    state::{ConsumerView, Ending, NamespacePods, PodStage, PodView, ReservationView, SlotUserView},
 };
 
 /// The next step for a consumer that is going away.
@@ -37,7 +37,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     }
     let state = ctx.state;
     let held: Vec<_> = reservations(state, consumer).collect();
-    if let Some(backoff) = ctx.active_backoff().filter(|backoff| backoff.is_worth_telling()) {
+    if let Some(backoff) = ctx.active_backoff().filter(|backoff| backoff.should_be_reported()) {
         let backoff = backoff.clone();
         return tell_trouble(ctx, consumer, &backoff);
     }
@@ -128,7 +128,7 @@ fn still_more_users(
     ctx: &mut ConsumerContext<'_>,
     consumer: &ConsumerView,
     held: &[&ReservationView],
-    pods: &PodsOf,
+    pods: &NamespacePods,
 ) -> Vec<SlotUserView> {
     let known = ctx.memory(consumer).users.clone().unwrap_or_default();
     let mut users = find_users(consumer, held, pods);
@@ -151,7 +151,7 @@ fn upgrade(
     ctx: &mut ConsumerContext<'_>,
     consumer: &ConsumerView,
     held: &[&ReservationView],
-    pods: &PodsOf,
+    pods: &NamespacePods,
 ) -> Option<Step> {
     let secrets = secrets(consumer, held);
     let mut related = pods.related(&consumer.meta.uid, &secrets);
@@ -182,7 +182,7 @@ fn list_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
             list_users(ctx, consumer, held)
         }
         // Only from its first list on does the watch miss no ending.
-        _ if !watched.is_some_and(PodsOf::is_synced) => Some(Step::WaitUntil(Duration::MAX)),
+        _ if !watched.is_some_and(NamespacePods::is_synced) => Some(Step::WaitUntil(Duration::MAX)),
         Listing::ByRequest => {
             ctx.followers.want_list(&consumer.meta.key);
             Some(match ctx.list_backoff.clone() {
@@ -210,7 +210,7 @@ fn secrets(consumer: &ConsumerView, held: &[&ReservationView]) -> Vec<Arc<str>> 
 }
 
 /// The users at this moment, and those that were recorded before a restart.
-pub fn find_users(consumer: &ConsumerView, held: &[&ReservationView], pods: &PodsOf) -> Vec<SlotUserView> {
+pub fn find_users(consumer: &ConsumerView, held: &[&ReservationView], pods: &NamespacePods) -> Vec<SlotUserView> {
     let uses = |pod: &&PodView| match pod.stage {
         PodStage::Ended => false,
         // It is no user yet, but would become one: owned, it is deleted with the rest.
@@ -347,5 +347,5 @@ fn tell(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reason: Reason, mess
     let Some(patch) = patch else { return Step::Idle };
     let event =
         (reason != Reason::Releasing).then(|| event(consumer, true, reason, "Release", verdict.message.clone()));
-    Step::tell(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(event)
+    Step::status(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(event)
 }

@@ -139,11 +139,12 @@ fn tell(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, verdict: &ReadyC
     // Back from a refusal that has passed counts as a rewrite too: another operator may see that otherwise.
     let rewrite = consumer.status.phase == Some(verdict.phase)
         && (verdict.reason == Reason::NoFreeSlot
-            || consumer.said.as_ref().is_some_and(|said| said.reason == verdict.reason));
+            || consumer.ready_condition.as_ref().is_some_and(|said| said.reason == verdict.reason));
     if rewrite && let Err(until) = ctx.throttle.take(ctx.now) {
         return Step::WaitUntil(until);
     }
     let warning = verdict.reason != Reason::NoFreeSlot;
     let event = (!rewrite).then(|| event(consumer, warning, verdict.reason, "Wait", verdict.message.clone()));
-    Step::tell(Operation::PatchStatus(crate::model::Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(event)
+    Step::status(Operation::PatchStatus(crate::model::Kind::Consumer, consumer.meta.key.clone(), patch))
+        .with_event(event)
 }

@@ -33,7 +33,7 @@ fn fence(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &Reser
     };
     let verdict = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, reason, message);
     let patch = status::fence(&consumer.meta, &consumer.status, &verdict, withdrawn, ctx.now.wall);
-    let known = consumer.said.as_ref().is_some_and(|said| said.reason == reason);
+    let known = consumer.ready_condition.as_ref().is_some_and(|said| said.reason == reason);
     let news = ctx.backoff.is_some() && !known;
     let event = news.then(|| event(consumer, true, reason, "Assign", verdict.message));
     Step::send(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).provisional().with_event(event)

@@ -77,7 +77,7 @@ fn answered(ctx: &mut Context, answer: &Answer<'_>) {
         _ => false,
     };
     if is_gone {
-        ctx.state.note_mask_gone(key, owner);
+        ctx.state.record_deleted_mask(key, owner);
     }
 }
 
@@ -171,7 +171,7 @@ fn follow_spec(mask: &MaskView, consumer: &ConsumerView) -> Step {
 }
 
 fn follow_status(mask: &MaskView, consumer: &ConsumerView, now: Now) -> Step {
-    let Some(said) = &consumer.said else { return Step::Idle };
+    let Some(said) = &consumer.ready_condition else { return Step::Idle };
     let phase = match consumer.status.phase {
         // Nothing to say yet.
         None | Some(MaskConsumerPhase::Pending) => return Step::Idle,
@@ -182,7 +182,7 @@ fn follow_status(mask: &MaskView, consumer: &ConsumerView, now: Now) -> Step {
     };
     let verdict = ReadyCondition { phase, ready: said.ready, reason: said.reason, message: said.message.to_string() };
     match status::mask(&mask.meta, &mask.status, &verdict, consumer.assigned.as_deref(), now.wall) {
-        Some(patch) => Step::tell(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)),
+        Some(patch) => Step::status(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)),
         None => Step::Idle,
     }
 }
@@ -214,7 +214,7 @@ fn tell(mask: &MaskView, verdict: &ReadyCondition<MaskPhase>, now: Now) -> Step 
         action: "Wait",
         message: verdict.message.clone(),
     };
-    Step::tell(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)).with_event(Some(note))
+    Step::status(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)).with_event(Some(note))
 }
 
 /// A consumer whose Mask is not there, or not there any more.
@@ -223,7 +223,7 @@ fn release_left_behind(state: &ClusterState, consumer: &ConsumerView) -> Step {
         return Step::Idle;
     }
     match (&consumer.owner, &consumer.mask) {
-        (Some(_), _) if state.is_mask_gone(consumer) => release(consumer),
+        (Some(_), _) if state.is_mask_deleted(consumer) => release(consumer),
         (Some(owner), Some(made_for)) if *owner == made_for.uid => {
             Step::send(Operation::Get(Kind::Mask, consumer.meta.key.clone()))
         }

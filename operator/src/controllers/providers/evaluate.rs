@@ -4,7 +4,7 @@ use vpn_types::{MaskProviderPhase, Reason};
 
 use crate::{
     controllers::{ready::ReadyCondition, verification},
-    state::{ClusterState, ProviderView, Source},
+    state::{ClusterState, CredentialsState, ProviderView},
 };
 
 /// The state of a provider, from gates in order: the first that does not hold says why. `None`: not known yet.
@@ -22,18 +22,18 @@ pub fn evaluate(
     if let Some(why) = &provider.invalid {
         return Some(ReadyCondition::not_ready(Pending, Reason::InvalidSpec, &**why));
     }
-    match &state.account(provider) {
-        Source::Unknown => return None,
-        Source::Missing => {
+    match &state.account_credentials(provider) {
+        CredentialsState::Unknown => return None,
+        CredentialsState::Missing => {
             let message =
                 format!("Secret {} does not exist in namespace {}", provider.secret, provider.meta.key.namespace);
             return Some(ReadyCondition::not_ready(ErrSecretNotFound, Reason::SecretNotFound, message));
         }
-        Source::Unreadable(why) => {
+        CredentialsState::Unreadable(why) => {
             let message = format!("Secret {} cannot be read: {why}", provider.secret);
             return Some(ReadyCondition::not_ready(Pending, Reason::Forbidden, message));
         }
-        Source::Present(_) => {}
+        CredentialsState::Present(_) => {}
     }
     if is_draining(state, provider) {
         let message = format!("maxSlots is {}: slots beyond it are being given back", provider.max_slots);
@@ -75,7 +75,7 @@ pub fn withheld(state: &ClusterState, provider: &ProviderView) -> Option<(u32, S
     let mut withheld = state.withheld(provider);
     let (slot, secret, source) = withheld.next()?;
     let why = match source {
-        Source::Unreadable(why) => format!("cannot be read: {why}"),
+        CredentialsState::Unreadable(why) => format!("cannot be read: {why}"),
         _ => format!("does not exist in namespace {}", provider.meta.key.namespace),
     };
     let more = withheld.count();

@@ -32,7 +32,7 @@ use crate::{
         Backoff, EventRecord, Kind, Now, ObjectKey, Operation, ReconcileRequest, RequestPriority, Step, Uid,
         add_finalizer, remove_finalizer,
     },
-    state::{ClusterState, ProviderView, Source},
+    state::{ClusterState, CredentialsState, ProviderView},
 };
 
 /// `status` is written at most once in this time for each provider.
@@ -129,8 +129,8 @@ fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -
     {
         return Step::WaitUntil(*last + STATUS_INTERVAL);
     }
-    let report = match &state.account(provider) {
-        Source::Present(source) => {
+    let report = match &state.account_credentials(provider) {
+        CredentialsState::Present(source) => {
             let attempt = ctx.attempts.get(&provider.meta.uid);
             verification::report(state, provider, source, attempt, ctx.backoff, now.wall)
         }
@@ -145,7 +145,7 @@ fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -
     let patch = status::provider(provider, &verdict, &report, shared.as_deref(), used, observed, now.wall);
     let Some(patch) = patch else { return Step::Idle };
     writes.insert(provider.meta.uid.clone(), now.monotonic);
-    Step::tell(Operation::PatchStatus(Kind::Provider, key.clone(), patch))
+    Step::status(Operation::PatchStatus(Kind::Provider, key.clone(), patch))
         .with_event(tell(state, provider, &verdict, &report))
         .with_event(sharing::news(provider, shared.as_ref()))
 }
@@ -162,7 +162,7 @@ fn tell(
         return Some(event(provider, *warning, *reason, "Verify", message.clone()));
     }
     let complaint = || {
-        let is_new = |(_, why): &(Reason, String)| !provider.said.as_ref().is_some_and(|said| said.contains(why));
+        let is_new = |(_, why): &(Reason, String)| !provider.message.as_ref().is_some_and(|said| said.contains(why));
         let complaints = complaints(state, provider).into_iter().filter(|_| verdict.ready);
         complaints
             .filter(is_new)

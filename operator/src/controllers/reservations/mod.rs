@@ -109,7 +109,7 @@ fn answered(ctx: &mut Context, answer: &Answer<'_>) {
         _ => false,
     };
     if is_gone {
-        ctx.state.note_departed(&uid);
+        ctx.state.record_deleted_consumer(&uid);
     }
 }
 
@@ -124,7 +124,7 @@ fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) ->
     let consumer = state.consumers.get(&reservation.consumer);
     match consumer.filter(|consumer| consumer.meta.uid == reservation.consumer_uid) {
         Some(consumer) => accompany(state, reservation, consumer, now),
-        None => match state.departed(&reservation.consumer_uid) {
+        None => match state.deleted_consumer(&reservation.consumer_uid) {
             None => Step::send(Operation::Get(Kind::Consumer, reservation.consumer.clone())),
             Some(departed) => {
                 let committed = departed.committed.as_ref() == Some(&reservation.meta.uid)
@@ -216,7 +216,7 @@ fn tell(
 ) -> Step {
     let verdict = ReadyCondition { phase, ready, reason, message };
     match status::reservation(&reservation.meta, &reservation.status, &verdict, now.wall) {
-        Some(patch) => Step::tell(Operation::PatchStatus(Kind::Reservation, reservation.meta.key.clone(), patch)),
+        Some(patch) => Step::status(Operation::PatchStatus(Kind::Reservation, reservation.meta.key.clone(), patch)),
         None => Step::Idle,
     }
 }

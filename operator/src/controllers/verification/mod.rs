@@ -36,7 +36,8 @@ use crate::{
         object_reference,
     },
     state::{
-        ClusterState, ConsumerView, MaskView, ProviderView, Source, SourceView, VPN, VerificationPod, VerifySpecView,
+        ClusterState, ConsumerView, CredentialsState, CredentialsView, MaskView, ProviderView, VPN, VerificationPod,
+        VerifySpecView,
     },
 };
 
@@ -78,7 +79,7 @@ enum Want {
 }
 
 fn want(state: &ClusterState, provider: &ProviderView, now: DateTime<Utc>) -> Want {
-    let Source::Present(source) = &state.account(provider) else { return Want::Never };
+    let CredentialsState::Present(source) = &state.account_credentials(provider) else { return Want::Never };
     let usable = provider.invalid.is_none() && provider.max_slots > 0 && provider.meta.finalizer.is_some();
     if provider.meta.deleting || !usable {
         return Want::Never;
@@ -117,7 +118,9 @@ fn begin(ctx: &VerificationContext<'_>, provider: &ProviderView, want: Want) -> 
     if let Some(backoff) = ctx.backoff.filter(|backoff| backoff.is_active(ctx.now)) {
         return Step::WaitUntil(backoff.until);
     }
-    let (Some(verify), Source::Present(source)) = (&provider.verify, &ctx.state.account(provider)) else {
+    let (Some(verify), CredentialsState::Present(source)) =
+        (&provider.verify, &ctx.state.account_credentials(provider))
+    else {
         return Step::Idle;
     };
     Step::send(ask_for_slot(provider, verify, source, again))
@@ -125,7 +128,7 @@ fn begin(ctx: &VerificationContext<'_>, provider: &ProviderView, want: Want) -> 
 
 /// The Mask of a verification. The first one goes before users, who could not be assigned anyway; a later one after all
 /// of them.
-fn ask_for_slot(provider: &ProviderView, verify: &VerifySpecView, source: &SourceView, again: bool) -> Operation {
+fn ask_for_slot(provider: &ProviderView, verify: &VerifySpecView, source: &CredentialsView, again: bool) -> Operation {
     let key = key_of(&provider.meta.key);
     let priority = if again { i32::MIN } else { i32::MAX };
     let mut mask = Mask::new(&key.name, MaskSpec { providers: None, priority: Some(priority) });
@@ -152,13 +155,17 @@ fn ask_for_slot(provider: &ProviderView, verify: &VerifySpecView, source: &Sourc
 fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &MaskView, want: Want) -> Step {
     let state = ctx.state;
     let is_judged = provider.verified.status.attempt.as_deref() == Some(mask.meta.uid.as_str());
-    let account = state.account(provider);
+    let account = state.account_credentials(provider);
     let (verify, source) = match (&provider.verify, &account) {
         // Not read yet, as after a start: nothing is known to have changed.
-        (Some(_), Source::Unknown | Source::Unreadable(_)) if !provider.meta.deleting && !is_judged => {
+        (Some(_), CredentialsState::Unknown | CredentialsState::Unreadable(_))
+            if !provider.meta.deleting && !is_judged =>
+        {
             return Step::Idle;
         }
-        (Some(verify), Source::Present(source)) if matches!(want, Want::First | Want::Again) => (verify, source),
+        (Some(verify), CredentialsState::Present(source)) if matches!(want, Want::First | Want::Again) => {
+            (verify, source)
+        }
         _ => return give_back(mask),
     };
     let inputs = mask.verifies.as_ref().and_then(|verifies| verifies.inputs.as_ref());
@@ -198,7 +205,9 @@ fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &Mask
             if let Some(backoff) = ctx.backoff.filter(|backoff| backoff.is_active(ctx.now)) {
                 return Step::WaitUntil(backoff.until);
             }
-            let Source::Present(credentials) = state.credentials(provider, assigned.slot) else { return Step::Idle };
+            let CredentialsState::Present(credentials) = state.slot_credentials(provider, assigned.slot) else {
+                return Step::Idle;
+            };
             match pod::build(provider, verify, consumer, &assigned.secret, &credentials.data, ctx.settings) {
                 Ok(pod) => {
                     let create = Operation::Create(mask.meta.key.clone(), NewObject::Pod(Box::new(pod)));
@@ -229,8 +238,8 @@ fn follow(
     let uid = &pod.meta.uid;
     if pod.has_log() && ctx.logs.get(uid).is_none_or(|(run, log)| *run != pod.vpn_restarts && log.ended) {
         let before = ctx.logs.remove(uid).map(|(_, log)| log.digest).unwrap_or_default();
-        let missing = match ctx.state.credentials(provider, slot) {
-            Source::Present(credentials) => gluetun::missing_login(&credentials.data),
+        let missing = match ctx.state.slot_credentials(provider, slot) {
+            CredentialsState::Present(credentials) => gluetun::missing_login(&credentials.data),
             _ => Vec::new(),
         };
         let log = Log { digest: before, missing, ..Log::default() };
@@ -272,7 +281,7 @@ fn with_log(
     if !said.is_empty() {
         text = format!("{text}; gluetun: {}", said.join(" | "));
     }
-    if let Source::Present(credentials) = state.credentials(provider, slot) {
+    if let CredentialsState::Present(credentials) = state.slot_credentials(provider, slot) {
         text = redact::redact(&text, &credentials.data);
     }
     let mut end = text.len().min(LONGEST_MESSAGE);
@@ -300,7 +309,7 @@ pub fn refused(reason: Reason, message: &str) -> VerificationResult {
 }
 
 /// Tells of keys of the Secret that the Pod does not get.
-fn ignored_keys(provider: &ProviderView, source: &SourceView) -> Option<EventRecord> {
+fn ignored_keys(provider: &ProviderView, source: &CredentialsView) -> Option<EventRecord> {
     let keys = pod::skipped_keys(&source.data)?;
     Some(EventRecord {
         regarding: object_reference(Kind::Provider, &provider.meta.key, &provider.meta.uid),

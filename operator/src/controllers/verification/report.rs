@@ -12,7 +12,7 @@ use super::{
 use crate::{
     controllers::ready::ReadyCondition,
     model::{Backoff, ObjectKey},
-    state::{ClusterState, ProviderView, SourceView},
+    state::{ClusterState, CredentialsView, ProviderView},
 };
 
 /// What the status says of verification.
@@ -51,7 +51,7 @@ pub fn unchanged(provider: &ProviderView) -> Report {
             message: said.message.to_string(),
         }),
         status: provider.verified.status.clone(),
-        last_verified: provider.verified.last,
+        last_verified: provider.verified.last_verified,
         gate: None,
         news: None,
     }
@@ -61,7 +61,7 @@ pub fn unchanged(provider: &ProviderView) -> Report {
 pub fn report(
     state: &ClusterState,
     provider: &ProviderView,
-    source: &SourceView,
+    source: &CredentialsView,
     attempt: Option<&Attempt>,
     backoff: Option<&Backoff>,
     now: DateTime<Utc>,
@@ -94,7 +94,7 @@ pub fn report(
 fn conclude(
     mut report: Report,
     provider: &ProviderView,
-    source: &SourceView,
+    source: &CredentialsView,
     standing: VerificationState,
     mask: &str,
     result: &VerificationResult,
@@ -151,7 +151,7 @@ fn rest(
     mut report: Report,
     state: &ClusterState,
     provider: &ProviderView,
-    source: &SourceView,
+    source: &CredentialsView,
     backoff: Option<&Backoff>,
     now: DateTime<Utc>,
 ) -> Report {
@@ -202,7 +202,7 @@ fn rest(
 }
 
 /// How far a first verification is. Rewritten only when something holds it up, so that one that goes well is told once.
-fn under_way(state: &ClusterState, name: &ObjectKey, source: &SourceView) -> String {
+fn under_way(state: &ClusterState, name: &ObjectKey, source: &CredentialsView) -> String {
     let pod = state.verification_pods.get(name);
     let held_up = pod.and_then(|pod| {
         let stuck = pod.stuck.as_ref().map(|stuck| format!("{}: {}", stuck.reason, stuck.message));
@@ -211,7 +211,7 @@ fn under_way(state: &ClusterState, name: &ObjectKey, source: &SourceView) -> Str
     if let Some(why) = held_up {
         return redact(&format!("Pod {} tries out the credentials; {why}", name.name), &source.data);
     }
-    let said = state.consumers.get(name).and_then(|consumer| consumer.said.as_ref());
+    let said = state.consumers.get(name).and_then(|consumer| consumer.ready_condition.as_ref());
     match said.filter(|said| !said.ready) {
         Some(said) => format!("the credentials are to be tried out as soon as there is a slot: {}", said.message),
         None => format!("the credentials are being tried out by Pod {}", name.name),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use vpn_types::Reason;
 
-use crate::state::{ClusterState, ProviderView, Source, SourceView, VerifyInputs};
+use crate::state::{ClusterState, CredentialsState, CredentialsView, ProviderView, VerifyInputs};
 
 /// First delay after a failure; it doubles each time. Failing logins get accounts banned.
 pub const FIRST_DELAY: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ pub enum VerificationState {
 }
 
 /// Where a provider stands with these credentials.
-pub fn verification_state(provider: &ProviderView, source: &SourceView) -> VerificationState {
+pub fn verification_state(provider: &ProviderView, source: &CredentialsView) -> VerificationState {
     let Some(verify) = &provider.verify else { return VerificationState::Skipped };
     let (stored, now_if_absent) = (&provider.verified.status, DateTime::<Utc>::MIN_UTC);
     if !stored.secret_version.as_deref().is_some_and(|version| is_data_of(source, version)) {
@@ -39,7 +39,7 @@ pub fn verification_state(provider: &ProviderView, source: &SourceView) -> Verif
         Some(Some(true)) if !same_overrides => VerificationState::Passed(Some(now_if_absent)),
         Some(Some(true)) => VerificationState::Passed(stored.retry_at.or_else(|| {
             let interval = TimeDelta::from_std(verify.interval?).ok()?;
-            provider.verified.last.unwrap_or(now_if_absent).checked_add_signed(interval)
+            provider.verified.last_verified.unwrap_or(now_if_absent).checked_add_signed(interval)
         })),
         Some(Some(false) | None) if !same_overrides => VerificationState::Unverified,
         Some(Some(false) | None) => VerificationState::Failed(stored.retry_at.unwrap_or(now_if_absent)),
@@ -47,14 +47,14 @@ pub fn verification_state(provider: &ProviderView, source: &SourceView) -> Verif
 }
 
 /// Whether that version of the Secret had the data that it has now.
-pub fn is_data_of(source: &SourceView, version: &str) -> bool {
+pub fn is_data_of(source: &CredentialsView, version: &str) -> bool {
     *source.version == *version || *source.data_since == *version
 }
 
 /// Whether users may be assigned, as far as verification goes.
 pub fn admits_users(state: &ClusterState, provider: &ProviderView) -> bool {
-    match &state.account(provider) {
-        Source::Present(source) => {
+    match &state.account_credentials(provider) {
+        CredentialsState::Present(source) => {
             matches!(verification_state(provider, source), VerificationState::Skipped | VerificationState::Passed(_))
         }
         _ => false,
@@ -62,7 +62,7 @@ pub fn admits_users(state: &ClusterState, provider: &ProviderView) -> bool {
 }
 
 /// Whether a Mask's verification is about what there is now.
-pub fn is_current(inputs: Option<&VerifyInputs>, provider: &ProviderView, source: &SourceView) -> bool {
+pub fn is_current(inputs: Option<&VerifyInputs>, provider: &ProviderView, source: &CredentialsView) -> bool {
     let Some(verify) = &provider.verify else { return false };
     inputs.is_some_and(|inputs| is_data_of(source, &inputs.secret_version) && inputs.overrides == verify.overrides_hash)
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use vpn_types::MaskProvider;
 
 use super::*;
-use crate::state::{Project, SourceView};
+use crate::state::{CredentialsView, Project};
 
 fn data(pairs: &[(&str, &str)]) -> BTreeMap<String, ByteString> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect()
@@ -33,7 +33,7 @@ fn an_account_is_user_and_password_and_a_device_is_its_private_key() {
     let own = [("WIREGUARD_PRIVATE_KEY", "k1=")];
     assert_eq!(login(&[("VPN_TYPE", "wireguard"), ("WIREGUARD_PRIVATE_KEY", "k2=")], &own), key);
 
-    // A key that gluetun does not read, since it connects with OpenVPN.
+    // Gluetun does not read this key, because it connects with OpenVPN.
     let unused = [("VPN_TYPE", "openvpn"), ("WIREGUARD_PRIVATE_KEY", "k1="), ("OPENVPN_USER", "me")];
     assert_eq!(login(&unused, &[]), None);
 
@@ -46,7 +46,7 @@ fn an_account_is_user_and_password_and_a_device_is_its_private_key() {
 }
 
 #[test]
-fn two_services_may_know_the_same_user() {
+fn two_services_may_have_the_same_user() {
     let me = |service: &str| {
         let account = [("OPENVPN_USER", "me"), ("OPENVPN_PASSWORD", "secret"), ("VPN_SERVICE_PROVIDER", service)];
         source(&account)
@@ -63,7 +63,7 @@ fn two_services_may_know_the_same_user() {
 }
 
 #[test]
-fn slots_that_are_not_there_log_in_with_nothing() {
+fn slots_that_do_not_exist_have_no_login() {
     let key = |key: &str| source(&[("VPN_TYPE", "wireguard"), ("WIREGUARD_PRIVATE_KEY", key)]);
     let mut state = Index::default();
     state.set("a/one", 2, vec![key("common"), key("k0"), key("k1"), key("k2")]);
@@ -78,20 +78,20 @@ fn slots_that_are_not_there_log_in_with_nothing() {
 }
 
 #[test]
-fn nothing_is_complete_while_a_secret_is_unknown() {
+fn the_index_is_incomplete_while_a_secret_is_unknown() {
     let mut state = Index::default();
-    state.set("a/one", 1, vec![Source::Unknown]);
+    state.set("a/one", 1, vec![CredentialsState::Unknown]);
     assert!(!state.index.is_complete());
-    state.set("a/one", 1, vec![Source::Missing]);
+    state.set("a/one", 1, vec![CredentialsState::Missing]);
     assert!(state.index.is_complete());
-    state.set("a/one", 1, vec![Source::Unknown]);
+    state.set("a/one", 1, vec![CredentialsState::Unknown]);
     state.remove("a/one");
     assert!(state.index.is_complete());
 }
 
-fn source(pairs: &[(&str, &str)]) -> Source {
+fn source(pairs: &[(&str, &str)]) -> CredentialsState {
     let text: Arc<str> = "".into();
-    Source::Present(SourceView {
+    CredentialsState::Present(CredentialsView {
         data: Arc::new(data(pairs)),
         hash: text.clone(),
         version: text.clone(),
@@ -99,11 +99,11 @@ fn source(pairs: &[(&str, &str)]) -> Source {
     })
 }
 
-/// An index with the Secrets that it is asked about: of each provider the common one, then those of its slots.
+/// An index with its Secrets: for each provider the common one, then those of its slots.
 #[derive(Default)]
 struct Index {
     index: LoginIndex,
-    sources: HashMap<ObjectKey, Source>,
+    sources: HashMap<ObjectKey, CredentialsState>,
 }
 
 fn key(path: &str) -> ObjectKey {
@@ -112,7 +112,7 @@ fn key(path: &str) -> ObjectKey {
 }
 
 impl Index {
-    fn set(&mut self, path: &str, slots: usize, secrets: Vec<Source>) -> Vec<ObjectKey> {
+    fn set(&mut self, path: &str, slots: usize, secrets: Vec<CredentialsState>) -> Vec<ObjectKey> {
         let key = key(path);
         let name = |number: usize| format!("{}-{number}", key.name);
         for (number, source) in secrets.iter().enumerate() {
@@ -127,11 +127,11 @@ impl Index {
         .expect("a MaskProvider");
         let provider = provider.project().expect("metadata");
         let Self { index, sources } = self;
-        index.update(&key, Some(&provider), |key| sources.get(key).unwrap_or(&Source::Unknown))
+        index.update(&key, Some(&provider), |key| sources.get(key).unwrap_or(&CredentialsState::Unknown))
     }
 
     fn remove(&mut self, path: &str) -> Vec<ObjectKey> {
-        self.index.update(&key(path), None, |_| &Source::Unknown)
+        self.index.update(&key(path), None, |_| &CredentialsState::Unknown)
     }
 
     fn of(&self, path: &str) -> Option<String> {
@@ -143,9 +143,9 @@ impl Index {
 }
 
 proptest! {
-    /// What is kept, and whose change is told, follow from who has which account now, whatever came before.
+    /// The index, and the changes that it reports, depend only on the current accounts, not on the order of updates.
     #[test]
-    fn each_provider_knows_the_first_other_one_with_its_account(
+    fn each_provider_is_shared_with_the_first_other_one_that_has_its_account(
         steps in vec((0..6usize, prop::option::of((0..3usize, 0..3usize))), 1..40),
     ) {
         const PATHS: [&str; 6] = ["a/p", "a/q", "a/r", "b/p", "b/q", "c/p"];
@@ -155,7 +155,7 @@ proptest! {
         for (which, accounts) in steps {
             let path = PATHS[which];
             let before: Vec<_> = PATHS.iter().map(|path| index.of(path)).collect();
-            let told = match accounts {
+            let changed = match accounts {
                 Some((a, b)) => {
                     truth.insert(path, BTreeSet::from([a, b]));
                     index.set(path, 2, vec![account(a), account(b)])
@@ -171,10 +171,11 @@ proptest! {
                     *other != path && truth.get(path).is_some_and(|ours| !ours.is_disjoint(theirs))
                 });
                 let names: Vec<_> = others.filter_map(|(other, _)| other.split_once('/')).collect();
-                let beside = names.iter().find(|(other, _)| Some(*other) == namespace).map(|(_, name)| (*name).to_owned());
-                let expected = beside.or_else(|| (!names.is_empty()).then(|| "another namespace".to_owned()));
+                let neighbor = names.iter().find(|(other, _)| Some(*other) == namespace);
+                let neighbor = neighbor.map(|(_, name)| (*name).to_owned());
+                let expected = neighbor.or_else(|| (!names.is_empty()).then(|| "another namespace".to_owned()));
                 prop_assert_eq!(index.of(path), expected.clone());
-                prop_assert_eq!(told.contains(&key(path)), before != expected);
+                prop_assert_eq!(changed.contains(&key(path)), before != expected);
             }
         }
     }

@@ -27,17 +27,17 @@ fn pod(uid: &str, version: u64, stage: PodStage) -> PodView {
     }
 }
 
-fn synced(pods: &[PodView]) -> PodsOf {
-    let mut all = PodsOf::default();
-    all.list_began();
+fn synced(pods: &[PodView]) -> NamespacePods {
+    let mut all = NamespacePods::default();
+    all.list_started();
     pods.iter().cloned().for_each(|pod| all.listed(pod));
     assert!(!all.is_synced());
-    all.list_ended();
+    all.list_completed();
     all
 }
 
 #[test]
-fn a_pod_has_ended_once_its_containers_have_though_it_is_still_there() {
+fn a_pod_has_ended_once_its_containers_have_even_if_it_still_exists() {
     let mut pods = synced(&[pod("a", 1, PodStage::Running)]);
     assert_eq!(pods.ending(&Uid::from("a")), None);
     pods.applied(pod("a", 2, PodStage::Ended));
@@ -45,7 +45,7 @@ fn a_pod_has_ended_once_its_containers_have_though_it_is_still_there() {
 }
 
 #[test]
-fn a_pod_that_vanishes_while_it_runs_ends_uncleanly() {
+fn a_pod_that_disappears_while_it_runs_ends_uncleanly() {
     let mut pods = synced(&[pod("a", 1, PodStage::Running), pod("b", 2, PodStage::Running)]);
     pods.deleted(&pod("a", 3, PodStage::Running));
     assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
@@ -53,7 +53,7 @@ fn a_pod_that_vanishes_while_it_runs_ends_uncleanly() {
 }
 
 #[test]
-fn the_last_state_of_a_pod_tells_how_it_ended() {
+fn the_last_state_of_a_pod_shows_how_it_ended() {
     let mut pods = synced(&[pod("a", 1, PodStage::Running), pod("b", 2, PodStage::Running)]);
     pods.deleted(&pod("a", 3, PodStage::Ended));
     pods.deleted(&pod("b", 4, PodStage::Unbound));
@@ -62,36 +62,36 @@ fn the_last_state_of_a_pod_tells_how_it_ended() {
 }
 
 #[test]
-fn a_pod_that_a_relist_lacks_has_vanished() {
+fn a_running_pod_that_a_relist_does_not_contain_ends_uncleanly() {
     let mut pods = synced(&[pod("a", 1, PodStage::Running), pod("b", 2, PodStage::Ended)]);
-    pods.list_began();
-    pods.list_ended();
+    pods.list_started();
+    pods.list_completed();
     assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
     assert_eq!(pods.ending(&Uid::from("b")), Some(Ending::Clean));
 }
 
 #[test]
-fn how_a_pod_ended_that_is_not_there_any_more_is_for_the_watch_to_tell() {
+fn the_watch_decides_how_a_pod_ended_that_was_not_found() {
     let mut pods = synced(&[pod("a", 1, PodStage::Unbound)]);
-    pods.vanished(&Uid::from("a"));
+    pods.not_found(&Uid::from("a"));
     assert_eq!(pods.ending(&Uid::from("a")), None);
-    // It had got a node in between.
+    // It was bound to a node in between.
     pods.deleted(&pod("a", 3, PodStage::Running));
     assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
 }
 
 #[test]
-fn a_pod_that_had_no_node_when_it_was_last_seen_may_have_got_one() {
+fn a_pod_that_had_no_node_when_the_watch_was_interrupted_ends_uncleanly() {
     let mut pods = synced(&[pod("a", 1, PodStage::Unbound)]);
-    pods.list_began();
-    pods.list_ended();
+    pods.list_started();
+    pods.list_completed();
     assert_eq!(pods.ending(&Uid::from("a")), Some(Ending::Unclean));
 }
 
 #[test]
-fn related_pods_are_those_owned_and_those_that_read_the_secret() {
+fn related_pods_are_owned_or_reference_the_secret() {
     let mut pods = synced(&[pod("a", 1, PodStage::Running)]);
-    let related = |pods: &PodsOf, consumer: &str, secret: &str| {
+    let related = |pods: &NamespacePods, consumer: &str, secret: &str| {
         pods.related(&Uid::from(consumer), [&Arc::from(secret)]).map(|pod| pod.meta.uid.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(related(&pods, "consumer", "secret"), ["a"]);
@@ -106,7 +106,7 @@ fn related_pods_are_those_owned_and_those_that_read_the_secret() {
 }
 
 #[test]
-fn an_older_list_brings_nothing_back() {
+fn an_older_list_does_not_bring_back_a_pod() {
     let mut pods = synced(&[pod("a", 1, PodStage::Running), pod("b", 5, PodStage::Ended)]);
     pods.deleted(&pod("a", 4, PodStage::Ended));
     pods.merge(&[pod("a", 3, PodStage::Running), pod("b", 2, PodStage::Running), pod("c", 6, PodStage::Running)]);

@@ -1,7 +1,7 @@
-//! `spec.verify.overrides`: changes to the verification Pod, merged as `kubectl patch --type=strategic` would:
-//! containers, variables, volumes and mounts by name, plain values replaced.
+//! `spec.verify.overrides`: changes of the verification Pod, merged like `kubectl patch --type=strategic`: containers,
+//! variables, volumes and mounts by name, while plain values are replaced.
 //!
-//! Invariant: what [`check_overrides`] lets pass can be merged; nothing in it is silently ignored.
+//! Invariant: overrides that [`check_overrides`] accepts can be merged, and no field is silently ignored.
 
 use k8s_openapi::{
     DeepMerge,
@@ -11,22 +11,22 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use vpn_types::MaskProviderVerifyOverridesSpec;
 
-/// Container that reads the address before the VPN is up.
+/// The container that reads the address before the VPN is up.
 pub const INIT: &str = "init";
-/// Container of gluetun.
+/// The container of gluetun.
 pub const VPN: &str = "vpn";
-/// Container that reads the address through the VPN.
+/// The container that reads the address through the VPN.
 pub const PROBE: &str = "probe";
 
-/// Whether the overrides are what they say they are: parts of a Pod and of containers.
+/// Checks that the overrides are parts of a Pod and of containers.
 ///
 /// # Errors
-/// The path of the field, from `overrides` on, and what is wrong with it.
+/// Returns the path of the invalid field, relative to `overrides`, and the reason.
 pub fn check_overrides(overrides: &MaskProviderVerifyOverridesSpec) -> Result<(), String> {
     parse(overrides).map(drop)
 }
 
-/// Merges the overrides onto the Pod. A container is meant by its name, wherever it stands.
+/// Merges the overrides into the Pod. Containers are matched by name, whether or not they are init containers.
 ///
 /// # Errors
 /// As [`check_overrides`].
@@ -36,7 +36,7 @@ pub fn merge_overrides(mut pod: Pod, overrides: &MaskProviderVerifyOverridesSpec
         merge_container(&mut pod, container);
     }
     if let Some(mut patch) = patch {
-        // `vpn` is an init container here and was none in 1.0.1: one that is known by name is merged where it stands.
+        // `vpn` is an init container here, but was none in 1.0.1. So known containers are matched by name only.
         if let Some(spec) = &mut patch.spec {
             let known = |container: &Container| [INIT, VPN, PROBE].contains(&&*container.name);
             let mut named: Vec<_> = spec.containers.extract_if(.., |container| known(container)).collect();
@@ -54,7 +54,7 @@ fn merge_container(pod: &mut Pod, patch: Container) {
     let Some(spec) = &mut pod.spec else { return };
     let all = spec.init_containers.iter_mut().flatten().chain(&mut spec.containers);
     for container in all.filter(|container| container.name == patch.name) {
-        // A variable may be given by value or by reference, not both: the override decides.
+        // A variable has either a value or a reference, so the override replaces both.
         for variable in container.env.iter_mut().flatten() {
             if patch.env.iter().flatten().any(|other| other.name == variable.name) {
                 (variable.value, variable.value_from) = (None, None);
@@ -88,7 +88,7 @@ fn parse(overrides: &MaskProviderVerifyOverridesSpec) -> Result<Parsed, String> 
     Ok(Parsed { containers, pod })
 }
 
-/// Decodes, and names the first field that the type does not know.
+/// Decodes a value, and rejects unknown fields.
 fn typed<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, String> {
     let mut unknown = None;
     let typed = serde_ignored::deserialize(value, |field| {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_are_found_wherever_they_stand() {
+    fn containers_are_matched_by_name_in_either_list() {
         let by_kind = merged(json!({"containers": {"vpn": {"image": "new"}, "probe": {"image": "other"}}}));
         let by_name = merged(
             json!({"pod": {"spec": {"containers": [{"name": "vpn", "image": "new"}, {"name": "probe", "image": "other"}]}}}),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_part_of_a_pod_is_named() {
+    fn an_invalid_field_is_named() {
         for (value, path) in [
             (json!({"containers": {"vpn": {"imgae": "x"}}}), "containers.vpn.imgae: there is no such field"),
             (json!({"containers": {"vpn": {"image": 7}}}), "containers.vpn: invalid type"),

@@ -1,7 +1,7 @@
-//! From a Pod to its view.
+//! Projects a Pod to its view.
 //!
-//! Invariant: a Pod counts as ended only by the word of its node, given for good. A container that ended is not a Pod
-//! that ended: kubelet may start it again, and does not need the Secret for that.
+//! Invariant: a Pod counts as ended only if its node has confirmed a final end. A terminated container does not mean
+//! that the Pod has ended: kubelet may restart it, and does not need the Secret for that.
 
 use std::sync::Arc;
 
@@ -35,12 +35,12 @@ impl Project for Pod {
     }
 }
 
-/// When the grace period of a deletion ends.
+/// Returns the end of the grace period of a deletion.
 fn deletion_time(metadata: &ObjectMeta) -> Option<DateTime<Utc>> {
     metadata.deletion_timestamp.as_ref().and_then(|time| DateTime::from_timestamp(time.0.as_second(), 0))
 }
 
-/// Names of the Secrets from which a Pod takes environment variables or files.
+/// Returns the names of the Secrets that a Pod references in environment variables or volumes.
 fn secrets(spec: &PodSpec) -> Box<[Arc<str>]> {
     let mut names: Vec<&str> = Vec::new();
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
@@ -66,13 +66,12 @@ fn secrets(spec: &PodSpec) -> Box<[Arc<str>]> {
     names.into_iter().map(intern).collect()
 }
 
-/// Whether the node of a bound Pod has said for good that none of its containers runs or will run. It says so in one of
-/// two ways:
+/// Whether the node of a bound Pod has confirmed that no container runs or will run. There are two kinds of evidence:
 ///
-/// - By the phase. Kubelet sets `Succeeded` or `Failed` only when nothing runs any more, also when a Pod is deleted
-///   (KEP-3329). Where Pod garbage collection set it, because the node is gone, it leaves a condition: that proves
-///   nothing.
-/// - Of a Pod that is being deleted, by all containers being terminated: no container of it is started any more.
+/// - The phase. Kubelet sets `Succeeded` or `Failed` only when nothing runs any more, even if the Pod is being deleted
+///   (KEP-3329). If Pod garbage collection sets the phase because the node is gone, it also adds a condition. That
+///   phase is no evidence.
+/// - All containers of a Pod that is being deleted are terminated. Kubelet does not restart containers of such a Pod.
 fn has_ended(pod: &Pod) -> bool {
     let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else { return false };
     let conditions = status.conditions.iter().flatten();
@@ -87,9 +86,9 @@ fn has_ended(pod: &Pod) -> bool {
     let ephemeral = status.ephemeral_container_statuses.iter().flatten();
     let Some(deletion) = Deletion::of(pod) else { return false };
     main.len() >= spec.containers.len()
-        && main.iter().all(|status| deletion.ended_for_good(status))
-        && init.into_iter().all(|status| deletion.ended_for_good(status) || never_ran(status))
-        && ephemeral.into_iter().all(|status| deletion.ended_for_good(status))
+        && main.iter().all(|status| deletion.is_final(status))
+        && init.into_iter().all(|status| deletion.is_final(status) || never_ran(status))
+        && ephemeral.into_iter().all(|status| deletion.is_final(status))
 }
 
 fn statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
@@ -105,60 +104,60 @@ fn never_ran(status: &ContainerStatus) -> bool {
         && last.is_none_or(|state| state.running.is_none() && state.terminated.is_none())
 }
 
-/// A deletion under way, and whether the node has heard of it. Until then it goes on as before: what the status says of
-/// a container that ended was written about a Pod that lives, and it may be running again by now.
+/// A Pod that is being deleted. Until its node has observed the deletion, kubelet still restarts containers: a
+/// container that is terminated according to the status may already run again.
 struct Deletion<'a> {
     spec: &'a PodSpec,
     statuses: &'a PodStatus,
-    /// Whether the node knew of the deletion when it wrote the status: by the generation that it had seen, which the
-    /// deletion moves (KEP-5067). `None` where it does not tell: kubelets before 1.34.
-    heard: Option<bool>,
-    /// When the deletion was asked for.
-    asked_at: DateTime<Utc>,
+    /// Whether the node had observed the deletion when it wrote the status, according to the observed generation, which
+    /// the deletion increments (KEP-5067). `None` for kubelets before 1.34, which do not report it.
+    observed: Option<bool>,
+    /// The time of the delete request.
+    requested_at: DateTime<Utc>,
 }
 
 impl<'a> Deletion<'a> {
     fn of(pod: &'a Pod) -> Option<Self> {
         let (spec, statuses) = (pod.spec.as_ref()?, pod.status.as_ref()?);
         let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
-        let asked_at = deletion_time(&pod.metadata)? - chrono::TimeDelta::try_seconds(grace).unwrap_or_default();
+        let requested_at = deletion_time(&pod.metadata)? - chrono::TimeDelta::try_seconds(grace).unwrap_or_default();
         let seen = statuses.observed_generation.filter(|seen| *seen > 0);
-        let heard = seen.zip(pod.metadata.generation).map(|(seen, generation)| seen >= generation);
-        Some(Self { spec, statuses, heard, asked_at })
+        let observed = seen.zip(pod.metadata.generation).map(|(seen, generation)| seen >= generation);
+        Some(Self { spec, statuses, observed, requested_at })
     }
 
-    fn ended_for_good(&self, status: &ContainerStatus) -> bool {
+    fn is_final(&self, status: &ContainerStatus) -> bool {
         let Some(end) = status.state.as_ref().and_then(|state| state.terminated.as_ref()) else { return false };
-        match self.heard {
+        match self.observed {
             Some(true) => true,
-            Some(false) => !self.may_start_again(&status.name, end),
+            Some(false) => !self.may_restart(&status.name, end),
             None => {
                 let at = end.finished_at.as_ref().and_then(|at| DateTime::from_timestamp(at.0.as_second(), 0));
-                at.is_none_or(|at| at >= self.asked_at) || !self.may_start_again(&status.name, end)
+                at.is_none_or(|at| at >= self.requested_at) || !self.may_restart(&status.name, end)
             }
         }
     }
 
-    /// Whether kubelet starts a container again that ended so, if it has not heard of the deletion.
-    fn may_start_again(&self, name: &str, end: &ContainerStateTerminated) -> bool {
+    /// Whether kubelet restarts a container that terminated like this, if it has not observed the deletion.
+    fn may_restart(&self, name: &str, end: &ContainerStateTerminated) -> bool {
         let containers = self.spec.containers.iter().map(|container| (container, false));
         let init = self.spec.init_containers.iter().flatten().map(|container| (container, true));
         let found = containers.chain(init).find(|(container, _)| container.name == *name);
-        // Of an ephemeral container there is no policy: it is never started again, unless all are.
+        // An ephemeral container has no restart policy: it is restarted only together with all others.
         let by_policy = found.is_some_and(|(container, is_init)| {
             let own = container.restart_policy.as_deref();
             match own.or(self.spec.restart_policy.as_deref()).unwrap_or("Always") {
                 "Never" => false,
                 "OnFailure" => end.exit_code != 0,
-                // An init container that is no sidecar has done its work.
+                // An init container that is not a sidecar does not restart after success.
                 _ => own.is_some() || !is_init || end.exit_code != 0,
             }
         });
-        by_policy || found.is_some_and(|(container, _)| by_rule(container, end.exit_code)) || self.all_start_again()
+        by_policy || found.is_some_and(|(container, _)| by_rule(container, end.exit_code)) || self.restarts_all()
     }
 
-    /// Whether the end of some container makes kubelet start all of them again (KEP-5532).
-    fn all_start_again(&self) -> bool {
+    /// Whether the exit of a container makes kubelet restart all of them (KEP-5532).
+    fn restarts_all(&self) -> bool {
         let containers = self.spec.containers.iter().chain(self.spec.init_containers.iter().flatten());
         let of_all = containers.filter(|container| {
             container.restart_policy_rules.iter().flatten().any(|rule| rule.action == "RestartAllContainers")
@@ -173,7 +172,7 @@ impl<'a> Deletion<'a> {
     }
 }
 
-/// Whether a rule of the container itself starts it again (KEP-5307).
+/// Whether a restart rule of the container applies (KEP-5307).
 fn by_rule(container: &Container, exit_code: i32) -> bool {
     container.restart_policy_rules.iter().flatten().any(|rule| {
         rule.exit_codes.as_ref().is_none_or(|codes| {

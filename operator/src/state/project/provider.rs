@@ -1,4 +1,4 @@
-//! From a MaskProvider to its view. What cannot be used in its spec is named there, and the rest is used all the same.
+//! Projects a MaskProvider to its view. The view names an invalid field of the spec, and contains all other fields.
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,13 +45,13 @@ impl Project for MaskProvider {
             unclean_delay,
             assignment_generation: self.status.as_ref().and_then(|status| status.assignment_generation),
             invalid,
-            said: self.status.as_ref().and_then(|status| status.message.as_deref().map(Arc::from)),
+            message: self.status.as_ref().and_then(|status| status.message.as_deref().map(Arc::from)),
             status: status_of!(self),
         })
     }
 }
 
-/// The shortest `spec.verify.interval`: each verification is a login, and many of them may get an account banned.
+/// The minimum of `spec.verify.interval`: each verification is a login, and frequent logins may get an account banned.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);
 
 fn verify_view(spec: Option<&MaskProviderVerifySpec>) -> Result<Option<VerifySpecView>, String> {
@@ -107,7 +107,7 @@ fn verified(status: Option<&MaskProviderStatus>) -> VerificationStatusView {
                 since: DateTime::from_timestamp(condition.last_transition_time.0.as_second(), 0).unwrap_or_default(),
             })
         }),
-        last: status.last_verified.as_ref().and_then(time),
+        last_verified: status.last_verified.as_ref().and_then(time),
         status: status.verification.clone().unwrap_or_default(),
     }
 }

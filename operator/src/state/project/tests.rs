@@ -35,7 +35,7 @@ fn an_object_without_version_has_no_view() {
 }
 
 #[test]
-fn the_name_of_a_reservation_tells_its_slot() {
+fn the_name_of_a_reservation_contains_its_slot() {
     let spec = json!({"name": "m", "namespace": "ns", "uid": "c1"});
     let reservation = view::<MaskReservation>(json!({"spec": spec}));
     assert_eq!(reservation.slot, Some((Arc::from("x"), 3)));
@@ -66,7 +66,7 @@ fn timestamps_alone_do_not_change_the_fingerprint_of_a_status() {
 }
 
 #[test]
-fn a_duration_that_cannot_be_read_is_told() {
+fn an_invalid_duration_is_reported() {
     let spec = json!({"secret": "s", "maxSlots": 1, "release": {"delay": "soon"}});
     let provider = view::<MaskProvider>(json!({"spec": spec}));
     assert!(provider.invalid.is_some_and(|why| why.contains("release.delay")));

@@ -1,4 +1,4 @@
-//! From a Pod that verifies a MaskProvider to its view.
+//! Projects a Pod that verifies a MaskProvider to its view.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl VerificationPod {
-    /// The view of a Pod; `None` when it lacks what every stored object has.
+    /// Returns the view of a Pod, or `None` if the Pod has no name, UID or resourceVersion.
     pub fn of(pod: &Pod) -> Option<Self> {
         let status = pod.status.clone().unwrap_or_default();
         let all = || status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
@@ -35,7 +35,7 @@ impl VerificationPod {
                 .map(|owner| Uid::from(owner.uid.as_str()))
                 .next(),
             unscheduled: unscheduled.map(|condition| Arc::from(condition.message.clone().unwrap_or_default())),
-            // A Pod whose containers just ended badly has no reason of its own.
+            // A Pod that failed only because a container did has neither reason nor message.
             failed: (failed && !why.is_empty()).then(|| Arc::from(why)),
             vpn: named(VPN).map_or(Stage::Waiting, stage),
             vpn_restarts: named(VPN).map_or(0, |status| status.restart_count),
@@ -71,13 +71,13 @@ fn last_exit(status: &ContainerStatus) -> Option<Exit> {
     status.state.as_ref().and_then(exit).or_else(|| status.last_state.as_ref().and_then(exit))
 }
 
-/// Reasons that pass by themselves as the Pod comes up.
-const ON_ITS_WAY: [&str; 3] = ["PodInitializing", "ContainerCreating", ""];
+/// Waiting reasons of a Pod that is starting normally.
+const STARTING: [&str; 3] = ["PodInitializing", "ContainerCreating", ""];
 
 fn stuck(status: &ContainerStatus) -> Option<Stuck> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref().unwrap_or_default();
-    (!ON_ITS_WAY.contains(&reason) && reason != "CrashLoopBackOff").then(|| Stuck {
+    (!STARTING.contains(&reason) && reason != "CrashLoopBackOff").then(|| Stuck {
         reason: Arc::from(reason),
         message: Arc::from(waiting.message.as_deref().unwrap_or_default()),
     })

@@ -28,9 +28,9 @@ fn version(store: &Store<View>, name: &str) -> Option<u64> {
 }
 
 fn list(store: &mut Store<View>, views: &[View]) -> Vec<ObjectKey> {
-    store.list_began();
+    store.list_started();
     views.iter().cloned().for_each(|view| store.listed(view));
-    store.list_ended().1
+    store.list_completed().1
 }
 
 fn synced() -> Store<View> {
@@ -45,12 +45,12 @@ fn wrote(store: &mut Store<View>, view: View) -> Acknowledged {
 }
 
 #[test]
-fn nothing_is_synced_before_the_first_list_is_complete() {
+fn a_store_is_synced_when_the_first_list_is_complete() {
     let mut store = Store::<View>::default();
-    store.list_began();
+    store.list_started();
     store.listed(view("a", "1", 5));
     assert!(!store.is_synced() && store.is_empty());
-    let (changes, _) = store.list_ended();
+    let (changes, _) = store.list_completed();
     assert!(store.is_synced() && changes.len() == 1 && version(&store, "a") == Some(5));
 }
 
@@ -62,21 +62,21 @@ fn a_write_is_visible_until_the_watch_has_passed_it() {
     assert_eq!(version(&store, "a"), Some(9));
     assert!(store.applied(view("a", "1", 9)).is_none());
     assert!(store.applied(view("a", "1", 11)).is_some());
-    assert_eq!(wrote(&mut store, view("a", "1", 10)), Acknowledged::Passed);
+    assert_eq!(wrote(&mut store, view("a", "1", 10)), Acknowledged::Stale);
     assert_eq!(version(&store, "a"), Some(11));
 }
 
 #[test]
-fn an_answer_does_not_bring_back_what_the_watch_saw_go() {
+fn a_response_does_not_bring_back_what_the_watch_saw_deleted() {
     let mut store = synced();
     let _ = store.applied(view("a", "1", 5));
     assert!(store.deleted(&view("a", "1", 6)).is_some());
-    assert_eq!(wrote(&mut store, view("a", "1", 5)), Acknowledged::Passed);
+    assert_eq!(wrote(&mut store, view("a", "1", 5)), Acknowledged::Stale);
     assert!(store.is_empty());
 }
 
 #[test]
-fn the_deletion_of_a_former_object_leaves_its_successor() {
+fn the_deletion_of_a_former_object_keeps_its_successor() {
     let mut store = synced();
     assert_eq!(wrote(&mut store, view("a", "2", 8)), Acknowledged::Assumed);
     assert!(store.deleted(&view("a", "1", 6)).is_none());
@@ -84,9 +84,9 @@ fn the_deletion_of_a_former_object_leaves_its_successor() {
 }
 
 #[test]
-fn what_our_write_removed_is_not_brought_back_by_a_late_watch() {
+fn a_stale_watch_does_not_bring_back_what_a_write_deleted() {
     let mut store = synced();
-    // Two objects of one name, one after the other, both removed by us, while the watch has told of neither.
+    // Two objects with the same name, one after the other. Writes delete both, and the watch has delivered neither.
     for (uid, version) in [("1", 5), ("2", 9)] {
         wrote(&mut store, view("a", uid, version));
         assert!(store.removed(&key("a"), &Uid::from(uid)).is_some());
@@ -98,12 +98,12 @@ fn what_our_write_removed_is_not_brought_back_by_a_late_watch() {
     assert!(store.applied(view("a", "2", 9)).is_none());
     let _ = store.deleted(&view("a", "2", 10));
     assert!(store.is_empty());
-    assert!(store.buried.is_empty());
+    assert!(store.tombstones.is_empty());
     assert!(store.applied(view("a", "3", 12)).is_some());
 }
 
 #[test]
-fn a_list_forgets_what_was_written_before_it_began() {
+fn a_list_replaces_what_was_written_before_it_started() {
     let mut store = synced();
     wrote(&mut store, view("gone", "1", 5));
     wrote(&mut store, view("older", "2", 9));
@@ -111,33 +111,33 @@ fn a_list_forgets_what_was_written_before_it_began() {
     assert!(list(&mut store, &[view("a", "3", 4)]).is_empty());
     assert_eq!(version(&store, "gone"), None);
     assert_eq!(version(&store, "a"), Some(4));
-    assert!(store.buried.is_empty());
+    assert!(store.tombstones.is_empty());
 }
 
 #[test]
-fn what_was_written_while_a_list_was_made_has_to_be_read_back() {
+fn what_was_written_during_a_list_has_to_be_read_back() {
     let mut store = synced();
-    store.list_began();
+    store.list_started();
     wrote(&mut store, view("new", "1", 5));
-    let (_, doubtful) = store.list_ended();
-    assert_eq!(doubtful, [key("new")]);
+    let (_, unconfirmed) = store.list_completed();
+    assert_eq!(unconfirmed, [key("new")]);
     assert_eq!(version(&store, "new"), Some(5));
 }
 
 #[test]
-fn an_answer_to_what_was_sent_before_a_list_began_has_to_be_read_back() {
+fn a_response_to_a_request_sent_before_a_list_has_to_be_read_back() {
     let mut store = synced();
     let sent = store.epoch();
     let _ = list(&mut store, &[]);
-    assert_eq!(store.acknowledged(view("new", "1", 5), sent).0, Acknowledged::Doubtful);
+    assert_eq!(store.acknowledged(view("new", "1", 5), sent).0, Acknowledged::Unconfirmed);
 }
 
 #[test]
-fn an_answer_to_what_was_sent_while_a_list_was_made_has_to_be_read_back() {
+fn a_response_to_a_request_sent_during_a_list_has_to_be_read_back() {
     let mut store = synced();
-    store.list_began();
+    store.list_started();
     let sent = store.epoch();
-    // Created and removed by somebody else before the list was read: neither the list nor the watch tells of it.
-    let _ = store.list_ended();
-    assert_eq!(store.acknowledged(view("new", "1", 5), sent).0, Acknowledged::Doubtful);
+    // Created, and deleted by somebody else before the list: neither the list nor the watch contains it.
+    let _ = store.list_completed();
+    assert_eq!(store.acknowledged(view("new", "1", 5), sent).0, Acknowledged::Unconfirmed);
 }

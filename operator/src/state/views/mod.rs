@@ -1,5 +1,5 @@
-//! What is kept of each object: compact projections, made on arrival, so that a Mask with all its objects costs a few
-//! hundred bytes rather than several kilobytes.
+//! Views: the compact form in which the cache keeps objects. With it, a Mask and its objects take a few hundred bytes
+//! instead of several kilobytes.
 
 mod pod;
 mod provider;
@@ -20,14 +20,14 @@ use crate::model::{Kind, Meta, ObjectKey, ObjectReference, Uid, object_reference
 /// The tags of a Mask or a provider.
 pub type Tags = Arc<[Arc<str>]>;
 
-/// The `Ready` condition and a fingerprint of the rest, enough to know whether a status has to be written.
+/// The `Ready` condition and a fingerprint of the rest, which is enough to decide whether to write a status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatusView<P> {
     /// `status.phase`.
     pub phase: Option<P>,
-    /// Fingerprint of all that the operator writes there, timestamps apart.
+    /// The fingerprint of everything that the operator writes there, except timestamps.
     pub fingerprint: u64,
-    /// `Ready` condition: its status, and since when.
+    /// The status of the `Ready` condition, and its last transition.
     pub ready: Option<(bool, DateTime<Utc>)>,
     /// `status.observedGeneration`.
     pub observed_generation: Option<i64>,
@@ -36,35 +36,35 @@ pub struct StatusView<P> {
 /// A Mask.
 #[derive(Clone, Debug)]
 pub struct MaskView {
-    /// Metadata.
+    /// The metadata.
     pub meta: Meta,
-    /// `spec.providers`: any one of these tags; absent: any provider.
+    /// `spec.providers`: any of these tags; absent: any provider.
     pub tags: Option<Tags>,
     /// `spec.priority`.
     pub priority: i32,
-    /// What it verifies, if it is a verification Mask that a provider made for itself.
+    /// The provider that it verifies, if that provider created it.
     pub verifies: Option<Box<VerificationTarget>>,
-    /// Labels, which its consumer inherits.
+    /// The labels, which its consumer inherits.
     pub labels: Box<[(Arc<str>, Arc<str>)]>,
-    /// Status.
+    /// The status.
     pub status: StatusView<MaskPhase>,
 }
 
-/// The marks of a Mask that verifies a provider: its name, its controlling owner and its label all say the same.
+/// The provider that a Mask verifies. The name, the controller reference and the label of the Mask agree on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerificationTarget {
-    /// UID of the provider.
+    /// The UID of the provider.
     pub provider: Uid,
-    /// What is tried out (annotation).
+    /// The verified inputs, from an annotation.
     pub inputs: Option<VerifyInputs>,
 }
 
-/// What a verification tries out.
+/// The inputs of a verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyInputs {
-    /// UID and resourceVersion of the Secret.
+    /// The UID and resourceVersion of the Secret.
     pub secret_version: Arc<str>,
-    /// Fingerprint of `spec.verify.overrides`.
+    /// The fingerprint of `spec.verify.overrides`.
     pub overrides: Arc<str>,
 }
 
@@ -73,63 +73,63 @@ pub struct VerifyInputs {
 pub struct Assigned {
     /// The provider.
     pub provider: ObjectKey,
-    /// The provider's UID.
+    /// The UID of the provider.
     pub provider_uid: Uid,
-    /// The slot's number.
+    /// The number of the slot.
     pub slot: u32,
-    /// UID of the reservation.
+    /// The UID of the reservation.
     pub reservation: Uid,
-    /// Name of the copied Secret in the consumer's namespace.
+    /// The name of the copied Secret in the namespace of the consumer.
     pub secret: Arc<str>,
 }
 
-/// The Mask that a consumer was made for.
+/// The Mask that a consumer was created for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct MadeFor {
-    /// UID of the Mask.
+pub struct MaskReference {
+    /// The UID of the Mask.
     pub uid: Uid,
-    /// Creation time of the Mask: the place in the queue.
+    /// The creation time of the Mask, which determines the queue position.
     pub created: DateTime<Utc>,
 }
 
-/// What the `Ready` condition of a consumer says.
+/// The `Ready` condition of a consumer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConditionView {
-    /// Its status.
+    /// The status of the condition.
     pub ready: bool,
-    /// Its reason.
+    /// The reason of the condition.
     pub reason: Reason,
-    /// Its message.
+    /// The message of the condition.
     pub message: Arc<str>,
 }
 
 /// A MaskConsumer.
 #[derive(Clone, Debug)]
 pub struct ConsumerView {
-    /// Metadata.
+    /// The metadata.
     pub meta: Meta,
-    /// UID of the controlling Mask by owner reference.
+    /// The UID of the Mask that owns it.
     pub owner: Option<Uid>,
-    /// The Mask it was made for, as written by the masks controller. Absent: made by hand.
-    pub mask: Option<MadeFor>,
+    /// `spec.mask`: the Mask that the masks controller created it for; absent: a user created it.
+    pub mask: Option<MaskReference>,
     /// `spec.providers`.
     pub tags: Option<Tags>,
     /// `spec.priority`.
     pub priority: i32,
-    /// `status.provider`: present once the assignment is committed.
+    /// `status.provider`; present when the assignment is committed.
     pub assigned: Option<Box<Assigned>>,
-    /// Status.
+    /// The status.
     pub status: StatusView<MaskConsumerPhase>,
-    /// `status.withdrawnReservation`: nothing can be committed to that one any more.
+    /// `status.withdrawnReservation`: nothing can be committed to this reservation any more.
     pub withdrawn: Option<Uid>,
-    /// What the `Ready` condition says, for the Mask to repeat.
-    pub said: Option<ConditionView>,
-    /// Provider to which a verification Mask is bound (label).
+    /// The `Ready` condition, which the status of the Mask repeats.
+    pub ready_condition: Option<ConditionView>,
+    /// The UID of the provider that it verifies, from a label.
     pub verifies: Option<Uid>,
 }
 
 impl ConsumerView {
-    /// The object on which users look for Events: the Mask where there is one, else the consumer itself.
+    /// Returns the object for Events: the Mask if there is one, else the consumer.
     pub fn event_object(&self) -> ObjectReference {
         match &self.owner {
             Some(mask) => object_reference(Kind::Mask, &self.meta.key, mask),
@@ -141,42 +141,42 @@ impl ConsumerView {
 /// A Pod that used a slot when its release began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotUserView {
-    /// Name of the Pod, in the consumer's namespace.
+    /// The name of the Pod in the namespace of the consumer.
     pub name: Arc<str>,
-    /// UID of the Pod.
+    /// The UID of the Pod.
     pub uid: Uid,
-    /// Node it was bound to.
+    /// The node that it was bound to.
     pub node: Option<Arc<str>>,
 }
 
 /// A MaskReservation.
 #[derive(Clone, Debug)]
 pub struct ReservationView {
-    /// Metadata.
+    /// The metadata.
     pub meta: Meta,
-    /// Provider name and slot as its own name tells them.
+    /// The provider and the slot, parsed from the name.
     pub slot: Option<(Arc<str>, u32)>,
-    /// UID of the owning provider.
+    /// The UID of the provider that owns it.
     pub provider_uid: Option<Uid>,
     /// The consumer that holds the slot.
     pub consumer: ObjectKey,
-    /// Its UID.
+    /// The UID of the consumer.
     pub consumer_uid: Uid,
     /// `status.users`.
     pub users: Arc<[SlotUserView]>,
     /// `status.holdUntil`.
     pub hold_until: Option<DateTime<Utc>>,
-    /// Status.
+    /// The status.
     pub status: StatusView<MaskReservationPhase>,
 }
 
 impl ReservationView {
-    /// Whether it could not be decoded: it locks its slot, and says for whom to nobody.
+    /// Whether it could not be decoded. It locks its slot, but the consumer is unknown.
     pub fn is_unreadable(&self) -> bool {
         self.consumer_uid.as_str().is_empty()
     }
 
-    /// The provider's key.
+    /// Returns the key of the provider.
     pub fn provider(&self) -> Option<ObjectKey> {
         let (name, _) = self.slot.as_ref()?;
         Some(ObjectKey { namespace: self.meta.key.namespace.clone(), name: name.clone() })

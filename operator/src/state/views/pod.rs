@@ -1,4 +1,4 @@
-//! What is kept of Pods: of those that may use a slot, and of those that verify a MaskProvider.
+//! Views of Pods: those that may use a slot, and those that verify a MaskProvider.
 
 use std::sync::Arc;
 
@@ -6,93 +6,93 @@ use chrono::{DateTime, Utc};
 
 use crate::model::{Meta, Uid};
 
-/// How far a Pod has come, as far as a slot is concerned.
+/// The stage of a Pod, as far as its slot is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodStage {
-    /// Not bound to a node: nothing runs.
+    /// Not bound to a node, so nothing runs.
     Unbound,
-    /// Bound, and its node has not said that nothing of it runs or will.
+    /// Bound, and the node has not confirmed that no container runs or will run.
     Running,
-    /// By the word of its node, nothing of it runs or will.
+    /// The node has confirmed that no container runs or will run.
     Ended,
 }
 
 /// A Pod that references a Secret or is owned by a MaskConsumer.
 #[derive(Clone, Debug)]
 pub struct PodView {
-    /// Metadata.
+    /// The metadata.
     pub meta: Meta,
-    /// MaskConsumers among its owners.
+    /// The UIDs of the MaskConsumers among its owners.
     pub consumers: Box<[Uid]>,
-    /// Whether something other than a MaskConsumer controls it, such as a ReplicaSet or a Job.
+    /// Whether its controller is not a MaskConsumer, but for example a ReplicaSet or a Job.
     pub is_of_workload: bool,
-    /// Names of the Secrets that it references.
+    /// The names of the Secrets that it references.
     pub secrets: Box<[Arc<str>]>,
-    /// Node it is bound to.
+    /// The node that it is bound to.
     pub node: Option<Arc<str>>,
-    /// How far it has come.
+    /// The stage.
     pub stage: PodStage,
-    /// `metadata.deletionTimestamp`: when its grace period ends.
+    /// `metadata.deletionTimestamp`: the end of its grace period.
     pub stop_by: Option<DateTime<Utc>>,
 }
 
-/// A Pod with the label of verification Pods.
+/// A Pod that verifies a provider. It has a label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerificationPod {
-    /// Metadata.
+    /// The metadata.
     pub meta: Meta,
-    /// The MaskConsumer that controls it.
+    /// The UID of the MaskConsumer that controls it.
     pub consumer: Option<Uid>,
-    /// What the scheduler says while no node takes it.
+    /// The message of the scheduler while the Pod cannot be scheduled.
     pub unscheduled: Option<Arc<str>>,
-    /// Why it has failed as a whole: evicted, its node lost.
+    /// Why the Pod as a whole has failed, for example because it was evicted.
     pub failed: Option<Arc<str>>,
-    /// Gluetun.
+    /// The stage of gluetun.
     pub vpn: Stage,
-    /// How often gluetun's container was started again.
+    /// The number of restarts of gluetun.
     pub vpn_restarts: i32,
-    /// How gluetun's container ended last.
+    /// The last exit of gluetun.
     pub vpn_exit: Option<Exit>,
-    /// The probe.
+    /// The stage of the probe.
     pub probe: Stage,
-    /// Why some container cannot start, in kubelet's words.
+    /// Why a container cannot start.
     pub stuck: Option<Stuck>,
 }
 
-/// How far a container has come.
+/// The stage of a container.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Stage {
     /// Not started.
     #[default]
     Waiting,
-    /// Running since then, by the node's clock.
+    /// Running since this time, by the clock of the node.
     Running(DateTime<Utc>),
-    /// Ended.
+    /// Terminated.
     Ended(Exit),
 }
 
-/// How a container ended.
+/// The exit of a container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exit {
-    /// Exit code.
+    /// The exit code.
     pub code: i32,
-    /// Kubelet's reason, for example `OOMKilled`.
+    /// The reason of kubelet, for example `OOMKilled`.
     pub reason: Arc<str>,
-    /// What it wrote to its termination log.
+    /// The termination message of the container.
     pub message: Arc<str>,
 }
 
 /// Why a container cannot start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stuck {
-    /// Kubelet's reason, for example `ErrImagePull`.
+    /// The reason of kubelet, for example `ErrImagePull`.
     pub reason: Arc<str>,
-    /// Kubelet's message.
+    /// The message of kubelet.
     pub message: Arc<str>,
 }
 
 impl VerificationPod {
-    /// Whether gluetun was started, so that there is a log.
+    /// Whether gluetun has started, so that there is a log.
     pub fn has_log(&self) -> bool {
         self.vpn != Stage::Waiting || self.vpn_exit.is_some()
     }

@@ -1,4 +1,4 @@
-//! What is kept of a MaskProvider.
+//! The view of a MaskProvider.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::model::Meta;
 /// A MaskProvider.
 #[derive(Clone, Debug)]
 pub struct ProviderView {
-    /// Metadata.
+    /// The metadata.
     pub meta: Meta,
-    /// Name of the credentials Secret in the provider's namespace.
+    /// The name of the credentials Secret in the namespace of the provider.
     pub secret: Arc<str>,
-    /// Names of the Secrets in `spec.slots`, by slot.
+    /// The names of the Secrets in `spec.slots`, by slot.
     pub slot_secrets: Arc<[Option<Arc<str>>]>,
     /// `spec.maxSlots`.
     pub max_slots: u32,
@@ -23,7 +23,7 @@ pub struct ProviderView {
     pub tags: Tags,
     /// `spec.namespaces`; absent: any.
     pub namespaces: Option<Tags>,
-    /// `spec.verify`; absent with `skip`.
+    /// `spec.verify`; absent if `skip` is set.
     pub verify: Option<Arc<VerifySpecView>>,
     /// The `Verified` condition and `status.verification`.
     pub verified: VerificationStatusView,
@@ -33,17 +33,18 @@ pub struct ProviderView {
     pub release_delay: Duration,
     /// `spec.release.uncleanDelay`.
     pub unclean_delay: Duration,
-    /// `status.assignmentGeneration`: the generation whose `maxSlots` a consumers controller in another process obeys.
+    /// `status.assignmentGeneration`: the generation whose `maxSlots` the consumers controller, in another process,
+    /// applies.
     pub assignment_generation: Option<i64>,
-    /// What is wrong with the spec, in words for users.
+    /// Why the spec is invalid, for users.
     pub invalid: Option<Arc<str>>,
     /// `status.message`.
-    pub said: Option<Arc<str>>,
-    /// Status.
+    pub message: Option<Arc<str>>,
+    /// The status.
     pub status: StatusView<MaskProviderPhase>,
 }
 
-/// How a provider wants to be verified.
+/// `spec.verify` of a provider.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerifySpecView {
     /// `spec.verify.timeout`, if it is set.
@@ -54,17 +55,17 @@ pub struct VerifySpecView {
     pub release_on_failure: bool,
     /// `spec.verify.overrides`.
     pub overrides: MaskProviderVerifyOverridesSpec,
-    /// Fingerprint of the overrides.
+    /// The fingerprint of the overrides.
     pub overrides_hash: Arc<str>,
 }
 
-/// How the last verification went, as the status says.
+/// The result of the last verification, from the status.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VerificationStatusView {
     /// The `Verified` condition.
     pub condition: Option<VerifiedCondition>,
     /// `status.lastVerified`.
-    pub last: Option<DateTime<Utc>>,
+    pub last_verified: Option<DateTime<Utc>>,
     /// `status.verification`.
     pub status: MaskProviderVerificationStatus,
 }
@@ -74,31 +75,31 @@ pub struct VerificationStatusView {
 pub struct VerifiedCondition {
     /// `True`, `False`, or `Unknown` as `None`.
     pub passed: Option<bool>,
-    /// Its reason.
+    /// The reason.
     pub reason: Reason,
-    /// Its message.
+    /// The message.
     pub message: Arc<str>,
-    /// Since when its status is the same.
+    /// The last transition.
     pub since: DateTime<Utc>,
 }
 
-/// The `SharedCredentials` condition of a provider, which is there only while it is true.
+/// The `SharedCredentials` condition of a provider. It exists only while it is true.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SharedCondition {
-    /// Its message.
+    /// The message.
     pub message: Arc<str>,
-    /// Since when it is there.
+    /// The last transition.
     pub since: DateTime<Utc>,
 }
 
 impl ProviderView {
-    /// Whether users may be assigned to it as far as its phase tells.
+    /// Whether its phase allows assignments.
     pub fn is_usable(&self) -> bool {
         matches!(self.status.phase, Some(MaskProviderPhase::Ready | MaskProviderPhase::Active)) && !self.meta.deleting
     }
 
-    /// Whether its status tells of the spec as it is now. `status.observedGeneration` moves only once the `maxSlots`
-    /// of that generation is in force, that is, when no slot beyond it is held.
+    /// Whether its status reflects the current spec. `status.observedGeneration` changes only when the `maxSlots` of
+    /// that generation is in effect, which means that no slot beyond it is held.
     pub fn is_current(&self) -> bool {
         self.status.observed_generation == Some(self.meta.generation)
     }

@@ -1,50 +1,50 @@
-//! What is kept of Secrets: of copies their metadata, of the credentials of MaskProviders their data.
+//! Views of Secrets: the metadata of copies, and the data of the credentials of MaskProviders.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::model::{Meta, Uid};
 
-/// A Secret as far as its metadata goes: a copy of credentials beside a consumer.
+/// The metadata of the copied Secret of a consumer.
 #[derive(Clone, Debug)]
 pub struct CopyView {
-    /// Metadata.
+    /// The metadata.
     pub meta: Meta,
-    /// UID of the owning MaskConsumer.
+    /// The UID of the MaskConsumer that owns it.
     pub consumer_uid: Option<Uid>,
-    /// UID of the reservation it was made under (annotation).
+    /// The UID of the reservation that it was created for, from an annotation.
     pub reservation: Option<Uid>,
-    /// Fingerprint of the data it was made from (annotation).
+    /// The fingerprint of the data that was copied, from an annotation.
     pub source_hash: Option<Arc<str>>,
-    /// Whether it carries the label that our watch selects by.
-    pub labelled: bool,
+    /// Whether it has the label that the watch selects.
+    pub labeled: bool,
 }
 
 /// The keys and values of a credentials Secret.
 pub type SecretData = Arc<BTreeMap<String, k8s_openapi::ByteString>>;
 
-/// A provider's credentials, watched by name.
+/// A credentials Secret, or the credentials merged from several.
 #[derive(Clone)]
-pub struct SourceView {
-    /// The data to copy.
+pub struct CredentialsView {
+    /// The data.
     pub data: SecretData,
-    /// Fingerprint of the data.
+    /// The fingerprint of the data.
     pub hash: Arc<str>,
-    /// UID and resourceVersion.
+    /// The UID and resourceVersion.
     pub version: Arc<str>,
-    /// The version under which this very data was first seen: editing a label changes the version, not the data.
+    /// The version with which the operator first saw this data. Editing a label changes the version, but not the data.
     pub data_since: Arc<str>,
 }
 
-/// What the watch on one named Secret says.
+/// The state of a credentials Secret, according to its watch.
 #[derive(Clone, Default)]
-pub enum Source {
-    /// Not known yet.
+pub enum CredentialsState {
+    /// Not yet known.
     #[default]
     Unknown,
-    /// There is none.
+    /// It does not exist.
     Missing,
-    /// It cannot be watched; why, in words for users.
+    /// It cannot be watched, for this reason.
     Unreadable(Arc<str>),
-    /// Here it is.
-    Present(SourceView),
+    /// It exists.
+    Present(CredentialsView),
 }

@@ -23,7 +23,7 @@ const BEFORE: &str = "2029-12-31T23:59:59Z";
 const GRACE: i64 = 30;
 const END_OF_GRACE: &str = "2030-01-01T00:00:30Z";
 
-/// A bound Pod of one container, and what of it is added.
+/// A bound Pod with one container, and additional fields.
 fn pod(added: Value) -> Value {
     let mut pod = json!({
         "metadata": {"generation": 1},
@@ -46,7 +46,7 @@ fn stage(pod: Value) -> PodStage {
 }
 
 #[test]
-fn a_pod_that_lives_on_has_not_ended_though_all_its_containers_have() {
+fn a_pod_that_is_not_deleted_has_not_ended_even_if_all_its_containers_have() {
     for (policy, code) in [("Always", 0), ("Always", 1), ("OnFailure", 1), ("OnFailure", 0), ("Never", 0)] {
         let ended = pod(json!({
             "spec": {"restartPolicy": policy},
@@ -57,7 +57,7 @@ fn a_pod_that_lives_on_has_not_ended_though_all_its_containers_have() {
 }
 
 #[test]
-fn a_final_phase_of_the_node_ends_a_pod_and_one_of_pod_garbage_collection_does_not() {
+fn a_final_phase_is_evidence_unless_pod_garbage_collection_set_it() {
     let collected = json!([{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}]);
     let evicted = json!([{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]);
     for phase in ["Succeeded", "Failed"] {
@@ -71,9 +71,9 @@ fn a_final_phase_of_the_node_ends_a_pod_and_one_of_pod_garbage_collection_does_n
             assert_eq!(stage(with(&evicted)), PodStage::Ended);
             assert_eq!(stage(with(&collected)), PodStage::Running);
         }
-        // Rejected by kubelet: nothing was ever started.
+        // Rejected by kubelet: nothing has ever started.
         assert_eq!(stage(pod(json!({"status": {"phase": phase}}))), PodStage::Ended);
-        // A word against the other: it is not taken for an end.
+        // Contradictory, so not an end.
         let running = json!({"status": {"phase": phase, "containerStatuses": [status("a", json!({"running": {}}))]}});
         assert_eq!(stage(pod(running)), PodStage::Running);
     }
@@ -100,9 +100,9 @@ fn a_deleted_pod_has_ended_once_all_its_containers_have() {
     assert_eq!(stage(lacks), PodStage::Running);
 }
 
-/// A container that crashed before the node heard of the deletion may be running again.
+/// A container that crashed before the node observed the deletion may run again.
 #[test]
-fn what_was_written_before_the_node_heard_of_the_deletion_is_no_evidence() {
+fn a_status_from_before_the_node_observed_the_deletion_is_no_evidence() {
     let crashed = |policy: Value, code: i32, seen: Option<i64>, at: Option<&str>| {
         let mut spec = policy;
         spec["name"] = json!("a");
@@ -120,7 +120,7 @@ fn what_was_written_before_the_node_heard_of_the_deletion_is_no_evidence() {
         ]})
     };
     use PodStage::{Ended, Running};
-    // By the generation that the node had seen.
+    // With an observed generation.
     assert_eq!(crashed(always(), 1, Some(1), Some(END_OF_GRACE)), Running);
     assert_eq!(crashed(always(), 1, Some(2), Some(BEFORE)), Ended);
     assert_eq!(crashed(never(), 1, Some(1), None), Ended);
@@ -130,7 +130,7 @@ fn what_was_written_before_the_node_heard_of_the_deletion_is_no_evidence() {
     assert_eq!(crashed(rule("In", "Restart"), 1, Some(1), None), Ended);
     assert_eq!(crashed(rule("NotIn", "Restart"), 1, Some(1), None), Running);
     assert_eq!(crashed(rule("In", "RestartAllContainers"), 42, Some(1), None), Running);
-    // Where it does not tell, by the time.
+    // Without an observed generation, the time decides.
     assert_eq!(crashed(always(), 1, None, Some(BEFORE)), Running);
     assert_eq!(crashed(always(), 1, None, Some(ASKED)), Ended);
     assert_eq!(crashed(always(), 1, None, None), Ended);
@@ -143,9 +143,9 @@ fn a_pod_without_a_node_is_unbound() {
     assert_eq!(unbound.stage, PodStage::Unbound);
 }
 
-/// Deleted while an init container ran: the others never start, and stay as they are in its last status.
+/// Deleted while an init container ran: the other containers never start, and keep waiting in the last status.
 #[test]
-fn a_pod_that_ended_before_it_was_initialized_has_ended_only_by_the_word_of_its_node() {
+fn a_pod_that_was_deleted_before_it_was_initialized_has_ended_only_with_a_final_phase() {
     let stage = |phase: &str, vpn: Value, conditions: Value| {
         stage(deleted(json!({
             "spec": {"containers": [{"name": "probe"}], "initContainers": [{"name": "vpn"}]},
@@ -165,7 +165,7 @@ fn a_pod_that_ended_before_it_was_initialized_has_ended_only_by_the_word_of_its_
 }
 
 #[test]
-fn every_way_to_use_a_secret_is_found() {
+fn every_reference_to_a_secret_is_found() {
     let key = |name: &str| json!({"secretKeyRef": {"name": name, "key": "k"}});
     let pod = view(json!({"metadata": {}, "spec": {
         "containers": [{"name": "a", "env": [{"name": "E", "valueFrom": key("env")}]}],
@@ -181,7 +181,7 @@ fn every_way_to_use_a_secret_is_found() {
 }
 
 #[test]
-fn a_pod_is_of_a_workload_when_something_but_a_consumer_controls_it() {
+fn a_pod_belongs_to_a_workload_unless_a_consumer_controls_it() {
     let owned = |owners: Value| view(json!({"metadata": {"ownerReferences": owners}})).is_of_workload;
     let owner = |version: &str, kind: &str, controller: bool| json!({"apiVersion": version, "kind": kind, "name": "o", "uid": "o", "controller": controller});
     assert!(owned(json!([owner("apps/v1", "ReplicaSet", true)])));
