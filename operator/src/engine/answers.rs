@@ -1,4 +1,4 @@
-//! Takes in how requests ended.
+//! Handles the outcomes of requests.
 
 use vpn_types::Reason;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Engine {
-    /// A request ended.
+    /// Handles the outcome of a request.
     pub(super) fn answered(&mut self, id: u64, outcome: Outcome) {
         let Some(request) = self.in_flight.remove(&id) else { return };
         self.in_progress.remove(&request.reconcile);
@@ -22,7 +22,7 @@ impl Engine {
             self.enqueue(deferred);
         }
         if matches!(request.reconcile, ReconcileRequest::Unreadable(..)) {
-            // The answer cannot be read either. Carried out or not, an Event says it.
+            // The response cannot be decoded either, so the Event is recorded whatever the outcome.
             self.record(request.events);
             return;
         }
@@ -34,7 +34,7 @@ impl Engine {
                 owner: request.owner.as_ref(),
             };
             (controller.answered)(&mut self.ctx, &answer);
-            self.take_work();
+            self.apply_work_changes();
         }
         if self.apply(&request, outcome) {
             self.succeeded(&request);
@@ -47,13 +47,13 @@ impl Engine {
         self.ctx.effects.extend(events.into_iter().map(Effect::RecordEvent));
     }
 
-    /// Applies an outcome to the stores, or sets a backoff. True when the request did what it was to do.
+    /// Applies an outcome to the stores, or sets a backoff. Returns true on success.
     fn apply(&mut self, request: &InFlight, outcome: Outcome) -> bool {
-        let InFlight { reconcile, operation, seen, .. } = request;
+        let InFlight { reconcile, operation, target_version, .. } = request;
         let is_read = operation.is_read();
         match outcome {
             Outcome::Gone | Outcome::NotFound | Outcome::Conflict if is_about_pod(operation) => {
-                self.unknown.remove(reconcile);
+                self.to_read.remove(reconcile);
                 true
             }
             Outcome::Object(object) if !is_read && object.is_final_state() => {
@@ -61,23 +61,23 @@ impl Engine {
                 true
             }
             Outcome::Object(object) => {
-                self.unknown.remove(reconcile);
+                self.to_read.remove(reconcile);
                 self.acknowledge(*object, request.epoch);
                 true
             }
             Outcome::Gone => {
-                self.gone(operation, seen.as_ref());
+                self.target_gone(operation, target_version.as_ref());
                 true
             }
             Outcome::Pods(_) => true,
             Outcome::NotFound if matches!(operation, Operation::Create(..)) => {
-                // The namespace itself is gone.
+                // The namespace does not exist any more.
                 self.refused(request, Reason::NamespaceTerminating, "the namespace does not exist");
                 false
             }
             Outcome::NotFound => {
-                self.unknown.remove(reconcile);
-                self.gone(operation, seen.as_ref());
+                self.to_read.remove(reconcile);
+                self.target_gone(operation, target_version.as_ref());
                 is_read
             }
             Outcome::AlreadyExists => {
@@ -86,7 +86,8 @@ impl Engine {
             }
             Outcome::Conflict => {
                 let target = operation.target().map(|(kind, key)| self.ctx.state.cached_version(kind, key).1);
-                if target.as_ref() == Some(seen) {
+                // Otherwise a watch has already delivered the change that caused the conflict.
+                if target.as_ref() == Some(target_version) {
                     self.read_back(request);
                 }
                 false
@@ -102,33 +103,34 @@ impl Engine {
         }
     }
 
-    /// Success ends a backoff, unless it is that of a first step only.
+    /// Clears the backoff after success, unless this was only a provisional step.
     fn succeeded(&mut self, request: &InFlight) {
         let InFlight { reconcile, operation, priority, clears_backoff, .. } = request;
         let is_read = operation.is_read();
         if *clears_backoff && (!is_read || matches!(reconcile, ReconcileRequest::Read(..))) {
             self.ctx.backoffs.remove(reconcile, *priority);
         } else if let Some(backoff) = self.ctx.backoffs.get_mut(reconcile, *priority).filter(|_| is_read) {
-            // The outcome is known again: whatever is next need not wait.
+            // The state of the object is known again, so the next request need not wait.
             if backoff.failures < Backoff::TOO_MANY_UNKNOWN {
                 backoff.until = backoff.until.min(self.ctx.now.monotonic);
             }
         }
     }
 
+    /// Reads the target of a request before the next decision about it.
     fn read_back(&mut self, request: &InFlight) {
         if let Some((kind, key)) = request.operation.target() {
-            self.unknown.insert(request.reconcile.clone(), (kind, key.clone()));
+            self.to_read.insert(request.reconcile.clone(), (kind, key.clone()));
         }
     }
 
-    /// The API server showed an object: as the answer to a write, or to a read.
+    /// Applies the object in the response to a write or a read.
     fn acknowledge(&mut self, object: Object, sent: Epoch) {
         let is_watched = match &object {
-            // Without the masks controller the watch selects by label: of any other Mask it would never say that it is
-            // gone.
+            // Without the masks controller the watch selects Masks by label, and would never deliver the deletion of
+            // another Mask.
             Object::Mask(view) => view.verifies.is_some() || self.controllers.own_status(Kind::Mask),
-            // The watch selects copies by label.
+            // The watch selects copied Secrets by label.
             Object::Copy(view) => view.labeled,
             Object::Pod(pod) => {
                 if let Some(pods) = self.ctx.state.pods.get_mut(&pod.meta.key.namespace) {
@@ -142,18 +144,18 @@ impl Engine {
             return;
         }
         let (kind, key) = (object.kind(), object.meta().key.clone());
-        let (how, change) = self.ctx.state.acknowledge(object, sent);
+        let (acknowledged, change) = self.ctx.state.acknowledge(object, sent);
         if let Some(change) = change {
             self.changed(change);
         }
-        if how == Acknowledged::Unconfirmed {
+        if acknowledged == Acknowledged::Unconfirmed {
             self.read_unconfirmed(kind, key);
         }
     }
 
-    /// The target of a request is gone, and so is what the store holds of it, if it is still what it held then.
-    fn gone(&mut self, operation: &Operation, seen: Option<&(Uid, u64)>) {
-        if let (Some((kind, key)), Some((uid, _))) = (operation.target(), seen) {
+    /// Removes the target of a request, which no longer exists, if it is still the object of that time.
+    fn target_gone(&mut self, operation: &Operation, target_version: Option<&(Uid, u64)>) {
+        if let (Some((kind, key)), Some((uid, _))) = (operation.target(), target_version) {
             self.removed(kind, key, uid);
         }
     }
@@ -164,7 +166,7 @@ impl Engine {
         }
     }
 
-    /// Nobody knows whether it was carried out.
+    /// Handles an unknown outcome: reads the object, and sets a backoff.
     fn unanswered(&mut self, request: &InFlight, message: String) {
         let InFlight { reconcile, operation, priority, .. } = request;
         let is_read = operation.is_read();
@@ -192,7 +194,7 @@ impl Engine {
         self.failed(request, *priority, Some(message), backoff);
     }
 
-    /// What cannot be said in the status is said in an Event.
+    /// Records an Event if a status cannot be written.
     fn report_in_event(&mut self, operation: &Operation, backoff: &Backoff) {
         let Operation::PatchStatus(kind, key, _) = operation else { return };
         let (_, Some((uid, _))) = self.ctx.state.cached_version(*kind, key) else { return };
@@ -208,7 +210,7 @@ impl Engine {
         });
     }
 
-    /// Has the controller look at a failure on the way to or from a slot, and sets the backoff that follows.
+    /// Sets a backoff. The controller may change it if the request is part of an assignment or a release.
     fn failed(&mut self, request: &InFlight, priority: RequestPriority, refusal: Option<&str>, backoff: Backoff) {
         let InFlight { reconcile, operation, .. } = request;
         let handler = self.controllers.handler(reconcile).filter(|_| priority == RequestPriority::Slots);
@@ -219,7 +221,7 @@ impl Engine {
             }
             None => Some(backoff),
         };
-        self.take_work();
+        self.apply_work_changes();
         if let Some(backoff) = backoff {
             self.ctx.backoffs.insert(reconcile, priority, backoff);
         }

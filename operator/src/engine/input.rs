@@ -1,4 +1,4 @@
-//! What the engine takes in.
+//! Inputs of the engine.
 
 use std::sync::Arc;
 
@@ -7,30 +7,30 @@ use crate::{
     state::{CredentialsView, Outcome, WatchEvent},
 };
 
-/// What happened.
+/// An input of the engine.
 #[derive(Clone)]
 pub enum Input {
-    /// A watch on a whole kind told something.
+    /// An event of the watch on a kind.
     Watch(WatchEvent),
-    /// The watch on one named Secret: its content, or that there is none.
+    /// An event of the watch on a credentials Secret: its content, or `None` if it does not exist.
     Secret(ObjectKey, Option<CredentialsView>),
-    /// The watch on one named Secret cannot be had; why, in words for users.
+    /// The watch on a credentials Secret fails, for this reason.
     SecretUnreadable(ObjectKey, Arc<str>),
-    /// The watch on the Pods of a namespace.
+    /// An event of the watch on the Pods of a namespace.
     Pods(Arc<str>, WatchEvent),
-    /// The log of the Pod with that UID.
+    /// An event of the log of the Pod with this UID.
     Log(Uid, LogEvent),
-    /// A request ended.
+    /// The outcome of a request.
     Answer(u64, Outcome),
-    /// An object of this kind cannot be decoded.
+    /// An object cannot be decoded.
     Undecodable {
-        /// Which object.
+        /// The object.
         target: ObjectReference,
-        /// What is wrong with it.
+        /// The error of the decoder.
         error: String,
     },
-    /// This process leads from now on.
+    /// This process is the leader from now on.
     Lead,
-    /// Time passed.
+    /// A deadline has come.
     Tick,
 }

@@ -1,9 +1,10 @@
-//! The engine takes in what happened, says what to do next, and touches nothing else. The same inputs give the same
-//! effects, so every decision can be tested, and a crash can be put between any two writes. What is to be done for an
-//! object is decided by the controllers, which the engine knows only as a table.
+//! The engine: turns inputs into effects, without any I/O. The same inputs give the same effects, so tests can cover
+//! every decision, and place a crash between any two writes. The controllers decide what to do for an object; the
+//! engine knows them only as a table.
 //!
-//! Invariants: at most one request is under way for each object and controller; an outcome that is not known is read
-//! back by name before anything else is decided for that object; nothing is decided before every store has synced.
+//! Invariants: at most one request is in flight for each object and controller. If the outcome of a request is unknown,
+//! the engine reads the object by name before any other decision about it. There are no decisions before every store
+//! has synced.
 
 mod answers;
 mod input;
@@ -37,7 +38,7 @@ use crate::{
     state::{ClusterState, Epoch},
 };
 
-/// What is remembered of a request under way.
+/// A request in flight.
 #[derive(Clone)]
 struct InFlight {
     reconcile: ReconcileRequest,
@@ -46,32 +47,32 @@ struct InFlight {
     events: Vec<EventRecord>,
     clears_backoff: bool,
     epoch: Epoch,
-    /// UID and version of the target when the request was sent.
-    seen: Option<(Uid, u64)>,
-    /// Of a read of a Mask: the owner of its consumer when the request was sent, which the answer is about.
+    /// The UID and version of the target when the request was sent.
+    target_version: Option<(Uid, u64)>,
+    /// For a read of a Mask: the owner of its consumer when the request was sent, which is what the response is about.
     owner: Option<Uid>,
 }
 
-/// The engine. A clone goes its own way from here: a model checker can try one input after the other.
+/// The engine. Clones are independent, so a test can try several inputs from the same state.
 #[derive(Clone)]
 pub struct Engine {
     controllers: ControllerSet,
     ctx: Context,
     queue: WorkQueue,
     secret_watches: SecretWatches,
-    /// Objects to be read back before anything else is decided, since the outcome of a request is not known.
-    unknown: HashMap<ReconcileRequest, (Kind, ObjectKey)>,
+    /// Objects to read before any other decision about them.
+    to_read: HashMap<ReconcileRequest, (Kind, ObjectKey)>,
     unreadable: HashMap<(Kind, ObjectKey), Unreadable>,
     in_flight: HashMap<u64, InFlight>,
     in_progress: HashSet<ReconcileRequest>,
     writes_in_flight: WritesInFlight,
     next_id: u64,
-    /// A standby takes everything in and decides nothing.
+    /// A standby updates its cache, and makes no decisions.
     leading: bool,
 }
 
 impl Engine {
-    /// An engine that knows nothing yet.
+    /// Creates an engine with an empty cache.
     pub fn new(controllers: ControllerSet) -> Self {
         Self {
             ctx: Context {
@@ -89,7 +90,7 @@ impl Engine {
             controllers,
             queue: WorkQueue::default(),
             secret_watches: SecretWatches::default(),
-            unknown: HashMap::new(),
+            to_read: HashMap::new(),
             unreadable: HashMap::new(),
             in_flight: HashMap::new(),
             in_progress: HashSet::new(),
@@ -99,48 +100,48 @@ impl Engine {
         }
     }
 
-    /// The same, but it decides nothing until it hears [`Input::Lead`].
+    /// Creates an engine that makes no decisions before [`Input::Lead`].
     pub fn standby(controllers: ControllerSet) -> Self {
         Self { leading: false, ..Self::new(controllers) }
     }
 
-    /// With settings for verifications other than the default ones.
+    /// Sets the settings of verifications.
     pub fn with_settings(mut self, settings: Settings) -> Self {
         self.ctx.settings = Arc::new(settings);
         self
     }
 
-    /// The cluster as it is known.
+    /// Returns the cache.
     pub fn state(&self) -> &ClusterState {
         &self.ctx.state
     }
 
-    /// Queue and slots.
+    /// Returns the allocator.
     pub fn allocator(&self) -> &Allocator {
         &self.ctx.allocator
     }
 
-    /// What the last call of [`Self::handle`] did.
+    /// Returns the counters of the last call of [`Self::handle`].
     pub fn counters(&self) -> &Counters {
         &self.ctx.counters
     }
 
-    /// The controllers that run here.
+    /// Returns the controllers of this process.
     pub fn controllers(&self) -> &ControllerSet {
         &self.controllers
     }
 
-    /// The kinds whose first list is still missing.
+    /// Returns the kinds whose first list is not complete.
     pub fn unsynced(&self) -> Vec<Kind> {
         self.controllers.watches().into_keys().filter(|kind| !self.ctx.state.is_synced(*kind)).collect()
     }
 
-    /// When [`Input::Tick`] is due (monotonic), if nothing else happens before.
+    /// Returns the time (monotonic) of the next [`Input::Tick`].
     pub fn next_deadline(&self) -> Option<Duration> {
         self.queue.next_deadline()
     }
 
-    /// Takes in what happened, one input or many at once, and returns what to do.
+    /// Handles one or more inputs, and returns the effects.
     pub fn handle(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Vec<Effect> {
         self.ctx.counters = Counters::default();
         self.ctx.now = now;
@@ -159,20 +160,20 @@ impl Engine {
         }
         self.queue.advance(now.monotonic);
         if self.leading && self.unsynced().is_empty() {
-            self.work_off();
+            self.process_queue();
         }
         std::mem::take(&mut self.ctx.effects)
     }
 
-    /// Decides for all that changed, lets the controllers settle, and goes on until nothing is left to decide.
-    fn work_off(&mut self) {
+    /// Reconciles the items of the work queue until it stays empty after the controllers have settled.
+    fn process_queue(&mut self) {
         loop {
             while let Some(request) = self.queue.pop() {
                 self.reconcile(request);
             }
             for controller in self.controllers.iter() {
                 (controller.settle)(&mut self.ctx);
-                self.take_work();
+                self.apply_work_changes();
             }
             if self.queue.is_empty() {
                 self.queue.shrink();
@@ -181,8 +182,8 @@ impl Engine {
         }
     }
 
-    /// Takes over what controllers did to the work queue.
-    fn take_work(&mut self) {
+    /// Applies the changes of the work queue that controllers requested.
+    fn apply_work_changes(&mut self) {
         for change in std::mem::take(&mut self.ctx.work) {
             match change {
                 WorkChange::Enqueue(request) => self.enqueue(request),
@@ -191,7 +192,7 @@ impl Engine {
         }
     }
 
-    /// Has something reconciled, if that is for a controller of this process.
+    /// Adds a request to the work queue, if a controller of this process handles it.
     fn enqueue(&mut self, request: ReconcileRequest) {
         let is_ours = match &request {
             ReconcileRequest::Read(..) => true,
@@ -203,29 +204,29 @@ impl Engine {
         }
     }
 
-    /// Nothing of an object that is gone may hold back the next one of its name.
+    /// Drops the timer and the backoffs of a deleted object, so that they do not affect the next object of its name.
     fn forget(&mut self, request: &ReconcileRequest) {
         self.queue.clear_timer(request);
         for priority in RequestPriority::ALL {
             self.ctx.backoffs.remove(request, priority);
         }
-        self.unknown.remove(request);
+        self.to_read.remove(request);
     }
 
     fn reconcile(&mut self, request: ReconcileRequest) {
         if self.in_progress.contains(&request) {
-            // Its answer enqueues it again.
+            // The response requeues it.
             return;
         }
         self.queue.clear_timer(&request);
         self.ctx.counters.reconciled(table::controller_of(&request).name);
         let first = self.ctx.effects.len();
-        let step = match self.unknown.get(&request) {
+        let step = match self.to_read.get(&request) {
             Some((kind, key)) => Step::send(Operation::Get(*kind, key.clone())),
             None => self.next_step(&request),
         };
-        self.take_work();
-        self.follow_pods(first);
+        self.apply_work_changes();
+        self.sync_pod_stores(first);
         match step {
             Step::Idle => {}
             Step::WaitUntil(at) => self.queue.push_at(request, at),
@@ -261,8 +262,8 @@ impl Engine {
         }
     }
 
-    /// Keeps a view of the Pods of a namespace just as long as they are watched.
-    fn follow_pods(&mut self, first: usize) {
+    /// Adds and removes the stores of Pods, as their watches start and stop.
+    fn sync_pod_stores(&mut self, first: usize) {
         let Context { effects, state, .. } = &mut self.ctx;
         for effect in &effects[first..] {
             match effect {
@@ -278,19 +279,20 @@ impl Engine {
         let id = self.next_id;
         self.next_id += 1;
         let state = &self.ctx.state;
-        let (epoch, seen) =
-            operation.target().map_or_else(Default::default, |(kind, key)| state.cached_version(kind, key));
+        let cached = operation.target().map(|(kind, key)| state.cached_version(kind, key));
+        let (epoch, target_version) = cached.unwrap_or_default();
         let owner = match &operation {
             Operation::Get(Kind::Mask, key) => state.consumers.get(key).and_then(|consumer| consumer.owner.clone()),
             _ => None,
         };
         if let Some(target) = operation.written() {
-            self.writes_in_flight.began(target, priority);
+            self.writes_in_flight.started(target, priority);
         }
         let request = Request { id, reconcile: reconcile.clone(), operation: operation.clone(), priority };
         self.ctx.effects.push(Effect::Send(request));
         self.in_progress.insert(reconcile.clone());
-        let in_flight = InFlight { reconcile, operation, priority, events, clears_backoff, epoch, seen, owner };
+        let in_flight =
+            InFlight { reconcile, operation, priority, events, clears_backoff, epoch, target_version, owner };
         self.in_flight.insert(id, in_flight);
     }
 }

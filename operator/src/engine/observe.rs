@@ -1,4 +1,4 @@
-//! Takes in what the watches say, and has the controllers take it in.
+//! Applies watch events to the cache, and passes the changes on to the controllers.
 
 use std::sync::Arc;
 
@@ -10,33 +10,33 @@ use crate::{
 };
 
 impl Engine {
-    /// The watch on a kind said something.
+    /// Handles an event of the watch on a kind.
     pub(super) fn watch_event(&mut self, event: WatchEvent) {
-        let applied = self.ctx.state.watch_event(event);
-        for (kind, key) in applied.unconfirmed {
+        let update = self.ctx.state.watch_event(event);
+        for (kind, key) in update.unconfirmed {
             self.read_unconfirmed(kind, key);
         }
-        for change in applied.changes {
+        for change in update.changes {
             self.changed(change);
         }
     }
 
-    /// Reads one object back whose state is in doubt.
+    /// Reads an object whose cached state is not confirmed.
     pub(super) fn read_unconfirmed(&mut self, kind: Kind, key: ObjectKey) {
         let request = ReconcileRequest::Read(kind, key.clone());
-        self.unknown.insert(request.clone(), (kind, key));
+        self.to_read.insert(request.clone(), (kind, key));
         self.enqueue(request);
     }
 
-    /// A store changed.
+    /// Handles a change of a store.
     pub(super) fn changed(&mut self, change: StoreChange) {
         self.ctx.state.reindex(&change);
         if let StoreChange::Provider(change) = &change
             && self.controllers.need_credentials()
         {
             let now = self.ctx.state.providers.get(&change.key);
-            let ended = self.secret_watches.provider_changed(&change.key, change.before.as_ref(), now);
-            for secret in ended {
+            let stopped = self.secret_watches.provider_changed(&change.key, change.before.as_ref(), now);
+            for secret in stopped {
                 self.ctx.state.credentials_secrets.remove(&secret);
             }
             self.ctx.effects.append(&mut self.secret_watches.effects);
@@ -45,15 +45,15 @@ impl Engine {
         self.observe(&Change::Store(&change));
     }
 
-    /// Has every controller take in a change.
+    /// Passes a change on to every controller.
     fn observe(&mut self, change: &Change<'_>) {
         for controller in self.controllers.iter() {
             (controller.observe)(&mut self.ctx, change);
         }
-        self.take_work();
+        self.apply_work_changes();
     }
 
-    /// Looks anew at who has the same credentials as a provider.
+    /// Updates which providers share an account with this one.
     fn refresh_logins(&mut self, provider: &ObjectKey) {
         let was_complete = self.ctx.state.logins.is_complete();
         let providers = self.ctx.state.refresh_logins(provider);
@@ -63,7 +63,7 @@ impl Engine {
         }
     }
 
-    /// The watch on one named Secret said what is there.
+    /// Handles the current content of a credentials Secret.
     pub(super) fn credentials_changed(&mut self, key: ObjectKey, source: Option<CredentialsView>) {
         let Some(providers) = self.secret_watches.providers_of(&key) else { return };
         let state = &mut self.ctx.state;
@@ -85,7 +85,7 @@ impl Engine {
         }
     }
 
-    /// The watch on one named Secret failed. What it said before stays true until it says otherwise.
+    /// Handles a failure of the watch on a credentials Secret. The last known content stays valid.
     pub(super) fn credentials_unreadable(&mut self, key: &ObjectKey, why: Arc<str>) {
         let Some(providers) = self.secret_watches.providers_of(key) else { return };
         if matches!(self.ctx.state.credentials_secret(key), CredentialsState::Unknown | CredentialsState::Unreadable(_))
@@ -98,19 +98,19 @@ impl Engine {
         }
     }
 
-    /// The watch on the Pods of a namespace said something.
+    /// Handles an event of the watch on the Pods of a namespace.
     pub(super) fn pods_event(&mut self, namespace: &Arc<str>, event: WatchEvent) {
         if let Some(change) = self.ctx.state.pods_event(namespace, event) {
             self.observe(&Change::Pods(namespace, &change));
         }
     }
 
-    /// The log of a Pod went on.
+    /// Handles an event of the log of a Pod.
     pub(super) fn log_event(&mut self, pod: &Uid, event: &LogEvent) {
         self.observe(&Change::Log(pod, event));
     }
 
-    /// An object that cannot be decoded is passed over; its status says so, once.
+    /// Handles an object that cannot be decoded. It is skipped, and reported once.
     pub(super) fn undecodable(&mut self, target: ObjectReference, error: String) {
         let (kind, key) = (target.kind, target.key.clone());
         let known = self.unreadable.get(&(kind, key.clone()));

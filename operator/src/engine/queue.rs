@@ -1,4 +1,4 @@
-//! The work queue: what is to be reconciled, once each, now or when its time has come.
+//! The work queue: deduplicates requests, and adds delayed requests when they are due.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -7,9 +7,8 @@ use std::{
 
 use crate::model::ReconcileRequest;
 
-/// Room that the queue keeps when it is empty: after a start with thousands of objects it would stay as large as all of
-/// them.
-const SPARE_ROOM: usize = 256;
+/// The capacity of an empty queue. Without this limit it would keep the memory for all objects after a start.
+const IDLE_CAPACITY: usize = 256;
 
 /// The work queue.
 #[derive(Clone, Default)]
@@ -21,32 +20,32 @@ pub struct WorkQueue {
 }
 
 impl WorkQueue {
-    /// To be reconciled as soon as possible.
+    /// Adds a request.
     pub fn push(&mut self, request: ReconcileRequest) {
         if self.is_ready.insert(request.clone()) {
             self.ready.push_back(request);
         }
     }
 
-    /// The next one.
+    /// Removes and returns the next request.
     pub fn pop(&mut self) -> Option<ReconcileRequest> {
         let request = self.ready.pop_front()?;
         self.is_ready.remove(&request);
         Some(request)
     }
 
-    /// Whether nothing is to be reconciled now.
+    /// Whether there is no request, apart from delayed ones.
     pub fn is_empty(&self) -> bool {
         self.ready.is_empty()
     }
 
-    /// Gives back memory.
+    /// Frees memory.
     pub fn shrink(&mut self) {
-        self.ready.shrink_to(SPARE_ROOM);
-        self.is_ready.shrink_to(SPARE_ROOM);
+        self.ready.shrink_to(IDLE_CAPACITY);
+        self.is_ready.shrink_to(IDLE_CAPACITY);
     }
 
-    /// To be reconciled at that time (monotonic); `Duration::MAX`: never.
+    /// Adds a request at this time (monotonic); `Duration::MAX`: never.
     pub fn push_at(&mut self, request: ReconcileRequest, at: Duration) {
         if at != Duration::MAX {
             self.timers.insert((at, request.clone()));
@@ -54,14 +53,14 @@ impl WorkQueue {
         }
     }
 
-    /// Forgets the time at which a request was to be reconciled.
+    /// Removes the timer of a delayed request.
     pub fn clear_timer(&mut self, request: &ReconcileRequest) {
         if let Some(at) = self.timer_of.remove(request) {
             self.timers.remove(&(at, request.clone()));
         }
     }
 
-    /// Makes ready what is due.
+    /// Adds the delayed requests that are due.
     pub fn advance(&mut self, now: Duration) {
         while let Some((at, request)) = self.timers.first().cloned() {
             if at > now {
@@ -72,7 +71,7 @@ impl WorkQueue {
         }
     }
 
-    /// When the next one is due (monotonic).
+    /// Returns the time (monotonic) at which the next delayed request is due.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.timers.first().map(|(at, _)| *at)
     }

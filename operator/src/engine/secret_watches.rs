@@ -1,4 +1,4 @@
-//! The credentials Secrets that are watched, each by its name: those that MaskProviders name.
+//! The watches on credentials Secrets: one for each Secret that a MaskProvider references.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,22 +7,22 @@ use crate::{
     state::ProviderView,
 };
 
-/// The credentials Secrets that are watched.
+/// The watches on credentials Secrets.
 #[derive(Clone, Default)]
 pub struct SecretWatches {
-    /// By Secret, the providers that name it.
+    /// The providers that reference a Secret, by Secret.
     providers: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
-    /// Watches to begin or end.
+    /// Watches to start or stop.
     pub effects: Vec<Effect>,
 }
 
 impl SecretWatches {
-    /// The providers that name a Secret, if any does.
+    /// Returns the providers that reference a Secret, if there are any.
     pub fn providers_of(&self, secret: &ObjectKey) -> Option<Vec<ObjectKey>> {
         Some(self.providers.get(secret)?.iter().cloned().collect())
     }
 
-    /// A provider changed. Returns the Secrets that are watched no more.
+    /// Handles a change of a provider. Returns the Secrets that are no longer watched.
     pub fn provider_changed(
         &mut self,
         provider: &ObjectKey,
@@ -31,9 +31,9 @@ impl SecretWatches {
     ) -> Vec<ObjectKey> {
         let secrets = |view: Option<&ProviderView>| view.map(ProviderView::secret_keys).unwrap_or_default();
         let (unwanted, wanted) = (secrets(before), secrets(now));
-        let ended = unwanted.difference(&wanted).filter(|secret| self.unwatch(provider, secret)).cloned().collect();
+        let stopped = unwanted.difference(&wanted).filter(|secret| self.unwatch(provider, secret)).cloned().collect();
         wanted.into_iter().for_each(|secret| self.watch(provider, secret));
-        ended
+        stopped
     }
 
     fn watch(&mut self, provider: &ObjectKey, secret: ObjectKey) {
@@ -44,7 +44,7 @@ impl SecretWatches {
         providers.insert(provider.clone());
     }
 
-    /// True when nobody else names it.
+    /// Returns true if no other provider references the Secret.
     fn unwatch(&mut self, provider: &ObjectKey, secret: &ObjectKey) -> bool {
         let Some(providers) = self.providers.get_mut(secret) else { return false };
         let is_last = providers.remove(provider) && providers.is_empty();

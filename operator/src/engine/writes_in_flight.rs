@@ -1,49 +1,53 @@
-//! Writes under way, by the object that they change, and what waits for them to end.
+//! Writes in flight by object, and the requests that wait for them.
 
 use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
-use crate::model::{Kind, ObjectKey};
-use crate::model::{ReconcileRequest, RequestPriority};
+use crate::model::{Kind, ObjectKey, ReconcileRequest, RequestPriority};
 
-/// The writes under way.
+/// The writes in flight.
 #[derive(Clone, Default)]
 pub struct WritesInFlight(HashMap<(Kind, ObjectKey), Writes>);
 
 #[derive(Clone, Default)]
 struct Writes {
-    under_way: SmallVec<[RequestPriority; 1]>,
-    /// To be decided anew once one has ended.
+    in_flight: SmallVec<[RequestPriority; 1]>,
+    /// To reconcile again when one of the writes has ended.
     deferred: Vec<ReconcileRequest>,
 }
 
 impl WritesInFlight {
-    /// A write was sent.
-    pub fn began(&mut self, (kind, key): (Kind, &ObjectKey), lane: RequestPriority) {
-        self.0.entry((kind, key.clone())).or_default().under_way.push(lane);
+    /// Records that a write was sent.
+    pub fn started(&mut self, (kind, key): (Kind, &ObjectKey), priority: RequestPriority) {
+        self.0.entry((kind, key.clone())).or_default().in_flight.push(priority);
     }
 
-    /// It has ended. What waited for it is to be decided anew.
-    pub fn ended(&mut self, (kind, key): (Kind, &ObjectKey), lane: RequestPriority) -> Vec<ReconcileRequest> {
+    /// Records the end of a write. Returns the requests that waited for it.
+    pub fn ended(&mut self, (kind, key): (Kind, &ObjectKey), priority: RequestPriority) -> Vec<ReconcileRequest> {
         let id = (kind, key.clone());
         let Some(writes) = self.0.get_mut(&id) else { return Vec::new() };
-        if let Some(at) = writes.under_way.iter().position(|other| *other == lane) {
-            writes.under_way.swap_remove(at);
+        if let Some(at) = writes.in_flight.iter().position(|other| *other == priority) {
+            writes.in_flight.swap_remove(at);
         }
         let deferred = std::mem::take(&mut writes.deferred);
-        if writes.under_way.is_empty() {
+        if writes.in_flight.is_empty() {
             self.0.remove(&id);
         }
         deferred
     }
 
-    /// Whether a write has to wait; `work` is then decided anew when it need not any more.
-    pub fn defer(&mut self, (kind, key): (Kind, &ObjectKey), lane: RequestPriority, work: &ReconcileRequest) -> bool {
+    /// Whether a write has to wait for another. If so, [`Self::ended`] of that one returns `request`.
+    pub fn defer(
+        &mut self,
+        (kind, key): (Kind, &ObjectKey),
+        priority: RequestPriority,
+        request: &ReconcileRequest,
+    ) -> bool {
         let Some(writes) = self.0.get_mut(&(kind, key.clone())) else { return false };
-        let waits = writes.under_way.iter().any(|other| lane.waits_for(*other));
-        if waits && !writes.deferred.contains(work) {
-            writes.deferred.push(work.clone());
+        let waits = writes.in_flight.iter().any(|other| priority.waits_for(*other));
+        if waits && !writes.deferred.contains(request) {
+            writes.deferred.push(request.clone());
         }
         waits
     }

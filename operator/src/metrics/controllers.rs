@@ -1,5 +1,5 @@
-//! Counts and durations of one controller. Names are those of vpn-operator 1.0.1; labels are not: there each series
-//! named its object, and stayed when that was gone.
+//! Counters and durations of one controller. The names are those of vpn-operator 1.0.1. The labels differ: there each
+//! series named an object, and outlived it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     model::{Kind, NewObject, Operation},
 };
 
-/// Durations of requests, in seconds: one takes milliseconds, and none longer than its deadline of 5 s.
+/// Buckets for durations of requests, in seconds. Most take milliseconds; the deadline is 5 s.
 const DURATIONS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The metrics of one controller.
@@ -22,26 +22,26 @@ pub struct ControllerMetrics {
 }
 
 impl ControllerMetrics {
-    /// Registers them.
+    /// Creates and registers the metrics.
     pub fn new(prefix: &str, controller: &Controller, registry: &Registry) -> prometheus::Result<Self> {
         let named = |what: &str| format!("{}_{what}", controller.name);
         let durations = |what: &str, help: &str| {
             let opts = HistogramOpts::new(named(what), help).namespace(prefix).buckets(DURATIONS.to_vec());
             HistogramVec::new(opts, &["action"])
         };
-        let help = "How often this controller looked at an object to decide what is to be done.";
+        let help = "Reconciliations by this controller.";
         let reconciliations = IntCounter::with_opts(Opts::new(named("reconcile_counter"), help).namespace(prefix))?;
-        let help = "Requests of this controller to the API server, by what they ask for.";
+        let help = "Requests from this controller to the API server, by action.";
         let actions = CounterVec::new(Opts::new(named("action_counter"), help).namespace(prefix), &["action"])?;
-        let help = "Duration of requests that read, until answered or given up after 5 s.";
+        let help = "Duration of read requests, including those that timed out after 5 s.";
         let reads = durations("read_duration_seconds", help)?;
-        let help = "Duration of requests that write, until answered or given up after 5 s.";
+        let help = "Duration of write requests, including those that timed out after 5 s.";
         let writes = durations("write_duration_seconds", help)?;
         registry.register(Box::new(reconciliations.clone()))?;
         registry.register(Box::new(actions.clone()))?;
         registry.register(Box::new(reads.clone()))?;
         registry.register(Box::new(writes.clone()))?;
-        // From the start, at 0: what is not there yet cannot be told from what is not scraped.
+        // Every series exists from the start, with the value 0. A missing series would look like a failed scrape.
         for action in controller.reads {
             actions.get_metric_with_label_values(&[action])?;
             reads.get_metric_with_label_values(&[action])?;
@@ -53,27 +53,26 @@ impl ControllerMetrics {
         Ok(Self { reconciliations, actions, reads, writes })
     }
 
-    /// So many objects were looked at.
+    /// Counts reconciliations.
     pub fn reconciled(&self, times: u64) {
         self.reconciliations.inc_by(times);
     }
 
-    /// A request is sent.
-    pub fn acts(&self, op: &Operation) {
-        self.actions.with_label_values(&[action(op)]).inc();
+    /// Counts a request.
+    pub fn requested(&self, operation: &Operation) {
+        self.actions.with_label_values(&[action(operation)]).inc();
     }
 
-    /// A request has ended.
-    pub fn took(&self, op: &Operation, took: Duration) {
-        let durations =
-            if matches!(op, Operation::Get(..) | Operation::ListPods(_)) { &self.reads } else { &self.writes };
-        durations.with_label_values(&[action(op)]).observe(took.as_secs_f64());
+    /// Records the duration of a request.
+    pub fn answered(&self, operation: &Operation, duration: Duration) {
+        let durations = if operation.is_read() { &self.reads } else { &self.writes };
+        durations.with_label_values(&[action(operation)]).observe(duration.as_secs_f64());
     }
 }
 
-/// What a request asks for: a closed set.
-pub fn action(op: &Operation) -> &'static str {
-    match op {
+/// Returns the label `action` of a request, from a closed set.
+pub fn action(operation: &Operation) -> &'static str {
+    match operation {
         Operation::Create(_, NewObject::Consumer(_)) => "CreateMaskConsumer",
         Operation::Create(_, NewObject::Reservation(_)) => "CreateMaskReservation",
         Operation::Create(_, NewObject::Secret(_)) => "CreateSecret",

@@ -1,4 +1,4 @@
-//! A snapshot as gauges. They are made anew each time, so that nothing is left of what is gone.
+//! Converts a snapshot to gauges. Each scrape creates new ones, so no series outlives its object.
 
 use chrono::{DateTime, Utc};
 use prometheus::{IntGaugeVec, Opts, core::Collector, proto::MetricFamily};
@@ -6,7 +6,7 @@ use vpn_types::MaskConsumerPhase;
 
 use super::{ProviderSlots, Snapshot};
 
-/// The gauges of one moment.
+/// Returns the gauges of a snapshot.
 pub fn families(prefix: &str, snapshot: &Snapshot, now: DateTime<Utc>) -> prometheus::Result<Vec<MetricFamily>> {
     let mut families = Vec::new();
     let mut add = |name, help, labels: &[&str], values: &mut dyn Iterator<Item = (Vec<&str>, u64)>| {
@@ -14,7 +14,7 @@ pub fn families(prefix: &str, snapshot: &Snapshot, now: DateTime<Utc>) -> promet
         for (labels, value) in values {
             gauges.get_metric_with_label_values(&labels)?.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
-        // A family without a series cannot be encoded.
+        // A family without series cannot be encoded.
         families.extend(gauges.collect().into_iter().filter(|family| !family.get_metric().is_empty()));
         Ok::<_, prometheus::Error>(())
     };
@@ -25,26 +25,25 @@ pub fn families(prefix: &str, snapshot: &Snapshot, now: DateTime<Utc>) -> promet
     }
     let tags = || snapshot.tags.iter();
     let mut free = tags().map(|(tag, slots)| (vec![&**tag], slots.free));
-    add("tag_slots_free", "Slots that a Mask which asks for this tag would get at once.", &["tag"], &mut free)?;
+    add("tag_slots_free", "Slots available at once to a Mask that requests this tag.", &["tag"], &mut free)?;
     let mut waiting = tags().map(|(tag, slots)| (vec![&**tag], slots.waiting));
-    let help = "Masks that ask for this tag and wait for a slot. One that asks for several tags counts for each.";
+    let help = "Masks that request this tag and wait for a slot. A Mask that requests several tags counts for each.";
     add("tag_masks_waiting", help, &["tag"], &mut waiting)?;
     let namespaces = || snapshot.namespaces.iter();
     let mut phases = namespaces().flat_map(|(namespace, masks)| {
         let all = MaskConsumerPhase::ALL.iter();
         all.map(move |phase| (vec![&**namespace, phase.as_str()], masks.in_phase(*phase)))
     });
-    let help =
-        "Masks by phase, counted by their MaskConsumers: there is one for each Mask, unless it cannot be created.";
+    let help = "MaskConsumers by phase. Each Mask has one, unless it cannot be created.";
     add("masks", help, &["namespace", "phase"], &mut phases)?;
     let mut waiting = namespaces().map(|(namespace, masks)| (vec![&**namespace], masks.waiting));
-    let help = "Masks that have no slot yet, whatever the reason, and are not being deleted.";
+    let help = "Masks that have no slot for any reason, and are not being deleted.";
     add("masks_waiting", help, &["namespace"], &mut waiting)?;
     let mut oldest = namespaces().map(|(namespace, masks)| {
         let since = masks.waiting_since.map_or(0, |since| (now - since).num_seconds().max(0));
         (vec![&**namespace], since.unsigned_abs())
     });
-    let help = "How long the Mask has waited that waits longest; 0 when none waits.";
+    let help = "Longest current wait of a Mask for a slot; 0 if no Mask waits.";
     add("masks_oldest_wait_seconds", help, &["namespace"], &mut oldest)?;
     Ok(families)
 }
@@ -52,27 +51,28 @@ pub fn families(prefix: &str, snapshot: &Snapshot, now: DateTime<Utc>) -> promet
 type ProviderGauge = (&'static str, &'static str, fn(&ProviderSlots) -> u64);
 
 const PROVIDER: [ProviderGauge; 6] = [
-    ("provider_slots", "Slots of the MaskProvider: spec.maxSlots.", |provider| provider.slots),
-    ("provider_slots_used", "Slots that are assigned, or just being assigned.", |provider| provider.used),
+    ("provider_slots", "Slots of the MaskProvider (spec.maxSlots).", |provider| provider.slots),
+    ("provider_slots_used", "Slots that are assigned or being assigned.", |provider| provider.used),
     (
         "provider_slots_free",
-        "Slots that nothing holds and whose Secret is there, of those with the same WireGuard key one; 0 while a slot beyond spec.maxSlots has still to be given back.",
+        "Slots that nothing holds and whose Secret exists. Slots with the same WireGuard key count as one. 0 while a \
+         slot beyond spec.maxSlots is not released.",
         |provider| provider.free,
     ),
     (
         "provider_slots_held",
-        "Slots that are neither assigned nor free: being given back, or held after a release.",
+        "Slots that are neither assigned nor free: being released, or held after a release.",
         |provider| provider.held,
     ),
     (
         "provider_slots_demanded",
-        "Slots used, and one for each waiting Mask that this provider fits. A Mask that several usable providers fit \
-         counts for one of them.",
+        "Used slots, plus one for each waiting Mask that matches this MaskProvider. A Mask that matches several usable \
+         ones counts for one of them.",
         |provider| provider.demanded,
     ),
     (
         "provider_usable",
-        "1 when slots can be assigned as far as phase and Secret tell, else 0, as when verification failed.",
+        "1 if phase and Secret allow assignments, else 0, for example after a failed verification.",
         |provider| u64::from(provider.usable),
     ),
 ];

@@ -1,8 +1,8 @@
-//! What Prometheus is told on `/metrics`.
+//! The metrics on `/metrics`.
 //!
-//! Invariant: labels come from closed sets, from namespaces, from MaskProviders and their tags; never from a Mask, a
-//! MaskConsumer or a MaskReservation. Slots and Masks are shown from one [`Snapshot`], taken when asked, so a series
-//! goes with its object and nothing is computed while nobody asks.
+//! Invariant: the values of labels come from closed sets, namespaces, MaskProviders and their tags, never from Masks,
+//! MaskConsumers or MaskReservations. A [`Snapshot`], taken at each scrape, provides the numbers of slots and Masks. So
+//! no series outlives its object, and there is no cost without scrapes.
 
 mod controllers;
 mod gauges;
@@ -26,7 +26,7 @@ use crate::{
 use controllers::ControllerMetrics;
 use server::ServerMetrics;
 
-/// How long Masks wait, in seconds: an assignment takes less than one, a slot may take a day to become free.
+/// Buckets for the wait for a slot, in seconds. An assignment takes less than one, but slots may be in use for days.
 const WAITS: [f64; 13] = [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 43_200.0, 86_400.0];
 
 /// The metrics of one process.
@@ -35,16 +35,16 @@ pub struct Metrics {
     registry: Registry,
     controllers: Vec<(&'static str, ControllerMetrics)>,
     server: ServerMetrics,
-    /// Shown with the snapshot only.
+    /// Exported only together with a snapshot.
     assignment: Histogram,
 }
 
 impl Metrics {
-    /// The metrics of a process that runs these controllers. `prefix` is put before each name, with an underscore; the
-    /// usual `process_…` are without.
+    /// Creates the metrics of a process with these controllers. Each name starts with `prefix` and an underscore,
+    /// except the standard `process_…`.
     ///
     /// # Errors
-    /// When the prefix is none that a metric's name may begin with.
+    /// Returns an error if the name of a metric cannot start with the prefix.
     pub fn new(prefix: &str, set: &ControllerSet) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let mut controllers = Vec::new();
@@ -54,8 +54,8 @@ impl Metrics {
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let assignment = HistogramOpts::new(
             "mask_assignment_duration_seconds",
-            "Time from the creation of a MaskConsumer, which follows that of its Mask, until its slot is assigned. \
-             Creation times are known to the second. Shown by the process that leads the consumers controller.",
+            "Time from the creation of a MaskConsumer, shortly after that of its Mask, to the assignment of its slot. \
+             Creation times have a resolution of one second. Exported by the leader of the consumers controller.",
         );
         Ok(Self {
             prefix: prefix.to_owned(),
@@ -66,7 +66,7 @@ impl Metrics {
         })
     }
 
-    /// Counts what the engine just did. Assignments are counted by the process that leads.
+    /// Adds the counters of the engine. Only the leader counts assignments.
     pub fn count(&self, counters: &Counters, leads: bool, now: DateTime<Utc>) {
         for (controller, metrics) in &self.controllers {
             metrics.reconciled(counters.reconciliations(controller));
@@ -77,28 +77,28 @@ impl Metrics {
     }
 
     /// Counts a request that is about to be sent.
-    pub fn requested(&self, work: &ReconcileRequest, op: &Operation) {
-        if let Some(metrics) = self.of(work) {
-            metrics.acts(op);
+    pub fn requested(&self, request: &ReconcileRequest, operation: &Operation) {
+        if let Some(metrics) = self.of(request) {
+            metrics.requested(operation);
         }
     }
 
-    /// Notes how long the API server took to answer a request, or we to give up on it.
-    pub fn answered(&self, work: &ReconcileRequest, op: &Operation, took: Duration) {
-        if let Some(metrics) = self.of(work) {
-            metrics.took(op, took);
+    /// Records the duration of a request, up to the response or the timeout.
+    pub fn answered(&self, request: &ReconcileRequest, operation: &Operation, duration: Duration) {
+        if let Some(metrics) = self.of(request) {
+            metrics.answered(operation, duration);
         }
     }
 
-    /// Notes a request to the server of this process.
-    pub fn served(&self, began: Instant) {
-        self.server.served(began.elapsed());
+    /// Records a request to the HTTP server of this process.
+    pub fn served(&self, started: Instant) {
+        self.server.served(started.elapsed());
     }
 
-    /// What Prometheus gets, in its text format; slots and Masks only when there is a snapshot.
+    /// Encodes the metrics in the text format of Prometheus. Those of slots and Masks need a snapshot.
     ///
     /// # Errors
-    /// When two metrics contradict each other, which only another prefix can bring about.
+    /// Returns an error if two metrics have the same name but different labels, which only a custom prefix can cause.
     pub fn encode(&self, snapshot: Option<&Snapshot>, now: DateTime<Utc>) -> prometheus::Result<String> {
         let mut families = self.registry.gather();
         if let Some(snapshot) = snapshot {
@@ -107,26 +107,29 @@ impl Metrics {
             families.sort_by(|one, other| one.name().cmp(other.name()));
         }
         let text = TextEncoder::new().encode_to_string(&families)?;
-        self.server.answered(text.len());
+        self.server.set_response_size(text.len());
         Ok(text)
     }
 
-    /// ReconcileRequest that is nobody's here is the first controller's: it asked for the kind.
-    fn of(&self, work: &ReconcileRequest) -> Option<&ControllerMetrics> {
-        let controller = table::controller_of(work).name;
+    /// Returns the metrics of the controller that handles a request. If it does not run here, the first controller
+    /// counts the request, because it watches the kind.
+    fn of(&self, request: &ReconcileRequest) -> Option<&ControllerMetrics> {
+        let controller = table::controller_of(request).name;
         let own = self.controllers.iter().find(|(other, _)| *other == controller);
         own.or(self.controllers.first()).map(|(_, metrics)| metrics)
     }
 }
 
-/// Checks what is to stand before each metric's name.
+/// Parses the prefix of metric names.
 ///
 /// # Errors
-/// When it is empty or holds anything but letters, digits and underscores, or begins with a digit.
+/// Returns an error if the prefix is empty, starts with a digit, or contains anything but ASCII letters, digits and
+/// underscores.
 pub fn parse_prefix(prefix: &str) -> Result<String, String> {
-    let starts_well = prefix.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
-    if starts_well && prefix.chars().all(|other| other.is_ascii_alphanumeric() || other == '_') {
+    let valid_start = prefix.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    if valid_start && prefix.chars().all(|other| other.is_ascii_alphanumeric() || other == '_') {
         return Ok(prefix.to_owned());
     }
-    Err("a metric's name begins with a letter and holds letters, digits and underscores only".to_owned())
+    Err("it has to start with a letter or an underscore, and to contain only letters, digits and underscores"
+        .to_owned())
 }

@@ -1,7 +1,8 @@
-//! Slots and Masks at one moment: what `/metrics` shows, and whatever else tells people or autoscalers of slots.
+//! A snapshot of slots and Masks, for `/metrics`.
 //!
-//! Invariants, for each provider: `used + held + free == slots`, unless it is draining, the Secret of a free slot is
-//! missing, or its key is in use in another slot; `demanded >= used`. Over all providers: each waiting Mask that some provider fits is demanded of exactly one of them.
+//! Invariants for each provider: `used + held + free == slots`, unless it is draining, the Secret of a free slot is
+//! missing, or the WireGuard key of a free slot is in use; and `demanded >= used`. Invariant for all providers: each
+//! waiting Mask that matches a provider is demanded of exactly one.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,86 +20,87 @@ use crate::{
     state::{ClusterState, ConsumerView, ReservationView, Tags},
 };
 
-/// Slots and Masks at one moment.
+/// A snapshot of slots and Masks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// By provider.
+    /// The slots of each provider.
     pub providers: BTreeMap<ObjectKey, ProviderSlots>,
-    /// By tag, for each tag that a provider has.
+    /// The slots of each tag that a provider has.
     pub tags: BTreeMap<Arc<str>, TagSlots>,
-    /// By namespace, for each namespace that has a Mask.
+    /// The Masks of each namespace that has any.
     pub namespaces: BTreeMap<Arc<str>, NamespaceMasks>,
 }
 
-/// The slots of one provider. All numbers are slots.
+/// The slots of a provider. All numbers are numbers of slots.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProviderSlots {
     /// `spec.maxSlots`.
     pub slots: u64,
-    /// Assigned, or just being assigned.
+    /// Assigned or being assigned.
     pub used: u64,
-    /// Neither assigned nor free: being given back, held after a release, or blocked by an object that is not ours.
+    /// Neither assigned nor free: being released, held after a release, or blocked by an object of somebody else.
     pub held: u64,
-    /// Held by nobody, their Secret is there, and of those with the same WireGuard key one. 0 while draining, since nothing is assigned then.
+    /// Not held, and their Secret exists. Slots with the same WireGuard key count as one. 0 while the provider is
+    /// draining, because it assigns no slots then.
     pub free: u64,
-    /// `used`, and one for each waiting Mask that it could serve. A Mask that several usable providers fit is demanded
-    /// of one of them: they share such Masks evenly.
+    /// `used`, plus one for each waiting Mask that it could serve. A Mask that matches several usable providers is
+    /// demanded of one of them. They share such Masks evenly.
     pub demanded: u64,
-    /// Whether its phase is `Ready` or `Active` and its Secret is there.
+    /// Whether its phase is `Ready` or `Active` and its Secret exists.
     pub usable: bool,
-    /// Whether free slots are assigned now: it is usable, and `spec` as it stands is in force.
+    /// Whether it assigns free slots: it is usable, and its current `spec` is in effect.
     pub open: bool,
-    /// Whether a slot beyond `spec.maxSlots` has still to be given back.
+    /// Whether a slot beyond `spec.maxSlots` is not released yet.
     pub draining: bool,
     /// `spec.tags`.
     pub tags: Tags,
-    /// `spec.namespaces`: those that may use it; absent: all.
+    /// `spec.namespaces`: the namespaces that may use it; absent: all.
     pub namespaces: Option<Tags>,
 }
 
-/// The providers with one tag, together.
+/// The slots of all providers with a tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TagSlots {
-    /// Free slots that would be assigned to a Mask that asks for this tag.
+    /// Free slots that would be assigned to a Mask that requests this tag.
     pub free: u64,
-    /// Waiting Masks that ask for this tag, among others or alone. Those that take any provider are not among them.
+    /// Waiting Masks that request this tag, alone or among others, but not those that accept any provider.
     pub waiting: u64,
 }
 
-/// The Masks of one namespace, as far as they have a MaskConsumer: that has the name and the phase of its Mask.
+/// The Masks of a namespace that have a MaskConsumer, which has the same name and phase.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceMasks {
-    /// How many there are of each phase, in the order of [`MaskConsumerPhase::ALL`].
+    /// The number of Masks in each phase, in the order of [`MaskConsumerPhase::ALL`].
     phases: [u64; MaskConsumerPhase::ALL.len()],
-    /// How many wait: they have no slot, none is being assigned to them, and they are not being deleted.
+    /// Masks that wait: they have no slot, none is being assigned to them, and they are not being deleted.
     pub waiting: u64,
-    /// Since when the one that waits longest has done so: creation of its MaskConsumer, to the second.
+    /// The creation time of the MaskConsumer that has waited longest, in whole seconds.
     pub waiting_since: Option<DateTime<Utc>>,
 }
 
 impl NamespaceMasks {
-    /// How many Masks are in a phase.
+    /// The number of Masks in a phase.
     pub fn in_phase(&self, phase: MaskConsumerPhase) -> u64 {
         self.phases[phase as usize]
     }
 }
 
 impl Snapshot {
-    /// Counts all that an engine knows, in time that grows with the number of objects. The engine has to run the
-    /// consumers controller, which is the one that watches all of this.
+    /// Takes a snapshot of the cache and the allocator, in linear time. The engine has to run the consumers controller,
+    /// which watches all of these kinds.
     pub fn of(engine: &Engine) -> Self {
         let (state, allocator) = (engine.state(), engine.allocator());
         let mut snapshot = Self::default();
-        let mut taken = Taken::of_reservations(state);
+        let mut occupied = OccupiedSlots::of_reservations(state);
         let mut waiting: HashMap<Requirements, u64> = HashMap::new();
         for consumer in state.consumers.values() {
             let grant = allocator.grant(&consumer.meta.uid);
             if let Some(assigned) = &consumer.assigned {
-                taken.add(&assigned.provider, assigned.slot, !consumer.meta.deleting);
+                occupied.add(&assigned.provider, assigned.slot, !consumer.meta.deleting);
             }
-            // Both, when another operator was faster: our lock is still on its way.
+            // There may be both, if another operator was faster and the request for this lock is still in flight.
             if let Some(grant) = grant {
-                taken.add(&grant.provider, grant.slot, true);
+                occupied.add(&grant.provider, grant.slot, true);
             }
             let waits = !consumer.meta.deleting
                 && consumer.assigned.is_none()
@@ -112,34 +114,35 @@ impl Snapshot {
         }
         for provider in state.providers.values() {
             let Some(pool) = allocator.pool(&provider.meta.key) else { continue };
-            snapshot.providers.insert(provider.meta.key.clone(), taken.count(&provider.meta.key, pool));
+            snapshot.providers.insert(provider.meta.key.clone(), occupied.count(&provider.meta.key, pool));
         }
         snapshot.spread_demand(allocator, &waiting);
         snapshot.add_tags(&waiting);
         snapshot
     }
 
-    /// Adds each waiter to the demand of one provider.
+    /// Adds each waiting Mask to the demand of one provider.
     fn spread_demand(&mut self, allocator: &Allocator, waiting: &HashMap<Requirements, u64>) {
-        let mut lines: BTreeMap<Vec<ObjectKey>, u64> = BTreeMap::new();
-        for (class, count) in waiting {
-            let fits = |pool: &Pool| pool.fits(class);
+        let mut groups: BTreeMap<Vec<ObjectKey>, u64> = BTreeMap::new();
+        for (requirements, count) in waiting {
+            let fits = |pool: &Pool| pool.fits(requirements);
             let fitting = self.providers.iter().filter(|(key, _)| allocator.pool(key).is_some_and(fits));
             let fitting: Vec<_> = fitting.collect();
             let usable: Vec<_> = fitting.iter().filter(|(_, provider)| provider.usable).copied().collect();
-            // One that cannot be used serves nobody, unless there is no other.
-            let servers = if usable.is_empty() { fitting } else { usable };
-            *lines.entry(servers.into_iter().map(|(key, _)| key.clone()).collect()).or_default() += count;
+            // Unusable providers count only if no usable one matches.
+            let matching = if usable.is_empty() { fitting } else { usable };
+            *groups.entry(matching.into_iter().map(|(key, _)| key.clone()).collect()).or_default() += count;
         }
-        // Those with the least choice first; then the odd ones of the others go where there is least demand.
-        let mut lines: Vec<_> = lines.into_iter().filter(|(servers, _)| !servers.is_empty()).collect();
-        lines.sort_by_key(|(servers, _)| servers.len());
-        for (mut servers, count) in lines {
-            servers.sort_by_key(|key| self.providers.get(key).map(|provider| provider.demanded));
-            let (each, odd) = (count / servers.len() as u64, count % servers.len() as u64);
-            for (place, key) in (0u64..).zip(&servers) {
+        // Start with the groups that match the fewest providers. The remainder of a division goes to the providers with
+        // the lowest demand.
+        let mut groups: Vec<_> = groups.into_iter().filter(|(providers, _)| !providers.is_empty()).collect();
+        groups.sort_by_key(|(providers, _)| providers.len());
+        for (mut providers, count) in groups {
+            providers.sort_by_key(|key| self.providers.get(key).map(|provider| provider.demanded));
+            let (each, remainder) = (count / providers.len() as u64, count % providers.len() as u64);
+            for (position, key) in (0u64..).zip(&providers) {
                 if let Some(provider) = self.providers.get_mut(key) {
-                    provider.demanded += each + u64::from(place < odd);
+                    provider.demanded += each + u64::from(position < remainder);
                 }
             }
         }
@@ -152,9 +155,9 @@ impl Snapshot {
                 self.tags.entry(tag.clone()).or_default().free += free;
             }
         }
-        for (class, count) in waiting {
-            for tag in class.tags.iter().flat_map(unique) {
-                // Only tags of providers are shown: what Masks may ask for has no bounds.
+        for (requirements, count) in waiting {
+            for tag in requirements.tags.iter().flat_map(unique) {
+                // Only tags of providers are exported: the tags of Masks are not limited.
                 if let Some(slots) = self.tags.get_mut(tag) {
                     slots.waiting += count;
                 }
@@ -178,19 +181,19 @@ impl NamespaceMasks {
     }
 }
 
-/// Slots that are not free, by provider and number, and whether each is in use (else it is held).
+/// The slots that are not free, by provider and number, and whether each is in use. Otherwise it is held.
 #[derive(Default)]
-struct Taken(HashMap<ObjectKey, BTreeMap<u32, bool>>);
+struct OccupiedSlots(HashMap<ObjectKey, BTreeMap<u32, bool>>);
 
-impl Taken {
+impl OccupiedSlots {
     fn of_reservations(state: &ClusterState) -> Self {
-        let mut taken = Self::default();
+        let mut occupied = Self::default();
         for reservation in state.reservations.values() {
             if let (Some(provider), Some((_, slot))) = (reservation.provider(), &reservation.slot) {
-                taken.add(&provider, *slot, is_in_use(state, reservation));
+                occupied.add(&provider, *slot, is_in_use(state, reservation));
             }
         }
-        taken
+        occupied
     }
 
     fn add(&mut self, provider: &ObjectKey, slot: u32, in_use: bool) {
@@ -203,17 +206,17 @@ impl Taken {
     }
 
     fn count(&self, provider: &ObjectKey, pool: &Pool) -> ProviderSlots {
-        let taken = self.0.get(provider);
-        let all = taken.map_or(0, BTreeMap::len) as u64;
-        let used = taken.into_iter().flat_map(BTreeMap::values).filter(|in_use| **in_use).count() as u64;
+        let occupied = self.0.get(provider);
+        let all = occupied.map_or(0, BTreeMap::len) as u64;
+        let used = occupied.into_iter().flat_map(BTreeMap::values).filter(|in_use| **in_use).count() as u64;
         let slots = u64::from(pool.spec.capacity);
         let none = BTreeMap::new();
-        let draining = taken.and_then(BTreeMap::last_key_value).is_some_and(|(slot, _)| *slot >= pool.spec.capacity);
+        let draining = occupied.and_then(BTreeMap::last_key_value).is_some_and(|(slot, _)| *slot >= pool.spec.capacity);
         ProviderSlots {
             slots,
             used,
             held: all - used,
-            free: if draining { 0 } else { pool.spec.count_free(taken.unwrap_or(&none)) },
+            free: if draining { 0 } else { pool.spec.count_free(occupied.unwrap_or(&none)) },
             demanded: used,
             usable: pool.spec.usable,
             open: pool.spec.usable && pool.spec.current,
@@ -224,7 +227,7 @@ impl Taken {
     }
 }
 
-/// Whether the consumer of a reservation has the slot, or is about to.
+/// Whether the slot of a reservation is assigned or being assigned to its consumer.
 fn is_in_use(state: &ClusterState, reservation: &ReservationView) -> bool {
     let is_its_own = |consumer: &ConsumerView| {
         !consumer.meta.deleting
