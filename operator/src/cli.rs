@@ -12,68 +12,68 @@ use crate::{
     metrics::parse_prefix,
 };
 
-/// Hands out the slots of VPN accounts to Pods.
+/// Assigns the slots of VPN accounts to Pods.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub struct Cli {
-    /// What to run.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 
-    /// Port for `/healthz`, `/readyz` and `/metrics`, on all addresses. Absent: no server.
+    /// Port for `/healthz`, `/readyz` and `/metrics`, on all addresses. No server without it.
     #[arg(long, env = "METRICS_PORT", global = true)]
     pub metrics_port: Option<u16>,
 
-    /// What stands before the name of each metric, with an underscore.
+    /// Prefix of the names of metrics, followed by an underscore.
     #[arg(long, env = "METRICS_PREFIX", default_value = "vpno", value_parser = parse_prefix, global = true)]
     pub metrics_prefix: String,
 
-    /// Let one of several processes with the same controllers work, and the others stand by.
+    /// Elect a leader among the processes with the same controllers. The others stand by.
     #[arg(long, env = "LEADER_ELECT", global = true)]
     pub leader_elect: bool,
 
-    /// Namespace of the lease. Default: that of the Pod, or of the kubeconfig's current context.
+    /// Namespace of the lease. Default: that of the Pod, or of the current context in the kubeconfig.
     #[arg(long, env = "POD_NAMESPACE", global = true)]
     pub lease_namespace: Option<String>,
 
-    /// What verifications are made of.
+    /// Settings of verifications.
     #[command(flatten)]
     pub verification: VerificationArgs,
 
-    /// How to write logs.
+    /// Format of the logs.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text", global = true)]
     pub log_format: LogFormat,
 }
 
-/// What verifications are made of: for `manage-providers` and `manage-all`.
+/// Settings of verifications, for `manage-providers` and `manage-all`.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Verification")]
 pub struct VerificationArgs {
-    /// Image of gluetun, or one with its interface.
+    /// Image of gluetun, or a compatible one.
     #[arg(long, env = "VERIFY_VPN_IMAGE", default_value = VPN_IMAGE, global = true)]
     pub verify_vpn_image: String,
 
-    /// Image with `sh` and `curl` that reads the address without the VPN.
+    /// Image with `sh` and `curl`, to read the address without the VPN.
     #[arg(long, env = "VERIFY_INIT_IMAGE", default_value = CURL_IMAGE, global = true)]
     pub verify_init_image: String,
 
-    /// Image with `sh` and `curl` that reads the address through the VPN.
+    /// Image with `sh` and `curl`, to read the address through the VPN.
     #[arg(long, env = "VERIFY_PROBE_IMAGE", default_value = CURL_IMAGE, global = true)]
     pub verify_probe_image: String,
 
-    /// URLs that answer with nothing but the caller's address, tried in this order.
+    /// URLs that respond with just the address of the caller, tried in this order.
     #[arg(long, env = "VERIFY_IP_SERVICES", default_value = IP_SERVICES, value_delimiter = ',', global = true)]
     pub verify_ip_services: Vec<String>,
 
-    /// How long connecting may take where a MaskProvider does not say.
+    /// Timeout for connecting, unless a MaskProvider sets its own.
     #[arg(long, env = "VERIFY_TIMEOUT", default_value = "60s", value_parser = parse_duration, global = true)]
     pub verify_timeout: Duration,
 
-    /// How long scheduling the Pod and pulling its images may take.
+    /// Timeout for scheduling the Pod and pulling its images.
     #[arg(long, env = "VERIFY_SCHEDULING_TIMEOUT", default_value = "5m", value_parser = parse_duration, global = true)]
     pub verify_scheduling_timeout: Duration,
 
-    /// Resources of the containers `init`, `vpn` and `probe`: a JSON object with a ResourceRequirements for each.
+    /// Resources of the containers `init`, `vpn` and `probe`, as a JSON object with ResourceRequirements for each.
     #[arg(long, env = "VERIFY_RESOURCES", default_value = "{}", value_parser = parse_resources, global = true)]
     pub verify_resources: Resources,
 }
@@ -84,7 +84,7 @@ pub type Resources = BTreeMap<String, ResourceRequirements>;
 fn parse_resources(text: &str) -> Result<Resources, String> {
     let all: Resources = serde_json::from_str(text).map_err(|error| error.to_string())?;
     match all.keys().find(|name| !["init", "vpn", "probe"].contains(&&***name)) {
-        Some(unknown) => Err(format!("{unknown:?} is none of init, vpn, probe")),
+        Some(unknown) => Err(format!("unknown container {unknown:?}: expected init, vpn or probe")),
         None => Ok(all),
     }
 }
@@ -103,36 +103,36 @@ impl From<VerificationArgs> for Settings {
     }
 }
 
-/// Form of the logs. What is logged is set by the environment variable `RUST_LOG` (default `info`).
+/// Format of the logs. The environment variable `RUST_LOG` sets the level (default `info`).
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Plain text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The controllers, one process each or all in one.
+/// The commands: each controller in its own process, or all controllers in one.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
-    /// Make a MaskConsumer for each Mask, and keep the Mask's status up to date.
+    /// Create a MaskConsumer for each Mask, and update the status of the Mask.
     ManageMasks,
-    /// Verify MaskProviders, keep their status up to date, and hold them until their slots are back.
+    /// Verify MaskProviders, update their status, and keep them until their slots are released.
     ManageProviders,
-    /// Assign slots to MaskConsumers, and take them back.
+    /// Assign slots to MaskConsumers, and release them.
     ManageConsumers,
-    /// Keep the status of MaskReservations up to date, and free them when their MaskConsumer is gone.
+    /// Update the status of MaskReservations, and delete them after their MaskConsumer.
     ManageReservations,
     /// Run all controllers in one process.
     #[command(visible_alias = "run")]
     ManageAll,
-    /// Take the operator's finalizer off all Masks, MaskConsumers, MaskReservations and MaskProviders, and exit. For
-    /// when the operator is uninstalled and objects hang in deletion: nothing guards the slots after that.
+    /// Remove the operator's finalizer from all Masks, MaskConsumers, MaskReservations and MaskProviders, and exit. Use
+    /// it if the operator is uninstalled and the deletion of objects hangs. Nothing protects the slots after that.
     RemoveFinalizers,
 }
 
 impl Command {
-    /// The controllers to run.
+    /// Returns the controllers to run.
     pub fn controllers(self) -> ControllerSet {
         match self {
             Command::ManageAll => table::all(),
@@ -141,7 +141,7 @@ impl Command {
         }
     }
 
-    /// Name of the process in `User-Agent`.
+    /// Returns the name of the process, for `User-Agent` and the log.
     pub fn name(self) -> &'static str {
         match self {
             Command::ManageMasks => "masks",
@@ -153,7 +153,7 @@ impl Command {
         }
     }
 
-    /// Name of the lease that processes with these controllers compete for.
+    /// Returns the name of the lease of processes with these controllers.
     pub fn lease(self) -> &'static str {
         match self {
             Command::ManageMasks => "vpn-operator-masks",

@@ -1,6 +1,6 @@
-//! vpn-operator: hands out the slots of VPN accounts to Pods.
+//! vpn-operator: assigns the slots of VPN accounts to Pods.
 //!
-//! The modules are floors, from the ground up: none imports one above it.
+//! The modules are layers, listed from the bottom to the top. None imports a layer above it.
 
 pub mod model;
 

@@ -1,4 +1,4 @@
-//! One process of the operator, from its start to its end.
+//! The process: configuration, signals and leader election around the runtime.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -15,19 +15,19 @@ use crate::{
     cli::{Cli, Command, LogFormat},
     metrics::Metrics,
     runtime::{
-        self, Observers,
-        health::{self, Served},
+        self, Reporting,
+        health::{self, ServerState},
         lease::{self, LeaderLease},
     },
 };
 
-/// Runs what the command line says, until it ends or is told to.
+/// Runs a command until it ends, or until the process receives a signal.
 pub async fn main(cli: Cli) -> ExitCode {
     log(cli.log_format);
     match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // As all else in the log: it may be read by a program.
+            // Logged instead of printed, because the format may be JSON.
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
@@ -35,9 +35,9 @@ pub async fn main(cli: Cli) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    raise_open_files();
+    raise_file_limit();
     let mut config = Config::infer().await.context("no kubeconfig and no in-cluster credentials found")?;
-    // An outcome that is not known is read back, never sent again behind our back.
+    // The engine reads the object after an unknown outcome. The client must not retry on its own.
     config.default_retry = false;
     config.connect_timeout = Some(runtime::DEADLINE);
     let agent = format!("vpn-operator/{} ({})", env!("CARGO_PKG_VERSION"), cli.command.name());
@@ -51,35 +51,33 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         return Ok(());
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), controllers = cli.command.name(), "starting");
-    let (ready, unready) = watch::channel(cli.command.controllers().watches().into_keys().collect());
-    let (lead, leads) = watch::channel(if cli.leader_elect { None } else { lease::for_ever() });
+    let (unsynced_sender, unsynced) = watch::channel(cli.command.controllers().watches().into_keys().collect());
+    let (leader_sender, leader_until) = watch::channel(if cli.leader_elect { None } else { lease::forever() });
     let mut leader_lease = LeaderLease::new(client.clone(), &namespace, cli.command.lease(), identity());
-    tokio::spawn(say_when_ready(unready.clone()));
+    tokio::spawn(log_when_ready(unsynced.clone()));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let metrics = Arc::new(Metrics::new(&cli.metrics_prefix, &cli.command.controllers())?);
-    let (snapshots, questions) = runtime::snapshots();
-    let served = Served { unready, metrics: metrics.clone(), snapshots };
-    let observers = Observers { ready, metrics, questions };
+    let (snapshots, snapshot_requests) = runtime::snapshot_channel();
+    let server_state = ServerState { unsynced, metrics: metrics.clone(), snapshots };
+    let reporting = Reporting { unsynced: unsynced_sender, metrics, snapshot_requests };
     let controllers =
-        runtime::run(client, cli.command.controllers(), cli.verification.into(), observers, leads, async {
-            // The sender goes only with the process.
+        runtime::run(client, cli.command.controllers(), cli.verification.into(), reporting, leader_until, async {
+            // The sender exists as long as the process.
             let _ = stopped.await;
         });
-    let guardian = async {
+    let end = async {
         tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
-            lost = leader_lease.lead(lead), if cli.leader_elect => lost.map_err(anyhow::Error::from),
-            ended = serve(cli.metrics_port, served) => ended,
+            lost = leader_lease.lead(leader_sender), if cli.leader_elect => lost.map_err(anyhow::Error::from),
+            failed = serve(cli.metrics_port, server_state) => failed,
         }
     };
     let shutdown = async {
-        let why = guardian.await;
-        if let Err(error) = &why {
-            // Another process may lead already: nothing may be sent any more, not even what is under way may be
-            // waited for.
+        if let Err(error) = end.await {
+            // Another process may already be the leader. Exit at once, without waiting for requests in flight.
             tracing::error!("{error:#}");
             std::process::exit(1);
         }
@@ -102,31 +100,31 @@ fn log(format: LogFormat) {
     }
 }
 
-/// A name that no other process has: the Pod's, and the time of the start for two on one host.
+/// Returns a unique identity: the name of the Pod, and the start time in case of several processes on a host.
 fn identity() -> String {
     let host =
         std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "vpn-operator".into());
     format!("{host}_{}_{}", std::process::id(), chrono::Utc::now().timestamp_micros())
 }
 
-async fn say_when_ready(mut unready: watch::Receiver<runtime::Unready>) {
-    if unready.wait_for(Vec::is_empty).await.is_ok() {
+async fn log_when_ready(mut unsynced: watch::Receiver<runtime::UnsyncedKinds>) {
+    if unsynced.wait_for(Vec::is_empty).await.is_ok() {
         tracing::info!("ready: all watches have listed");
     }
 }
 
-async fn serve(port: Option<u16>, served: Served) -> anyhow::Result<()> {
+async fn serve(port: Option<u16>, state: ServerState) -> anyhow::Result<()> {
     match port {
-        Some(port) => health::serve(port, served).await,
+        Some(port) => health::serve(port, state).await,
         None => std::future::pending().await,
     }
 }
 
-/// Each credentials Secret is a watch, and each watch a connection: with a thousand providers the usual soft limit of
-/// 1024 open files does not do.
-fn raise_open_files() {
+/// Raises the soft limit of open files. Each credentials Secret has a watch, which is a connection, so the usual limit
+/// of 1024 is too low for a thousand providers.
+fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!(%error, "cannot raise the limit of open files");
     }
 }

@@ -1,4 +1,4 @@
-//! What an error of the API server says: whether the request was carried out, and if not, why.
+//! Classifies errors of the API server: whether the request took effect, and if not, why.
 
 use kube::{
     Error,
@@ -8,8 +8,8 @@ use vpn_types::Reason;
 
 use crate::{model::Operation, state::Outcome};
 
-/// What an error says about whether the request was carried out.
-pub fn classify(op: &Operation, error: &Error) -> Outcome {
+/// Returns the outcome of a request that failed with this error.
+pub fn classify(operation: &Operation, error: &Error) -> Outcome {
     let Error::Api(status) = error else {
         return Outcome::Unknown { message: error.to_string() };
     };
@@ -19,15 +19,15 @@ pub fn classify(op: &Operation, error: &Error) -> Outcome {
         404 => Outcome::NotFound,
         409 if status.is_already_exists() => Outcome::AlreadyExists,
         409 => Outcome::Conflict,
-        // A webhook that did not answer, and whose failurePolicy is Fail: admission comes before anything is written.
+        // A webhook with `failurePolicy: Fail` did not respond. Admission precedes the write.
         500 if message.contains("failed calling webhook") => refused(Reason::AdmissionDenied),
         408 | 500.. => Outcome::Unknown { message },
         _ if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") => {
             refused(Reason::AdmissionDenied)
         }
-        // A failed `test` of a JSON patch is not told apart from a bad patch; an object that would be invalid is, by
-        // its causes.
-        422 if matches!(op, Operation::JsonPatch(..)) && causes(status).next().is_none() => Outcome::Conflict,
+        // The API server does not distinguish a failed `test` of a JSON patch from an invalid patch. For an invalid
+        // object it lists causes.
+        422 if matches!(operation, Operation::JsonPatch(..)) && causes(status).next().is_none() => Outcome::Conflict,
         401 => refused(Reason::Forbidden),
         403 if is_terminating(status) => refused(Reason::NamespaceTerminating),
         403 => refused(forbidden(&message)),
@@ -35,17 +35,18 @@ pub fn classify(op: &Operation, error: &Error) -> Outcome {
     }
 }
 
-/// What stands behind a 403. Authorization says who cannot do what; all else is the word of an admission plugin.
+/// Returns the reason of a 403. Messages of authorization name a user and what it cannot do. All other messages are
+/// from admission plugins.
 fn forbidden(message: &str) -> Reason {
-    let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
-    // The wording of the ResourceQuota, LimitRanger and PodSecurity plugins.
-    if says(&["exceeded quota", "failed quota", "insufficient quota", "status unknown for quota"]) {
+    let contains = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    // The phrases of the plugins ResourceQuota, LimitRanger and PodSecurity.
+    if contains(&["exceeded quota", "failed quota", "insufficient quota", "status unknown for quota"]) {
         Reason::QuotaExceeded
-    } else if says(&[" usage per ", "limit to request ratio per "]) {
+    } else if contains(&[" usage per ", "limit to request ratio per "]) {
         Reason::LimitRangeExceeded
-    } else if says(&["violates PodSecurity"]) {
+    } else if contains(&["violates PodSecurity"]) {
         Reason::PodSecurityForbidden
-    } else if says(&["cannot set blockOwnerDeletion"]) || (says(&["User \""]) && says(&[" cannot "])) {
+    } else if contains(&["cannot set blockOwnerDeletion"]) || (contains(&["User \""]) && contains(&[" cannot "])) {
         Reason::Forbidden
     } else {
         Reason::AdmissionDenied
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_403_is_a_missing_permission_only_when_authorization_says_so() {
+    fn a_403_is_a_missing_permission_only_if_authorization_denied_the_request() {
         for (message, reason) in [
             (
                 r#"pods is forbidden: User "system:serviceaccount:v:o" cannot create resource "pods" in API group "" in the namespace "a""#,

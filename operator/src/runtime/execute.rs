@@ -1,4 +1,4 @@
-//! Sends one request to the API server and says how it ended. Nothing is sent twice behind the engine's back.
+//! Sends requests to the API server, and returns their outcome. There are no retries here: only the engine retries.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -18,42 +18,46 @@ use crate::{
     state::{Object, Outcome, Project, VerificationPod, unreadable_reservation},
 };
 
-/// How long a request may take. What is not answered by then has an unknown outcome.
+/// The deadline of a request. Without a response by then, the outcome is unknown.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Sends one request.
-pub async fn execute(client: &Client, op: &Operation) -> Outcome {
-    let answer = match tokio::time::timeout(DEADLINE, dispatch(client, op)).await {
+/// Sends a request.
+pub async fn execute(client: &Client, operation: &Operation) -> Outcome {
+    let outcome = match tokio::time::timeout(DEADLINE, dispatch(client, operation)).await {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => classify(op, &error),
-        Err(_) => Outcome::Unknown { message: format!("no answer within {} s", DEADLINE.as_secs()) },
+        Ok(Err(error)) => classify(operation, &error),
+        Err(_) => Outcome::Unknown { message: format!("no response within {} s", DEADLINE.as_secs()) },
     };
-    log(op, &answer);
-    answer
+    log(operation, &outcome);
+    outcome
 }
 
-/// Every line names the object: `kind`, and `object` as namespace and name; that of a patch also the part that it changes.
-fn log(op: &Operation, answer: &Outcome) {
-    let verb = op.verb();
-    let (kind, object) = match op {
+/// Logs an outcome. Every line names the object, with its namespace, and for a patch the part that it changes.
+fn log(operation: &Operation, outcome: &Outcome) {
+    let verb = operation.verb();
+    let (kind, object) = match operation {
         Operation::ListPods(namespace) => (Kind::Pod, format!("{namespace}/*")),
-        _ => op.target().map(|(kind, key)| (kind, key.to_string())).unwrap_or((Kind::Pod, String::new())),
+        _ => operation.target().map(|(kind, key)| (kind, key.to_string())).unwrap_or((Kind::Pod, String::new())),
     };
-    let (kind, part) = (kind.as_str(), op.part());
-    match answer {
-        Outcome::Refused { reason, message } => tracing::warn!(kind, object, verb, part, %reason, message, "refused"),
-        Outcome::Unknown { message } => {
-            tracing::warn!(kind, object, verb, part, message, "outcome unknown, to be read back");
+    let (kind, part) = (kind.as_str(), operation.part());
+    match outcome {
+        Outcome::Refused { reason, message } => {
+            tracing::warn!(kind, object, verb, part, %reason, message, "request rejected");
         }
-        Outcome::Object(_) | Outcome::Gone | Outcome::Pods(_) => tracing::debug!(kind, object, verb, part, "done"),
+        Outcome::Unknown { message } => {
+            tracing::warn!(kind, object, verb, part, message, "outcome unknown, reading the object");
+        }
+        Outcome::Object(_) | Outcome::Gone | Outcome::Pods(_) => {
+            tracing::debug!(kind, object, verb, part, "request succeeded");
+        }
         Outcome::NotFound | Outcome::AlreadyExists | Outcome::Conflict => {
-            tracing::debug!(kind, object, verb, part, outcome = ?answer, "not done");
+            tracing::debug!(kind, object, verb, part, ?outcome, "request failed");
         }
     }
 }
 
-/// The typed calls, by kind.
-async fn dispatch(client: &Client, op: &Operation) -> Result<Outcome, Error> {
+/// Sends a request with the type of its kind.
+async fn dispatch(client: &Client, operation: &Operation) -> Result<Outcome, Error> {
     macro_rules! by_kind {
         ($kind:expr, $call:ident ( $($argument:expr),* )) => {
             match $kind {
@@ -66,7 +70,7 @@ async fn dispatch(client: &Client, op: &Operation) -> Result<Outcome, Error> {
             }
         };
     }
-    match op {
+    match operation {
         Operation::Create(key, NewObject::Consumer(new)) => {
             Ok(shown(create(client, key, &**new).await?, Object::Consumer))
         }
@@ -79,7 +83,7 @@ async fn dispatch(client: &Client, op: &Operation) -> Result<Outcome, Error> {
             let pod = create(client, key, &**new).await?;
             Ok(match pod.as_ref().and_then(VerificationPod::of) {
                 Some(view) => Outcome::Object(Box::new(Object::VerificationPod(Box::new(view)))),
-                None => Outcome::Unknown { message: "the answer lacks metadata".to_owned() },
+                None => Outcome::Unknown { message: "the response has no metadata".to_owned() },
             })
         }
         Operation::Get(Kind::Reservation, key) => get_reservation(client, key).await,
@@ -102,7 +106,7 @@ async fn dispatch(client: &Client, op: &Operation) -> Result<Outcome, Error> {
             by_kind!(kind, delete(key, &params))
         }
         Operation::ListPods(namespace) => {
-            // No resourceVersion: a consistent read.
+            // Without a resourceVersion, the read is consistent.
             let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?;
             Ok(Outcome::Pods(pods.iter().filter_map(Project::project).collect()))
         }
@@ -124,12 +128,12 @@ fn shown<K: Project>(object: Option<K>, wrap: fn(K::View) -> Object) -> Outcome 
         None => Outcome::Gone,
         Some(object) => match object.project() {
             Some(view) => Outcome::Object(Box::new(wrap(view))),
-            None => Outcome::Unknown { message: "the answer lacks metadata".to_owned() },
+            None => Outcome::Unknown { message: "the response has no metadata".to_owned() },
         },
     }
 }
 
-/// POST, with `timeout` so that the server gives up no later than we do.
+/// Sends a POST with the parameter `timeout`, so that the API server gives up no later than the operator.
 async fn create<K: Namespaced + Serialize>(client: &Client, key: &ObjectKey, new: &K) -> Result<Option<K>, Error> {
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     let body = serde_json::to_vec(new).map_err(Error::SerdeError)?;
@@ -146,7 +150,7 @@ async fn get<K: Namespaced>(client: &Client, key: &ObjectKey) -> Result<Option<K
     api::<K>(client, key).get(&key.name).await.map(Some)
 }
 
-/// A reservation locks its slot even when it cannot be decoded.
+/// Reads a reservation, which locks its slot even if it cannot be decoded.
 async fn get_reservation(client: &Client, key: &ObjectKey) -> Result<Outcome, Error> {
     let read: Option<DeserializeGuard<MaskReservation>> = get(client, key).await?;
     Ok(match read {
@@ -176,7 +180,7 @@ async fn json_patch<K: Namespaced>(client: &Client, key: &ObjectKey, patch: &Val
     api::<K>(client, key).patch(&key.name, &patch_params(), &patch).await.map(Some)
 }
 
-/// The object while a finalizer (or a Pod's grace period) holds it, `None` when it is gone.
+/// Deletes an object. Returns the object while a finalizer or the grace period of a Pod keeps it, or `None`.
 async fn delete<K: Namespaced>(client: &Client, key: &ObjectKey, params: &DeleteParams) -> Result<Option<K>, Error> {
     Ok(api::<K>(client, key).delete(&key.name, params).await?.left())
 }

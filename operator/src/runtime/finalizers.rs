@@ -1,4 +1,4 @@
-//! The way out: takes our finalizer off every object, for when the operator is gone for good. Nothing guards the slots
+//! Removes the operator's finalizer from every object, after the operator was uninstalled. Nothing protects the slots
 //! after that.
 
 use std::fmt::Debug;
@@ -13,12 +13,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use vpn_types::{FINALIZER, Mask, MaskConsumer, MaskProvider, MaskReservation};
 
-/// Takes our finalizer, and no other, off all objects of our kinds. Returns how many had it.
+/// Removes the operator's finalizer, and no other, from all its custom resources. Returns the number of objects that
+/// had it.
 ///
 /// # Errors
-/// When a list or a patch fails; what was done until then stays done, and the rest can be tried again.
+/// Returns an error if a list or a patch fails. The finalizers removed so far stay removed, so try again.
 pub async fn remove_all(client: &Client) -> anyhow::Result<usize> {
-    // Holders first, then what they hold.
+    // Each kind before the kinds that it protects.
     Ok(remove::<Mask>(client).await?
         + remove::<MaskConsumer>(client).await?
         + remove::<MaskReservation>(client).await?
@@ -32,8 +33,7 @@ where
     let kind = K::kind(&());
     let all = Api::<PartialObjectMeta<K>>::all(client.clone()).list(&ListParams::default()).await;
     let all = match all {
-        // The kind itself is gone already.
-        // Its path is unknown then, and the answer no Status of the API's own.
+        // The custom resource definition is already gone. Then the response is not a Status of the API.
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(0),
         other => other.with_context(|| format!("{kind} objects cannot be listed"))?,
     };
@@ -47,7 +47,9 @@ where
         let api = Api::<PartialObjectMeta<K>>::namespaced(client.clone(), &namespace);
         match api.patch(&name, &PatchParams::default(), &patch).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => continue,
-            done => done.with_context(|| format!("the finalizer of {kind} {namespace}/{name} cannot be removed"))?,
+            result => {
+                result.with_context(|| format!("the finalizer of {kind} {namespace}/{name} cannot be removed"))?
+            }
         };
         tracing::info!(kind = %kind, object = format!("{namespace}/{name}"), "finalizer removed");
         removed += 1;

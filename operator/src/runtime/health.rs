@@ -1,5 +1,5 @@
-//! What kubelet, Prometheus and people ask the process: `/healthz` (it answers), `/readyz` (all watches have listed; else
-//! which are waited for), `/metrics`.
+//! The HTTP server: `/healthz` (the process responds), `/readyz` (all watches have listed, else which have not) and
+//! `/metrics`.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
@@ -15,38 +15,38 @@ use axum::{
 use chrono::Utc;
 use tokio::{net::TcpListener, sync::watch};
 
-use super::{Unready, snapshots::Snapshots};
+use super::{UnsyncedKinds, snapshots::SnapshotClient};
 use crate::metrics::Metrics;
 
-/// What the answers are made of.
+/// The state of the HTTP server.
 #[derive(Clone)]
-pub struct Served {
-    /// What is still waited for.
-    pub unready: watch::Receiver<Unready>,
-    /// Counts and durations.
+pub struct ServerState {
+    /// The kinds whose first list is not complete.
+    pub unsynced: watch::Receiver<UnsyncedKinds>,
+    /// Counters and durations.
     pub metrics: Arc<Metrics>,
-    /// Slots and Masks.
-    pub snapshots: Snapshots,
+    /// Takes snapshots of slots and Masks.
+    pub snapshots: SnapshotClient,
 }
 
 /// Serves on all addresses until the process ends.
 ///
 /// # Errors
-/// When the port cannot be had.
-pub async fn serve(port: u16, served: Served) -> anyhow::Result<()> {
+/// Returns an error if the port is not available.
+pub async fn serve(port: u16, state: ServerState) -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
-    let listener = listener.with_context(|| format!("port {port} cannot be listened on"))?;
+    let listener = listener.with_context(|| format!("cannot listen on port {port}"))?;
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .layer(from_fn_with_state(served.metrics.clone(), count))
-        .with_state(served);
-    axum::serve(listener, router).await.context("the health server ended")
+        .layer(from_fn_with_state(state.metrics.clone(), count))
+        .with_state(state);
+    axum::serve(listener, router).await.context("the HTTP server failed")
 }
 
-async fn readyz(State(served): State<Served>) -> (StatusCode, String) {
-    let waiting: Vec<_> = served.unready.borrow().iter().map(|kind| kind.as_str()).collect();
+async fn readyz(State(state): State<ServerState>) -> (StatusCode, String) {
+    let waiting: Vec<_> = state.unsynced.borrow().iter().map(|kind| kind.as_str()).collect();
     if waiting.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
@@ -54,17 +54,17 @@ async fn readyz(State(served): State<Served>) -> (StatusCode, String) {
     }
 }
 
-async fn metrics(State(served): State<Served>) -> Response {
-    let snapshot = served.snapshots.take().await;
-    match served.metrics.encode(snapshot.as_ref(), Utc::now()) {
+async fn metrics(State(state): State<ServerState>) -> Response {
+    let snapshot = state.snapshots.take().await;
+    match state.metrics.encode(snapshot.as_ref(), Utc::now()) {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
 async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
+    let started = Instant::now();
     let response = next.run(request).await;
-    metrics.served(began);
+    metrics.served(started);
     response
 }

@@ -1,20 +1,20 @@
-//! Follows the log of one container, line by line, from its beginning to its end.
+//! Follows the log of a container, line by line.
 
 use futures::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, StreamExt, future, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::LogParams};
 use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
 
-use super::watch::{chain, spawn};
+use super::watch::{error_chain, forward};
 use crate::{
     engine::Input,
     model::{LogEvent, ObjectKey, Uid},
 };
 
-/// How much of a log is read at most, in bytes: what decides comes early.
-const LONGEST_LOG: u64 = 4 << 20;
+/// The maximum size of a log, in bytes. The lines that matter come early.
+const MAX_LOG_SIZE: u64 = 4 << 20;
 
-/// Follows the log of a container. The last thing told is [`LogEvent::Ended`] or [`LogEvent::Unreadable`].
+/// Follows the log of a container. The last event is [`LogEvent::Ended`] or [`LogEvent::Unreadable`].
 pub fn follow(
     client: &Client,
     key: &ObjectKey,
@@ -25,18 +25,18 @@ pub fn follow(
     let api = Api::<Pod>::namespaced(client.clone(), &key.namespace);
     let params = LogParams { container: Some(container.to_owned()), follow: true, ..LogParams::default() };
     let name = key.name.to_string();
-    let told = stream::once(async move {
+    let events = stream::once(async move {
         match api.log_stream(&name, &params).await {
-            Ok(log) => lines(log.take(LONGEST_LOG)).left_stream(),
-            Err(error) => stream::iter([LogEvent::Unreadable(chain(&error))]).right_stream(),
+            Ok(log) => lines(log.take(MAX_LOG_SIZE)).left_stream(),
+            Err(error) => stream::iter([LogEvent::Unreadable(error_chain(&error))]).right_stream(),
         }
     });
-    spawn(told.flatten().map(Some), move |told| inputs.send(Input::Log(uid.clone(), told)).is_ok())
+    forward(events.flatten().map(Some), move |event| inputs.send(Input::Log(uid.clone(), event)).is_ok())
 }
 
 fn lines(log: impl AsyncBufRead + Unpin) -> impl futures::Stream<Item = LogEvent> {
     let lines = log.lines().scan(false, |failed, line| {
-        let told = match line {
+        let event = match line {
             _ if *failed => None,
             Ok(line) => Some(LogEvent::Line(line)),
             Err(error) => {
@@ -44,7 +44,7 @@ fn lines(log: impl AsyncBufRead + Unpin) -> impl futures::Stream<Item = LogEvent
                 Some(LogEvent::Unreadable(error.to_string()))
             }
         };
-        future::ready(told)
+        future::ready(event)
     });
     lines.chain(stream::iter([LogEvent::Ended]))
 }

@@ -1,4 +1,4 @@
-//! The thin shell around the engine: watches in, requests out. It decides nothing.
+//! The runtime around the engine: runs watches and sends requests. It makes no decisions.
 
 mod classify;
 mod execute;
@@ -26,9 +26,9 @@ use tokio::{
 
 pub use classify::classify;
 pub use execute::DEADLINE;
-pub use snapshots::{Questions, Snapshots, snapshots};
+pub use snapshots::{SnapshotClient, SnapshotRequests, snapshot_channel};
 
-use lease::Lead;
+use lease::LeaderUntil;
 
 use crate::{
     controllers::verification::Settings,
@@ -38,69 +38,70 @@ use crate::{
     model::{Effect, Kind, Now, ObjectKey, Request, RequestPriority, Uid},
 };
 
-/// How many requests may be under way at once on the way to or from a slot.
+/// The maximum number of concurrent requests of [`RequestPriority::Slots`].
 const SLOT_REQUESTS: usize = 32;
-/// How many requests may be under way at once that bring objects up to date which nobody waits for.
-const HOUSEKEEPING_REQUESTS: usize = 8;
-/// How many requests that tell people something may be under way at once.
+/// The maximum number of concurrent requests of [`RequestPriority::Maintenance`].
+const MAINTENANCE_REQUESTS: usize = 8;
+/// The maximum number of concurrent requests of [`RequestPriority::Status`].
 const STATUS_REQUESTS: usize = 12;
-/// How many inputs are taken in at once, at most.
-const BATCH: usize = 1024;
+/// The maximum number of inputs that the engine handles at once.
+const BATCH_SIZE: usize = 1024;
 
-/// What the operator is waiting for before it decides anything; empty: it is ready.
-pub type Unready = Vec<Kind>;
+/// The kinds whose first list is not complete. If there are none, the process is ready.
+pub type UnsyncedKinds = Vec<Kind>;
 
-/// Who is told what goes on.
-pub struct Observers {
-    /// What is still waited for.
-    pub ready: latest::Sender<Unready>,
-    /// Counts and durations.
+/// What the runtime reports.
+pub struct Reporting {
+    /// Receives the kinds whose first list is not complete.
+    pub unsynced: latest::Sender<UnsyncedKinds>,
+    /// Receives counters and durations.
     pub metrics: Arc<Metrics>,
-    /// Asked between two decisions: slots and Masks.
-    pub questions: Questions,
+    /// Requests for snapshots, handled between two decisions.
+    pub snapshot_requests: SnapshotRequests,
 }
 
-/// Runs the controllers of a process until `shutdown` resolves, then lets the requests under way end.
+/// Runs the controllers of a process until `shutdown` resolves, and then waits for the requests in flight.
 ///
-/// Nothing is decided before this process leads, and nothing is sent once its lead has run out: who loses it ends.
+/// There are no decisions before this process is the leader, and it sends no requests when it may not be the leader any
+/// more.
 pub async fn run(
     client: Client,
     controllers: ControllerSet,
     settings: Settings,
-    observers: Observers,
-    lead: latest::Receiver<Lead>,
+    reporting: Reporting,
+    leader_until: latest::Receiver<LeaderUntil>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let Observers { ready, metrics, mut questions } = observers;
+    let Reporting { unsynced, metrics, mut snapshot_requests } = reporting;
     let (inputs, mut received) = mpsc::unbounded_channel();
-    let mut shell = Shell {
+    let mut executor = Executor {
         publisher: record::Publisher::new(client.clone()),
         client,
         inputs,
-        lanes: RequestPriority::ALL.map(|lane| Arc::new(Semaphore::new(requests_at_once(lane)))),
-        lead: lead.clone(),
+        permits: RequestPriority::ALL.map(|priority| Arc::new(Semaphore::new(max_concurrent(priority)))),
+        leader_until: leader_until.clone(),
         metrics,
-        secrets: HashMap::new(),
-        pods: HashMap::new(),
-        logs: HashMap::new(),
-        kinds: Vec::new(),
+        secret_watches: HashMap::new(),
+        pod_watches: HashMap::new(),
+        log_streams: HashMap::new(),
+        tasks: Vec::new(),
     };
     for (kind, scope) in controllers.watches() {
-        shell.kinds.push(watch::kind(&shell.client, kind, scope, shell.inputs.clone()));
+        executor.tasks.push(watch::kind(&executor.client, kind, scope, executor.inputs.clone()));
     }
-    let counts_slots = controllers.has(consumers::NAME);
+    let has_snapshots = controllers.has(consumers::NAME);
     let start = Instant::now();
     let mut engine = Engine::standby(controllers).with_settings(settings);
-    let leader = shell.inputs.clone();
-    let mut awaited = lead;
+    let lead_input = executor.inputs.clone();
+    let mut leadership = leader_until;
     let lead = async move {
-        if awaited.wait_for(Option::is_some).await.is_ok() {
-            // Fails when the process is stopping.
-            let _ = leader.send(Input::Lead);
+        if leadership.wait_for(Option::is_some).await.is_ok() {
+            // Fails while the process is stopping.
+            let _ = lead_input.send(Input::Lead);
         }
     };
-    shell.kinds.push(tokio::spawn(lead).abort_handle());
-    ready.send_replace(engine.unsynced());
+    executor.tasks.push(tokio::spawn(lead).abort_handle());
+    unsynced.send_replace(engine.unsynced());
     let mut batch = Vec::new();
     tokio::pin!(shutdown);
     loop {
@@ -112,114 +113,116 @@ pub async fn run(
         };
         tokio::select! {
             () = &mut shutdown => break,
-            _ = received.recv_many(&mut batch, BATCH) => {}
+            _ = received.recv_many(&mut batch, BATCH_SIZE) => {}
             () = tick => batch.push(Input::Tick),
-            Some(question) = questions.next() => {
-                let shown = counts_slots && shell.leads() && engine.unsynced().is_empty();
-                // Fails when nobody waits for the answer any more.
-                let _ = question.send(shown.then(|| Snapshot::of(&engine)));
+            Some(request) = snapshot_requests.next() => {
+                let is_available = has_snapshots && executor.is_leader() && engine.unsynced().is_empty();
+                // Fails if the client has given up.
+                let _ = request.send(is_available.then(|| Snapshot::of(&engine)));
                 continue;
             }
         }
         let now = Now { wall: Utc::now(), monotonic: start.elapsed() };
         for effect in engine.handle(batch.drain(..), now) {
-            shell.carry_out(effect);
+            executor.handle(effect);
         }
-        shell.metrics.count(engine.counters(), shell.leads(), now.wall);
-        if !ready.borrow().is_empty() {
-            ready.send_replace(engine.unsynced());
+        executor.metrics.count(engine.counters(), executor.is_leader(), now.wall);
+        if !unsynced.borrow().is_empty() {
+            unsynced.send_replace(engine.unsynced());
         }
     }
-    shell.drain().await;
+    executor.drain().await;
 }
 
-struct Shell {
+/// Executes the effects of the engine.
+struct Executor {
     client: Client,
     publisher: record::Publisher,
     inputs: mpsc::UnboundedSender<Input>,
     /// In the order of [`RequestPriority::ALL`].
-    lanes: [Arc<Semaphore>; RequestPriority::ALL.len()],
-    lead: latest::Receiver<Lead>,
+    permits: [Arc<Semaphore>; RequestPriority::ALL.len()],
+    leader_until: latest::Receiver<LeaderUntil>,
     metrics: Arc<Metrics>,
-    kinds: Vec<AbortHandle>,
-    secrets: HashMap<ObjectKey, AbortHandle>,
-    pods: HashMap<Arc<str>, AbortHandle>,
-    logs: HashMap<Uid, AbortHandle>,
+    /// The watches on kinds, and the wait for leadership.
+    tasks: Vec<AbortHandle>,
+    secret_watches: HashMap<ObjectKey, AbortHandle>,
+    pod_watches: HashMap<Arc<str>, AbortHandle>,
+    log_streams: HashMap<Uid, AbortHandle>,
 }
 
-impl Shell {
-    fn carry_out(&mut self, effect: Effect) {
+impl Executor {
+    fn handle(&mut self, effect: Effect) {
         match effect {
             Effect::Send(request) => self.send(request),
-            Effect::RecordEvent(note) => self.publisher.publish(note),
+            Effect::RecordEvent(event) => self.publisher.publish(event),
             Effect::WatchSecret(key) => {
                 let handle = watch::secret(&self.client, key.clone(), self.inputs.clone());
-                stop(self.secrets.insert(key, handle));
+                stop(self.secret_watches.insert(key, handle));
             }
-            Effect::UnwatchSecret(key) => stop(self.secrets.remove(&key)),
+            Effect::UnwatchSecret(key) => stop(self.secret_watches.remove(&key)),
             Effect::WatchPods(namespace) => {
                 let handle = watch::pods(&self.client, namespace.clone(), self.inputs.clone());
-                stop(self.pods.insert(namespace, handle));
+                stop(self.pod_watches.insert(namespace, handle));
             }
-            Effect::UnwatchPods(namespace) => stop(self.pods.remove(&namespace)),
+            Effect::UnwatchPods(namespace) => stop(self.pod_watches.remove(&namespace)),
             Effect::FollowLog { key, uid, container } => {
                 let handle = logs::follow(&self.client, &key, uid.clone(), container, self.inputs.clone());
-                stop(self.logs.insert(uid, handle));
+                stop(self.log_streams.insert(uid, handle));
             }
-            Effect::UnfollowLog(uid) => stop(self.logs.remove(&uid)),
+            Effect::UnfollowLog(uid) => stop(self.log_streams.remove(&uid)),
         }
     }
 
     fn send(&self, request: Request) {
-        let lane = self.lanes[request.priority as usize].clone();
-        let (client, inputs, lead) = (self.client.clone(), self.inputs.clone(), self.lead.clone());
+        let permits = self.permits[request.priority as usize].clone();
+        let (client, inputs, leader_until) = (self.client.clone(), self.inputs.clone(), self.leader_until.clone());
         let metrics = self.metrics.clone();
         tokio::spawn(async move {
-            let _permit = lane.acquire_owned().await;
-            // A process that was paused may find out only now that another one leads.
-            if !is_leading(&lead) {
+            let _permit = permits.acquire_owned().await;
+            // A process that was suspended may no longer be the leader.
+            if !is_leader(&leader_until) {
                 return;
             }
             metrics.requested(&request.reconcile, &request.operation);
-            let began = Instant::now();
+            let started = Instant::now();
             let outcome = execute::execute(&client, &request.operation).await;
-            metrics.answered(&request.reconcile, &request.operation, began.elapsed());
-            // The receiver is gone when the process stops; the next one reads what became of this.
+            metrics.answered(&request.reconcile, &request.operation, started.elapsed());
+            // Fails while the process is stopping. Its successor reads the result from the API server.
             let _ = inputs.send(Input::Answer(request.id, outcome));
         });
     }
 
-    fn leads(&self) -> bool {
-        is_leading(&self.lead)
+    fn is_leader(&self) -> bool {
+        is_leader(&self.leader_until)
     }
 
-    /// Ends the watches and waits until no request is under way; each has a deadline.
+    /// Stops the watches, and waits for the requests in flight. Each has a deadline.
     async fn drain(self) {
-        let watches = self.kinds.into_iter().chain(self.secrets.into_values()).chain(self.pods.into_values());
-        for handle in watches.chain(self.logs.into_values()) {
+        let watches = self.secret_watches.into_values().chain(self.pod_watches.into_values());
+        for handle in self.tasks.into_iter().chain(watches).chain(self.log_streams.into_values()) {
             handle.abort();
         }
         let all = async {
-            for (lane, permits) in RequestPriority::ALL.into_iter().zip(&self.lanes) {
-                let _ = permits.acquire_many(requests_at_once(lane) as u32).await;
+            for (priority, permits) in RequestPriority::ALL.into_iter().zip(&self.permits) {
+                let _ = permits.acquire_many(max_concurrent(priority) as u32).await;
             }
         };
         if tokio::time::timeout(DEADLINE + Duration::from_secs(1), all).await.is_err() {
-            tracing::warn!("some requests were still under way at the end");
+            tracing::warn!("exiting with requests in flight");
         }
     }
 }
 
-fn requests_at_once(lane: RequestPriority) -> usize {
-    match lane {
+fn max_concurrent(priority: RequestPriority) -> usize {
+    match priority {
         RequestPriority::Slots => SLOT_REQUESTS,
-        RequestPriority::Maintenance => HOUSEKEEPING_REQUESTS,
+        RequestPriority::Maintenance => MAINTENANCE_REQUESTS,
         RequestPriority::Status => STATUS_REQUESTS,
     }
 }
 
-fn is_leading(lead: &latest::Receiver<Lead>) -> bool {
-    lead.borrow().is_some_and(|until| until > Instant::now())
+fn is_leader(leader_until: &latest::Receiver<LeaderUntil>) -> bool {
+    leader_until.borrow().is_some_and(|until| until > Instant::now())
 }
 
 fn stop(handle: Option<AbortHandle>) {

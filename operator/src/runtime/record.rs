@@ -1,4 +1,4 @@
-//! Events for users. Nothing depends on whether one arrives.
+//! Publishes Events. Nothing depends on whether they arrive.
 
 use std::sync::Arc;
 
@@ -15,39 +15,39 @@ use crate::{
     runtime::DEADLINE,
 };
 
-/// How many Events may be on their way; more than that are dropped rather than piled up.
-const UNDER_WAY: usize = 4096;
-/// How many are sent at once.
-const AT_ONCE: usize = 4;
-/// Longest `note` of an Event, in bytes (events.k8s.io/v1).
-const LONGEST_NOTE: usize = 1024;
+/// The maximum number of pending Events. Further ones are dropped.
+const MAX_PENDING: usize = 4096;
+/// The maximum number of concurrent requests.
+const MAX_CONCURRENT: usize = 4;
+/// The maximum length of `note` in events.k8s.io/v1, in bytes.
+const MAX_NOTE_LENGTH: usize = 1024;
 
-/// Publishes Events, those of the same kind on the same object as one series.
+/// Publishes Events. Repetitions of a warning on the same object become a series.
 pub struct Publisher {
     client: Client,
     reporter: Reporter,
-    /// Folds repetitions into one series. It remembers each Event for minutes, so that only what may be repeated goes
-    /// through it: of what happens once to each of ten thousand Masks it would keep ten thousand.
-    repeated: Recorder,
-    under_way: Arc<Semaphore>,
-    at_once: Arc<Semaphore>,
+    /// Aggregates repetitions to a series. It caches each Event for minutes, so it is only for warnings: normal Events,
+    /// of which ten thousand Masks have one each, would fill the cache.
+    warnings: Recorder,
+    pending: Arc<Semaphore>,
+    concurrent: Arc<Semaphore>,
 }
 
 impl Publisher {
-    /// One for the whole process.
+    /// Creates the publisher of a process.
     pub fn new(client: Client) -> Self {
         let instance = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).ok();
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance };
         Self {
-            repeated: Recorder::new(client.clone(), reporter.clone()),
+            warnings: Recorder::new(client.clone(), reporter.clone()),
             client,
             reporter,
-            under_way: Arc::new(Semaphore::new(UNDER_WAY)),
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            pending: Arc::new(Semaphore::new(MAX_PENDING)),
+            concurrent: Arc::new(Semaphore::new(MAX_CONCURRENT)),
         }
     }
 
-    /// Sends one in the background.
+    /// Logs an Event, and publishes it in the background.
     pub fn publish(&self, event: EventRecord) {
         tracing::info!(
             kind = event.regarding.kind.as_str(),
@@ -56,19 +56,19 @@ impl Publisher {
             "{}",
             event.message
         );
-        let Ok(pending) = self.under_way.clone().try_acquire_owned() else { return };
+        let Ok(pending) = self.pending.clone().try_acquire_owned() else { return };
         let recorder = match event.warning {
-            true => self.repeated.clone(),
+            true => self.warnings.clone(),
             false => Recorder::new(self.client.clone(), self.reporter.clone()),
         };
-        let at_once = self.at_once.clone();
+        let concurrent = self.concurrent.clone();
         tokio::spawn(async move {
             let _pending = pending;
-            let _permit = at_once.acquire_owned().await;
+            let _permit = concurrent.acquire_owned().await;
             let published = Event {
                 type_: if event.warning { EventType::Warning } else { EventType::Normal },
                 reason: event.reason.as_str().to_owned(),
-                note: Some(cut(event.message)),
+                note: Some(truncate(event.message)),
                 action: event.action.to_owned(),
                 secondary: event.related.as_ref().map(reference),
             };
@@ -76,8 +76,8 @@ impl Publisher {
             let (kind, object) = (event.regarding.kind.as_str(), event.regarding.key.to_string());
             match tokio::time::timeout(DEADLINE, recorder.publish(&published, &regarding)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(kind, object, %error, "event not published"),
-                Err(_) => tracing::debug!(kind, object, "event not published in time"),
+                Ok(Err(error)) => tracing::debug!(kind, object, %error, "Event not published"),
+                Err(_) => tracing::debug!(kind, object, "Event not published in time"),
             }
         });
     }
@@ -101,9 +101,9 @@ fn reference(target: &ObjectReference) -> v1::ObjectReference {
     }
 }
 
-fn cut(mut note: String) -> String {
-    if note.len() > LONGEST_NOTE {
-        let end = (0..=LONGEST_NOTE - 3).rev().find(|end| note.is_char_boundary(*end)).unwrap_or(0);
+fn truncate(mut note: String) -> String {
+    if note.len() > MAX_NOTE_LENGTH {
+        let end = (0..=MAX_NOTE_LENGTH - 3).rev().find(|end| note.is_char_boundary(*end)).unwrap_or(0);
         note.truncate(end);
         note.push('…');
     }

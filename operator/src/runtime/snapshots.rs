@@ -1,41 +1,41 @@
-//! Asks the engine what is known of slots and Masks, from outside its loop.
+//! Takes snapshots of slots and Masks from outside the loop of the engine.
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Snapshot;
 
-/// How many may be asking at once; others wait.
-const ASKING: usize = 16;
+/// The maximum number of pending requests. Further ones wait.
+const MAX_PENDING: usize = 16;
 
-/// Where to ask.
+/// Requests snapshots.
 #[derive(Clone)]
-pub struct Snapshots(mpsc::Sender<Question>);
+pub struct SnapshotClient(mpsc::Sender<SnapshotRequest>);
 
-/// Waits for a snapshot.
-pub(super) type Question = oneshot::Sender<Option<Snapshot>>;
+/// Receives the response to a request.
+pub(super) type SnapshotRequest = oneshot::Sender<Option<Snapshot>>;
 
-/// What the loop of the engine hears.
-pub struct Questions(mpsc::Receiver<Question>);
+/// The requests for snapshots that the loop of the engine handles.
+pub struct SnapshotRequests(mpsc::Receiver<SnapshotRequest>);
 
-/// Both ends.
-pub fn snapshots() -> (Snapshots, Questions) {
-    let (ask, asked) = mpsc::channel(ASKING);
-    (Snapshots(ask), Questions(asked))
+/// Creates a channel for snapshots.
+pub fn snapshot_channel() -> (SnapshotClient, SnapshotRequests) {
+    let (sender, receiver) = mpsc::channel(MAX_PENDING);
+    (SnapshotClient(sender), SnapshotRequests(receiver))
 }
 
-impl Snapshots {
-    /// A snapshot of this moment. `None` from a process that does not run the consumers controller, does not lead, or
-    /// has not listed everything yet: what it knows is not to be shown.
+impl SnapshotClient {
+    /// Takes a snapshot. Returns `None` if the process does not run the consumers controller, is not the leader, or has
+    /// not completed its first lists.
     pub async fn take(&self) -> Option<Snapshot> {
-        let (answer, answered) = oneshot::channel();
-        self.0.send(answer).await.ok()?;
-        answered.await.ok()?
+        let (sender, receiver) = oneshot::channel();
+        self.0.send(sender).await.ok()?;
+        receiver.await.ok()?
     }
 }
 
-impl Questions {
-    /// The next question; none when nobody can ask any more.
-    pub(super) async fn next(&mut self) -> Option<Question> {
+impl SnapshotRequests {
+    /// Returns the next request, or `None` if there are no clients any more.
+    pub(super) async fn next(&mut self) -> Option<SnapshotRequest> {
         self.0.recv().await
     }
 }

@@ -1,5 +1,5 @@
-//! One watch a kind, each object made a view on arrival. An object that cannot be decoded is logged and passed over;
-//! it stops no other.
+//! The watches. They project each object to its view. An object that cannot be decoded is logged and skipped, and does
+//! not affect others.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -29,7 +29,7 @@ use crate::{
 
 type Inputs = UnboundedSender<Input>;
 
-/// Watches a kind: all objects, or those that belong to verifications (of Secrets: the metadata of our copies).
+/// Watches all objects of a kind, or those of verifications. For Secrets, watches the metadata of copies.
 pub fn kind(client: &Client, kind: Kind, scope: Scope, inputs: Inputs) -> AbortHandle {
     let config = match scope {
         Scope::Verifications => Config::default().labels(VERIFY_LABEL),
@@ -43,14 +43,14 @@ pub fn kind(client: &Client, kind: Kind, scope: Scope, inputs: Inputs) -> AbortH
         Kind::Pod => {
             let stream = watcher(Api::<Pod>::all(client.clone()), config).default_backoff();
             let view = |pod: &Pod| VerificationPod::of(pod).map(|view| Object::VerificationPod(Box::new(view)));
-            let told = stream.map(move |event| told((kind, "*"), event, view));
-            spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
+            let events = stream.map(move |event| convert((kind, "*"), event, view));
+            forward(events, move |event| inputs.send(Input::Watch(event)).is_ok())
         }
         Kind::Secret => {
             let copies = Api::<PartialObjectMeta<Secret>>::all(client.clone());
             let stream = watcher(copies, Config::default().labels(OWNER_LABEL)).default_backoff();
-            let told = stream.map(move |event| told((kind, "*"), event, |meta| meta.project().map(Object::Copy)));
-            spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
+            let events = stream.map(move |event| convert((kind, "*"), event, |meta| meta.project().map(Object::Copy)));
+            forward(events, move |event| inputs.send(Input::Watch(event)).is_ok())
         }
     }
 }
@@ -64,12 +64,13 @@ where
     let api = Api::<DeserializeGuard<K>>::all(client.clone());
     let stream = watcher(api, config).default_backoff();
     let unreadable = inputs.clone();
-    let told = stream.map(move |event| {
-        told((kind, "*"), event, |guard| match &guard.0 {
+    let events = stream.map(move |event| {
+        convert((kind, "*"), event, |guard| match &guard.0 {
             Ok(object) => object.project().map(wrap),
             Err(invalid) => {
                 let metadata = meta(&invalid.metadata)?;
-                tracing::error!(kind = kind.as_str(), object = %metadata.key, error = invalid.error, "cannot be decoded");
+                let (kind_name, object) = (kind.as_str(), &metadata.key);
+                tracing::error!(kind = kind_name, %object, error = invalid.error, "cannot be decoded");
                 let target = ObjectReference { kind, key: metadata.key, uid: metadata.uid };
                 // Fails when the process is stopping.
                 let _ = unreadable.send(Input::Undecodable { target, error: invalid.error.clone() });
@@ -78,7 +79,7 @@ where
             }
         })
     });
-    spawn(told, move |told| inputs.send(Input::Watch(told)).is_ok())
+    forward(events, move |event| inputs.send(Input::Watch(event)).is_ok())
 }
 
 /// Watches the Pods of one namespace.
@@ -86,32 +87,33 @@ pub fn pods(client: &Client, namespace: Arc<str>, inputs: Inputs) -> AbortHandle
     let api = Api::<Pod>::namespaced(client.clone(), &namespace);
     let stream = watcher(api, Config::default()).default_backoff();
     let all = format!("{namespace}/*");
-    let told = stream
-        .map(move |event| told((Kind::Pod, &*all), event, |pod| pod.project().filter(concerns_us).map(Object::Pod)));
-    spawn(told, move |told| inputs.send(Input::Pods(namespace.clone(), told)).is_ok())
+    let events = stream.map(move |event| {
+        convert((Kind::Pod, &*all), event, |pod| pod.project().filter(may_use_slot).map(Object::Pod))
+    });
+    forward(events, move |event| inputs.send(Input::Pods(namespace.clone(), event)).is_ok())
 }
 
-/// A Pod with neither credentials nor a MaskConsumer among its owners uses no slot.
-fn concerns_us(pod: &PodView) -> bool {
+/// Whether a Pod references a Secret, or a MaskConsumer owns it.
+fn may_use_slot(pod: &PodView) -> bool {
     !pod.consumers.is_empty() || !pod.secrets.is_empty()
 }
 
-/// Watches the one Secret of that name.
+/// Watches a single Secret.
 pub fn secret(client: &Client, key: ObjectKey, inputs: Inputs) -> AbortHandle {
     let api = Api::<Secret>::namespaced(client.clone(), &key.namespace);
     let name = key.name.clone();
     let stream = watch_object(api, &name).default_backoff();
-    let told = stream.map(move |found| match found {
+    let events = stream.map(move |found| match found {
         Ok(found) => Some(Input::Secret(key.clone(), found.map(credentials_view))),
         Err(error) => {
             report((Kind::Secret, &key.to_string()), &error);
-            is_forbidden(&error).then(|| Input::SecretUnreadable(key.clone(), Arc::from(chain(&error))))
+            is_forbidden(&error).then(|| Input::SecretUnreadable(key.clone(), Arc::from(error_chain(&error))))
         }
     });
-    spawn(told, move |input| inputs.send(input).is_ok())
+    forward(events, move |input| inputs.send(input).is_ok())
 }
 
-/// Other failures pass by themselves: the API server is away, or the watch is too old.
+/// Whether permissions are missing. Other errors are temporary, such as an unavailable API server or an expired watch.
 fn is_forbidden(error: &watcher::Error) -> bool {
     let failed = match error {
         watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => error,
@@ -120,8 +122,8 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     matches!(failed, kube::Error::Api(status) if matches!(status.code, 401 | 403))
 }
 
-/// `watched` is the kind and, for the log, which of its objects.
-fn told<K>(
+/// Converts an event of kube. `watched` is the kind and, for the log, the objects.
+fn convert<K>(
     watched: (Kind, &str),
     event: watcher::Result<Event<K>>,
     view: impl Fn(&K) -> Option<Object>,
@@ -141,11 +143,11 @@ fn told<K>(
 }
 
 fn report((kind, object): (Kind, &str), error: &watcher::Error) {
-    tracing::warn!(kind = kind.as_str(), object, error = %chain(error), "watch interrupted, to be taken up again");
+    tracing::warn!(kind = kind.as_str(), object, error = %error_chain(error), "watch interrupted, restarting it");
 }
 
-/// An error with its sources.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+/// Formats an error with its sources.
+pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -156,15 +158,15 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Hands on what a watch tells, until nobody listens.
-pub(super) fn spawn<T: Send + 'static>(
+/// Forwards the items of a stream in a task of its own, until `send` returns false.
+pub(super) fn forward<T: Send + 'static>(
     stream: impl Stream<Item = Option<T>> + Send + 'static,
-    mut hand_on: impl FnMut(T) -> bool + Send + 'static,
+    mut send: impl FnMut(T) -> bool + Send + 'static,
 ) -> AbortHandle {
     let task = tokio::spawn(async move {
         futures::pin_mut!(stream);
         while let Some(item) = stream.next().await {
-            if item.is_some_and(|item| !hand_on(item)) {
+            if item.is_some_and(|item| !send(item)) {
                 return;
             }
         }
