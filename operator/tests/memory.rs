@@ -1,4 +1,4 @@
-//! What the operator keeps of a Mask with all its objects costs no more than 3 KiB.
+//! A Mask with all its objects takes at most 3 KiB of memory.
 
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ fn provider() -> Object {
 }
 
 #[test]
-fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
+fn a_mask_takes_little_memory_and_a_restart_writes_nothing() {
     let now = Now { wall: DateTime::<Utc>::UNIX_EPOCH, monotonic: Duration::ZERO };
     let mut engine = Engine::new(table::all());
     let mut sent = 0;
@@ -124,9 +124,9 @@ fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
             match effect {
                 Effect::Send(request) => {
                     sent += 1;
-                    assert!(sent < 1, "an undisturbed restart sent {request:?}");
+                    assert!(sent < 1, "the restart sent {request:?}");
                 }
-                Effect::RecordEvent(note) => panic!("an undisturbed restart published {note:?}"),
+                Effect::RecordEvent(event) => panic!("the restart published {event:?}"),
                 _ => {}
             }
         }
@@ -150,6 +150,6 @@ fn a_mask_with_all_its_objects_costs_little_and_a_restart_writes_nothing() {
     feed(&mut engine, Input::Secret(ObjectKey::new("a-namespace-of-usual-length", "credentials"), Some(source)));
     assert_eq!(engine.state().consumers.len(), MASKS);
     let each = (ALLOCATOR.current_usage() - before) / MASKS;
-    println!("{each} bytes a Mask with its consumer, reservation and copied Secret");
-    assert!(each <= LIMIT, "{each} bytes a Mask");
+    println!("{each} bytes per Mask with its consumer, reservation and copied Secret");
+    assert!(each <= LIMIT, "{each} bytes per Mask");
 }

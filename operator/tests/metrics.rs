@@ -1,4 +1,4 @@
-//! What `/metrics` shows: the names, what the numbers mean, and that nothing is left of what is gone.
+//! Tests of `/metrics`: the names, the values, and that no series outlives its object.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -18,7 +18,7 @@ use vpn_operator::{
 };
 use vpn_types::{MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation};
 
-/// When every object here was made.
+/// The creation time of every object.
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
 fn now() -> DateTime<Utc> {
@@ -55,7 +55,7 @@ fn consumer(namespace: &str, name: &str, tags: Option<&[&str]>, status: Value) -
     Object::Consumer(consumer.project().unwrap())
 }
 
-/// A consumer with a slot, and its reservation.
+/// Returns a consumer with a slot, and its reservation.
 fn active(namespace: &str, name: &str, provider: &str, slot: u32) -> [Object; 2] {
     let reservation = format!("{provider}-{slot}");
     let status = json!({"phase": "Active", "provider": {
@@ -75,18 +75,18 @@ fn active(namespace: &str, name: &str, provider: &str, slot: u32) -> [Object; 2]
     [consumer, Object::Reservation(reservation.project().unwrap())]
 }
 
-fn told(engine: &mut Engine, told: impl IntoIterator<Item = WatchEvent>) {
+fn watch(engine: &mut Engine, events: impl IntoIterator<Item = WatchEvent>) {
     let now = Now { wall: now(), monotonic: Duration::ZERO };
-    engine.handle(told.into_iter().map(Input::Watch), now);
+    engine.handle(events.into_iter().map(Input::Watch), now);
 }
 
-/// An engine that has just listed these objects.
+/// Returns an engine that has just listed these objects.
 fn engine(objects: impl IntoIterator<Item = Object>) -> Engine {
     let mut engine = Engine::standby(table::all());
     let kinds: Vec<_> = table::all().watches().into_keys().collect();
-    told(&mut engine, kinds.iter().map(|kind| WatchEvent::Init(*kind)));
-    told(&mut engine, objects.into_iter().map(WatchEvent::InitApply));
-    told(&mut engine, kinds.iter().map(|kind| WatchEvent::InitDone(*kind)));
+    watch(&mut engine, kinds.iter().map(|kind| WatchEvent::Init(*kind)));
+    watch(&mut engine, objects.into_iter().map(WatchEvent::InitApply));
+    watch(&mut engine, kinds.iter().map(|kind| WatchEvent::InitDone(*kind)));
     let source =
         CredentialsView { data: Default::default(), hash: "0".into(), version: "u/1".into(), data_since: "u/1".into() };
     let secret = Input::Secret(ObjectKey::new("vpn", "credentials"), Some(source));
@@ -120,22 +120,22 @@ fn slots_and_masks_are_counted() {
 }
 
 #[test]
-fn masks_that_several_providers_fit_are_shared_evenly_and_counted_once() {
+fn masks_that_match_several_providers_are_shared_evenly_and_counted_once() {
     let providers = [("a", &["x", "y"]), ("b", &["x", "z"]), ("c", &["x", "w"])];
     let providers = providers.map(|(name, tags)| provider(name, 1, tags, "Ready"));
     let shared = (0..7).map(|number| waiting("apps", &format!("shared-{number}"), Some(&["x"])));
     let only_b = (0..3).map(|number| waiting("apps", &format!("only-b-{number}"), Some(&["z"])));
     let snapshot = Snapshot::of(&engine(providers.into_iter().chain(shared).chain(only_b)));
-    // The odd one goes where there is least demand.
+    // The remainder goes to the provider with the lowest demand.
     assert_eq!(["a", "b", "c"].map(|name| demanded(&snapshot, name)), [3, 5, 2]);
 }
 
 #[test]
-fn a_slot_that_is_being_given_back_is_held_and_one_beyond_the_limit_closes_the_provider() {
+fn a_slot_that_is_being_released_is_held_and_one_beyond_the_limit_makes_the_provider_drain() {
     let [consumer, reservation] = active("apps", "one", "paris", 4);
-    let Object::Consumer(mut going) = consumer else { unreachable!() };
-    going.meta.deleting = true;
-    let objects = [provider("paris", 2, &["eu"], "Active"), Object::Consumer(going), reservation];
+    let Object::Consumer(mut deleting) = consumer else { unreachable!() };
+    deleting.meta.deleting = true;
+    let objects = [provider("paris", 2, &["eu"], "Active"), Object::Consumer(deleting), reservation];
     let snapshot = Snapshot::of(&engine(objects));
     let paris = &snapshot.providers[&ObjectKey::new("vpn", "paris")];
     assert_eq!((paris.used, paris.held, paris.free, paris.draining), (0, 1, 0, true));
@@ -143,26 +143,26 @@ fn a_slot_that_is_being_given_back_is_held_and_one_beyond_the_limit_closes_the_p
     assert_eq!(snapshot.namespaces["apps"].waiting, 0);
 }
 
-/// Everything that a process with all controllers shows once it has done something.
+/// Returns the metrics and the engine of a process with all controllers that has sent requests.
 fn sample() -> (Metrics, Engine) {
     let objects = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", Some(&["eu"]))];
     let metrics = Metrics::new("vpno", &table::all()).unwrap();
     let key = ObjectKey::new("apps", "one");
-    let works =
+    let requests =
         [ReconcileRequest::Mask, ReconcileRequest::Consumer, ReconcileRequest::Reservation, ReconcileRequest::Provider]
-            .map(|work| work(key.clone()));
-    for work in works {
+            .map(|request| request(key.clone()));
+    for request in requests {
         for op in
             [Operation::Get(Kind::Consumer, key.clone()), Operation::PatchStatus(Kind::Mask, key.clone(), json!({}))]
         {
-            metrics.requested(&work, &op);
-            metrics.answered(&work, &op, Duration::from_millis(3));
+            metrics.requested(&request, &op);
+            metrics.answered(&request, &op, Duration::from_millis(3));
         }
     }
     (metrics, engine(objects.into_iter().chain(active("apps", "one", "paris", 0))))
 }
 
-/// A metric as the text format shows it.
+/// A metric in the text format.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Shown {
     name: String,
@@ -193,7 +193,7 @@ fn shown() -> Vec<Shown> {
 }
 
 #[test]
-fn the_names_of_1_0_1_are_there() {
+fn the_metrics_of_1_0_1_exist() {
     let names: BTreeSet<String> = shown().into_iter().map(|metric| metric.name).collect();
     let what = ["reconcile_counter", "action_counter", "read_duration_seconds", "write_duration_seconds"];
     let of_controller = |controller: &Controller| what.map(|what| format!("vpno_{}_{what}", controller.name));
@@ -202,13 +202,13 @@ fn the_names_of_1_0_1_are_there() {
         CONTROLLERS.into_iter().flat_map(of_controller).chain(http.map(|what| format!("vpno_http_{what}"))).collect();
     assert_eq!(inherited.len(), 19);
     for name in inherited {
-        assert!(names.contains(&name), "{name} is not among {names:?}");
+        assert!(names.contains(&name), "{name} is not in {names:?}");
     }
 }
 
-/// What is not there yet cannot be told from what is not scraped.
+/// A missing series would look like a failed scrape.
 #[test]
-fn every_series_of_a_controller_is_there_from_the_start() {
+fn every_series_of_a_controller_exists_from_the_start() {
     let text = Metrics::new("vpno", &table::all()).unwrap().encode(None, now()).unwrap();
     for controller in CONTROLLERS {
         let name = controller.name;
@@ -231,7 +231,7 @@ fn every_series_of_a_controller_is_there_from_the_start() {
 }
 
 #[test]
-fn without_a_snapshot_there_are_neither_slots_nor_masks() {
+fn without_a_snapshot_there_are_no_metrics_of_slots_and_masks() {
     let metrics = Metrics::new("vpno", &table::all()).unwrap();
     let text = metrics.encode(None, now()).unwrap();
     for word in ["_slots", "vpno_masks{", "_waiting", "_usable", "_assignment"] {
@@ -240,9 +240,9 @@ fn without_a_snapshot_there_are_neither_slots_nor_masks() {
 }
 
 #[test]
-fn a_process_of_one_controller_counts_for_that_one() {
+fn a_process_with_one_controller_counts_all_requests_for_it() {
     let metrics = Metrics::new("other", &table::only("reservations")).unwrap();
-    // Read back after a new list, and nobody's own.
+    // A read after a list, which no controller requested.
     let read = ReconcileRequest::Read(Kind::Consumer, ObjectKey::new("apps", "one"));
     metrics.requested(&read, &Operation::Get(Kind::Consumer, ObjectKey::new("apps", "one")));
     let text = metrics.encode(None, now()).unwrap();
@@ -251,7 +251,7 @@ fn a_process_of_one_controller_counts_for_that_one() {
 }
 
 #[test]
-fn a_series_goes_with_its_object_and_none_names_a_mask() {
+fn no_series_outlives_its_object_or_names_a_mask() {
     let (metrics, mut engine) = sample();
     let text = metrics.encode(Some(&Snapshot::of(&engine)), now()).unwrap();
     assert!(text.contains("vpno_provider_slots_used{namespace=\"vpn\",provider=\"paris\"} 1"), "{text}");
@@ -259,9 +259,9 @@ fn a_series_goes_with_its_object_and_none_names_a_mask() {
     for word in ["one", "two", "paris-0"] {
         assert!(!text.contains(&format!("\"{word}\"")), "{word} in {text}");
     }
-    let gone = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", None)];
-    let gone = gone.into_iter().chain(active("apps", "one", "paris", 0));
-    told(&mut engine, gone.map(WatchEvent::Delete));
+    let deleted = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", None)];
+    let deleted = deleted.into_iter().chain(active("apps", "one", "paris", 0));
+    watch(&mut engine, deleted.map(WatchEvent::Delete));
     let text = metrics.encode(Some(&Snapshot::of(&engine)), now()).unwrap();
     for word in ["paris", "apps", "eu\""] {
         assert!(!text.contains(word), "{word} in {text}");
@@ -269,7 +269,7 @@ fn a_series_goes_with_its_object_and_none_names_a_mask() {
 }
 
 #[test]
-fn an_assignment_is_timed_once_and_by_the_leader() {
+fn the_leader_records_each_assignment_once() {
     let metrics = Metrics::new("vpno", &table::all()).unwrap();
     let objects = [provider("paris", 1, &["eu"], "Ready"), waiting("apps", "one", None)];
     let mut engine = engine(objects);
@@ -293,8 +293,8 @@ fn an_assignment_is_timed_once_and_by_the_leader() {
     assert_eq!(after(&mut engine, Input::Answer(7, Outcome::Gone), true), 1);
 }
 
-/// The table of RUNBOOK.md is what the process shows. After a change: `UPDATE_README=1 cargo test -p vpn-operator --test
-/// metrics`.
+/// Compares the table in RUNBOOK.md with the metrics. After a change, run `UPDATE_README=1 cargo test -p vpn-operator
+/// --test metrics`.
 #[test]
 fn the_runbook_has_each_metric() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("RUNBOOK.md");
@@ -329,7 +329,7 @@ fn the_runbook_has_each_metric() {
     assert!(found == expected, "the table of metrics in RUNBOOK.md is out of date: run with UPDATE_README=1");
 }
 
-/// One row for each alert of the chart, in their order, with how long it has to last and a link to its section.
+/// The table has a row for each alert of the chart, in the same order, with its duration and a link to its section.
 #[test]
 fn the_runbook_has_each_alert() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -345,20 +345,20 @@ fn the_runbook_has_each_alert() {
     let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
     assert_eq!(rows.len(), alerts.len(), "{rows:?}");
     for (row, alert) in rows.iter().zip(&alerts) {
-        assert!(row.starts_with(alert), "{row} should begin with {alert}");
+        assert!(row.starts_with(alert), "{row} should start with {alert}");
     }
 }
 
-/// One more that waits behind ten thousand costs a few decisions, and telling of slots costs none.
+/// One more Mask behind ten thousand causes a few reconciliations, and a snapshot causes none.
 #[test]
-fn an_event_costs_the_same_however_many_wait() {
-    let decisions = |waiters: usize| {
+fn the_cost_of_an_event_does_not_depend_on_the_number_of_waiting_masks() {
+    let reconciliations = |waiters: usize| {
         let all = (0..waiters).map(|number| waiting("apps", &format!("mask-{number:05}"), Some(&["eu"])));
         let mut engine = engine(all.chain([provider("paris", 0, &["eu"], "Ready")]));
         engine.handle([Input::Lead], Now { wall: now(), monotonic: Duration::ZERO });
-        told(&mut engine, [WatchEvent::Apply(waiting("apps", "one-more", Some(&["eu"])))]);
+        watch(&mut engine, [WatchEvent::Apply(waiting("apps", "one-more", Some(&["eu"])))]);
         engine.counters().reconciliations("consumers")
     };
-    let (few, many) = (decisions(100), decisions(10_000));
-    assert!(few > 0 && few == many, "{few} decisions among 100, {many} among 10000");
+    let (few, many) = (reconciliations(100), reconciliations(10_000));
+    assert!(few > 0 && few == many, "{few} reconciliations with 100 waiting Masks, {many} with 10000");
 }

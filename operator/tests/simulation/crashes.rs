@@ -1,4 +1,4 @@
-//! A crash between any two writes.
+//! Crashes between any two writes.
 
 use serde_json::json;
 use vpn_operator::{
@@ -9,37 +9,37 @@ use vpn_operator::{
 use crate::{
     explore::tail,
     oracle,
-    process::apart,
+    process::separate_processes,
     run::{Crash, Sim},
-    user::{Tie, key},
+    user::{PodLink, key},
 };
 
-/// A slot is assigned, used, given back, and handed to the next in line.
-fn story(sim: &mut Sim) -> Result<(), String> {
+/// A slot is assigned, used, released, and assigned to the next Mask in the queue.
+fn scenario(sim: &mut Sim) -> Result<(), String> {
     sim.account("p", 1);
     sim.mask(&key("a", "m0"), json!({}));
     sim.settle()?;
-    sim.pod("pod", &key("a", "m0"), Tie::Owned);
+    sim.pod("pod", &key("a", "m0"), PodLink::Owned);
     sim.mask(&key("a", "m1"), json!({}));
     sim.settle()?;
     sim.delete(Kind::Mask, &key("a", "m0"), "Background");
     sim.settle()?;
     oracle::at_rest(sim)?;
     if sim.phase(Kind::Mask, &key("a", "m1")) != "Active" || sim.server.of_kind(Kind::Consumer).count() != 1 {
-        return Err("the waiter was not served".to_owned());
+        return Err("the waiting Mask has no slot".to_owned());
     }
     sim.stays_quiet()
 }
 
 fn crash_everywhere(roles: &[ControllerSet]) {
     let mut undisturbed = Sim::new(roles);
-    story(&mut undisturbed).unwrap();
+    scenario(&mut undisturbed).unwrap();
     let requests: usize = undisturbed.counts.values().sum();
     for crash in [Crash::Before, Crash::After, Crash::Late] {
         for at in 0..requests {
             let mut sim = Sim::new(roles);
             sim.crash_at = Some((at, crash));
-            if let Err(what) = story(&mut sim) {
+            if let Err(what) = scenario(&mut sim) {
                 panic!("crash {crash:?} at request {at}: {what}\n{}\n{what}", tail(&sim.trace));
             }
         }
@@ -47,11 +47,11 @@ fn crash_everywhere(roles: &[ControllerSet]) {
 }
 
 #[test]
-fn a_crash_at_any_request_changes_nothing_in_the_end() {
+fn a_crash_at_any_request_does_not_change_the_result() {
     crash_everywhere(&[table::all()]);
 }
 
 #[test]
-fn a_crash_of_any_of_four_processes_at_any_request_changes_nothing_in_the_end() {
-    crash_everywhere(&apart());
+fn a_crash_of_any_of_four_processes_at_any_request_does_not_change_the_result() {
+    crash_everywhere(&separate_processes());
 }

@@ -1,5 +1,5 @@
-//! Random walks. A walk is a list of numbers, each of which chooses what happens next, so it can be replayed, and made
-//! shorter until every number in it counts.
+//! Random walks. A walk is a list of numbers that choose the next step, so it can be replayed, and shrunk after a
+//! failure.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,31 +20,31 @@ impl Random {
     }
 }
 
-/// What may go wrong in a walk.
+/// The faults of a walk.
 #[derive(Clone, Copy)]
-pub struct Weather {
+pub struct Faults {
     pub crashes: bool,
     pub losses: bool,
     pub relists: bool,
     pub refusals: bool,
-    /// Slots are scarce from the start, users make and end Masks and Pods only, and containers crash all the time.
-    pub crowded: bool,
+    /// There are more Masks than slots, users create and delete only Masks and Pods, and containers crash often.
+    pub contention: bool,
 }
 
-impl Weather {
-    pub const FAIR: Self = Self { crashes: false, losses: false, relists: false, refusals: false, crowded: false };
-    pub const FOUL: Self = Self { crashes: true, losses: true, relists: true, refusals: true, crowded: false };
-    pub const CROWDED: Self = Self { crowded: true, ..Self::FAIR };
+impl Faults {
+    pub const NONE: Self = Self { crashes: false, losses: false, relists: false, refusals: false, contention: false };
+    pub const ALL: Self = Self { crashes: true, losses: true, relists: true, refusals: true, contention: false };
+    pub const CONTENTION: Self = Self { contention: true, ..Self::NONE };
 }
 
-fn disturb(sim: &mut Sim, weather: Weather, what: u64, which: usize) {
+fn disturb(sim: &mut Sim, faults: Faults, what: u64, which: usize) {
     match what {
-        0 if weather.crashes => sim.crash(which % sim.processes.len()),
-        1..=3 if weather.losses && !sim.flights.is_empty() => sim.lose(which % sim.flights.len()),
-        4 if weather.refusals && !sim.flights.is_empty() => sim.refuse(which % sim.flights.len()),
-        // It is far behind for a while, and then goes on.
+        0 if faults.crashes => sim.crash(which % sim.processes.len()),
+        1..=3 if faults.losses && !sim.in_flight.is_empty() => sim.lose(which % sim.in_flight.len()),
+        4 if faults.refusals && !sim.in_flight.is_empty() => sim.refuse(which % sim.in_flight.len()),
+        // It lags far behind for a while.
         7 => sim.gc_stalled = !sim.gc_stalled,
-        5 | 6 if weather.relists => {
+        5 | 6 if faults.relists => {
             let p = which % sim.processes.len();
             let filters: Vec<_> = sim.processes[p].watches.keys().cloned().collect();
             let filter = &filters[(which / 7) % filters.len()];
@@ -55,24 +55,24 @@ fn disturb(sim: &mut Sim, weather: Weather, what: u64, which: usize) {
     }
 }
 
-fn walk(sim: &mut Sim, weather: Weather, choices: &[u32]) -> Result<(), String> {
+fn walk(sim: &mut Sim, faults: Faults, choices: &[u32]) -> Result<(), String> {
     sim.account("p", 2);
     sim.settle()?;
-    if weather.crowded {
-        sim.crowd();
+    if faults.contention {
+        sim.create_masks();
         sim.settle()?;
     }
     for choice in choices {
         let (what, which) = (choice % 128, (choice >> 7) as usize);
         sim.advance_quietly();
         match what {
-            0..=11 if weather.crowded => sim.whim(which / 14 * 32 + which % 14),
-            0..=11 => sim.whim(which),
-            12..=20 => disturb(sim, weather, u64::from(what) - 12, which),
+            0..=11 if faults.contention => sim.random_user_action(which / 14 * 32 + which % 14),
+            0..=11 => sim.random_user_action(which),
+            12..=20 => disturb(sim, faults, u64::from(what) - 12, which),
             21..=22 => sim.crash_container(which),
-            23..=30 if weather.crowded => sim.crash_container(which),
+            23..=30 if faults.contention => sim.crash_container(which),
             _ => {
-                // Prefer one party for some time now and then, so that others lag far behind.
+                // Any step that is possible now.
                 let moves = sim.moves();
                 if !moves.is_empty() {
                     sim.make(moves[which % moves.len()].clone())?;
@@ -90,10 +90,10 @@ fn walk(sim: &mut Sim, weather: Weather, choices: &[u32]) -> Result<(), String> 
     sim.stays_quiet()
 }
 
-/// Runs one walk; the trace and what went wrong, if anything did.
-pub fn run(roles: &[ControllerSet], weather: Weather, choices: &[u32]) -> Option<(Vec<String>, String)> {
+/// Runs a walk. Returns the trace and the error if it failed.
+pub fn run(roles: &[ControllerSet], faults: Faults, choices: &[u32]) -> Option<(Vec<String>, String)> {
     let mut sim = Sim::new(roles);
-    let result = catch_unwind(AssertUnwindSafe(|| walk(&mut sim, weather, choices)));
+    let result = catch_unwind(AssertUnwindSafe(|| walk(&mut sim, faults, choices)));
     let what = match result {
         Ok(Ok(())) => return None,
         Ok(Err(what)) => what,
@@ -105,11 +105,11 @@ pub fn run(roles: &[ControllerSet], weather: Weather, choices: &[u32]) -> Option
     Some((std::mem::take(&mut sim.trace), what))
 }
 
-/// Leaves out whatever is not needed for a failure of the same sort.
-fn shrink(roles: &[ControllerSet], weather: Weather, choices: Vec<u32>) -> Vec<u32> {
+/// Removes choices that are not needed for a failure of the same kind.
+fn shrink(roles: &[ControllerSet], faults: Faults, choices: Vec<u32>) -> Vec<u32> {
     let sort = |what: &str| what.split(':').next().unwrap_or_default().to_owned();
-    let first = run(roles, weather, &choices).map(|(_, what)| sort(&what));
-    let fails = |choices: &[u32]| run(roles, weather, choices).map(|(_, what)| sort(&what)) == first;
+    let first = run(roles, faults, &choices).map(|(_, what)| sort(&what));
+    let fails = |choices: &[u32]| run(roles, faults, choices).map(|(_, what)| sort(&what)) == first;
     let mut best = choices;
     let mut size = best.len().div_ceil(2);
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
@@ -131,8 +131,8 @@ fn shrink(roles: &[ControllerSet], weather: Weather, choices: Vec<u32>) -> Vec<u
     best
 }
 
-/// Walks from `runs` seeds. `SIMULATION_RUNS` multiplies their number, `SIMULATION_SEED` picks a single one.
-pub fn explore(name: &str, roles: &[ControllerSet], weather: Weather, runs: u64, steps: usize) {
+/// Runs walks from `runs` seeds. `SIMULATION_RUNS` multiplies their number, and `SIMULATION_SEED` selects one.
+pub fn explore(name: &str, roles: &[ControllerSet], faults: Faults, runs: u64, steps: usize) {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seeds = match number("SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
@@ -142,9 +142,9 @@ pub fn explore(name: &str, roles: &[ControllerSet], weather: Weather, runs: u64,
         let mut random = Random(seed ^ (name.len() as u64) << 32);
         let length = steps / 4 + (random.next() as usize) % steps;
         let choices: Vec<_> = (0..length).map(|_| (random.next() >> 32) as u32).collect();
-        if let Some(first) = run(roles, weather, &choices) {
-            let choices = shrink(roles, weather, choices);
-            let (trace, what) = run(roles, weather, &choices).unwrap_or(first);
+        if let Some(first) = run(roles, faults, &choices) {
+            let choices = shrink(roles, faults, choices);
+            let (trace, what) = run(roles, faults, &choices).unwrap_or(first);
             panic!("{name}: seed {seed}: {what}\nchoices {choices:?}\n{}\n{what}", tail(&trace));
         }
     }

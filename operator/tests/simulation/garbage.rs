@@ -1,20 +1,20 @@
-//! The garbage collector: each step is one object looked at with what is stored at that moment.
+//! The garbage collector. Each step handles one object, based on what is stored at that moment.
 
 use serde_json::json;
 use vpn_operator::model::{Kind, ObjectKey};
 
 use crate::server::{FOREGROUND, ORPHAN, Server, finalizers, is_deleting, owners, uid_of};
 
-/// What there is to do for one object.
+/// What the garbage collector does with an object.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Chore {
-    /// No owner holds it: delete, `foreground` when it has dependents and its owner waits for them.
+pub enum GcTask {
+    /// Delete it, because it has no owner any more; `foreground` if it has dependents and its owner waits for them.
     Collect { foreground: bool },
-    /// Some owner holds it: the references to those that do not are taken away.
+    /// Remove the references to these owners, because it still has another one.
     Strip(Vec<String>),
-    /// No dependent blocks it any more.
+    /// Remove the finalizer, because no dependent blocks its deletion.
     EndForeground,
-    /// Dependents have to lose their references first.
+    /// Remove the references of its dependents, and then the finalizer.
     Orphan,
 }
 
@@ -25,16 +25,16 @@ fn dependents<'a>(server: &'a Server, uid: &'a str) -> impl Iterator<Item = (&'a
     })
 }
 
-/// What there is to do for that object.
-pub fn chore(server: &Server, id: &(Kind, ObjectKey)) -> Option<Chore> {
+/// Returns what to do with an object.
+pub fn task(server: &Server, id: &(Kind, ObjectKey)) -> Option<GcTask> {
     let object = server.objects.get(id)?;
     let names = finalizers(object);
     if is_deleting(object) && names.iter().any(|name| name == FOREGROUND) {
         let blocked = dependents(server, uid_of(object)).any(|(_, blocks)| blocks);
-        return (!blocked).then_some(Chore::EndForeground);
+        return (!blocked).then_some(GcTask::EndForeground);
     }
     if is_deleting(object) {
-        return names.iter().any(|name| name == ORPHAN).then_some(Chore::Orphan);
+        return names.iter().any(|name| name == ORPHAN).then_some(GcTask::Orphan);
     }
     let owners = owners(object);
     if owners.is_empty() {
@@ -55,15 +55,15 @@ pub fn chore(server: &Server, id: &(Kind, ObjectKey)) -> Option<Chore> {
         (_, true) => None,
         (0, false) => {
             let foreground = waiting && dependents(server, uid_of(object)).next().is_some();
-            Some(Chore::Collect { foreground })
+            Some(GcTask::Collect { foreground })
         }
-        (_, false) => Some(Chore::Strip(loose)),
+        (_, false) => Some(GcTask::Strip(loose)),
     }
 }
 
-/// Everything there is to do.
-pub fn chores(server: &Server) -> Vec<(Kind, ObjectKey)> {
-    server.objects.keys().filter(|id| chore(server, id).is_some()).cloned().collect()
+/// Returns all objects with something to do.
+pub fn tasks(server: &Server) -> Vec<(Kind, ObjectKey)> {
+    server.objects.keys().filter(|id| task(server, id).is_some()).cloned().collect()
 }
 
 fn strip(server: &mut Server, (kind, key): &(Kind, ObjectKey), uids: &[String]) {
@@ -81,17 +81,17 @@ fn drop_finalizer(server: &mut Server, (kind, key): &(Kind, ObjectKey), name: &s
     server.merge(*kind, key, &json!({"metadata": {"finalizers": left}}), false).unwrap();
 }
 
-/// Does what there is to do for that object.
+/// Handles an object.
 pub fn step(server: &mut Server, id: &(Kind, ObjectKey)) {
-    let Some(chore) = chore(server, id) else { return };
-    match chore {
-        Chore::Collect { foreground } => {
+    let Some(task) = task(server, id) else { return };
+    match task {
+        GcTask::Collect { foreground } => {
             let how = if foreground { FOREGROUND } else { "Background" };
             server.delete(id.0, &id.1, None, None, Some(how)).unwrap();
         }
-        Chore::Strip(uids) => strip(server, id, &uids),
-        Chore::EndForeground => drop_finalizer(server, id, FOREGROUND),
-        Chore::Orphan => {
+        GcTask::Strip(uids) => strip(server, id, &uids),
+        GcTask::EndForeground => drop_finalizer(server, id, FOREGROUND),
+        GcTask::Orphan => {
             let uid = uid_of(&server.objects[id]).to_owned();
             let all: Vec<_> = dependents(server, &uid).map(|(id, _)| id.clone()).collect();
             for dependent in all {

@@ -1,8 +1,8 @@
-//! The engine against a simulated cluster.
+//! Tests the engine against a simulated cluster.
 //!
-//! Everything between "the API server carries out a write" and "a watch tells of it" is an event of its own, in any
-//! order; processes crash, answers are lost, streams start over. After every step the invariants are judged on what
-//! really runs, and at rest on everything that is stored.
+//! Each request, response, watch event and action of a node or the garbage collector is a separate step, in any order.
+//! Processes crash, responses are lost, and watches restart. After every step the test checks the invariants against
+//! the containers that really run, and at rest against all stored objects.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
@@ -22,31 +22,31 @@ mod user;
 mod verification;
 mod watch;
 
-use explore::{Weather, explore};
-use process::apart;
+use explore::{Faults, explore};
+use process::separate_processes;
 use vpn_operator::controllers::table;
 
 #[test]
-fn random_walks_in_fair_weather() {
-    explore("fair", &[table::all()], Weather::FAIR, 60, 400);
+fn random_walks_without_faults() {
+    explore("none", &[table::all()], Faults::NONE, 60, 400);
 }
 
 #[test]
-fn random_walks_in_foul_weather() {
-    explore("foul", &[table::all()], Weather::FOUL, 60, 400);
+fn random_walks_with_faults() {
+    explore("many", &[table::all()], Faults::ALL, 60, 400);
 }
 
 #[test]
 fn random_walks_with_four_processes() {
-    explore("apart", &apart(), Weather::FOUL, 60, 400);
+    explore("split", &separate_processes(), Faults::ALL, 60, 400);
 }
 
 #[test]
 fn random_walks_with_two_operators() {
-    explore("two", &[table::all(), table::all()], Weather::FOUL, 60, 400);
+    explore("two", &[table::all(), table::all()], Faults::ALL, 60, 400);
 }
 
 #[test]
 fn random_walks_with_crashing_containers() {
-    explore("crashing", &[table::all()], Weather::CROWDED, 60, 400);
+    explore("crashing", &[table::all()], Faults::CONTENTION, 60, 400);
 }

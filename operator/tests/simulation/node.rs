@@ -1,5 +1,5 @@
-//! Nodes: bind Pods, start, restart and stop their containers, and remove Pods that have stopped. What really runs is
-//! kept apart from what the Pods' status says, and a node hears of a deletion later than the API server does.
+//! Nodes: bind Pods, start, restart and stop their containers, and remove Pods. The containers that really run may
+//! differ from the status of the Pod, and a node observes a deletion later than the API server.
 
 use std::collections::BTreeMap;
 
@@ -9,29 +9,29 @@ use vpn_operator::model::{Kind, ObjectKey};
 
 use crate::server::{Server, generation, is_deleting, owners, uid_of};
 
-/// A session with a VPN account that some Pod has open.
+/// An open session of a Pod with a VPN account.
 #[derive(Clone, Debug)]
 pub struct Session {
     pub provider: String,
     pub consumer: String,
-    /// The Pod vanished while its session was open; the account counts it until then.
+    /// The Pod was removed by force during its session. The session counts against the account until this time.
     pub ghost_until: Option<DateTime<Utc>>,
 }
 
-/// What a node may do next with a Pod.
+/// An action of a node on a Pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     Bind,
-    /// It learns that the Pod is being deleted: no container starts any more.
-    Hear,
-    /// The container of that number starts, or starts again.
+    /// It observes that the Pod is being deleted. No container starts after that.
+    ObserveDeletion,
+    /// The container with this number starts or restarts.
     Start(usize),
-    /// The container of that number stops, because the Pod is being deleted, or its work is done.
+    /// The container with this number stops, because the Pod is being deleted or the work is done.
     Stop(usize),
-    /// It writes what runs into the Pod's status.
+    /// It writes the status of the Pod.
     Report,
-    /// No container runs or ever will: the final phase.
-    Conclude,
+    /// It sets the final phase, because no container runs or will run.
+    SetFinalPhase,
     Remove,
 }
 
@@ -39,28 +39,28 @@ pub enum Act {
 struct Container {
     running: bool,
     restarts: i64,
-    /// Exit code and time of its last end.
+    /// The exit code and time of the last exit.
     ended: Option<(i64, DateTime<Utc>)>,
 }
 
-/// What a node knows of a Pod.
+/// The Pod as the node knows it.
 #[derive(Clone, Debug, Default)]
 struct Runtime {
-    /// As in `spec`: init containers first.
+    /// The containers in the order of `spec`, init containers first.
     containers: Vec<Container>,
-    /// With whose credentials its containers run; set at the first start, and kept in its volume.
+    /// The credentials of its containers, set at the first start and kept in its volume.
     credentials: Option<Session>,
-    heard: bool,
-    concluded: bool,
-    /// The status shows something else.
-    unreported: bool,
+    deletion_observed: bool,
+    finished: bool,
+    /// Whether the status differs from this.
+    status_outdated: bool,
 }
 
 #[derive(Default)]
 pub struct Nodes {
     /// By UID of the Pod.
     pub sessions: BTreeMap<String, Session>,
-    /// Pods (UID) on nodes that are cut off: they hear and report nothing, and go on.
+    /// The UIDs of Pods on lost nodes, which observe and report nothing, but keep running.
     pub lost: Vec<String>,
     runtimes: BTreeMap<String, Runtime>,
 }
@@ -75,17 +75,17 @@ fn is_verification(pod: &Value) -> bool {
     pod["metadata"]["labels"].get(vpn_types::VERIFY_LABEL).is_some()
 }
 
-/// What no VPN service accepts.
+/// A password that no VPN service accepts.
 pub const BAD_PASSWORD: &str = "YmFk";
 
-/// Init containers that keep running, and containers.
+/// Returns the sidecars and the containers of a Pod.
 fn specs(pod: &Value) -> Vec<(&Value, bool)> {
     let all = |field: &str| pod["spec"][field].as_array().into_iter().flatten();
     let sidecars = all("initContainers").filter(|one| one["restartPolicy"] == "Always").map(|one| (one, true));
     sidecars.chain(all("containers").map(|one| (one, false))).collect()
 }
 
-/// Whether kubelet starts a container again that ended with that code, unless the Pod is being deleted.
+/// Whether kubelet restarts a container after this exit code, unless the Pod is being deleted.
 fn restarts(pod: &Value, container: &Value, code: i64) -> bool {
     let rules = container["restartPolicyRules"].as_array().into_iter().flatten();
     let matches = |rule: &Value| {
@@ -108,17 +108,17 @@ impl Runtime {
         self.containers.iter().any(|container| container.running)
     }
 
-    /// Whether that container is started (again) as long as the Pod is not deleted.
+    /// Whether kubelet starts or restarts a container, unless the Pod is being deleted.
     fn starts(&self, pod: &Value, number: usize) -> bool {
         let container = &self.containers[number];
         let again = || container.ended.is_none_or(|(code, _)| restarts(pod, specs(pod)[number].0, code));
-        !container.running && !self.heard && !self.concluded && !self.is_over(pod) && again()
+        !container.running && !self.deletion_observed && !self.finished && !self.is_over(pod) && again()
     }
 
-    /// Whether no container but sidecars runs or will.
+    /// Whether no container except sidecars runs or will run.
     fn is_over(&self, pod: &Value) -> bool {
         specs(pod).iter().zip(&self.containers).filter(|((_, sidecar), _)| !sidecar).all(|((spec, _), container)| {
-            let for_good = |(code, _)| self.heard || !restarts(pod, spec, code);
+            let for_good = |(code, _)| self.deletion_observed || !restarts(pod, spec, code);
             !container.running && container.ended.is_some_and(for_good)
         })
     }
@@ -129,7 +129,7 @@ impl Nodes {
         self.runtimes.get(uid_of(pod)).cloned().unwrap_or_else(|| Runtime::of(pod))
     }
 
-    /// All that a node may do next with that Pod.
+    /// Returns the possible actions on a Pod.
     pub fn acts(&self, server: &Server, pod: &Value) -> Vec<Act> {
         if pod["spec"].get("nodeName").is_none() {
             return vec![Act::Bind];
@@ -139,28 +139,28 @@ impl Nodes {
         let may_start = |number: &usize| runtime.starts(pod, *number) && (started || has_secret(server, pod));
         let mut acts: Vec<_> = (0..runtime.containers.len()).filter(may_start).map(Act::Start).collect();
         if self.lost.iter().any(|uid| uid == uid_of(pod)) {
-            // Nothing is new on a node that is cut off, but what was started goes on.
+            // A lost node starts no new Pods, but restarts containers.
             acts.retain(|_| started);
             return acts;
         }
-        if is_deleting(pod) && !runtime.heard {
-            acts.push(Act::Hear);
+        if is_deleting(pod) && !runtime.deletion_observed {
+            acts.push(Act::ObserveDeletion);
         }
         let is_done = is_verification(pod) && !self.is_refused(server, pod);
         let specs = specs(pod);
         let stops = |number: &usize| {
             let is_sidecar = specs[*number].1;
-            runtime.containers[*number].running && (runtime.heard || (is_done && !is_sidecar))
+            runtime.containers[*number].running && (runtime.deletion_observed || (is_done && !is_sidecar))
         };
         acts.extend((0..runtime.containers.len()).filter(stops).map(Act::Stop));
-        if runtime.unreported {
+        if runtime.status_outdated {
             acts.push(Act::Report);
         }
-        let is_over = runtime.is_over(pod) || runtime.heard;
-        if is_over && !runtime.concluded && !(runtime.heard && runtime.runs()) {
-            acts.push(Act::Conclude);
+        let is_over = runtime.is_over(pod) || runtime.deletion_observed;
+        if is_over && !runtime.finished && !(runtime.deletion_observed && runtime.runs()) {
+            acts.push(Act::SetFinalPhase);
         }
-        if runtime.concluded && is_deleting(pod) && !runtime.unreported {
+        if runtime.finished && is_deleting(pod) && !runtime.status_outdated {
             acts.push(Act::Remove);
         }
         acts
@@ -172,7 +172,7 @@ impl Nodes {
         secret.is_some_and(|secret| secret["data"]["OPENVPN_PASSWORD"] == json!(BAD_PASSWORD))
     }
 
-    /// What gluetun writes in that Pod.
+    /// Returns the log of gluetun.
     pub fn log(&self, server: &Server, key: &ObjectKey) -> Vec<&'static str> {
         match server.get(Kind::Pod, key) {
             Some(pod) if self.is_refused(server, pod) => {
@@ -182,7 +182,7 @@ impl Nodes {
         }
     }
 
-    /// The first of the things that a node may do with that Pod.
+    /// Performs the first possible action on a Pod.
     pub fn step(&mut self, server: &mut Server, key: &ObjectKey) {
         let Some(pod) = server.get(Kind::Pod, key).cloned() else { return };
         if let Some(act) = self.acts(server, &pod).first() {
@@ -190,7 +190,7 @@ impl Nodes {
         }
     }
 
-    /// Does one of them.
+    /// Performs an action.
     pub fn act(&mut self, server: &mut Server, key: &ObjectKey, act: Act) {
         let Some(pod) = server.get(Kind::Pod, key).cloned() else { return };
         if !self.acts(server, &pod).contains(&act) {
@@ -203,27 +203,27 @@ impl Nodes {
                 server.merge(Kind::Pod, key, &json!({"spec": {"nodeName": "n1"}}), false).unwrap();
                 return;
             }
-            Act::Hear => (runtime.heard, runtime.unreported) = (true, true),
+            Act::ObserveDeletion => (runtime.deletion_observed, runtime.status_outdated) = (true, true),
             Act::Start(number) => {
                 let credentials = runtime.credentials.get_or_insert_with(|| credentials(server, &pod));
                 self.sessions.insert(uid.clone(), credentials.clone());
                 let container = &mut runtime.containers[number];
                 container.restarts += i64::from(container.ended.is_some());
                 container.running = true;
-                runtime.unreported = true;
+                runtime.status_outdated = true;
             }
-            Act::Stop(number) => runtime.end(number, if runtime.heard { 137 } else { 0 }, server.now),
+            Act::Stop(number) => runtime.end(number, if runtime.deletion_observed { 137 } else { 0 }, server.now),
             Act::Report => {
-                runtime.unreported = false;
+                runtime.status_outdated = false;
                 report(server, key, &runtime);
             }
-            Act::Conclude => {
+            Act::SetFinalPhase => {
                 for number in 0..runtime.containers.len() {
                     if runtime.containers[number].running {
                         runtime.end(number, 137, server.now);
                     }
                 }
-                (runtime.concluded, runtime.unreported) = (true, true);
+                (runtime.finished, runtime.status_outdated) = (true, true);
             }
             Act::Remove => {
                 server.remove(Kind::Pod, key);
@@ -241,7 +241,7 @@ impl Nodes {
         self.runtimes.insert(uid, runtime);
     }
 
-    /// A container ends by itself.
+    /// A container exits by itself.
     pub fn exit(&mut self, server: &mut Server, key: &ObjectKey, number: usize, code: i64) {
         let Some(pod) = server.get(Kind::Pod, key).cloned() else { return };
         let mut runtime = self.runtime(&pod);
@@ -252,9 +252,9 @@ impl Nodes {
         }
     }
 
-    /// The object is removed while its containers run on (force delete, node removed). Their session stays open, and
-    /// counts against the account for as long as those who knew of it have to hold the slot.
-    pub fn vanish(&mut self, server: &mut Server, key: &ObjectKey) {
+    /// Removes a Pod whose containers keep running, as after a force deletion or the removal of a Node. The session
+    /// stays open, and counts against the account as long as the operator has to hold the slot.
+    pub fn remove_by_force(&mut self, server: &mut Server, key: &ObjectKey) {
         let Some(pod) = server.get(Kind::Pod, key).cloned() else { return };
         let uid = uid_of(&pod).to_owned();
         let recorded = server.of_kind(Kind::Reservation).any(|(_, reservation)| {
@@ -265,7 +265,7 @@ impl Nodes {
         let again = (0..runtime.containers.len()).any(|number| runtime.starts(&pod, number));
         match runtime.credentials.filter(|_| recorded && (again || self.sessions.contains_key(&uid))) {
             Some(credentials) => {
-                // Written in whole seconds, so up to one second less.
+                // The operator stores whole seconds, so the hold may be up to one second shorter.
                 let ghost_until = Some(server.now + Duration::seconds(299));
                 self.sessions.insert(uid.clone(), Session { ghost_until, ..credentials });
             }
@@ -275,7 +275,7 @@ impl Nodes {
         server.remove(Kind::Pod, key);
     }
 
-    /// Sessions of vanished Pods end some time.
+    /// Ends the sessions of Pods that were removed by force.
     pub fn expire(&mut self, now: DateTime<Utc>) {
         self.sessions.retain(|_, session| session.ghost_until.is_none_or(|until| now < until));
     }
@@ -285,7 +285,7 @@ impl Runtime {
     fn end(&mut self, number: usize, code: i64, now: DateTime<Utc>) {
         let container = &mut self.containers[number];
         (container.running, container.ended) = (false, Some((code, now)));
-        self.unreported = true;
+        self.status_outdated = true;
     }
 }
 
@@ -304,7 +304,7 @@ fn credentials(server: &Server, pod: &Value) -> Session {
     }
 }
 
-/// Writes the status as kubelet does: from what it knows of the Pod, which may be an earlier generation.
+/// Writes the status like kubelet: it may be based on an earlier generation of the Pod.
 fn report(server: &mut Server, key: &ObjectKey, runtime: &Runtime) {
     let Some(pod) = server.get(Kind::Pod, key).cloned() else { return };
     let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
@@ -313,7 +313,7 @@ fn report(server: &mut Server, key: &ObjectKey, runtime: &Runtime) {
         let ended = container
             .ended
             .map(|(code, at)| json!({"terminated": {"exitCode": code, "finishedAt": time(at), "message": result}}));
-        let waits = container.restarts % 2 == 1 && !runtime.heard && !runtime.concluded;
+        let waits = container.restarts % 2 == 1 && !runtime.deletion_observed && !runtime.finished;
         let state = match (container.running, &ended) {
             (true, _) => json!({"running": {"startedAt": time(server.now)}}),
             (false, None) => json!({"waiting": {"reason": "ContainerCreating"}}),
@@ -337,9 +337,10 @@ fn report(server: &mut Server, key: &ObjectKey, runtime: &Runtime) {
     let statuses = |some: Vec<(&(&Value, bool), &Container)>| {
         some.into_iter().map(|((spec, _), container)| status((spec, container))).collect::<Vec<_>>()
     };
-    let known = if runtime.heard { generation(&pod) } else { generation(&pod) - i64::from(is_deleting(&pod)) };
+    let known =
+        if runtime.deletion_observed { generation(&pod) } else { generation(&pod) - i64::from(is_deleting(&pod)) };
     let failed = |(spec, one): (&(&Value, bool), &Container)| !spec.1 && one.ended.is_some_and(|(code, _)| code != 0);
-    let phase = match (runtime.concluded, specs.iter().zip(&runtime.containers).any(failed)) {
+    let phase = match (runtime.finished, specs.iter().zip(&runtime.containers).any(failed)) {
         (true, false) => "Succeeded",
         (true, true) => "Failed",
         (false, _) if runtime.credentials.is_some() => "Running",

@@ -1,4 +1,4 @@
-//! The invariants, judged on what runs and on what is stored.
+//! Checks the invariants against running containers and stored objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,14 +12,14 @@ use crate::{
     slots,
 };
 
-type Verdict = Result<(), String>;
+type CheckResult = Result<(), String>;
 
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// What holds after every single step.
-pub fn always(sim: &Sim) -> Verdict {
+/// Holds after every step.
+pub fn always(sim: &Sim) -> CheckResult {
     capacity(sim)?;
     slots::always(sim)?;
     for (key, consumer) in sim.server.of_kind(Kind::Consumer) {
@@ -32,7 +32,7 @@ pub fn always(sim: &Sim) -> Verdict {
 }
 
 /// I1.
-fn capacity(sim: &Sim) -> Verdict {
+fn capacity(sim: &Sim) -> CheckResult {
     for (key, provider) in sim.server.of_kind(Kind::Provider) {
         let uid = uid_of(provider);
         let sessions = sim.nodes.sessions.values().filter(|session| session.provider == uid);
@@ -47,15 +47,15 @@ fn capacity(sim: &Sim) -> Verdict {
     Ok(())
 }
 
-/// What the operator may delete (I6, I8), judged before the request is carried out.
-pub fn allowed(sim: &Sim, op: &Operation, before: Option<&Value>) -> Verdict {
+/// Whether the operator may delete the object (I6, I8), checked before the request takes effect.
+pub fn allowed(sim: &Sim, op: &Operation, before: Option<&Value>) -> CheckResult {
     let (Operation::Delete { kind, key, .. }, Some(before)) = (op, before) else { return Ok(()) };
     let fine = match kind {
         Kind::Consumer => is_deleting(before) || may_evict(sim, before),
         Kind::Reservation => true,
         Kind::Secret => before["metadata"]["labels"].get(OWNER_LABEL).is_some(),
-        // The garbage collector may have taken the reference away since the operator looked, and another operator may
-        // have ended the release.
+        // Since the decision, the garbage collector may have removed the reference, and another operator may have
+        // completed the release.
         Kind::Pod => sim.server.log.iter().filter(|event| uid_of(&event.last) == uid_of(before)).any(|event| {
             let is_consumer =
                 |uid: &str| sim.server.log.iter().any(|one| one.kind == Kind::Consumer && uid_of(&one.last) == uid);
@@ -71,7 +71,7 @@ pub fn allowed(sim: &Sim, op: &Operation, before: Option<&Value>) -> Verdict {
 
 fn may_evict(sim: &Sim, consumer: &Value) -> bool {
     let orphaned = owners(consumer).is_empty() && consumer["spec"].get("mask").is_some();
-    // A user who thinks better of a foreground deletion may come too late.
+    // A change of the propagation policy of a foreground deletion may come too late.
     let in_foreground = |uid: &str| {
         let mut log = sim.server.log.iter().filter(|event| uid_of(&event.last) == uid);
         log.any(|event| is_deleting(&event.last) && finalizers(&event.last).iter().any(|name| name == FOREGROUND))
@@ -89,8 +89,8 @@ fn may_evict(sim: &Sim, consumer: &Value) -> bool {
     orphaned || mask_gone || (slot.is_some() && (lowered || provider_gone || forced))
 }
 
-/// I6: other people's finalizers, owner references and labels are as before. I3: a lock goes after its consumer.
-pub fn touched_only_ours(server: &Server, op: &Operation, before: Option<&Value>) -> Verdict {
+/// I6: finalizers, owner references and labels of others stay unchanged.
+pub fn preserves_foreign_fields(server: &Server, op: &Operation, before: Option<&Value>) -> CheckResult {
     let (Some((kind, key)), Some(before)) = (op.target(), before) else { return Ok(()) };
     let last = server.log.last().map(|event| &event.last).filter(|last| uid_of(last) == uid_of(before));
     let Some(after) = server.get(kind, key).or(last) else { return Ok(()) };
@@ -109,8 +109,8 @@ pub fn touched_only_ours(server: &Server, op: &Operation, before: Option<&Value>
     Ok(())
 }
 
-/// What holds when all is quiet and nobody holds anything back.
-pub fn at_rest(sim: &Sim) -> Verdict {
+/// Holds at rest, when nothing blocks a deletion.
+pub fn at_rest(sim: &Sim) -> CheckResult {
     slots::at_rest(sim)?;
     let server = &sim.server;
     let mut taken = Taken::new();
@@ -130,7 +130,7 @@ pub fn at_rest(sim: &Sim) -> Verdict {
         if secret["metadata"]["labels"].get(OWNER_LABEL).is_some() {
             let holder = owners(secret).into_iter().find_map(|(uid, _)| server.by_uid(&uid));
             if holder.map(|(_, consumer)| text(consumer, "/status/provider/secret")) != Some(&*key.name) {
-                return Err(format!("I4: Secret {key} is left over: {secret}"));
+                return Err(format!("I4: Secret {key} is leaked: {secret}"));
             }
         }
     }
@@ -161,8 +161,8 @@ pub fn at_rest(sim: &Sim) -> Verdict {
     Ok(())
 }
 
-/// A Mask's status says what its consumer's does.
-fn follows(sim: &Sim, key: &ObjectKey, mask: &Value) -> Verdict {
+/// Checks that the status of a Mask follows that of its consumer.
+fn follows(sim: &Sim, key: &ObjectKey, mask: &Value) -> CheckResult {
     if is_deleting(mask) {
         return Err(format!("Mask {key} is still there: {mask}"));
     }
@@ -170,9 +170,9 @@ fn follows(sim: &Sim, key: &ObjectKey, mask: &Value) -> Verdict {
         return Err(format!("I5: Mask {key} has no consumer: {mask}"));
     };
     if !owners(consumer).iter().any(|(uid, _)| uid == uid_of(mask)) {
-        // Made by hand under the same name: to be told, not to be touched.
-        let told = consumer["spec"].get("mask").is_none() && text(mask, "/status/phase") == "Waiting";
-        return if told { Ok(()) } else { Err(format!("Mask {key} has another's consumer: {mask} {consumer}")) };
+        // A user created it with the same name. The operator reports it, and does not change it.
+        let is_reported = consumer["spec"].get("mask").is_none() && text(mask, "/status/phase") == "Waiting";
+        return if is_reported { Ok(()) } else { Err(format!("Mask {key} has another's consumer: {mask} {consumer}")) };
     }
     for field in ["phase", "provider"] {
         if mask["status"][field] != consumer["status"][field] {
@@ -185,7 +185,7 @@ fn follows(sim: &Sim, key: &ObjectKey, mask: &Value) -> Verdict {
 /// The slots that are taken, by provider.
 type Taken = BTreeMap<ObjectKey, BTreeSet<usize>>;
 
-/// What the consumer in a slot should get.
+/// Returns the expected credentials of a slot.
 fn credentials(server: &Server, namespace: &str, provider: &Value, slot: usize) -> Option<Value> {
     let secret = |name: &str| server.get(Kind::Secret, &ObjectKey::new(namespace, name));
     let mut data = secret(text(provider, "/spec/secret"))?["data"].clone();
@@ -198,8 +198,8 @@ fn credentials(server: &Server, namespace: &str, provider: &Value, slot: usize) 
     Some(data)
 }
 
-/// I5, and what an assigned consumer has.
-fn served(sim: &Sim, key: &ObjectKey, consumer: &Value, taken: &Taken) -> Verdict {
+/// Checks I5, and the Secret of an assigned consumer.
+fn served(sim: &Sim, key: &ObjectKey, consumer: &Value, taken: &Taken) -> CheckResult {
     let server = &sim.server;
     let phase = text(consumer, "/status/phase");
     if phase == "Active" {
@@ -228,7 +228,7 @@ fn served(sim: &Sim, key: &ObjectKey, consumer: &Value, taken: &Taken) -> Verdic
                 || contains("/spec/namespaces", &Value::from(&*key.namespace)));
         let verifies = consumer["metadata"]["labels"].get(VERIFY_LABEL);
         let fits = verifies.map_or(fits, |uid| uid == uid_of(provider));
-        // Users wait for the verification, which waits for a slot.
+        // Masks of users wait for the verification, which waits for a slot.
         if verifies.is_none() && text(provider, "/status/phase") == "Verifying" {
             continue;
         }
@@ -244,7 +244,7 @@ fn served(sim: &Sim, key: &ObjectKey, consumer: &Value, taken: &Taken) -> Verdic
         }
     }
     let expected = if usable { "Waiting" } else { "ErrNoProviders" };
-    // A verdict on a provider that was never usable is not always known here.
+    // It is not always known here whether a provider was ever usable.
     if phase != expected && (usable || phase != "Waiting") {
         return Err(format!("consumer {key} should be {expected}: {consumer}"));
     }

@@ -1,4 +1,4 @@
-//! A process of the operator, and its requests.
+//! Processes of the operator, and their requests.
 
 use std::collections::BTreeMap;
 
@@ -21,23 +21,23 @@ pub struct Process {
     pub started: u64,
 }
 
-/// A request on its way.
-pub struct Flight {
+/// A request in flight.
+pub struct InFlight {
     pub process: usize,
     pub incarnation: u64,
     pub id: u64,
     pub op: Operation,
     pub sent: u64,
-    /// Set once the server has carried it out.
+    /// Set when the API server has handled it.
     pub outcome: Option<Outcome>,
 }
 
 /// One process for each controller.
-pub fn apart() -> Vec<ControllerSet> {
+pub fn separate_processes() -> Vec<ControllerSet> {
     CONTROLLERS.into_iter().map(|controller| table::only(controller.name)).collect()
 }
 
-pub fn boot(roles: &ControllerSet, incarnation: u64, started: u64) -> Process {
+pub fn start_process(roles: &ControllerSet, incarnation: u64, started: u64) -> Process {
     let filters = roles.watches().into_iter().map(|(kind, scope)| match scope {
         Scope::Verifications => Filter::Verifications(kind),
         Scope::All => Filter::Whole(kind),
@@ -46,7 +46,7 @@ pub fn boot(roles: &ControllerSet, incarnation: u64, started: u64) -> Process {
     Process { engine: Engine::new(roles.clone()), watches, incarnation, started }
 }
 
-pub fn begin(process: &mut Process, filter: Filter) {
+pub fn start_watch(process: &mut Process, filter: Filter) {
     process.watches.insert(filter.clone(), Watch::new(filter));
 }
 

@@ -1,4 +1,4 @@
-//! Release without the garbage collector, which may be far behind.
+//! Releases without the garbage collector, which may lag far behind.
 
 use serde_json::json;
 use vpn_operator::{
@@ -7,28 +7,28 @@ use vpn_operator::{
 };
 
 use crate::{
-    process::apart,
+    process::separate_processes,
     run::{Move, Sim},
-    scenarios::{check, rest, settle, settle_without},
+    scenarios::{check, settle, settle_and_check, settle_without},
     server::FOREGROUND,
-    user::{Tie, key},
+    user::{PodLink, key},
 };
 
 fn layouts() -> [Vec<ControllerSet>; 2] {
-    [vec![table::all()], apart()]
+    [vec![table::all()], separate_processes()]
 }
 
 #[test]
-fn a_slot_changes_hands_though_the_garbage_collector_does_nothing() {
+fn a_slot_is_released_and_assigned_without_the_garbage_collector() {
     for roles in layouts() {
-        for tie in [None, Some(Tie::Owned), Some(Tie::OwnedWithoutBlocking), Some(Tie::TwoOwners)] {
+        for link in [None, Some(PodLink::Owned), Some(PodLink::OwnedWithoutBlocking), Some(PodLink::TwoOwners)] {
             for how in ["Background", FOREGROUND] {
                 let mut sim = Sim::new(&roles);
                 sim.account("p", 1);
                 sim.mask(&key("a", "m0"), json!({}));
                 settle(&mut sim);
-                if let Some(tie) = tie {
-                    sim.pod("pod", &key("a", "m0"), tie);
+                if let Some(link) = link {
+                    sim.pod("pod", &key("a", "m0"), link);
                     settle(&mut sim);
                 }
                 sim.mask(&key("a", "m1"), json!({}));
@@ -36,30 +36,30 @@ fn a_slot_changes_hands_though_the_garbage_collector_does_nothing() {
                 sim.gc_stalled = true;
                 sim.delete(Kind::Mask, &key("a", "m0"), how);
                 settle(&mut sim);
-                assert_eq!(sim.phase(Kind::Mask, &key("a", "m1")), "Active", "{roles:?} {tie:?} {how}");
+                assert_eq!(sim.phase(Kind::Mask, &key("a", "m1")), "Active", "{roles:?} {link:?} {how}");
                 let result = sim.stays_quiet();
                 check(&sim, result);
                 sim.gc_stalled = false;
-                rest(&mut sim);
+                settle_and_check(&mut sim);
             }
         }
     }
 }
 
 #[test]
-fn a_release_takes_few_writes_and_no_read_but_for_its_pods() {
-    for (roles, tie, limit) in [(table::all(), None, 6), (table::all(), Some(Tie::Owned), 10)] {
+fn a_release_takes_few_writes_and_no_reads_except_of_its_pods() {
+    for (roles, link, limit) in [(table::all(), None, 6), (table::all(), Some(PodLink::Owned), 10)] {
         let mut sim = Sim::new(&[roles]);
         sim.account("p", 1);
         sim.mask(&key("a", "m"), json!({}));
         settle(&mut sim);
-        if let Some(tie) = tie {
-            sim.pod("pod", &key("a", "m"), tie);
+        if let Some(link) = link {
+            sim.pod("pod", &key("a", "m"), link);
         }
-        rest(&mut sim);
+        settle_and_check(&mut sim);
         sim.counts.clear();
         sim.delete(Kind::Mask, &key("a", "m"), "Background");
-        rest(&mut sim);
+        settle_and_check(&mut sim);
         sim.counts.remove(&("patch", Some(Kind::Provider)));
         let (reads, writes): (Vec<_>, Vec<_>) = sim.counts.iter().partition(|((verb, _), _)| *verb == "get");
         assert!(reads.is_empty(), "{reads:?}");
@@ -67,9 +67,9 @@ fn a_release_takes_few_writes_and_no_read_but_for_its_pods() {
     }
 }
 
-/// The watch on Masks is late, and the consumer is there already.
+/// The watch on Masks lags behind the watch on consumers.
 #[test]
-fn a_consumer_is_kept_whose_mask_the_watch_has_not_told_of_yet() {
+fn a_consumer_is_kept_if_the_watch_has_not_delivered_its_mask() {
     let mut sim = Sim::new(&[table::all(), table::all()]);
     sim.account("p", 1);
     settle(&mut sim);
@@ -82,11 +82,11 @@ fn a_consumer_is_kept_whose_mask_the_watch_has_not_told_of_yet() {
     sim.mask(&key("a", "m"), json!({}));
     settle_without(&mut sim, |chosen| *chosen == late);
     assert_eq!(sim.phase(Kind::Consumer, &key("a", "m")), "Active");
-    rest(&mut sim);
+    settle_and_check(&mut sim);
 }
 
 #[test]
-fn a_release_that_an_operator_finds_after_its_start_needs_no_garbage_collector() {
+fn a_release_that_started_before_the_operator_needs_no_garbage_collector() {
     let mut sim = Sim::new(&[table::all()]);
     sim.account("p", 1);
     sim.mask(&key("a", "m"), json!({}));
@@ -96,7 +96,7 @@ fn a_release_that_an_operator_finds_after_its_start_needs_no_garbage_collector()
     sim.delete(Kind::Mask, &key("a", "m"), "Background");
     settle(&mut sim);
     assert!(sim.server.get(Kind::Consumer, &key("a", "m")).is_none());
-    rest(&mut sim);
+    settle_and_check(&mut sim);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn many_releases_share_a_list_of_pods() {
     for number in 0..50 {
         sim.delete(Kind::Mask, &key("a", &format!("m{number}")), "Background");
     }
-    rest(&mut sim);
+    settle_and_check(&mut sim);
     let lists = sim.counts.get(&("list", None)).copied().unwrap_or(0);
     assert!(lists <= 25, "{lists} lists");
     assert_eq!(sim.server.of_kind(Kind::Reservation).count(), 0);

@@ -1,4 +1,4 @@
-//! One simulated cluster with its operators: everything that can happen next is a [`Move`], and any order is allowed.
+//! A simulated cluster with its operators. Everything that can happen next is a [`Move`], in any order.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,23 +15,23 @@ use crate::{
     garbage,
     node::{Act, Nodes},
     oracle,
-    process::{Flight, Process, begin, boot, describe, outcome_name},
+    process::{InFlight, Process, describe, outcome_name, start_process, start_watch},
     server::{Server, refused},
     watch::Filter,
 };
 
-/// A request ends or is given up within this time, as the operator's deadlines have it.
+/// The deadline of a request in milliseconds, as in the operator.
 pub const DEADLINE: u64 = 5_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// The server carries a request out.
+    /// The API server handles a request.
     Apply(usize),
-    /// Its answer arrives.
+    /// The response arrives.
     Answer(usize),
-    /// A watch delivers.
+    /// A watch delivers an event.
     Watch(usize, Filter),
-    /// Time is up for a process.
+    /// A deadline of a process has come.
     Tick(usize),
     Garbage(Kind, ObjectKey),
     Node(ObjectKey, Act),
@@ -41,18 +41,18 @@ pub struct Sim {
     pub server: Server,
     pub nodes: Nodes,
     pub processes: Vec<Process>,
-    pub flights: Vec<Flight>,
+    pub in_flight: Vec<InFlight>,
     pub trace: Vec<String>,
-    /// Requests that were carried out, by verb and kind.
+    /// The number of requests that the API server has handled, by verb and kind.
     pub counts: BTreeMap<(&'static str, Option<Kind>), usize>,
-    /// UIDs of reservations that the user took away by force.
+    /// The UIDs of reservations that a user removed by force.
     pub forced: Vec<String>,
     pub clock: u64,
-    /// The garbage collector does nothing: it may take as long as it likes.
+    /// Whether the garbage collector does nothing.
     pub gc_stalled: bool,
-    /// Which moves come first when several are possible.
+    /// Which moves have precedence.
     pub bias: Bias,
-    /// A crash to come, once so many requests have been carried out.
+    /// A crash after this number of requests.
     pub crash_at: Option<(usize, Crash)>,
     turn: usize,
 }
@@ -60,24 +60,24 @@ pub struct Sim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bias {
     Even,
-    /// Watches lag behind everything else.
+    /// Other moves have precedence over watches.
     WatchesLast,
     WatchesFirst,
 }
 
-/// What becomes of the request during which a process crashes.
+/// The fate of the request during which a process crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// It was never sent.
+    /// It is never sent.
     Before,
-    /// It was carried out, and nobody heard the answer.
+    /// The API server handles it, and the response is lost.
     After,
-    /// It is still on its way.
+    /// It is still in flight.
     Late,
 }
 
-/// `/metrics` shows from the start whatever a controller may do.
-fn is_known_action(request: &Request) {
+/// Checks that the controller declares the action, so that its series exist from the start.
+fn check_action(request: &Request) {
     let (controller, name) = (table::controller_of(&request.reconcile), action(&request.operation));
     let all = if request.operation.is_read() { controller.reads } else { controller.writes };
     assert!(all.contains(&name), "{name} of {}", controller.name);
@@ -92,8 +92,8 @@ impl Sim {
         Self {
             server: Server { now: start(), ..Server::default() },
             nodes: Nodes::default(),
-            processes: roles.iter().map(|roles| boot(roles, 0, 0)).collect(),
-            flights: Vec::new(),
+            processes: roles.iter().map(|roles| start_process(roles, 0, 0)).collect(),
+            in_flight: Vec::new(),
             trace: Vec::new(),
             counts: BTreeMap::new(),
             forced: Vec::new(),
@@ -109,11 +109,11 @@ impl Sim {
         self.trace.push(format!("{:>8.3} {}", self.clock as f64 / 1000.0, text.into()));
     }
 
-    /// Everything that can happen without anybody's fault.
+    /// Returns everything that can happen without a fault.
     pub fn moves(&self) -> Vec<Move> {
         let mut moves = Vec::new();
-        for (i, flight) in self.flights.iter().enumerate() {
-            moves.push(if flight.outcome.is_some() { Move::Answer(i) } else { Move::Apply(i) });
+        for (i, request) in self.in_flight.iter().enumerate() {
+            moves.push(if request.outcome.is_some() { Move::Answer(i) } else { Move::Apply(i) });
         }
         for (p, process) in self.processes.iter().enumerate() {
             let behind = process.watches.values().filter(|watch| watch.is_behind(&self.server));
@@ -123,7 +123,7 @@ impl Sim {
             }
         }
         if !self.gc_stalled {
-            moves.extend(garbage::chores(&self.server).into_iter().map(|(kind, key)| Move::Garbage(kind, key)));
+            moves.extend(garbage::tasks(&self.server).into_iter().map(|(kind, key)| Move::Garbage(kind, key)));
         }
         for (key, pod) in self.server.of_kind(Kind::Pod) {
             let acts = self.nodes.acts(&self.server, pod).into_iter();
@@ -150,7 +150,7 @@ impl Sim {
             Move::Answer(i) => self.answer(i),
             Move::Watch(p, filter) => {
                 let inputs = self.processes[p].watches.get_mut(&filter).unwrap().advance(&self.server);
-                self.note(format!("watch {filter:?} of {p} tells {} things", inputs.len()));
+                self.note(format!("watch {filter:?} of {p} delivers {} inputs", inputs.len()));
                 self.feed(p, inputs);
             }
             Move::Tick(p) => {
@@ -159,7 +159,7 @@ impl Sim {
             }
             Move::Garbage(kind, key) => {
                 let id = (kind, key);
-                self.note(format!("gc {} {}: {:?}", kind.as_str(), id.1, garbage::chore(&self.server, &id)));
+                self.note(format!("gc {} {}: {:?}", kind.as_str(), id.1, garbage::task(&self.server, &id)));
                 garbage::step(&mut self.server, &id);
             }
             Move::Node(key, act) => {
@@ -171,49 +171,50 @@ impl Sim {
     }
 
     pub fn apply(&mut self, i: usize) -> Result<(), String> {
-        let op = self.flights[i].op.clone();
+        let op = self.in_flight[i].op.clone();
         let before = op.target().and_then(|(kind, key)| self.server.get(kind, key).cloned());
         let allowed = oracle::allowed(self, &op, before.as_deref());
-        let outcome = self.server.carry_out(&op);
+        let outcome = self.server.handle(&op);
         self.note(format!("apply {} -> {}", describe(&op), outcome_name(&outcome)));
         *self.counts.entry((op.verb(), op.target().map(|(kind, _)| kind))).or_default() += 1;
         let changed = matches!(outcome, Outcome::Object(_) | Outcome::Gone);
-        self.flights[i].outcome = Some(outcome);
+        self.in_flight[i].outcome = Some(outcome);
         if changed {
             allowed?;
-            oracle::touched_only_ours(&self.server, &op, before.as_deref())?;
+            oracle::preserves_foreign_fields(&self.server, &op, before.as_deref())?;
         }
         oracle::always(self)
     }
 
     fn crash_during(&mut self, i: usize, crash: Crash) -> Result<(), String> {
         self.crash_at = None;
-        let p = self.flights[i].process;
+        let p = self.in_flight[i].process;
         match crash {
-            Crash::Before => drop(self.flights.remove(i)),
+            Crash::Before => drop(self.in_flight.remove(i)),
             Crash::After => self.apply(i)?,
-            Crash::Late => self.note(format!("late: {}", describe(&self.flights[i].op))),
+            Crash::Late => self.note(format!("late: {}", describe(&self.in_flight[i].op))),
         }
         self.crash(p);
         Ok(())
     }
 
     pub fn answer(&mut self, i: usize) {
-        let flight = self.flights.remove(i);
-        let outcome = flight.outcome.unwrap();
-        if self.processes[flight.process].incarnation == flight.incarnation {
-            self.note(format!("answer {}", describe(&flight.op)));
-            self.feed(flight.process, vec![Input::Answer(flight.id, outcome)]);
+        let request = self.in_flight.remove(i);
+        let outcome = request.outcome.unwrap();
+        if self.processes[request.process].incarnation == request.incarnation {
+            self.note(format!("answer {}", describe(&request.op)));
+            self.feed(request.process, vec![Input::Answer(request.id, outcome)]);
         }
     }
 
-    /// The process hears nothing of its request; whether it is carried out is open for now.
+    /// Loses the response of a request. The API server may still handle the request.
     pub fn lose(&mut self, i: usize) {
-        self.note(format!("no answer to {}", describe(&self.flights[i].op)));
-        let (process, id, incarnation) = (self.flights[i].process, self.flights[i].id, self.flights[i].incarnation);
-        self.flights[i].incarnation = u64::MAX;
-        if self.flights[i].outcome.is_some() {
-            self.flights.remove(i);
+        self.note(format!("no response to {}", describe(&self.in_flight[i].op)));
+        let (process, id, incarnation) =
+            (self.in_flight[i].process, self.in_flight[i].id, self.in_flight[i].incarnation);
+        self.in_flight[i].incarnation = u64::MAX;
+        if self.in_flight[i].outcome.is_some() {
+            self.in_flight.remove(i);
         }
         if self.processes[process].incarnation == incarnation {
             let outcome = Outcome::Unknown { message: "timeout".to_owned() };
@@ -222,17 +223,17 @@ impl Sim {
     }
 
     pub fn refuse(&mut self, i: usize) {
-        if self.flights[i].outcome.is_none() {
-            self.note(format!("refuse {}", describe(&self.flights[i].op)));
-            self.flights[i].outcome = Some(refused());
+        if self.in_flight[i].outcome.is_none() {
+            self.note(format!("reject {}", describe(&self.in_flight[i].op)));
+            self.in_flight[i].outcome = Some(refused());
         }
     }
 
-    /// A process ends and starts anew; what it has sent may still arrive.
+    /// Restarts a process. Its requests may still arrive.
     pub fn crash(&mut self, p: usize) {
         self.note(format!("crash {p}"));
         let process = &mut self.processes[p];
-        *process = boot(process.engine.controllers(), process.incarnation + 1, self.clock);
+        *process = start_process(process.engine.controllers(), process.incarnation + 1, self.clock);
     }
 
     pub fn feed(&mut self, p: usize, inputs: Vec<Input>) {
@@ -243,8 +244,8 @@ impl Sim {
         for effect in process.engine.handle(inputs, now) {
             match effect {
                 Effect::Send(request) => {
-                    is_known_action(&request);
-                    sent.push(Flight {
+                    check_action(&request);
+                    sent.push(InFlight {
                         process: p,
                         incarnation: process.incarnation,
                         id: request.id,
@@ -254,18 +255,18 @@ impl Sim {
                     });
                 }
                 Effect::RecordEvent(_) => {}
-                Effect::WatchSecret(key) => begin(process, Filter::Named(key)),
+                Effect::WatchSecret(key) => start_watch(process, Filter::Named(key)),
                 Effect::UnwatchSecret(key) => drop(process.watches.remove(&Filter::Named(key))),
-                Effect::WatchPods(namespace) => begin(process, Filter::Pods(namespace)),
+                Effect::WatchPods(namespace) => start_watch(process, Filter::Pods(namespace)),
                 Effect::UnwatchPods(namespace) => drop(process.watches.remove(&Filter::Pods(namespace))),
                 Effect::FollowLog { key, uid, .. } => logs.push((key, uid)),
                 Effect::UnfollowLog(_) => {}
             }
         }
-        sent.sort_by_key(|flight| describe(&flight.op));
-        for flight in sent {
-            self.note(format!("{p} sends {}", describe(&flight.op)));
-            self.flights.push(flight);
+        sent.sort_by_key(|request| describe(&request.op));
+        for request in sent {
+            self.note(format!("{p} sends {}", describe(&request.op)));
+            self.in_flight.push(request);
         }
         for (key, uid) in logs {
             let lines = self.nodes.log(&self.server, &key).into_iter();
@@ -273,15 +274,15 @@ impl Sim {
         }
     }
 
-    /// Time passes. Requests whose deadline passes meanwhile are given up.
+    /// Advances the clock. Requests time out at their deadline.
     pub fn advance(&mut self, millis: u64) {
         let end = self.clock + millis;
-        while let Some(i) = (0..self.flights.len()).find(|i| self.flights[*i].sent + DEADLINE <= end) {
-            self.set_clock(self.clock.max(self.flights[i].sent + DEADLINE));
-            let unanswered = self.flights[i].id;
+        while let Some(i) = (0..self.in_flight.len()).find(|i| self.in_flight[*i].sent + DEADLINE <= end) {
+            self.set_clock(self.clock.max(self.in_flight[i].sent + DEADLINE));
+            let unanswered = self.in_flight[i].id;
             self.lose(i);
-            // It cannot arrive any more.
-            self.flights.retain(|flight| flight.incarnation != u64::MAX || flight.id != unanswered);
+            // It does not arrive any more.
+            self.in_flight.retain(|request| request.incarnation != u64::MAX || request.id != unanswered);
         }
         self.set_clock(end);
         self.note(format!("{millis} ms pass"));
@@ -293,7 +294,7 @@ impl Sim {
         self.nodes.expire(self.server.now);
     }
 
-    /// Goes on without disturbance until nothing is left to happen, timers included.
+    /// Makes moves without faults until there are none, including timers.
     pub fn settle(&mut self) -> Result<(), String> {
         let horizon = self.clock + 40 * 60_000;
         for _ in 0..5_000 {
@@ -319,28 +320,28 @@ impl Sim {
             match due {
                 None => return Ok(()),
                 Some(at) if at <= horizon => self.advance(at.saturating_sub(self.clock)),
-                Some(_) => return Err("timers go on for ever".to_owned()),
+                Some(_) => return Err("timers never end".to_owned()),
             }
         }
         Err("does not come to rest".to_owned())
     }
 
-    /// A millisecond for every thing that happens, unless a request would run into its deadline.
+    /// Advances the clock by a millisecond, unless a request would time out.
     pub fn advance_quietly(&mut self) {
-        if self.flights.iter().all(|flight| flight.sent + DEADLINE > self.clock + 1) {
+        if self.in_flight.iter().all(|request| request.sent + DEADLINE > self.clock + 1) {
             self.set_clock(self.clock + 1);
         }
     }
 
-    /// Nothing is sent any more, however long one waits.
+    /// Checks that no process sends a request any more.
     pub fn stays_quiet(&mut self) -> Result<(), String> {
         for _ in 0..10 {
             self.advance(60_000);
             for p in 0..self.processes.len() {
                 self.feed(p, vec![Input::Tick]);
             }
-            if let Some(flight) = self.flights.first() {
-                return Err(format!("I7: not quiet: {}", describe(&flight.op)));
+            if let Some(request) = self.in_flight.first() {
+                return Err(format!("I7: not quiet: {}", describe(&request.op)));
             }
         }
         Ok(())

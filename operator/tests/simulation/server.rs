@@ -1,4 +1,4 @@
-//! Storage and verbs of the API server, as far as the operator relies on them.
+//! The storage and the verbs of the API server, as far as the operator depends on them.
 
 use std::{collections::BTreeMap, rc::Rc};
 
@@ -15,7 +15,7 @@ use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, Reason};
 pub const FOREGROUND: &str = "foregroundDeletion";
 pub const ORPHAN: &str = "orphan";
 
-/// A change of one object; absent before: created; absent after: removed, `last` is its final state.
+/// A change of an object. Without `before`: created. Without `after`: deleted, and `last` is the final state.
 pub struct Event {
     pub kind: Kind,
     pub before: Option<Rc<Value>>,
@@ -23,7 +23,7 @@ pub struct Event {
     pub last: Rc<Value>,
 }
 
-/// Why a request was not carried out.
+/// Why a request failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
     NotFound,
@@ -93,7 +93,7 @@ impl Server {
         Ok(Some(self.store(kind, key, value, false)))
     }
 
-    /// Replaces an object (or its status alone) after a patch. No change: no write.
+    /// Replaces an object, or only its status, after a patch. Writes nothing if nothing changes.
     fn update(&mut self, kind: Kind, key: &ObjectKey, patched: Value, status: bool) -> Answer {
         let old = self.get(kind, key).ok_or(Failure::NotFound)?.clone();
         if patched["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]
@@ -144,7 +144,7 @@ impl Server {
         self.update(kind, key, patched, false)
     }
 
-    /// `Ok(None)`: gone for good.
+    /// Deletes an object. `Ok(None)`: it no longer exists.
     pub fn delete(
         &mut self,
         kind: Kind,
@@ -181,15 +181,15 @@ impl Server {
         if new == *old { Ok(Some(old)) } else { Ok(Some(self.store(kind, key, new, false))) }
     }
 
-    /// Removes an object whatever holds it.
+    /// Removes an object in spite of finalizers.
     pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
         if let Some(old) = self.get(kind, key).cloned() {
             self.store(kind, key, (*old).clone(), true);
         }
     }
 
-    /// Carries out a request of the operator.
-    pub fn carry_out(&mut self, op: &Operation) -> Outcome {
+    /// Handles a request of the operator.
+    pub fn handle(&mut self, op: &Operation) -> Outcome {
         let answer = match op {
             Operation::Create(key, new) => match new {
                 NewObject::Consumer(object) => self.create(Kind::Consumer, key, json!(object)),
@@ -240,7 +240,7 @@ pub fn refused() -> Outcome {
     Outcome::Refused { reason: Reason::QuotaExceeded, message: "exceeded quota".to_owned() }
 }
 
-/// The view that the shell would make.
+/// Projects an object like the runtime.
 pub fn project(kind: Kind, value: &Value) -> Object {
     fn typed<T: serde::de::DeserializeOwned>(value: &Value) -> T {
         T::deserialize(value).unwrap_or_else(|error| panic!("{error}: {value}"))
@@ -255,7 +255,7 @@ pub fn project(kind: Kind, value: &Value) -> Object {
     }
 }
 
-/// The view that the shell would make of what the watch on verification Pods tells.
+/// Projects a verification Pod like the runtime.
 pub fn verification_pod(value: &Value) -> Object {
     let pod = Pod::deserialize(value).unwrap();
     Object::VerificationPod(Box::new(VerificationPod::of(&pod).unwrap()))

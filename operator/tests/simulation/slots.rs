@@ -1,4 +1,4 @@
-//! What is told of slots and Masks agrees with what the operator itself goes by, and at rest with what is stored.
+//! Snapshots of slots and Masks agree with the cache and the allocator, and at rest with the stored objects.
 
 use std::collections::BTreeMap;
 
@@ -15,32 +15,32 @@ use vpn_operator::{
 
 use crate::run::Sim;
 
-type Verdict = Result<(), String>;
+type CheckResult = Result<(), String>;
 
-fn same<T: PartialEq + std::fmt::Debug>(what: impl FnOnce() -> String, is: T, should: T) -> Verdict {
+fn same<T: PartialEq + std::fmt::Debug>(what: impl FnOnce() -> String, is: T, should: T) -> CheckResult {
     if is == should { Ok(()) } else { Err(format!("{}: is {is:?}, should be {should:?}", what())) }
 }
 
-/// The engines that tell of slots.
-fn tellers(sim: &Sim) -> impl Iterator<Item = &Engine> {
+/// The engines that can take snapshots.
+fn engines(sim: &Sim) -> impl Iterator<Item = &Engine> {
     let all = sim.processes.iter().map(|process| &process.engine);
     all.filter(|engine| engine.controllers().has(consumers::NAME) && engine.unsynced().is_empty())
 }
 
-/// After every single step.
-pub fn always(sim: &Sim) -> Verdict {
-    tellers(sim).try_for_each(consistent)
+/// Holds after every step.
+pub fn always(sim: &Sim) -> CheckResult {
+    engines(sim).try_for_each(consistent)
 }
 
-fn consistent(engine: &Engine) -> Verdict {
+fn consistent(engine: &Engine) -> CheckResult {
     let (state, allocator, snapshot) = (engine.state(), engine.allocator(), Snapshot::of(engine));
     same(|| "providers shown".to_owned(), snapshot.providers.len(), state.providers.len())?;
     for (key, slots) in &snapshot.providers {
         let pool = allocator.pool(key).ok_or_else(|| format!("no pool of {key}"))?;
-        let told = || format!("{key}: {slots:?}");
-        same(told, slots.used + slots.held, pool.slots.len() as u64)?;
-        same(told, slots.draining, pool.is_draining())?;
-        // Of those that may be handed out at all.
+        let describe = || format!("{key}: {slots:?}");
+        same(describe, slots.used + slots.held, pool.slots.len() as u64)?;
+        same(describe, slots.draining, pool.is_draining())?;
+        // Slots whose own Secret is missing are not free.
         let withheld = state.providers.get(key).map_or(0, |provider| {
             state
                 .withheld(provider)
@@ -49,14 +49,14 @@ fn consistent(engine: &Engine) -> Verdict {
         });
         let free = if slots.draining { 0 } else { slots.slots - slots.used - slots.held };
         if slots.free > free || slots.free < free.saturating_sub(withheld as u64) {
-            return Err(format!("{free} free, {withheld} of them withheld: {}", told()));
+            return Err(format!("{free} free, {withheld} of them withheld: {}", describe()));
         }
-        same(told, slots.open && slots.free > 0, pool.spec.usable && pool.next_free().is_some())?;
+        same(describe, slots.open && slots.free > 0, pool.spec.usable && pool.next_free().is_some())?;
         if slots.demanded < slots.used {
-            return Err(format!("less is demanded than used: {}", told()));
+            return Err(format!("less is demanded than used: {}", describe()));
         }
     }
-    // Each waiter that some provider fits is demanded once.
+    // Each waiting Mask that matches a provider is demanded once.
     let waiting: Vec<_> = state.consumers.values().filter(|consumer| waits(engine, consumer)).collect();
     let class = |consumer: &ConsumerView| Requirements {
         namespace: consumer.meta.key.namespace.clone(),
@@ -71,8 +71,8 @@ fn consistent(engine: &Engine) -> Verdict {
     };
     let demanded: u64 = snapshot.providers.values().map(|slots| slots.demanded - slots.used).sum();
     same(|| format!("waiters demanded, {snapshot:?}"), demanded, waiting.iter().filter(fits).count() as u64)?;
-    let told = snapshot.namespaces.values().map(|masks| masks.waiting).sum::<u64>();
-    same(|| format!("waiters, {snapshot:?}"), told, waiting.len() as u64)?;
+    let waiters = snapshot.namespaces.values().map(|masks| masks.waiting).sum::<u64>();
+    same(|| format!("waiters, {snapshot:?}"), waiters, waiting.len() as u64)?;
     for (tag, slots) in &snapshot.tags {
         let ask = waiting.iter().filter(|consumer| consumer.tags.as_ref().is_some_and(|tags| tags.contains(tag)));
         same(|| format!("waiters for {tag}"), slots.waiting, ask.count() as u64)?;
@@ -82,7 +82,7 @@ fn consistent(engine: &Engine) -> Verdict {
     Ok(())
 }
 
-/// Neither slot nor grant, and no lock that it could make its own.
+/// Whether a consumer has no slot, no grant, and no reservation that it could adopt.
 fn waits(engine: &Engine, consumer: &ConsumerView) -> bool {
     let uid = &consumer.meta.uid;
     let has_lock = |reservation: &vpn_operator::state::ReservationView| {
@@ -94,8 +94,8 @@ fn waits(engine: &Engine, consumer: &ConsumerView) -> bool {
         && !engine.state().reservations_of(uid).any(has_lock)
 }
 
-/// When all is quiet.
-pub fn at_rest(sim: &Sim) -> Verdict {
+/// Holds at rest.
+pub fn at_rest(sim: &Sim) -> CheckResult {
     let server = &sim.server;
     let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or("").to_owned();
     let mut used: BTreeMap<ObjectKey, u64> = BTreeMap::new();
@@ -107,13 +107,13 @@ pub fn at_rest(sim: &Sim) -> Verdict {
         }
         *phases.entry((key.namespace.to_string(), text(consumer, "/status/phase"))).or_default() += 1;
     }
-    for engine in tellers(sim) {
+    for engine in engines(sim) {
         let snapshot = Snapshot::of(engine);
         same(|| "providers".to_owned(), snapshot.providers.len(), server.of_kind(Kind::Provider).count())?;
         for (key, slots) in &snapshot.providers {
-            let told = || format!("{key}: {slots:?}");
-            same(told, slots.used, used.get(key).copied().unwrap_or(0))?;
-            same(told, slots.held, 0)?;
+            let describe = || format!("{key}: {slots:?}");
+            same(describe, slots.used, used.get(key).copied().unwrap_or(0))?;
+            same(describe, slots.held, 0)?;
         }
         for (namespace, masks) in &snapshot.namespaces {
             for phase in vpn_types::MaskConsumerPhase::ALL {

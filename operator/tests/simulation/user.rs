@@ -1,4 +1,4 @@
-//! What users do.
+//! Actions of users.
 
 use serde_json::{Value, json};
 use vpn_operator::model::{Kind, ObjectKey};
@@ -14,27 +14,27 @@ pub fn key(namespace: &str, name: &str) -> ObjectKey {
     ObjectKey::new(namespace, name)
 }
 
-/// A Secret that slots may have of their own.
+/// A Secret for individual slots.
 const SLOT_SECRET: &str = "slot-secret";
 
-/// How a Pod is tied to a consumer.
+/// How a Pod refers to a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tie {
+pub enum PodLink {
     Owned,
     OwnedWithoutBlocking,
     TwoOwners,
     SecretOnly,
 }
 
-/// When kubelet starts a container of a Pod again.
+/// When kubelet restarts a container of a Pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restarts {
     Always,
     OnFailure,
     Never,
-    /// A native sidecar is, beside a container that is not.
+    /// Restarts a native sidecar, but not the container.
     Sidecar,
-    /// By a rule of the container (KEP-5307): with exit code 42.
+    /// Restarts after exit code 42, according to a rule of the container (KEP-5307).
     ByRule,
 }
 
@@ -42,12 +42,12 @@ impl Restarts {
     pub const ALL: [Self; 5] = [Self::Always, Self::OnFailure, Self::Never, Self::Sidecar, Self::ByRule];
 }
 
-/// The Masks that users make, by namespace and name.
+/// The Masks of users, by namespace and name.
 const MASKS: [(&str, &str); 4] = [("a", "m0"), ("a", "m1"), ("b", "m2"), ("a", "m3")];
 
 impl Sim {
     /// More Masks than slots.
-    pub fn crowd(&mut self) {
+    pub fn create_masks(&mut self) {
         for (namespace, name) in MASKS {
             self.mask(&key(namespace, name), json!({}));
         }
@@ -55,7 +55,7 @@ impl Sim {
 
     pub fn create(&mut self, kind: Kind, key: &ObjectKey, body: Value) {
         self.note(format!("user creates {} {key}", kind.as_str()));
-        // The name may be taken.
+        // Fails if the name exists.
         let _ = self.server.create(kind, key, body);
     }
 
@@ -98,22 +98,22 @@ impl Sim {
         self.create(Kind::Mask, key, json!({"metadata": {}, "spec": spec}));
     }
 
-    /// A Pod that uses the slot of that consumer, if it has one. Its container is always started again.
-    pub fn pod(&mut self, name: &str, consumer: &ObjectKey, tie: Tie) {
-        self.pod_that(name, consumer, tie, Restarts::Always);
+    /// Creates a Pod that uses the slot of a consumer, if it has one. Kubelet always restarts its container.
+    pub fn pod(&mut self, name: &str, consumer: &ObjectKey, link: PodLink) {
+        self.pod_with_restarts(name, consumer, link, Restarts::Always);
     }
 
-    /// The same with a restart policy.
-    pub fn pod_that(&mut self, name: &str, consumer: &ObjectKey, tie: Tie, restarts: Restarts) {
+    /// The same with this restart behavior.
+    pub fn pod_with_restarts(&mut self, name: &str, consumer: &ObjectKey, link: PodLink, restarts: Restarts) {
         let Some(found) = self.server.get(Kind::Consumer, consumer) else { return };
         let Some(secret) = found.pointer("/status/provider/secret").cloned() else { return };
         let owner = |uid: &str, blocks| json!({"apiVersion": "vpn.beebs.dev/v1", "kind": "MaskConsumer", "name": &*consumer.name, "uid": uid, "blockOwnerDeletion": blocks});
-        let mut owners = match tie {
-            Tie::Owned | Tie::TwoOwners => vec![owner(uid_of(found), true)],
-            Tie::OwnedWithoutBlocking => vec![owner(uid_of(found), false)],
-            Tie::SecretOnly => vec![],
+        let mut owners = match link {
+            PodLink::Owned | PodLink::TwoOwners => vec![owner(uid_of(found), true)],
+            PodLink::OwnedWithoutBlocking => vec![owner(uid_of(found), false)],
+            PodLink::SecretOnly => vec![],
         };
-        if tie == Tie::TwoOwners
+        if link == PodLink::TwoOwners
             && let Some((_, other)) = self.server.of_kind(Kind::Provider).next()
         {
             owners.push(json!({"apiVersion": "example.com/v1", "kind": "Other", "name": "x", "uid": uid_of(other)}));
@@ -158,7 +158,7 @@ impl Sim {
         }
     }
 
-    /// Whatever somebody else holds back is let go: foreign finalizers, lost nodes, Pods that only somebody can delete.
+    /// Removes everything that blocks a deletion: foreign finalizers, lost nodes, and Pods that only users delete.
     pub fn clean_up(&mut self) {
         self.strip_foreign();
         self.nodes.lost.clear();
@@ -167,8 +167,8 @@ impl Sim {
         }
     }
 
-    /// One of the many things that users do, at random.
-    pub fn whim(&mut self, choice: usize) {
+    /// Performs one of many actions of users.
+    pub fn random_user_action(&mut self, choice: usize) {
         const HOW: [&str; 4] = ["Background", "Background", FOREGROUND, ORPHAN];
         let (action, n) = (choice % 32, choice / 32);
         let mask = key(MASKS[n % 4].0, MASKS[n % 4].1);
@@ -185,9 +185,15 @@ impl Sim {
             }
             6..=8 => self.delete(Kind::Mask, &mask, how),
             9..=13 => {
-                let tie = [Tie::Owned, Tie::Owned, Tie::TwoOwners, Tie::SecretOnly, Tie::OwnedWithoutBlocking];
+                let link = [
+                    PodLink::Owned,
+                    PodLink::Owned,
+                    PodLink::TwoOwners,
+                    PodLink::SecretOnly,
+                    PodLink::OwnedWithoutBlocking,
+                ];
                 let restarts = Restarts::ALL[(n / 12) % 5];
-                self.pod_that(&format!("{}-{}", mask.name, (n / 4) % 3), &mask, tie[action - 9], restarts);
+                self.pod_with_restarts(&format!("{}-{}", mask.name, (n / 4) % 3), &mask, link[action - 9], restarts);
             }
             14 | 15 => {
                 let slots = [0, 1, 2, 3][(n / 3) % 4];
@@ -210,7 +216,7 @@ impl Sim {
             19 => self.delete(Kind::Provider, &key("vpn", account), if how == ORPHAN { "Background" } else { how }),
             20 if account == "q" => self.verified_account(account, 1 + (n as u64 / 3) % 2, "cGFzcw=="),
             20 | 21 => self.account(account, 1 + (n as u64 / 3) % 2),
-            // The Secret of one slot.
+            // The Secret of a slot.
             22 if n % 2 == 0 => match n % 8 {
                 0 => self.delete(Kind::Secret, &key("vpn", SLOT_SECRET), "Background"),
                 _ => self.create_secret(&key("vpn", SLOT_SECRET), ["YQ==", "Yg=="][(n / 3) % 2]),
@@ -247,8 +253,8 @@ impl Sim {
                 match action {
                     26 => self.delete(Kind::Pod, &pod, "Background"),
                     27 => {
-                        self.note(format!("user removes Pod {pod} by force"));
-                        self.nodes.vanish(&mut self.server, &pod);
+                        self.note(format!("user force deletes Pod {pod}"));
+                        self.nodes.remove_by_force(&mut self.server, &pod);
                     }
                     28 => {
                         self.note(format!("node of {pod} is lost"));
@@ -273,11 +279,11 @@ impl Sim {
         }
     }
 
-    /// Some container of some Pod of a user ends, with one of several exit codes.
+    /// A container of a Pod of a user exits with one of several exit codes.
     pub fn crash_container(&mut self, n: usize) {
         let Some(pod) = self.nth(Kind::Pod, n).filter(|pod| !pod.name.ends_with("-verify")) else { return };
         let code = [1, 42, 0][(n / 4) % 3];
-        self.note(format!("a container of Pod {pod} ends with exit code {code}"));
+        self.note(format!("a container of Pod {pod} exits with {code}"));
         self.nodes.exit(&mut self.server, &pod, n / 12, code);
     }
 

@@ -1,4 +1,4 @@
-//! Verifications: who gets the slot, what becomes of a verdict, and how often a failing account is tried.
+//! Verifications: slots, results, and how often a failing account is retried.
 
 use serde_json::json;
 use vpn_operator::{
@@ -8,9 +8,9 @@ use vpn_operator::{
 
 use crate::{
     node::BAD_PASSWORD,
-    process::apart,
+    process::separate_processes,
     run::Sim,
-    scenarios::{check, rest, settle},
+    scenarios::{check, settle, settle_and_check},
     user::key,
 };
 
@@ -23,32 +23,32 @@ fn pods_made(sim: &Sim) -> usize {
 }
 
 fn layouts() -> [Vec<ControllerSet>; 3] {
-    [vec![table::all()], apart(), vec![table::all(), table::all()]]
+    [vec![table::all()], separate_processes(), vec![table::all(), table::all()]]
 }
 
 #[test]
-fn a_good_account_is_verified_on_its_only_slot_and_then_serves() {
+fn a_good_account_is_verified_on_its_only_slot_and_then_assigns_it() {
     for roles in layouts() {
         let mut sim = Sim::new(&roles);
         sim.mask(&key("a", "m"), json!({}));
         settle(&mut sim);
         sim.verified_account("p", 1, "cGFzcw==");
-        rest(&mut sim);
+        settle_and_check(&mut sim);
         assert_eq!(sim.phase(Kind::Mask, &key("a", "m")), "Active");
         assert_eq!(text(&sim, "/status/verification/exitAddress"), "198.51.100.1");
         assert_eq!(text(&sim, "/status/conditions/1/reason"), "Passed");
         assert!(sim.server.get(Kind::Mask, &key("vpn", "p-verify")).is_none());
-        // Two operators may each ask for a slot, one after the other.
+        // Two operators may each request a slot, one after the other.
         let operators = roles.iter().filter(|roles| roles.has(providers::NAME)).count();
         assert!((1..=operators).contains(&pods_made(&sim)), "{}", pods_made(&sim));
     }
 }
 
 #[test]
-fn writes_to_the_verdict_and_to_give_the_slot_back() {
+fn a_verification_takes_few_writes_and_no_reads() {
     let mut sim = Sim::new(&[table::all()]);
     sim.verified_account("p", 1, "cGFzcw==");
-    rest(&mut sim);
+    settle_and_check(&mut sim);
     let writes: usize = sim.counts.iter().filter(|((verb, _), _)| *verb != "get").map(|(_, count)| count).sum();
     assert!(writes <= 19, "{writes}: {:?}", sim.counts);
     let reads: usize = sim.counts.iter().filter(|((verb, _), _)| *verb == "get").map(|(_, count)| count).sum();
@@ -56,12 +56,12 @@ fn writes_to_the_verdict_and_to_give_the_slot_back() {
 }
 
 #[test]
-fn a_bad_account_is_tried_less_and_less_often_and_heals_with_its_secret() {
+fn a_bad_account_is_retried_with_backoff_and_recovers_with_its_secret() {
     for roles in layouts() {
         let mut sim = Sim::new(&roles);
         sim.verified_account("p", 1, BAD_PASSWORD);
         sim.mask(&key("a", "m"), json!({}));
-        // Until the first verdict, then two hours.
+        // The first verification and two hours.
         while sim.clock < 7_200_000 {
             let moves = sim.moves();
             if moves.is_empty() {
@@ -78,22 +78,22 @@ fn a_bad_account_is_tried_less_and_less_often_and_heals_with_its_secret() {
         assert_eq!(text(&sim, "/status/conditions/1/reason"), "CredentialsRejected");
         assert_ne!(sim.phase(Kind::Mask, &key("a", "m")), "Active");
         sim.edit(Kind::Secret, &key("vpn", "p-secret"), json!({"data": {"OPENVPN_PASSWORD": "cGFzcw=="}}));
-        rest(&mut sim);
+        settle_and_check(&mut sim);
         assert_eq!(sim.phase(Kind::Mask, &key("a", "m")), "Active");
     }
 }
 
 #[test]
-fn a_changed_secret_is_verified_before_anybody_else_is_assigned() {
+fn a_changed_secret_is_verified_before_further_assignments() {
     for roles in layouts() {
         let mut sim = Sim::new(&roles);
         sim.verified_account("p", 2, "cGFzcw==");
-        rest(&mut sim);
+        settle_and_check(&mut sim);
         sim.mask(&key("a", "m0"), json!({}));
-        rest(&mut sim);
+        settle_and_check(&mut sim);
         sim.edit(Kind::Secret, &key("vpn", "p-secret"), json!({"data": {"OPENVPN_PASSWORD": "Yg=="}}));
         sim.mask(&key("a", "m1"), json!({}));
-        rest(&mut sim);
+        settle_and_check(&mut sim);
         let operators = roles.iter().filter(|roles| roles.has(providers::NAME)).count();
         assert!((2..=2 * operators).contains(&pods_made(&sim)), "{}", pods_made(&sim));
         assert_eq!(sim.phase(Kind::Mask, &key("a", "m0")), "Active");
@@ -102,7 +102,7 @@ fn a_changed_secret_is_verified_before_anybody_else_is_assigned() {
 }
 
 #[test]
-fn a_label_of_ones_own_gets_no_slot_that_the_provider_does_not_allow() {
+fn a_verification_label_set_by_a_user_does_not_bypass_namespaces() {
     for roles in layouts() {
         let mut sim = Sim::new(&roles);
         sim.account("p", 1);
@@ -112,21 +112,21 @@ fn a_label_of_ones_own_gets_no_slot_that_the_provider_does_not_allow() {
         let body = json!({"metadata": {"labels": {vpn_types::VERIFY_LABEL: uid}}, "spec": {}});
         sim.create(Kind::Mask, &key("vpn", "p-verify"), body.clone());
         sim.create(Kind::Mask, &key("a", "p-verify"), body);
-        rest(&mut sim);
+        settle_and_check(&mut sim);
         assert_eq!(sim.phase(Kind::Mask, &key("vpn", "p-verify")), "ErrNoProviders");
         assert_eq!(sim.phase(Kind::Mask, &key("a", "p-verify")), "ErrNoProviders");
     }
 }
 
 #[test]
-fn a_crash_anywhere_in_a_verification_changes_nothing_in_the_end() {
-    for roles in [vec![table::all()], apart()] {
+fn a_crash_during_a_verification_does_not_change_the_result() {
+    for roles in [vec![table::all()], separate_processes()] {
         for moment in 0..24 {
             let mut sim = Sim::new(&roles);
             sim.verified_account("p", 1, "cGFzcw==");
             sim.mask(&key("a", "m"), json!({}));
             sim.crash_at = Some((moment, crate::run::Crash::After));
-            rest(&mut sim);
+            settle_and_check(&mut sim);
             assert_eq!(sim.phase(Kind::Mask, &key("a", "m")), "Active", "moment {moment}");
             assert!(pods_made(&sim) <= 2);
         }

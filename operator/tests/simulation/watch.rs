@@ -1,4 +1,4 @@
-//! Watch streams: ordered, each with a lag of its own; any of them may start over with a list.
+//! Watches: each is ordered, lags behind on its own, and may restart with a list.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -15,11 +15,11 @@ use crate::server::{Event, Server, project, verification_pod};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filter {
-    /// A whole kind; of Secrets, those with the label of copies.
+    /// All objects of a kind. For Secrets, those with the label of copies.
     Whole(Kind),
-    /// Of a kind, what belongs to verifications.
+    /// The objects of a kind that belong to verifications.
     Verifications(Kind),
-    /// One Secret by name.
+    /// A Secret by name.
     Named(ObjectKey),
     /// The Pods of a namespace.
     Pods(Arc<str>),
@@ -27,7 +27,7 @@ pub enum Filter {
 
 enum Stage {
     New,
-    Began,
+    ListStarted,
     Listed(Vec<Rc<Value>>),
     Live,
 }
@@ -58,10 +58,10 @@ impl Filter {
         }
     }
 
-    fn told(&self, told: WatchEvent) -> Input {
+    fn input(&self, event: WatchEvent) -> Input {
         match self {
-            Filter::Pods(namespace) => Input::Pods(namespace.clone(), told),
-            Filter::Whole(_) | Filter::Verifications(_) | Filter::Named(_) => Input::Watch(told),
+            Filter::Pods(namespace) => Input::Pods(namespace.clone(), event),
+            Filter::Whole(_) | Filter::Verifications(_) | Filter::Named(_) => Input::Watch(event),
         }
     }
 
@@ -77,7 +77,7 @@ impl Filter {
         Input::Secret(key.clone(), found)
     }
 
-    fn tell(&self, event: &Event) -> Option<Input> {
+    fn convert(&self, event: &Event) -> Option<Input> {
         if event.kind != self.kind() {
             return None;
         }
@@ -86,8 +86,8 @@ impl Filter {
         match (self, before, after) {
             (_, false, None) => None,
             (Filter::Named(key), _, after) => Some(Self::secret_input(key, after.map(|value| &**value))),
-            (_, _, Some(value)) => Some(self.told(WatchEvent::Apply(self.project(value)))),
-            (_, true, None) => Some(self.told(WatchEvent::Delete(self.project(&event.last)))),
+            (_, _, Some(value)) => Some(self.input(WatchEvent::Apply(self.project(value)))),
+            (_, true, None) => Some(self.input(WatchEvent::Delete(self.project(&event.last)))),
         }
     }
 }
@@ -97,7 +97,7 @@ impl Watch {
         Self { filter, stage: Stage::New, cursor: 0 }
     }
 
-    /// The stream broke (410): it starts over with a list.
+    /// Restarts with a list, as after 410.
     pub fn restart(&mut self) {
         self.stage = Stage::New;
     }
@@ -106,7 +106,7 @@ impl Watch {
         matches!(self.stage, Stage::Live)
     }
 
-    /// Whether there is something to deliver.
+    /// Whether there is an event to deliver.
     pub fn is_behind(&self, server: &Server) -> bool {
         match self.stage {
             Stage::Live => server.log[self.cursor..].iter().any(|event| {
@@ -117,7 +117,7 @@ impl Watch {
         }
     }
 
-    /// The next thing that the stream delivers.
+    /// Delivers the next event.
     pub fn advance(&mut self, server: &Server) -> Vec<Input> {
         let kind = self.filter.kind();
         let snapshot = || {
@@ -132,26 +132,26 @@ impl Watch {
                     vec![input]
                 }
                 filter => {
-                    let input = filter.told(WatchEvent::Init(kind));
-                    self.stage = Stage::Began;
+                    let input = filter.input(WatchEvent::Init(kind));
+                    self.stage = Stage::ListStarted;
                     vec![input]
                 }
             },
-            Stage::Began => {
+            Stage::ListStarted => {
                 (self.stage, self.cursor) = (Stage::Listed(snapshot()), server.log.len());
                 Vec::new()
             }
             Stage::Listed(values) => {
-                let told = |value: &Rc<Value>| self.filter.told(WatchEvent::InitApply(self.filter.project(value)));
-                let mut inputs: Vec<_> = values.iter().map(told).collect();
-                inputs.push(self.filter.told(WatchEvent::InitDone(kind)));
+                let apply = |value: &Rc<Value>| self.filter.input(WatchEvent::InitApply(self.filter.project(value)));
+                let mut inputs: Vec<_> = values.iter().map(apply).collect();
+                inputs.push(self.filter.input(WatchEvent::InitDone(kind)));
                 self.stage = Stage::Live;
                 inputs
             }
             Stage::Live => {
                 while let Some(event) = server.log.get(self.cursor) {
                     self.cursor += 1;
-                    if let Some(input) = self.filter.tell(event) {
+                    if let Some(input) = self.filter.convert(event) {
                         return vec![input];
                     }
                 }
