@@ -191,6 +191,20 @@ fn the_pictures_are_made_from_their_source() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn each_invariant_lives_in_files_that_exist() -> Result<()> {
+    let text = Document::read("operator/README.md")?.text;
+    let (_, section) = text.split_once("### Where each invariant lives").context("no such section")?;
+    let files = section.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs"));
+    let mut found = 0;
+    for file in files {
+        found += 1;
+        ensure!(Path::new(cargo::ROOT).join("operator/src").join(file).exists(), "operator/src/{file} does not exist");
+    }
+    ensure!(found > 10, "{found} files");
+    Ok(())
+}
+
 /// The help of the program behind `cargo ci` and `cargo run -p e2e`.
 fn help(args: &[&str]) -> Result<String> {
     cargo::output(Command::new(env!("CARGO_BIN_EXE_e2e")).args(args).arg("--help"))
