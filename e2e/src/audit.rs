@@ -1,4 +1,4 @@
-//! The audit log of the API server: who made which requests, exactly.
+//! The audit log of the API server. It has every request, so tests can count requests exactly.
 
 use std::{
     collections::BTreeMap,
@@ -17,13 +17,13 @@ use kube::Api;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use crate::identity::Identity;
+use crate::auth::Identity;
 
-/// The start of the names in the requests that mark a place in the log.
+/// The prefix of the object names in requests that mark a position in the log.
 const MARKER: &str = "e2e-audit-mark-";
-/// How long a request may take to appear in the log.
-const LIMIT: Duration = Duration::from_secs(10);
-/// Between two looks at the log file.
+/// The timeout for a request to appear in the log.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The interval between two reads of the log file.
 const POLL: Duration = Duration::from_millis(5);
 
 /// The audit log of one control plane.
@@ -33,18 +33,18 @@ pub struct AuditLog {
     admin: Identity,
 }
 
-/// A place in the audit log.
+/// A position in the audit log.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(u64);
 
-/// What a request does, as far as counts are concerned.
+/// The kind of access, for counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
-    /// get and list, and reads outside of resources.
+    /// get, list, and reads of non-resource URLs.
     Read,
-    /// Every request that may change something, whether it succeeded or not.
+    /// Every request that may change something, even if it failed.
     Write,
-    /// The start of a watch. It ends whenever it ends, so its end is not counted.
+    /// The start of a watch. Its end is not counted.
     Watch,
 }
 
@@ -53,32 +53,32 @@ pub enum Access {
 pub struct Request {
     /// The user's name, such as `system:serviceaccount:ns:name`.
     pub user: String,
-    /// What the client calls itself.
+    /// The user agent of the client.
     pub user_agent: String,
     /// The verb: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, …
     pub verb: String,
     /// The API group; empty for the core group.
     pub group: String,
-    /// The plural, such as `pods`; empty for requests outside of resources.
+    /// The plural name of the resource, such as `pods`. Empty for non-resource URLs.
     pub resource: String,
     /// The subresource, such as `status`, or empty.
     pub subresource: String,
     /// The namespace, or empty.
     pub namespace: String,
-    /// The object's name, or empty.
+    /// The name of the object, or empty.
     pub name: String,
     /// The path and query.
     pub uri: String,
     /// The HTTP status.
     pub code: u16,
-    /// When it arrived.
+    /// When the API server received the request.
     pub received: Timestamp,
-    /// When it was answered.
+    /// When the API server answered the request.
     pub answered: Timestamp,
 }
 
 impl Request {
-    /// What it does.
+    /// The kind of access.
     pub fn access(&self) -> Access {
         match self.verb.as_str() {
             "watch" => Access::Watch,
@@ -98,7 +98,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// Which requests to count: all conditions that are set must hold.
+/// Which requests to count. A request passes when it meets all conditions that are set.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// The user's name.
@@ -151,7 +151,7 @@ impl Filter {
         self
     }
 
-    /// Whether a request passes.
+    /// Whether a request meets all conditions.
     pub fn matches(&self, request: &Request) -> bool {
         let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
         same(&self.user, &request.user)
@@ -164,22 +164,22 @@ impl Filter {
     }
 }
 
-/// Requests in the order of their end.
+/// Requests in the order in which they ended.
 #[derive(Clone, Debug, Default)]
 pub struct Requests(Vec<Request>);
 
 impl Requests {
-    /// Those that pass a filter.
+    /// The requests that pass a filter.
     pub fn matching<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = &'a Request> {
         self.0.iter().filter(|request| filter.matches(request))
     }
 
-    /// How many pass a filter.
+    /// The number of requests that pass a filter.
     pub fn count(&self, filter: &Filter) -> usize {
         self.matching(filter).count()
     }
 
-    /// How many pass a filter, by access, verb and resource: for messages of assertions.
+    /// The number of requests that pass a filter, by access, verb, and resource. Meant for messages.
     pub fn summary(&self, filter: &Filter) -> BTreeMap<(Access, String, String), usize> {
         let mut summary = BTreeMap::new();
         for request in self.matching(filter) {
@@ -192,7 +192,7 @@ impl Requests {
         summary
     }
 
-    /// All of them.
+    /// All requests.
     pub fn iter(&self) -> impl Iterator<Item = &Request> {
         self.0.iter()
     }
@@ -203,23 +203,22 @@ impl AuditLog {
         Self { path, admin }
     }
 
-    /// Marks this moment.
+    /// Marks the current position.
     pub async fn mark(&self) -> Result<Mark> {
-        // Where the log is now, before the marker: a request that is answered while the
-        // marker is on its way belongs to what follows.
+        // The mark is the position before the marker request: a request that is answered in the meantime comes after the
+        // mark.
         let end = std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
         self.read_synced(end).await.map(|(mark, _)| mark)
     }
 
-    /// All requests that ended since `mark` and before this call, the marks left out.
+    /// All requests that ended between `mark` and this call, except for marker requests.
     pub async fn since(&self, mark: Mark) -> Result<Requests> {
         let (_, requests) = self.read_synced(mark.0).await?;
         Ok(Requests(requests.into_iter().filter(|request| !request.is_marker()).collect()))
     }
 
-    /// Makes a request of a name never used before and reads from `start` until it is in the
-    /// log: what was answered earlier is then in the log too, as the API server writes an
-    /// event before it finishes the request.
+    /// Sends a request with a unique name, and reads from `start` until the log has it. The API server writes an event before
+    /// it finishes the request, so the log then has all requests that were answered earlier.
     async fn read_synced(&self, start: u64) -> Result<(Mark, Vec<Request>)> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -229,12 +228,12 @@ impl AuditLog {
 
         let mut position = start;
         let mut requests = Vec::new();
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let mut file = BufReader::new(File::open(&self.path)?);
             file.seek(SeekFrom::Start(position))?;
             let mut line = String::new();
-            // A line without its end is still being written: it is read again.
+            // A line without a newline is still being written. It is read again later.
             while file.read_line(&mut line)? > 0 && line.ends_with('\n') {
                 position += line.len() as u64;
                 let request = parse(&line)?;
@@ -247,14 +246,14 @@ impl AuditLog {
                 }
             }
             if Instant::now() > deadline {
-                bail!("no request {marker} in {} after {} s", self.path.display(), LIMIT.as_secs());
+                bail!("no request {marker} in {} after {} s", self.path.display(), TIMEOUT.as_secs());
             }
             sleep(POLL).await;
         }
     }
 }
 
-/// A line of the log; none for what is not to be counted.
+/// Parses a line of the log. Returns `None` for an event that is not counted.
 fn parse(line: &str) -> Result<Option<Request>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -294,8 +293,8 @@ fn parse(line: &str) -> Result<Option<Request>> {
     }
 
     let event: Event = serde_json::from_str(line).with_context(|| format!("not an audit event: {line}"))?;
-    // A watch counts when it starts, all else when it ends; other long-lived requests
-    // (logs, exec) have both stages too.
+    // A watch counts when it starts, any other request when it ends. Other long-running requests (logs, exec) have both
+    // stages too.
     let counted = if event.verb == "watch" { "ResponseStarted" } else { "ResponseComplete" };
     if event.stage != counted && event.stage != "Panic" {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What happened in a namespace, in order, and the judgement on it: that no account ever had more users than slots.
+//! A recording of all changes in a namespace, and the check that no account ever had more users than slots.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,16 +20,16 @@ use tokio::{
 use vpn_types::{MaskConsumer, MaskProvider};
 
 use crate::{
-    bench::{Kind, LIMIT, is_active},
-    users::{may_run, restarts},
+    pods::usage::{may_run, restarts},
+    wait::{Kind, TIMEOUT, is_active},
 };
 
-/// Before a watch that failed is begun again.
+/// The delay before a failed watch is restarted.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// An object at one moment.
 #[derive(Clone, Debug)]
-pub enum Seen {
+pub enum Object {
     /// A Pod.
     Pod(Box<Pod>),
     /// A MaskConsumer.
@@ -40,22 +40,22 @@ pub enum Seen {
 
 /// One event of a watch.
 #[derive(Clone, Debug)]
-pub struct Moment {
-    /// The place in the order of all writes. The API server takes it from etcd, where it is one sequence for all
-    /// kinds.
+pub struct Change {
+    /// The `resourceVersion`. The API server takes it from etcd, where it is one sequence for all kinds. So it is the order
+    /// of all writes.
     pub version: u64,
-    /// Whether the object is gone; it is then shown as it was last.
-    pub gone: bool,
+    /// Whether the object was deleted. Then `object` is its last state.
+    pub deleted: bool,
     /// The object.
-    pub seen: Seen,
+    pub object: Object,
 }
 
 /// A recording of Pods, MaskConsumers and MaskProviders, from the moment it was started.
 pub struct History {
     client: Client,
     namespace: Option<String>,
-    moments: Vec<Moment>,
-    received: mpsc::UnboundedReceiver<Result<Moment>>,
+    changes: Vec<Change>,
+    received: mpsc::UnboundedReceiver<Result<Change>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -70,10 +70,10 @@ impl History {
     pub async fn start(client: &Client, namespace: Option<&str>) -> Result<Self> {
         let (sender, received) = mpsc::unbounded_channel();
         let (client, namespace) = (client.clone(), namespace.map(str::to_owned));
-        let mut history = Self { client, namespace, moments: Vec::new(), received, tasks: Vec::new() };
-        history.follow(&sender, |pod| Seen::Pod(Box::new(pod))).await?;
-        history.follow(&sender, |consumer| Seen::Consumer(Box::new(consumer))).await?;
-        history.follow(&sender, |provider| Seen::Provider(Box::new(provider))).await?;
+        let mut history = Self { client, namespace, changes: Vec::new(), received, tasks: Vec::new() };
+        history.follow(&sender, |pod| Object::Pod(Box::new(pod))).await?;
+        history.follow(&sender, |consumer| Object::Consumer(Box::new(consumer))).await?;
+        history.follow(&sender, |provider| Object::Provider(Box::new(provider))).await?;
         Ok(history)
     }
 
@@ -86,11 +86,11 @@ impl History {
 
     async fn follow<K: Kind>(
         &mut self,
-        sender: &mpsc::UnboundedSender<Result<Moment>>,
-        wrap: fn(K) -> Seen,
+        sender: &mpsc::UnboundedSender<Result<Change>>,
+        wrap: fn(K) -> Object,
     ) -> Result<()> {
         let mut watched = Watched { api: self.api::<K>(), version: String::new(), alive: BTreeMap::new(), wrap };
-        self.moments.extend(watched.list().await?);
+        self.changes.extend(watched.list().await?);
         let sender = sender.clone();
         self.tasks.push(tokio::spawn(async move {
             loop {
@@ -108,26 +108,26 @@ impl History {
         Ok(())
     }
 
-    /// Waits until so many more changes have been seen.
+    /// Waits for this number of further changes.
     pub async fn wait_for_changes(&mut self, count: usize) -> Result<()> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         for seen in 0..count {
             let next = timeout_at(deadline, self.received.recv()).await;
             let next = next.with_context(|| format!("{seen} changes instead of {count}"))?;
-            self.moments.push(next.context("the watches ended")??);
+            self.changes.push(next.context("the watches ended")??);
         }
         Ok(())
     }
 
-    /// How many MaskConsumers were seen, by UID.
+    /// The number of MaskConsumers, by UID.
     pub fn consumers(&self) -> usize {
-        let consumers = self.moments.iter().filter(|moment| matches!(moment.seen, Seen::Consumer(_)));
-        consumers.map(|moment| moment.seen.uid()).collect::<BTreeSet<_>>().len()
+        let consumers = self.changes.iter().filter(|change| matches!(change.object, Object::Consumer(_)));
+        consumers.map(|change| change.object.uid()).collect::<BTreeSet<_>>().len()
     }
 
-    /// All that was recorded, in order, once each watch has shown all that has happened until now.
-    pub async fn moments(&mut self) -> Result<&[Moment]> {
-        // What the watches must have reached: every object that exists, as it is, and the end of every other.
+    /// All changes in order, after each watch has delivered everything that happened until now.
+    pub async fn changes(&mut self) -> Result<&[Change]> {
+        // The watches must have delivered the current state of every object, and the deletion of every other one.
         let mut current: BTreeMap<String, u64> = BTreeMap::new();
         for object in self.api::<Pod>().list(&ListParams::default()).await? {
             note(&mut current, &object)?;
@@ -138,81 +138,81 @@ impl History {
         for object in self.api::<MaskProvider>().list(&ListParams::default()).await? {
             note(&mut current, &object)?;
         }
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.has_reached(&current) {
             let next = timeout_at(deadline, self.received.recv()).await.context("the watches lag")?;
-            self.moments.push(next.context("the watches ended")??);
+            self.changes.push(next.context("the watches ended")??);
         }
         while let Ok(next) = self.received.try_recv() {
-            self.moments.push(next?);
+            self.changes.push(next?);
         }
-        self.moments.sort_by_key(|moment| moment.version);
-        Ok(&self.moments)
+        self.changes.sort_by_key(|change| change.version);
+        Ok(&self.changes)
     }
 
     fn has_reached(&self, current: &BTreeMap<String, u64>) -> bool {
         let mut latest: BTreeMap<String, (u64, bool)> = BTreeMap::new();
-        for moment in &self.moments {
-            let state = latest.entry(moment.seen.uid()).or_default();
-            *state = (*state).max((moment.version, moment.gone));
+        for change in &self.changes {
+            let state = latest.entry(change.object.uid()).or_default();
+            *state = (*state).max((change.version, change.deleted));
         }
         let alive = latest.iter().filter(|(_, (_, gone))| !gone);
         let ended = alive.filter(|(uid, _)| !current.contains_key(*uid)).count() == 0;
         ended && current.iter().all(|(uid, version)| latest.get(uid).is_some_and(|(seen, _)| seen >= version))
     }
 
-    /// The most slots that were held at once of each provider (by UID), after having made sure that this was never
-    /// more than it allowed.
+    /// The maximum number of slots that were in use at the same time, for each MaskProvider by UID. Fails when it was ever
+    /// greater than the limit.
     ///
-    /// A slot is held by a MaskConsumer from its commit until its last Pod is gone; that is stricter than the
-    /// contract, which counts Pods only. `maxSlots` counts from the generation in `status.observedGeneration`.
-    pub async fn judge(&mut self) -> Result<BTreeMap<String, usize>> {
+    /// A MaskConsumer uses a slot from its assignment until its last Pod has ended. That is stricter than the contract, which
+    /// counts only Pods. `maxSlots` takes effect with the generation in `status.observedGeneration`.
+    pub async fn check_slot_limits(&mut self) -> Result<BTreeMap<String, usize>> {
         let mut holders = Holders::default();
-        for moment in self.moments().await? {
-            holders.take_in(moment)?;
+        for change in self.changes().await? {
+            holders.take_in(change)?;
         }
         Ok(holders.most)
     }
 }
 
-/// One kind, as far as it was told.
+/// The watch on one kind.
 struct Watched<K> {
     api: Api<K>,
     version: String,
     /// By UID.
     alive: BTreeMap<String, K>,
-    wrap: fn(K) -> Seen,
+    wrap: fn(K) -> Object,
 }
 
 impl<K: Kind> Watched<K> {
-    /// All that changed since the last event. What an object was in between is lost.
-    async fn list(&mut self) -> Result<Vec<Moment>> {
+    /// Lists the objects and returns what changed since the last event. Changes in between are lost.
+    async fn list(&mut self) -> Result<Vec<Change>> {
         let list = self.api.list(&ListParams::default()).await?;
         self.version = list.metadata.resource_version.clone().context("a list without resourceVersion")?;
-        let mut moments = Vec::new();
+        let mut changes = Vec::new();
         let mut before = std::mem::take(&mut self.alive);
         for object in list {
             let uid = object.uid().context("no uid")?;
             if before.remove(&uid).and_then(|before| before.resource_version()) != object.resource_version() {
-                moments.push(moment(object.clone(), false, self.wrap)?);
+                changes.push(change(object.clone(), false, self.wrap)?);
             }
             self.alive.insert(uid, object);
         }
         for mut gone in before.into_values() {
             gone.meta_mut().resource_version = Some(self.version.clone());
-            moments.push(moment(gone, true, self.wrap)?);
+            changes.push(change(gone, true, self.wrap)?);
         }
-        Ok(moments)
+        Ok(changes)
     }
 
-    async fn list_anew(&mut self, sender: &mpsc::UnboundedSender<Result<Moment>>) -> Result<()> {
-        for moment in self.list().await? {
-            sender.send(Ok(moment))?;
+    async fn list_anew(&mut self, sender: &mpsc::UnboundedSender<Result<Change>>) -> Result<()> {
+        for change in self.list().await? {
+            sender.send(Ok(change))?;
         }
         Ok(())
     }
 
-    async fn watch(&mut self, sender: &mpsc::UnboundedSender<Result<Moment>>) -> Result<()> {
+    async fn watch(&mut self, sender: &mpsc::UnboundedSender<Result<Change>>) -> Result<()> {
         let mut events = match self.api.watch(&WatchParams::default(), &self.version).await {
             Err(kube::Error::Api(status)) if status.code == 410 => return self.list_anew(sender).await,
             begun => begun?.boxed(),
@@ -222,7 +222,7 @@ impl<K: Kind> Watched<K> {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
                 WatchEvent::Deleted(object) => (object, true),
                 WatchEvent::Bookmark(_) => continue,
-                // An API server that was started again does not know what was before.
+                // A restarted API server does not know older versions.
                 WatchEvent::Error(status) if status.code == 410 => return self.list_anew(sender).await,
                 WatchEvent::Error(status) => bail!("{status:?}"),
             };
@@ -233,7 +233,7 @@ impl<K: Kind> Watched<K> {
             } else {
                 self.alive.insert(uid, object.clone());
             }
-            sender.send(moment(object, gone, self.wrap))?;
+            sender.send(change(object, gone, self.wrap))?;
         }
         Ok(())
     }
@@ -258,11 +258,11 @@ fn version<K: Kind>(object: &K) -> Result<u64> {
     Ok(object.resource_version().context("no resourceVersion")?.parse()?)
 }
 
-fn moment<K: Kind>(object: K, gone: bool, wrap: fn(K) -> Seen) -> Result<Moment> {
-    Ok(Moment { version: version(&object)?, gone, seen: wrap(object) })
+fn change<K: Kind>(object: K, deleted: bool, wrap: fn(K) -> Object) -> Result<Change> {
+    Ok(Change { version: version(&object)?, deleted, object: wrap(object) })
 }
 
-impl Seen {
+impl Object {
     /// The object's UID.
     pub fn uid(&self) -> String {
         match self {
@@ -278,11 +278,11 @@ impl Seen {
 struct Holders {
     /// By UID of the provider: UIDs of the MaskConsumers that are committed to it.
     committed: BTreeMap<String, BTreeSet<String>>,
-    /// By UID of the Pod: provider and MaskConsumer, by UID, as at its first sight. An owner reference that the
-    /// garbage collector takes off ends no use.
+    /// By UID of the Pod: the UIDs of provider and MaskConsumer when the Pod was first seen. The Pod uses its slot even after
+    /// the garbage collector has removed its owner reference.
     users: BTreeMap<String, (String, String)>,
     running: BTreeSet<String>,
-    /// How often containers of each Pod (UID) had been started again when it was last seen.
+    /// The number of container restarts of each Pod, by UID.
     restarts: BTreeMap<String, i32>,
     /// The provider of each MaskConsumer that was ever committed.
     provider_of: BTreeMap<String, String>,
@@ -293,16 +293,16 @@ struct Holders {
 }
 
 impl Holders {
-    fn take_in(&mut self, moment: &Moment) -> Result<()> {
-        let uid = moment.seen.uid();
-        match &moment.seen {
-            Seen::Provider(provider) => {
+    fn take_in(&mut self, change: &Change) -> Result<()> {
+        let uid = change.object.uid();
+        match &change.object {
+            Object::Provider(provider) => {
                 let (slots, generation) = (provider.spec.max_slots, provider.metadata.generation);
                 let in_force = provider.status.as_ref().and_then(|status| status.observed_generation) == generation;
                 let limit = self.limits.entry(uid).or_default();
                 *limit = if in_force { slots } else { slots.max(*limit) };
             }
-            Seen::Consumer(consumer) => {
+            Object::Consumer(consumer) => {
                 let assigned = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
                 if let Some(assigned) = assigned {
                     self.provider_of.insert(uid.clone(), assigned.uid.clone());
@@ -312,13 +312,13 @@ impl Holders {
                         committed.insert(uid.clone());
                     }
                 }
-                if moment.gone || assigned.is_none() {
+                if change.deleted || assigned.is_none() {
                     for committed in self.committed.values_mut() {
                         committed.remove(&uid);
                     }
                 }
             }
-            Seen::Pod(pod) => {
+            Object::Pod(pod) => {
                 if !self.users.contains_key(&uid) {
                     let Some(consumer) = self.consumer_of(pod) else { return Ok(()) };
                     let provider = self.provider_of.get(&consumer).cloned().unwrap_or_default();
@@ -328,16 +328,16 @@ impl Holders {
                 let before = self.restarts.insert(uid.clone(), restarts(pod)).unwrap_or(0);
                 if restarts(pod) > before {
                     self.running.insert(uid.clone());
-                    self.check(moment)?;
+                    self.check(change)?;
                 }
-                if moment.gone || !may_run(pod) {
+                if change.deleted || !may_run(pod) {
                     self.running.remove(&uid);
                 } else {
                     self.running.insert(uid);
                 }
             }
         }
-        self.check(moment)
+        self.check(change)
     }
 
     fn consumer_of(&self, pod: &Pod) -> Option<String> {
@@ -354,7 +354,7 @@ impl Holders {
         secrets.find_map(|secret| self.reader_of.get(&(pod.namespace(), secret.clone())).cloned())
     }
 
-    fn check(&mut self, moment: &Moment) -> Result<()> {
+    fn check(&mut self, change: &Change) -> Result<()> {
         let mut held = self.committed.clone();
         for uid in &self.running {
             if let Some((provider, consumer)) = self.users.get(uid) {
@@ -368,7 +368,7 @@ impl Holders {
             ensure!(
                 holders.len() <= limit,
                 "provider {provider} allows {limit} users and has {holders:?} at version {}",
-                moment.version
+                change.version
             );
         }
         Ok(())

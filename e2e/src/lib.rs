@@ -1,53 +1,53 @@
 //! A real Kubernetes control plane for the tests and the demo of vpn-operator.
 //!
-//! [`ControlPlane::start`] runs etcd, kube-apiserver, kube-controller-manager and
-//! kube-scheduler, built from their published Go modules, on loopback ports of its
-//! own; kwok plays the kubelet. Nothing outlives the process that started it,
-//! however that process ends (see [`supervisor`]).
+//! [`ControlPlane::start`] runs etcd, kube-apiserver, kube-controller-manager and kube-scheduler, built from their
+//! published Go modules, on loopback ports. kwok simulates the kubelet. Nothing outlives the process that started it,
+//! however that process ends (see [`process`]).
 //!
-//! Tests use [`shared::cluster`] and a [`Namespace`] each. [`Cluster::connect`]
-//! gives the same interface over a cluster of the user's own.
+//! Tests use [`shared::cluster`](cluster::shared::cluster), and each test has a [`Namespace`]. [`Cluster::connect`] has
+//! the same interface for a cluster that the user has.
+//!
+//! A module imports only from the floors below its own; `tests/floors` checks it. From the ground up:
+//!
+//! | floor | modules |
+//! |---|---|
+//! | the machine, addresses in the cluster, waits on watches | [`host`], [`network`], [`wait`] |
+//! | kubeconfigs and certificates, Pods, the operator's image | [`auth`], [`pods`], [`operator_image`] |
+//! | supervised processes, the audit log | [`process`], [`audit`] |
+//! | programs of others, faults on the way to the API server, a recording of watches | [`tools`], [`faults`], [`history`] |
+//! | a node that runs containers | [`node`] |
+//! | etcd, the API server, controllers, scheduler, kwok | [`control_plane`] |
+//! | that control plane, or the user's cluster | [`cluster`] |
+//! | the operator under test | [`operator`] |
+//! | what the tests share | [`testing`] |
+//! | a VPN service in the cluster | [`vpn`] |
 
-pub mod at_rest;
 pub mod audit;
-pub mod bench;
-pub mod binaries;
-pub mod cargo;
-pub mod chart;
+pub mod auth;
 pub mod cluster;
-mod components;
 pub mod control_plane;
-pub mod faketime;
 pub mod faults;
-pub mod figures;
-pub mod helm;
 pub mod history;
-pub mod identity;
-pub mod image;
-pub mod kubectl;
-pub mod kwok;
-pub mod load;
-pub mod namespace;
+pub mod host;
+pub mod network;
 pub mod node;
-pub mod observe;
 pub mod operator;
-mod pki;
+pub mod operator_image;
+pub mod pods;
 pub mod process;
-pub mod prometheus;
-pub mod shared;
-pub mod supervisor;
-pub mod users;
-pub mod webhook;
+pub mod testing;
+pub mod tools;
+pub mod vpn;
+pub mod wait;
 
 pub use audit::{AuditLog, Filter};
-pub use bench::Bench;
-pub use cluster::Cluster;
-pub use control_plane::{ControlPlane, Options};
+pub use auth::Identity;
+pub use cluster::{Cluster, Namespace};
+pub use control_plane::{ControlPlane, ControlPlaneOptions};
 pub use faults::{Fault, FaultProxy, Rule};
-pub use helm::Helm;
 pub use history::History;
-pub use identity::Identity;
-pub use namespace::Namespace;
-pub use operator::{Layout, Operator, Setup};
+pub use operator::{Layout, Operator, OperatorOptions};
 pub use process::{Process, ProcessSpec, Signal};
-pub use prometheus::Prometheus;
+pub use testing::{Framework, prometheus::Prometheus};
+pub use tools::Helm;
+pub use vpn::VpnService;

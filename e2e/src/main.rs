@@ -9,9 +9,12 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::{
-    binaries::Binaries,
-    node::isolation::{self, Isolation},
-    supervisor,
+    process::{
+        Isolation, isolation,
+        protocol::{BECOME, SUPERVISE},
+        supervisor,
+    },
+    tools::Binaries,
 };
 
 /// A real Kubernetes control plane for vpn-operator, without containers.
@@ -39,7 +42,7 @@ enum Command {
     /// Build the programs of the control plane, if that is not done yet
     Build,
     /// Own the processes of a cluster; started by the library
-    #[command(hide = true, name = supervisor::SUPERVISE)]
+    #[command(hide = true, name = SUPERVISE)]
     Supervise {
         /// The directory to remove at the end
         remove: Option<PathBuf>,
@@ -60,7 +63,7 @@ enum Command {
         isolation: Isolation,
     },
     /// Become a program that is killed with its parent; started by the supervisor
-    #[command(hide = true, name = supervisor::BECOME)]
+    #[command(hide = true, name = BECOME)]
     Become {
         parent: u32,
         program: PathBuf,

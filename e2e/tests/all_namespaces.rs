@@ -2,35 +2,35 @@
 
 use anyhow::{Result, ensure};
 use e2e::{
-    Bench, Cluster, Layout, Namespace, Operator,
-    bench::{our_cluster, same},
+    Cluster, Framework, Layout, Namespace, Operator,
+    testing::framework::{ensure_eq, local_cluster},
 };
 use kube::ResourceExt;
 use vpn_types::{Mask, MaskProvider, MaskReservation};
 
 #[tokio::test]
 async fn a_provider_without_a_list_admits_all_namespaces() -> Result<()> {
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let operator = Operator::start(cluster, Layout::FourProcesses).await?;
-    Bench::run(cluster, &operator, "provider", async |bench| {
-        let provider = bench.provider_with("vpn", 2, |spec| spec.namespaces = None).await?;
+    Framework::run(cluster, &operator, "provider", async |f| {
+        let provider = f.create_provider_with("vpn", 2, |spec| spec.namespaces = None).await?;
         let mut users = Vec::new();
         for _ in 0..2 {
-            let user = Bench { namespace: Namespace::create(cluster, "user").await?, client: bench.client.clone() };
-            let consumer = user.active_mask("mine").await?;
+            let user = Framework { namespace: Namespace::create(cluster, "user").await?, client: f.client.clone() };
+            let consumer = user.create_active_mask("mine").await?;
             let assigned = consumer.status.clone().and_then(|status| status.provider).unwrap_or_default();
-            same("provider", (Some(assigned.uid), assigned.namespace), (provider.uid(), bench.name().to_owned()))?;
+            ensure_eq("provider", (Some(assigned.uid), assigned.namespace), (provider.uid(), f.name().to_owned()))?;
             users.push(user);
         }
         let reserved = |all: &[MaskReservation]| {
             let names: Vec<_> = all.iter().map(|reservation| &*reservation.spec.namespace).collect();
             users.iter().all(|user| names.contains(&user.name()))
         };
-        bench.until_all("one for each namespace", reserved).await?;
-        bench.delete::<MaskProvider>("vpn").await?;
-        bench.gone(&provider).await?;
+        f.wait_until_all("one for each namespace", reserved).await?;
+        f.delete::<MaskProvider>("vpn").await?;
+        f.wait_deleted(&provider).await?;
         for user in users {
-            user.says::<Mask>("mine", "NoProviderFits").await?;
+            user.wait_for_reason::<Mask>("mine", "NoProviderFits").await?;
         }
         Ok(())
     })
@@ -41,20 +41,20 @@ async fn a_provider_without_a_list_admits_all_namespaces() -> Result<()> {
 
 /// What users of version 1.0.1 have in their repositories, field for field.
 async fn example(cluster: &Cluster, operator: &Operator) -> Result<()> {
-    Bench::run(cluster, operator, "example", async |bench| {
+    Framework::run(cluster, operator, "example", async |f| {
         let example = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/example.yaml");
         let output = cluster
             .kubectl()
             .command(cluster.admin())
-            .args(["--namespace", bench.name(), "apply", "--filename", example])
+            .args(["--namespace", f.name(), "apply", "--filename", example])
             .output()
             .await?;
         let (out, warnings) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
         ensure!(output.status.success() && warnings.is_empty(), "{warnings}");
-        same("objects", out.lines().count(), 3)?;
+        ensure_eq("objects", out.lines().count(), 3)?;
         // Not only accepted: understood. No container runs on this node, so it comes to no verdict.
-        bench.says::<MaskProvider>("my-vpn", "Verifying").await?;
-        bench.says::<Mask>("my-mask", "NoProviderUsable").await?;
+        f.wait_for_reason::<MaskProvider>("my-vpn", "Verifying").await?;
+        f.wait_for_reason::<Mask>("my-mask", "NoProviderUsable").await?;
         Ok(())
     })
     .await

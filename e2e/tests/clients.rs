@@ -4,10 +4,10 @@ use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, ProcessSpec,
-    bench::{our_cluster, same},
-    cargo,
-    observe::is_active,
+    Framework, ProcessSpec,
+    host::cargo,
+    testing::framework::{ensure_eq, local_cluster},
+    wait::is_active,
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -83,13 +83,13 @@ impl Jobs {
     }
 
     /// Waits until a job is in this phase, and gives its message.
-    async fn until(&self, name: &str, phase: &str, message: &str) -> Result<()> {
+    async fn wait_until(&self, name: &str, phase: &str, message: &str) -> Result<()> {
         let holds = |job: Option<&DynamicObject>| {
             let status = job.map(|job| &job.data["status"]);
             let said = |field: &str| status.and_then(|status| status[field].as_str()).unwrap_or_default();
             said("phase") == phase && said("message").contains(message)
         };
-        if timeout(e2e::bench::LIMIT, await_condition(self.0.clone(), name, holds)).await.is_err() {
+        if timeout(e2e::wait::TIMEOUT, await_condition(self.0.clone(), name, holds)).await.is_err() {
             let last = self.0.get(name).await?;
             anyhow::bail!("{name} is not {phase}, {message:?}, but {}", last.data["status"]);
         }
@@ -100,53 +100,53 @@ impl Jobs {
 #[tokio::test]
 async fn the_example_controller_runs_jobs_as_slots_come_free() -> Result<()> {
     let built = tokio::task::spawn_blocking(job_runner);
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
-    Bench::test("clients", async |bench| {
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    Framework::test("clients", async |f| {
         let program = built.await??;
         let crd = cargo::output(Command::new(&program).arg("crd"))?;
         let setup = cluster.state_dir().join("job-runner.yaml");
-        fs::write(&setup, format!("{crd}---{}", RIGHTS.replace("NAMESPACE", bench.name())))?;
+        fs::write(&setup, format!("{crd}---{}", RIGHTS.replace("NAMESPACE", f.name())))?;
         cluster.run_kubectl(&["apply", "-f", setup.to_str().context("a path that is no text")?]).await?;
         cluster
             .run_kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/vpnjobs.example.com"])
             .await?;
-        let identity = cluster.service_account(bench.name(), "job-runner").await?;
+        let identity = cluster.service_account(f.name(), "job-runner").await?;
         let log = cluster.state_dir().join("job-runner.log");
-        bench.namespace.add_log(&log);
+        f.namespace.add_log(&log);
         let spec = ProcessSpec::new("job-runner", program, log).env("KUBECONFIG", identity.kubeconfig.display());
         let runner = cluster.run(spec).await?;
 
-        bench.provider_with("vpn", 1, |spec| spec.tags = Some(vec!["uk".into()])).await?;
+        f.create_provider_with("vpn", 1, |spec| spec.tags = Some(vec!["uk".into()])).await?;
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("example.com", "v1", "VpnJob"));
-        let jobs = Jobs(Api::namespaced_with(bench.client.clone(), bench.name(), &kind));
+        let jobs = Jobs(Api::namespaced_with(f.client.clone(), f.name(), &kind));
         jobs.create("first", json!({})).await?;
-        jobs.until("first", "Running", "").await?;
-        let consumer = bench.until("first", "Active", is_active).await?;
-        let pod: Pod = bench.api::<Pod>().get("first").await?;
-        same("owner", pod.owner_references().iter().map(|owner| owner.uid.clone()).collect(), {
+        jobs.wait_until("first", "Running", "").await?;
+        let consumer = f.wait_until("first", "Active", is_active).await?;
+        let pod: Pod = f.api::<Pod>().get("first").await?;
+        ensure_eq("owner", pod.owner_references().iter().map(|owner| owner.uid.clone()).collect(), {
             consumer.uid().into_iter().collect::<Vec<_>>()
         })?;
 
         // One that waits says what for, and runs when the first has ended.
         jobs.create("second", json!({ "e2e.vpn.beebs.dev/complete-after": "1s" })).await?;
-        jobs.until("second", "Waiting", "place 1 in line").await?;
+        jobs.wait_until("second", "Waiting", "place 1 in line").await?;
         let finish = json!({ "metadata": { "annotations": { "e2e.vpn.beebs.dev/complete-after": "0s" } } });
-        bench.patch::<Pod>("first", finish).await?;
-        jobs.until("first", "Succeeded", "").await?;
-        jobs.until("second", "Succeeded", "").await?;
-        bench.until_all("no Mask is kept", |masks: &[Mask]| masks.is_empty()).await?;
+        f.patch::<Pod>("first", finish).await?;
+        jobs.wait_until("first", "Succeeded", "").await?;
+        jobs.wait_until("second", "Succeeded", "").await?;
+        f.wait_until_all("no Mask is kept", |masks: &[Mask]| masks.is_empty()).await?;
 
         // One that fails says so; one that is deleted takes its Pod along.
         let fails = json!({ "e2e.vpn.beebs.dev/complete-after": "0s", "e2e.vpn.beebs.dev/exit-code": "3" });
         jobs.create("third", fails).await?;
-        jobs.until("third", "Failed", "").await?;
+        jobs.wait_until("third", "Failed", "").await?;
         jobs.create("fourth", json!({})).await?;
-        jobs.until("fourth", "Running", "").await?;
-        bench.kubectl(&["delete", "vpnjob", "fourth"]).await?;
-        bench.until_all("nothing is left", |all: &[MaskConsumer]| all.is_empty()).await?;
-        bench.until_all("no Pod runs", |pods: &[Pod]| pods.iter().all(|pod| pod.name_any() != "fourth")).await?;
+        jobs.wait_until("fourth", "Running", "").await?;
+        f.kubectl(&["delete", "vpnjob", "fourth"]).await?;
+        f.wait_until_all("nothing is left", |all: &[MaskConsumer]| all.is_empty()).await?;
+        f.wait_until_all("no Pod runs", |pods: &[Pod]| pods.iter().all(|pod| pod.name_any() != "fourth")).await?;
         ensure!(runner.pid().is_some(), "the example has ended:\n{}", runner.log_tail(20));
-        bench.clear(e2e::bench::LIMIT).await
+        f.clear(e2e::wait::TIMEOUT).await
     })
     .await
 }

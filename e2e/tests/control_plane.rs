@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Cluster, Filter, Namespace, audit::Access, kwok, shared};
+use e2e::{Cluster, Filter, Namespace, audit::Access, cluster::shared, control_plane::kwok};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -23,11 +23,11 @@ use serde_json::json;
 use tokio::time::timeout;
 
 /// Far more than anything here takes, on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn ours() -> Result<Option<&'static Cluster>> {
     let cluster = shared::cluster().await?;
-    Ok(Some(cluster).filter(|cluster| cluster.is_ours()))
+    Ok(Some(cluster).filter(|cluster| cluster.is_local()))
 }
 
 fn pod(name: &str, spec: serde_json::Value) -> Result<Pod> {
@@ -85,7 +85,7 @@ async fn a_pod_runs_and_its_deletion_takes_the_grace_period() -> Result<()> {
             "containers": [{ "name": "main", "image": "any" }],
         });
         pods.create(&PostParams::default(), &pod("slow", spec)?).await?;
-        timeout(LIMIT, await_condition(pods.clone(), "slow", is_pod_running())).await??;
+        timeout(TIMEOUT, await_condition(pods.clone(), "slow", is_pod_running())).await??;
         let running = pods.get("slow").await?;
         ensure!(containers(&running) == (2, 1), "main and sidecar run, init is terminated: {running:?}");
 
@@ -98,7 +98,7 @@ async fn a_pod_runs_and_its_deletion_takes_the_grace_period() -> Result<()> {
         // The kinds of states in the order they were seen.
         let mut seen = Vec::new();
         let end = loop {
-            match timeout(LIMIT, events.try_next()).await??.context("the watch ended")? {
+            match timeout(TIMEOUT, events.try_next()).await??.context("the watch ended")? {
                 WatchEvent::Modified(pod) => seen.push(containers(&pod)),
                 WatchEvent::Deleted(pod) => break pod,
                 other => bail!("unexpected: {other:?}"),
@@ -128,15 +128,15 @@ async fn a_terminated_pod_waits_for_its_finalizer() -> Result<()> {
         let mut held = pod("held", spec)?;
         held.metadata.finalizers = Some(vec!["e2e.vpn.beebs.dev/hold".into()]);
         pods.create(&PostParams::default(), &held).await?;
-        timeout(LIMIT, await_condition(pods.clone(), "held", is_pod_running())).await??;
+        timeout(TIMEOUT, await_condition(pods.clone(), "held", is_pod_running())).await??;
         let uid = pods.delete("held", &DeleteParams::default()).await?.left().and_then(|pod| pod.uid());
         let terminated = |pod: Option<&Pod>| pod.is_some_and(|pod| containers(pod) == (0, 1));
-        timeout(LIMIT, await_condition(pods.clone(), "held", terminated)).await??;
+        timeout(TIMEOUT, await_condition(pods.clone(), "held", terminated)).await??;
         let patch = json!({ "metadata": { "finalizers": null } });
         pods.patch("held", &PatchParams::default(), &Patch::Merge(&patch)).await?;
         let uid = uid.context("the Pod was not deleted gracefully")?;
         let gone = kube::runtime::conditions::is_deleted(&uid);
-        timeout(LIMIT, await_condition(pods, "held", gone)).await??;
+        timeout(TIMEOUT, await_condition(pods, "held", gone)).await??;
         Ok(())
     })
     .await
@@ -166,8 +166,8 @@ async fn jobs_complete_and_fail_as_annotated() -> Result<()> {
                 conditions.into_iter().flatten().any(|condition| condition.type_ == wanted && condition.status == "True")
             }
         };
-        timeout(LIMIT, await_condition(jobs.clone(), "good", done("Complete"))).await??;
-        timeout(LIMIT, await_condition(jobs, "bad", done("Failed"))).await??;
+        timeout(TIMEOUT, await_condition(jobs.clone(), "good", done("Complete"))).await??;
+        timeout(TIMEOUT, await_condition(jobs, "bad", done("Failed"))).await??;
         let message = namespace
             .kubectl(&["get", "pods", "-l", "job-name=bad", "-o", "jsonpath={..terminated.exitCode} {..terminated.message}"])
             .await?;
@@ -188,7 +188,7 @@ async fn the_garbage_collector_follows_owners() -> Result<()> {
         objects.create(&PostParams::default(), &dependent).await?;
         objects.delete("owner", &DeleteParams::default()).await?;
         let gone = |object: Option<&ConfigMap>| object.is_none();
-        timeout(LIMIT, await_condition(objects, "dependent", gone)).await??;
+        timeout(TIMEOUT, await_condition(objects, "dependent", gone)).await??;
         Ok(())
     })
     .await

@@ -8,10 +8,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, Filter, Layout, Operator,
+    Cluster, Filter, Framework, Layout, Operator,
     audit::{Access, Mark, Request},
-    bench::{is_active, is_ready, our_cluster, ready_condition, same, until_all},
-    figures::report,
+    testing::{
+        figures::report,
+        framework::{ensure_eq, local_cluster},
+    },
+    wait::{is_active, is_ready, ready_condition, wait_until_all},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::events::v1::Event;
@@ -21,21 +24,25 @@ use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
 /// Seconds for which nothing may be requested.
 const QUIET_SECONDS: &str = "E2E_QUIET_SECONDS";
 /// How long hundreds of Masks may take.
-const LIMIT: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// One at a time: an operator works in all namespaces.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Runs a test beside an operator that has nothing else to do.
-async fn alone(prefix: &str, layout: Layout, body: impl AsyncFnOnce(&Bench, &Counter<'_>) -> Result<()>) -> Result<()> {
+async fn alone(
+    prefix: &str,
+    layout: Layout,
+    body: impl AsyncFnOnce(&Framework, &Counter<'_>) -> Result<()>,
+) -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let operator = Operator::start(cluster, layout).await?;
     let counter = Counter { cluster, users: operator.users(), layout };
-    Bench::run(cluster, &operator, prefix, async |bench| {
-        body(bench, &counter).await?;
+    Framework::run(cluster, &operator, prefix, async |f| {
+        body(f, &counter).await?;
         // Nothing is left for the next test.
-        bench.clear(LIMIT).await
+        f.clear(TIMEOUT).await
     })
     .await?;
     operator.stop().await
@@ -65,7 +72,7 @@ impl Counter<'_> {
 
     /// Waits for a second without a request.
     async fn settled(&self) -> Result<()> {
-        for _ in 0..LIMIT.as_secs() {
+        for _ in 0..TIMEOUT.as_secs() {
             let mark = self.mark().await?;
             sleep(Duration::from_secs(1)).await;
             if self.since(mark).await?.requests.is_empty() {
@@ -117,20 +124,20 @@ impl Counts {
 }
 
 /// Makes Masks, many at once, and waits until they have their slots and all statuses say so.
-async fn assign(bench: &Bench, provider: &str, names: &[String]) -> Result<Duration> {
+async fn assign(f: &Framework, provider: &str, names: &[String]) -> Result<Duration> {
     let before = Instant::now();
-    let create = stream::iter(names).map(|name| bench.mask(name)).buffer_unordered(16);
+    let create = stream::iter(names).map(|name| f.create_mask(name)).buffer_unordered(16);
     create.try_for_each(|_| async { Ok(()) }).await?;
     let active = |all: &[MaskConsumer]| all.iter().filter(|consumer| is_active(consumer)).count() >= names.len();
-    until_all(bench.api(), LIMIT, "all Active", active).await?;
+    wait_until_all(f.api(), TIMEOUT, "all Active", active).await?;
     let took = before.elapsed();
     let followed = |all: &[Mask]| all.iter().filter(|mask| is_ready(*mask)).count() >= names.len();
-    until_all(bench.api(), LIMIT, "all Masks Active", followed).await?;
+    wait_until_all(f.api(), TIMEOUT, "all Masks Active", followed).await?;
     let locked = |all: &[MaskReservation]| all.iter().filter(|one| is_ready(*one)).count() >= names.len();
-    until_all(bench.api(), LIMIT, "all reservations Active", locked).await?;
-    let count = Some(bench.api::<MaskReservation>().list(&Default::default()).await?.items.len());
+    wait_until_all(f.api(), TIMEOUT, "all reservations Active", locked).await?;
+    let count = Some(f.api::<MaskReservation>().list(&Default::default()).await?.items.len());
     let used = |provider: &MaskProvider| provider.status.as_ref().and_then(|s| s.active_slots) == count;
-    bench.until(provider, "all counted", used).await?;
+    f.wait_until(provider, "all counted", used).await?;
     Ok(took)
 }
 
@@ -139,18 +146,18 @@ fn names(prefix: &str, count: usize) -> Vec<String> {
 }
 
 async fn one_assignment(layout: Layout) -> Result<()> {
-    alone("one", layout, async |bench, counter| {
-        bench.provider("vpn", 2).await?;
+    alone("one", layout, async |f, counter| {
+        f.create_provider("vpn", 2).await?;
         counter.settled().await?;
         let mark = counter.mark().await?;
-        assign(bench, "vpn", &names("mask", 1)).await?;
+        assign(f, "vpn", &names("mask", 1)).await?;
         let assigned = |event: &Event| event.reason.as_deref() == Some("Assigned");
-        bench.until_all::<Event>("Assigned", |all| all.iter().any(assigned)).await?;
+        f.wait_until_all::<Event>("Assigned", |all| all.iter().any(assigned)).await?;
         let counts = counter.since(mark).await?;
-        same(&format!("writes\n{}", counts.list()), counts.slot_writes(), 6)?;
-        same(&format!("reads\n{}", counts.list()), counts.reads(), 0)?;
-        same(&format!("Events\n{}", counts.list()), counts.events(), 1)?;
-        same(&format!("writes of MaskProvider.status\n{}", counts.list()), counts.provider_status(), 1)?;
+        ensure_eq(&format!("writes\n{}", counts.list()), counts.slot_writes(), 6)?;
+        ensure_eq(&format!("reads\n{}", counts.list()), counts.reads(), 0)?;
+        ensure_eq(&format!("Events\n{}", counts.list()), counts.events(), 1)?;
+        ensure_eq(&format!("writes of MaskProvider.status\n{}", counts.list()), counts.provider_status(), 1)?;
         counter.report("one assignment", "6 writes, 0 reads, 1 Event, 1 provider status");
         Ok(())
     })
@@ -168,12 +175,12 @@ async fn an_assignment_takes_six_writes_in_four_processes() -> Result<()> {
 }
 
 async fn at_once(layout: Layout, count: usize) -> Result<()> {
-    alone("at-once", layout, async |bench, counter| {
-        bench.provider("vpn", count).await?;
+    alone("at-once", layout, async |f, counter| {
+        f.create_provider("vpn", count).await?;
         counter.settled().await?;
         let mark = counter.mark().await?;
         let began = Instant::now();
-        let took = assign(bench, "vpn", &names("mask", count)).await?;
+        let took = assign(f, "vpn", &names("mask", count)).await?;
         counter.settled().await?;
         let seconds = began.elapsed().as_secs() as usize + 1;
         let counts = counter.since(mark).await?;
@@ -189,10 +196,10 @@ async fn at_once(layout: Layout, count: usize) -> Result<()> {
                 counts.provider_status()
             ),
         );
-        same("MaskConsumers created", counts.created("maskconsumers"), count)?;
-        same("MaskReservations created", counts.created("maskreservations"), count)?;
-        same("Secrets created", counts.created("secrets"), count)?;
-        same("deletions", counts.count(&Filter::default().verb("delete")), 0)?;
+        ensure_eq("MaskConsumers created", counts.created("maskconsumers"), count)?;
+        ensure_eq("MaskReservations created", counts.created("maskreservations"), count)?;
+        ensure_eq("Secrets created", counts.created("secrets"), count)?;
+        ensure_eq("deletions", counts.count(&Filter::default().verb("delete")), 0)?;
         // A write that comes too late fails and is decided anew; that must stay rare.
         let spare = count / 20;
         ensure!(counts.conflicts() <= spare, "{} conflicts\n{}", counts.conflicts(), counts.list());
@@ -202,13 +209,13 @@ async fn at_once(layout: Layout, count: usize) -> Result<()> {
         ensure!(counts.events() <= count, "{} Events", counts.events());
         ensure!(counts.provider_status() <= seconds, "{} provider statuses in {seconds} s", counts.provider_status());
 
-        let consumers = bench.api::<MaskConsumer>().list(&Default::default()).await?;
+        let consumers = f.api::<MaskConsumer>().list(&Default::default()).await?;
         let slot = |consumer: &MaskConsumer| Some(consumer.status.as_ref()?.provider.as_ref()?.slot);
         let slots: BTreeSet<_> = consumers.iter().filter_map(slot).collect();
         ensure!(slots.into_iter().eq(0..count), "not each slot is assigned once");
 
         let began = Instant::now();
-        bench.clear(LIMIT).await?;
+        f.clear(TIMEOUT).await?;
         let took = began.elapsed().as_secs_f64();
         counter.report(&format!("{count} Masks deleted at once"), &format!("nothing left after {took:.1} s"));
         Ok(())
@@ -232,15 +239,15 @@ async fn five_hundred_at_once_on_five_hundred_slots() -> Result<()> {
 }
 
 async fn quiet(layout: Layout) -> Result<()> {
-    alone("quiet", layout, async |bench, counter| {
-        bench.provider("vpn", 100).await?;
-        assign(bench, "vpn", &names("active", 100)).await?;
+    alone("quiet", layout, async |f, counter| {
+        f.create_provider("vpn", 100).await?;
+        assign(f, "vpn", &names("active", 100)).await?;
         let waiting = names("waiting", 100);
-        let create = stream::iter(&waiting).map(|name| bench.mask(name)).buffer_unordered(16);
+        let create = stream::iter(&waiting).map(|name| f.create_mask(name)).buffer_unordered(16);
         create.try_for_each(|_| async { Ok(()) }).await?;
         let waits = |mask: &&Mask| ready_condition(*mask).is_some_and(|ready| ready.reason == "NoFreeSlot");
         let all_wait = |all: &[Mask]| all.iter().filter(waits).count() == waiting.len();
-        until_all(bench.api(), LIMIT, "100 waiting", all_wait).await?;
+        wait_until_all(f.api(), TIMEOUT, "100 waiting", all_wait).await?;
         counter.settled().await?;
 
         let seconds = env::var(QUIET_SECONDS).map_or(Ok(60), |text| text.parse())?;
@@ -253,20 +260,20 @@ async fn quiet(layout: Layout) -> Result<()> {
 
         // One slot becomes free: one waiter is served, nobody else tries.
         let mark = counter.mark().await?;
-        bench.delete::<Mask>("active-042").await?;
-        bench.active("waiting-000").await?;
+        f.delete::<Mask>("active-042").await?;
+        f.wait_active("waiting-000").await?;
         counter.settled().await?;
         let counts = counter.since(mark).await?;
         counter.report(
             "one of 100 slots handed to one of 100 waiters",
             &format!("{} writes, {} reads, {} conflicts", counts.slot_writes(), counts.reads(), counts.conflicts()),
         );
-        same(
+        ensure_eq(
             "MaskReservations asked for",
             counts.count(&Filter::default().verb("create").resource("maskreservations")),
             1,
         )?;
-        same("conflicts", counts.conflicts(), 0)
+        ensure_eq("conflicts", counts.conflicts(), 0)
     })
     .await
 }

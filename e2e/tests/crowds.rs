@@ -5,11 +5,13 @@ use std::{env, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, Filter, Layout, Operator, Setup,
+    Cluster, Filter, Framework, Layout, Operator, OperatorOptions,
     audit::{Access, Requests},
-    bench::{is_ready, our_cluster, ready_condition, same},
-    figures::{memory, report},
-    observe::until_count,
+    testing::{
+        figures::{memory, report},
+        framework::{ensure_eq, local_cluster},
+    },
+    wait::{is_ready, ready_condition, wait_for_count},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{ResourceExt, api::ListParams};
@@ -24,7 +26,7 @@ const WAITING: (&str, usize) = ("E2E_CROWD", 2000);
 /// How many providers there are.
 const PROVIDERS: (&str, usize) = ("E2E_PROVIDERS", 1000);
 /// How long all of them may take.
-const LIMIT: Duration = Duration::from_secs(1200);
+const TIMEOUT: Duration = Duration::from_secs(1200);
 /// How many are created at once.
 const AT_ONCE: usize = 32;
 
@@ -52,7 +54,7 @@ struct Scene<'a> {
 impl Scene<'_> {
     async fn start(cluster: &Cluster) -> Result<Scene<'_>> {
         // What containers often have; each credentials Secret takes a connection.
-        let setup = Setup::new(Layout::Combined).soft_open_files(256);
+        let setup = OperatorOptions::new(Layout::Combined).soft_open_files(256);
         let operator = Operator::start_with(cluster, setup).await?;
         let user = operator.users().pop().context("no user")?;
         Ok(Scene { cluster, operator, user })
@@ -67,7 +69,7 @@ impl Scene<'_> {
         let audit = self.cluster.audit().context("no audit log")?;
         let ours = Filter::default().user(&self.user);
         let is_request = |requests: &Requests| requests.matching(&ours).any(|one| one.access() != Access::Watch);
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let mark = audit.mark().await?;
             sleep(Duration::from_secs(1)).await;
@@ -82,20 +84,20 @@ impl Scene<'_> {
 #[tokio::test]
 async fn thousands_of_masks_wait_in_order() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let count = count(WAITING)?;
     let scene = Scene::start(cluster).await?;
-    Bench::run(cluster, &scene.operator, "crowd", async |bench| {
-        bench.provider("vpn", 1).await?;
-        bench.active_mask("holder").await?;
+    Framework::run(cluster, &scene.operator, "crowd", async |f| {
+        f.create_provider("vpn", 1).await?;
+        f.create_active_mask("holder").await?;
         let audit = cluster.audit().context("no audit log")?;
         let (mark, began) = (audit.mark().await?, Instant::now());
         let names: Vec<_> = (0..count).map(|index| format!("mask-{index:05}")).collect();
-        let create = stream::iter(&names).map(|name| bench.mask(name)).buffer_unordered(AT_ONCE);
+        let create = stream::iter(&names).map(|name| f.create_mask(name)).buffer_unordered(AT_ONCE);
         create.try_for_each(|_| async { Ok(()) }).await?;
         let created = began.elapsed();
         let waits = |mask: &Mask| ready_condition(mask).is_some_and(|ready| ready.reason == "NoFreeSlot");
-        until_count(bench.api(), LIMIT, "all wait, and say so", count, waits).await?;
+        wait_for_count(f.api(), TIMEOUT, "all wait, and say so", count, waits).await?;
         let told = began.elapsed();
         let requests = scene.settled(mark).await?;
         let writes = requests.count(&Filter::default().user(&scene.user).access(Access::Write));
@@ -117,20 +119,20 @@ async fn thousands_of_masks_wait_in_order() -> Result<()> {
         ensure!(reads <= count / 5, "{reads} reads");
 
         // A slot changes hands as it does in a short line.
-        let mut line: Vec<_> = bench.api::<Mask>().list(&ListParams::default()).await?.items;
+        let mut line: Vec<_> = f.api::<Mask>().list(&ListParams::default()).await?.items;
         line.retain(|mask| mask.name_any() != "holder");
         line.sort_by_key(|mask| (mask.creation_timestamp().map(|time| time.0), mask.name_any()));
         let mark = audit.mark().await?;
         let mut last = "holder".to_owned();
         let turns = 5;
         for next in line.iter().take(turns).map(ResourceExt::name_any) {
-            bench.delete::<Mask>(&last).await?;
-            bench.active(&next).await?;
+            f.delete::<Mask>(&last).await?;
+            f.wait_active(&next).await?;
             last = next;
         }
         let requests = scene.settled(mark).await?;
         let locks = Filter::default().user(&scene.user).verb("create").resource("maskreservations");
-        same("locks asked for", requests.count(&locks), turns)?;
+        ensure_eq("locks asked for", requests.count(&locks), turns)?;
         let writes = requests.count(&Filter::default().user(&scene.user).access(Access::Write));
         report(&format!("{turns} of {count} served one after the other: {writes} writes"));
         // The places of the first ten are told again.
@@ -144,21 +146,21 @@ async fn thousands_of_masks_wait_in_order() -> Result<()> {
 #[tokio::test]
 async fn a_thousand_providers() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let count = count(PROVIDERS)?;
     let mut scene = Scene::start(cluster).await?;
     let before = memory(scene.pid()?, "VmRSS:")?;
-    let bench = Bench::new(cluster, "accounts").await?;
-    bench.add_logs(&scene.operator);
+    let f = Framework::new(cluster, "accounts").await?;
+    f.add_logs(&scene.operator);
     let test = async {
         let began = Instant::now();
         let names: Vec<_> = (0..count).map(|index| format!("vpn-{index:04}")).collect();
         let create = stream::iter(&names).map(async |name| {
-            bench.credentials(name).await?;
-            bench.create(bench.new_provider(name, 1)).await
+            f.create_credentials(name).await?;
+            f.create(f.new_provider(name, 1)).await
         });
         create.buffer_unordered(AT_ONCE).try_for_each(|_| async { Ok(()) }).await?;
-        until_count(bench.api(), LIMIT, "all usable", count, is_ready::<MaskProvider>).await?;
+        wait_for_count(f.api(), TIMEOUT, "all usable", count, is_ready::<MaskProvider>).await?;
         report(&format!(
             "{count} providers usable after {:.0} s; memory of the operator {} MiB ({before} without them), {} sockets",
             began.elapsed().as_secs_f64(),
@@ -167,25 +169,25 @@ async fn a_thousand_providers() -> Result<()> {
         ));
 
         // One that is made now is seen, and changed credentials too.
-        let consumers = stream::iter(0..20).map(async |index| bench.active_mask(&format!("mask-{index}")).await);
+        let consumers = stream::iter(0..20).map(async |index| f.create_active_mask(&format!("mask-{index}")).await);
         let consumers: Vec<MaskConsumer> = consumers.buffer_unordered(AT_ONCE).try_collect().await?;
         let mut used: Vec<_> =
             consumers.iter().filter_map(|one| Some(one.status.as_ref()?.provider.as_ref()?.uid.clone())).collect();
         used.sort_unstable();
         used.dedup();
-        same("providers used", used.len(), consumers.len())?;
+        ensure_eq("providers used", used.len(), consumers.len())?;
 
         // The next process gets to know all of it.
         scene.operator.kill().await?;
         let began = Instant::now();
         scene.operator.restart(cluster).await?;
-        bench.add_logs(&scene.operator);
-        bench.active_mask("after").await?;
+        f.add_logs(&scene.operator);
+        f.create_active_mask("after").await?;
         report(&format!(
             "with {count} providers: a slot assigned {:.1} s after the start",
             began.elapsed().as_secs_f64()
         ));
         scene.operator.stop().await
     };
-    bench.dump_on_error(test).await
+    f.dump_on_error(test).await
 }

@@ -4,10 +4,11 @@ use std::{net::TcpListener, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, History, Identity, Process, ProcessSpec, Signal,
+    Cluster, Framework, History, Identity, Process, ProcessSpec, Signal,
     audit::{Access, Filter},
-    bench::{LIMIT, our_cluster, same},
-    operator::{NAMESPACE, READY, executable, install, until_logged},
+    operator::{NAMESPACE, READY, executable, install, wait_for_log},
+    testing::framework::{ensure_eq, local_cluster},
+    wait::TIMEOUT,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -45,7 +46,7 @@ impl Candidate {
             .env("KUBECONFIG", identity.kubeconfig.display())
             .env("RUST_LOG", "info,vpn_operator=debug")
             .env("NO_COLOR", "1");
-        spec.patience_ms = 10_000;
+        spec.grace_period_ms = 10_000;
         let user = identity.user.clone().context("no user")?;
         Ok(Self { process: cluster.run(spec).await?, user, port })
     }
@@ -56,23 +57,23 @@ impl Candidate {
     }
 
     async fn leads(self) -> Result<Self> {
-        until_logged(&self.process, LEADING).await?;
+        wait_for_log(&self.process, LEADING).await?;
         Ok(self)
     }
 
     async fn stands_by(self) -> Result<Self> {
-        until_logged(&self.process, READY).await?;
+        wait_for_log(&self.process, READY).await?;
         ensure!(!self.process.log_tail(100).contains(LEADING), "a second leader");
         Ok(self)
     }
 
     async fn stop(&self) -> Result<()> {
-        same("end", &*self.process.stop(LIMIT).await?, "exit code 0")
+        ensure_eq("end", &*self.process.stop(TIMEOUT).await?, "exit code 0")
     }
 
     async fn ends_badly(&self) -> Result<()> {
         let end = timeout(TAKEOVER, self.process.exited()).await.context("it does not end")?;
-        same("end", &*end, "exit code 1")
+        ensure_eq("end", &*end, "exit code 1")
     }
 
     /// Status and body that a path of its own server answers with.
@@ -87,7 +88,7 @@ impl Candidate {
 
     /// Waits until `/readyz` answers so; nobody tells when that changes.
     async fn until_readyz(&self, wanted: (u16, &str)) -> Result<()> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let answer = self.ask("/readyz").await;
             if answer.as_ref().is_ok_and(|(code, body)| (*code, &**body) == wanted) {
@@ -99,15 +100,15 @@ impl Candidate {
     }
 }
 
-async fn setup(cluster: &Cluster, prefix: &str) -> Result<Bench> {
+async fn setup(cluster: &Cluster, prefix: &str) -> Result<Framework> {
     install(cluster).await?;
-    Bench::new(cluster, prefix).await
+    Framework::new(cluster, prefix).await
 }
 
 /// Waits for the slot of a Mask that was just made.
-async fn served_soon(bench: &Bench, name: &str) -> Result<()> {
+async fn served_soon(f: &Framework, name: &str) -> Result<()> {
     let start = Instant::now();
-    bench.active(name).await?;
+    f.wait_active(name).await?;
     ensure!(start.elapsed() < TAKEOVER, "it took {:?}", start.elapsed());
     Ok(())
 }
@@ -115,61 +116,61 @@ async fn served_soon(bench: &Bench, name: &str) -> Result<()> {
 #[tokio::test]
 async fn a_standby_is_silent_and_takes_over() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
-    let bench = setup(cluster, "standby").await?;
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    let f = setup(cluster, "standby").await?;
     let test = async {
         let one = Candidate::of(cluster, "one").await?.leads().await?;
         let two = Candidate::of(cluster, "two").await?.stands_by().await?;
         two.until_readyz((200, "ok\n")).await?;
         let audit = cluster.audit().context("no audit log")?;
         let mark = audit.mark().await?;
-        bench.provider("vpn", 4).await?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
-        bench.active_mask("first").await?;
+        f.create_provider("vpn", 4).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        f.create_active_mask("first").await?;
         let requests = audit.since(mark).await?;
         let of_two = Filter::default().user(&two.user);
-        same("writes of the standby", requests.count(&of_two.clone().access(Access::Write)), 0)?;
+        ensure_eq("writes of the standby", requests.count(&of_two.clone().access(Access::Write)), 0)?;
         // It follows the watches; a watch on the credentials of a new provider begins with a list.
         let reads = requests.matching(&of_two).filter(|request| request.access() == Access::Read);
         let other = reads.filter(|request| !["leases", "secrets"].contains(&&*request.resource)).count();
-        same("reads of other than the lease and that Secret", other, 0)?;
+        ensure_eq("reads of other than the lease and that Secret", other, 0)?;
         ensure!(requests.count(&Filter::default().user(&one.user).access(Access::Write)) > 3, "who did it?");
 
         // One that is told to stop gives the lease back.
         one.stop().await?;
-        bench.mask("second").await?;
-        served_soon(&bench, "second").await?;
-        until_logged(&two.process, LEADING).await?;
+        f.create_mask("second").await?;
+        served_soon(&f, "second").await?;
+        wait_for_log(&two.process, LEADING).await?;
 
         // One that dies does not: its lease has to expire.
         let three = Candidate::of(cluster, "three").await?.stands_by().await?;
         two.process.signal(Signal::KILL)?;
         two.process.exited().await;
-        bench.mask("third").await?;
-        served_soon(&bench, "third").await?;
-        until_logged(&three.process, LEADING).await?;
-        history.moments().await?;
-        same("MaskConsumers", history.consumers(), 3)?;
-        bench.clear(LIMIT).await?;
+        f.create_mask("third").await?;
+        served_soon(&f, "third").await?;
+        wait_for_log(&three.process, LEADING).await?;
+        history.changes().await?;
+        ensure_eq("MaskConsumers", history.consumers(), 3)?;
+        f.clear(TIMEOUT).await?;
         three.stop().await
     };
-    bench.dump_on_error(test).await
+    f.dump_on_error(test).await
 }
 
 #[tokio::test]
 async fn a_leader_that_was_paused_ends_instead_of_acting() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
-    let bench = setup(cluster, "paused").await?;
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    let f = setup(cluster, "paused").await?;
     let test = async {
         let paused = Candidate::of(cluster, "paused").await?.leads().await?;
-        bench.provider("vpn", 4).await?;
-        bench.active_mask("first").await?;
+        f.create_provider("vpn", 4).await?;
+        f.create_active_mask("first").await?;
         let next = Candidate::of(cluster, "next").await?.stands_by().await?;
         paused.process.signal(Signal::STOP)?;
-        bench.mask("second").await?;
-        served_soon(&bench, "second").await?;
-        bench.delete::<Mask>("first").await?;
+        f.create_mask("second").await?;
+        served_soon(&f, "second").await?;
+        f.delete::<Mask>("first").await?;
         let audit = cluster.audit().context("no audit log")?;
         let mark = audit.mark().await?;
         paused.process.signal(Signal::CONT)?;
@@ -177,47 +178,47 @@ async fn a_leader_that_was_paused_ends_instead_of_acting() -> Result<()> {
         let writes = Filter::default().user(&paused.user).access(Access::Write);
         let requests = audit.since(mark).await?;
         let acted: Vec<_> = requests.matching(&writes).map(ToString::to_string).collect();
-        same("writes after its time", acted, vec![])?;
-        bench.clear(LIMIT).await?;
+        ensure_eq("writes after its time", acted, vec![])?;
+        f.clear(TIMEOUT).await?;
         next.stop().await
     };
-    bench.dump_on_error(test).await
+    f.dump_on_error(test).await
 }
 
 #[tokio::test]
 async fn a_leader_that_cannot_renew_ends() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
-    let bench = setup(cluster, "no-renewal").await?;
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    let f = setup(cluster, "no-renewal").await?;
     let test = async {
         let identity = cluster.service_account(NAMESPACE, "vpn-operator-all").await?;
         let leader = Candidate::start(cluster, "leader", &identity).await?.leads().await?;
-        bench.provider("vpn", 1).await?;
-        bench.active_mask("mine").await?;
+        f.create_provider("vpn", 1).await?;
+        f.create_active_mask("mine").await?;
         cluster.run_kubectl(&["delete", "rolebinding", "vpn-operator-all-lease", "--namespace", NAMESPACE]).await?;
         leader.ends_badly().await?;
         ensure!(leader.process.log_tail(5).contains("could not be renewed in time"), "it does not say why");
         // With the right back, the next start goes on.
         install(cluster).await?;
         let leader = Candidate::start(cluster, "leader", &identity).await?.leads().await?;
-        bench.clear(LIMIT).await?;
+        f.clear(TIMEOUT).await?;
         leader.stop().await
     };
-    bench.dump_on_error(test).await
+    f.dump_on_error(test).await
 }
 
 #[tokio::test]
 async fn a_process_that_is_not_ready_says_what_it_waits_for() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
-    let bench = setup(cluster, "not-ready").await?;
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    let f = setup(cluster, "not-ready").await?;
     let test = async {
         // A kind is missing.
         let crd = "maskproviders.vpn.beebs.dev";
         cluster.run_kubectl(&["delete", "crd", crd]).await?;
         let early = Candidate::of(cluster, "early").await?;
         early.until_readyz((503, "waiting for the first list of: MaskProvider\n")).await?;
-        same("healthz", early.ask("/healthz").await?, (200, "ok\n".to_owned()))?;
+        ensure_eq("healthz", early.ask("/healthz").await?, (200, "ok\n".to_owned()))?;
         install(cluster).await?;
         early.until_readyz((200, "ok\n")).await?;
         early.stop().await?;
@@ -231,7 +232,7 @@ async fn a_process_that_is_not_ready_says_what_it_waits_for() -> Result<()> {
         cluster.run_kubectl(&right).await?;
         poor.until_readyz((200, "ok\n")).await?;
         cluster.run_kubectl(&["delete", "clusterrolebinding", "nobody-no-more"]).await?;
-        poor.process.stop(LIMIT).await.map(drop)
+        poor.process.stop(TIMEOUT).await.map(drop)
     };
-    bench.dump_on_error(test).await
+    f.dump_on_error(test).await
 }

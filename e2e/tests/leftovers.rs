@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `e2e up`, ready, and its state directory.
 fn up() -> Result<(Child, PathBuf)> {
@@ -42,7 +42,7 @@ fn processes(dir: &Path) -> Result<Vec<(i32, String)>> {
 }
 
 fn nothing_is_left(dir: &Path) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIMEOUT;
     while dir.exists() || !processes(dir)?.is_empty() {
         ensure!(Instant::now() < deadline, "left: {:?}, directory: {}", processes(dir)?, dir.exists());
         sleep(Duration::from_millis(50));

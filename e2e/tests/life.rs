@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, History, Layout, Operator, ProcessSpec,
-    bench::{Kind, LIMIT, is_ready, our_cluster, same},
+    Cluster, Framework, History, Layout, Operator, ProcessSpec,
     operator::{executable, install},
-    users::user_pod,
+    pods::usage::owned_pod,
+    testing::framework::{ensure_eq, local_cluster},
+    wait::{Kind, TIMEOUT, is_ready},
 };
 use k8s_openapi::api::{
     core::v1::{Pod, Secret},
@@ -33,10 +34,10 @@ const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Creates an object as a former version left it, status included.
-async fn stored<K: Kind>(bench: &Bench, object: Value, status: Value) -> Result<K> {
-    let created: K = bench.create(serde_json::from_value(object)?).await?;
+async fn stored<K: Kind>(f: &Framework, object: Value, status: Value) -> Result<K> {
+    let created: K = f.create(serde_json::from_value(object)?).await?;
     let status = Patch::Merge(json!({ "status": status }));
-    Ok(bench.api::<K>().patch_status(&created.name_any(), &PatchParams::default(), &status).await?)
+    Ok(f.api::<K>().patch_status(&created.name_any(), &PatchParams::default(), &status).await?)
 }
 
 fn owner<K: Kind>(object: &K) -> Value {
@@ -47,26 +48,26 @@ fn owner<K: Kind>(object: &K) -> Value {
 }
 
 /// What version 1.0.1 has stored for one assigned Mask: the MaskConsumer, its lock, its Secret and a running Pod.
-async fn stored_by_1_0_1(bench: &Bench) -> Result<(MaskConsumer, MaskReservation, Secret, Pod)> {
+async fn stored_by_1_0_1(f: &Framework) -> Result<(MaskConsumer, MaskReservation, Secret, Pod)> {
     let updated = "2023-05-01T12:00:00+00:00";
-    let credentials = bench.credentials("vpn").await?;
+    let credentials = f.create_credentials("vpn").await?;
     let provider = json!({
         "metadata": { "name": "vpn", "finalizers": [FINALIZER] },
-        "spec": bench.new_provider("vpn", 1).spec,
+        "spec": f.new_provider("vpn", 1).spec,
     });
     let said = json!({ "phase": "Active", "message": "in use", "lastUpdated": updated, "activeSlots": 1 });
-    let provider: MaskProvider = stored(bench, provider, said).await?;
+    let provider: MaskProvider = stored(f, provider, said).await?;
     let uid = provider.uid().context("no uid")?;
     let mask = json!({ "metadata": { "name": "mine", "finalizers": [FINALIZER] }, "spec": {} });
     let said = json!({ "phase": "Active", "message": "assigned", "lastUpdated": updated });
-    let mask: Mask = stored(bench, mask, said).await?;
+    let mask: Mask = stored(f, mask, said).await?;
     let consumer = json!({ "metadata": { "name": "mine", "ownerReferences": owner(&mask) }, "spec": {} });
-    let consumer: MaskConsumer = bench.create(serde_json::from_value(consumer)?).await?;
+    let consumer: MaskConsumer = f.create(serde_json::from_value(consumer)?).await?;
     let lock = json!({
         "metadata": { "name": "vpn-0", "ownerReferences": owner(&provider) },
-        "spec": { "name": "mine", "namespace": bench.name(), "uid": consumer.uid() },
+        "spec": { "name": "mine", "namespace": f.name(), "uid": consumer.uid() },
     });
-    let lock: MaskReservation = stored(bench, lock, json!({ "phase": "Active", "lastUpdated": updated })).await?;
+    let lock: MaskReservation = stored(f, lock, json!({ "phase": "Active", "lastUpdated": updated })).await?;
     let secret = json!({
         "metadata": {
             "name": secret_name("mine", &uid),
@@ -75,15 +76,15 @@ async fn stored_by_1_0_1(bench: &Bench) -> Result<(MaskConsumer, MaskReservation
         },
         "data": credentials.data,
     });
-    let secret: Secret = bench.create(serde_json::from_value(secret)?).await?;
+    let secret: Secret = f.create(serde_json::from_value(secret)?).await?;
     let assigned = json!({
-        "name": "vpn", "namespace": bench.name(), "uid": uid, "slot": 0, "reservation": lock.uid(),
+        "name": "vpn", "namespace": f.name(), "uid": uid, "slot": 0, "reservation": lock.uid(),
         "secret": secret.name_any(),
     });
     let said = json!({ "status": { "phase": "Active", "lastUpdated": updated, "provider": assigned } });
-    let consumers = bench.api::<MaskConsumer>();
+    let consumers = f.api::<MaskConsumer>();
     let consumer = consumers.patch_status("mine", &PatchParams::default(), &Patch::Merge(said)).await?;
-    let pod = bench.run_pod(user_pod("user", &consumer, 1)?).await?;
+    let pod = f.run_pod(owned_pod("user", &consumer, 1)?).await?;
     Ok((consumer, lock, secret, pod))
 }
 
@@ -99,43 +100,43 @@ async fn and_by_four_processes_too() -> Result<()> {
 
 async fn taken_over(layout: Layout) -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     install(cluster).await?;
-    let bench = Bench::new(cluster, "upgrade").await?;
+    let f = Framework::new(cluster, "upgrade").await?;
     let test = async {
-        let (consumer, lock, secret, pod) = stored_by_1_0_1(&bench).await?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
+        let (consumer, lock, secret, pod) = stored_by_1_0_1(&f).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
         let operator = Operator::start(cluster, layout).await?;
-        bench.add_logs(&operator);
+        f.add_logs(&operator);
         let modern = |now: &MaskConsumer| {
             is_ready(now) && now.spec.mask.is_some() && now.finalizers().contains(&FINALIZER.to_owned())
         };
-        same("MaskConsumer", bench.until("mine", "adopted", modern).await?.uid(), consumer.uid())?;
+        ensure_eq("MaskConsumer", f.wait_until("mine", "adopted", modern).await?.uid(), consumer.uid())?;
         let modern = |now: &MaskReservation| is_ready(now) && now.finalizers().contains(&FINALIZER.to_owned());
-        same("lock", bench.until("vpn-0", "adopted", modern).await?.uid(), lock.uid())?;
+        ensure_eq("lock", f.wait_until("vpn-0", "adopted", modern).await?.uid(), lock.uid())?;
         let modern = |now: &Secret| now.annotations().get(RESERVATION_ANNOTATION) == lock.uid().as_ref();
-        same("copy", bench.until(&secret.name_any(), "adopted", modern).await?.uid(), secret.uid())?;
+        ensure_eq("copy", f.wait_until(&secret.name_any(), "adopted", modern).await?.uid(), secret.uid())?;
         let modern = |now: &Mask| is_ready(now) && now.finalizers().is_empty();
-        let mask = bench.until("mine", "adopted", modern).await?;
-        let now = bench.api::<Pod>().get("user").await?;
-        same("Pod", (now.uid(), now.spec, now.metadata.owner_references), {
+        let mask = f.wait_until("mine", "adopted", modern).await?;
+        let now = f.api::<Pod>().get("user").await?;
+        ensure_eq("Pod", (now.uid(), now.spec, now.metadata.owner_references), {
             (pod.uid(), pod.spec.clone(), pod.metadata.owner_references.clone())
         })?;
         ensure!(now.metadata.deletion_timestamp.is_none(), "the Pod was ended");
 
         // It counts, and it is given back like any other.
-        bench.mask("next").await?;
-        bench.says::<MaskConsumer>("next", "NoFreeSlot").await?;
-        bench.kubectl(&["delete", "mask", "mine"]).await?;
-        bench.active("next").await?;
-        bench.gone(&mask).await?;
-        bench.gone(&pod).await?;
-        bench.gone(&secret).await?;
-        same("most users at once", history.judge().await?.into_values().max(), Some(1))?;
-        bench.clear(LIMIT).await?;
+        f.create_mask("next").await?;
+        f.wait_for_reason::<MaskConsumer>("next", "NoFreeSlot").await?;
+        f.kubectl(&["delete", "mask", "mine"]).await?;
+        f.wait_active("next").await?;
+        f.wait_deleted(&mask).await?;
+        f.wait_deleted(&pod).await?;
+        f.wait_deleted(&secret).await?;
+        ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(1))?;
+        f.clear(TIMEOUT).await?;
         operator.stop().await
     };
-    bench.dump_on_error(test).await
+    f.dump_on_error(test).await
 }
 
 /// Takes the right to create a resource from a ClusterRole, and waits until that is in force.
@@ -149,7 +150,7 @@ async fn take_away(cluster: &Cluster, user: &str, role: &str, resource: &str) ->
     }
     roles.replace(role, &PostParams::default(), &changed).await?;
     let resource = if resource == "secrets" { resource.to_owned() } else { format!("{resource}.{GROUP}") };
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIMEOUT;
     // kubectl fails when the answer is no.
     while cluster.run_kubectl(&["auth", "can-i", "create", &resource, "--as", user]).await.is_ok() {
         ensure!(Instant::now() < deadline, "the right is still there");
@@ -161,7 +162,7 @@ async fn take_away(cluster: &Cluster, user: &str, role: &str, resource: &str) ->
 #[tokio::test]
 async fn rights_that_are_taken_away_are_missed_and_come_back() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let operator = Operator::start(cluster, Layout::Combined).await?;
     let user = operator.users().pop().context("no user")?;
     for (role, resource) in [
@@ -169,20 +170,20 @@ async fn rights_that_are_taken_away_are_missed_and_come_back() -> Result<()> {
         ("vpn-operator-consumers", "maskreservations"),
         ("vpn-operator-masks", "maskconsumers"),
     ] {
-        Bench::run(cluster, &operator, "forbidden", async |bench| {
-            bench.provider("vpn", 1).await?;
+        Framework::run(cluster, &operator, "forbidden", async |f| {
+            f.create_provider("vpn", 1).await?;
             take_away(cluster, &user, role, resource).await?;
-            let mask = bench.mask("mine").await?;
-            let told = bench.says::<Mask>("mine", "Forbidden").await?;
+            let mask = f.create_mask("mine").await?;
+            let told = f.wait_for_reason::<Mask>("mine", "Forbidden").await?;
             let message = serde_json::to_string(&told.status)?;
             ensure!(message.contains(resource), "it does not say which right: {message}");
-            bench.told::<Mask>("mine", "Forbidden", &[resource]).await?;
-            bench.until_all("no lock is kept", |all: &[MaskReservation]| all.is_empty()).await?;
+            f.wait_for_event::<Mask>("mine", "Forbidden", &[resource]).await?;
+            f.wait_until_all("no lock is kept", |all: &[MaskReservation]| all.is_empty()).await?;
             install(cluster).await?;
-            bench.active("mine").await?;
-            let served = bench.until("mine", "Ready", |mask: &Mask| is_ready(mask)).await?;
-            same("Mask", served.uid(), mask.uid())?;
-            bench.clear(LIMIT).await
+            f.wait_active("mine").await?;
+            let served = f.wait_until("mine", "Ready", |mask: &Mask| is_ready(mask)).await?;
+            ensure_eq("Mask", served.uid(), mask.uid())?;
+            f.clear(TIMEOUT).await
         })
         .await?;
     }
@@ -201,19 +202,19 @@ async fn crds_gone(cluster: &Cluster) -> Result<()> {
 #[tokio::test]
 async fn an_uninstallation_in_order_leaves_nothing() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let operator = Operator::start(cluster, Layout::FourProcesses).await?;
-    Bench::run(cluster, &operator, "uninstall", async |bench| {
-        bench.provider("vpn", 1).await?;
-        let consumer = bench.active_mask("mine").await?;
-        bench.run_pod(user_pod("user", &consumer, 1)?).await?;
+    Framework::run(cluster, &operator, "uninstall", async |f| {
+        f.create_provider("vpn", 1).await?;
+        let consumer = f.create_active_mask("mine").await?;
+        f.run_pod(owned_pod("user", &consumer, 1)?).await?;
         // As in the README; kubectl waits until they are gone.
         let kinds = "masks,maskconsumers,maskproviders";
         cluster.run_kubectl(&["delete", kinds, "--all", "--all-namespaces"]).await?;
         operator.stop().await?;
         delete_crds(cluster).await?;
         crds_gone(cluster).await?;
-        bench.until_all("no Pod", |pods: &[Pod]| pods.is_empty()).await.map(drop)
+        f.wait_until_all("no Pod", |pods: &[Pod]| pods.is_empty()).await.map(drop)
     })
     .await
 }
@@ -221,44 +222,44 @@ async fn an_uninstallation_in_order_leaves_nothing() -> Result<()> {
 #[tokio::test]
 async fn the_way_out_when_the_operator_went_first() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let mut operator = Operator::start(cluster, Layout::Combined).await?;
-    let bench = Bench::new(cluster, "way-out").await?;
-    bench.add_logs(&operator);
+    let f = Framework::new(cluster, "way-out").await?;
+    f.add_logs(&operator);
     let test = async {
-        bench.provider("vpn", 1).await?;
-        let consumer = bench.active_mask("mine").await?;
+        f.create_provider("vpn", 1).await?;
+        let consumer = f.create_active_mask("mine").await?;
         let theirs = json!({ "metadata": { "finalizers": ["example.com/theirs", FINALIZER] } });
-        bench.patch::<MaskConsumer>("mine", theirs).await?;
-        bench.mask("waits").await?;
-        bench.says::<MaskConsumer>("waits", "NoFreeSlot").await?;
+        f.patch::<MaskConsumer>("mine", theirs).await?;
+        f.create_mask("waits").await?;
+        f.wait_for_reason::<MaskConsumer>("waits", "NoFreeSlot").await?;
         operator.stop().await?;
         delete_crds(cluster).await?;
         let hangs = |consumer: &MaskConsumer| consumer.metadata.deletion_timestamp.is_some();
-        bench.until("mine", "hangs in its deletion", hangs).await?;
+        f.wait_until("mine", "hangs in its deletion", hangs).await?;
 
         let spec = ProcessSpec::new("way-out", executable(cluster).await?, cluster.state_dir().join("way-out.log"))
             .arg("remove-finalizers")
             .env("RUST_BACKTRACE", "0")
             .env("KUBECONFIG", cluster.kubeconfig().display());
         let process = cluster.run(spec).await?;
-        let end = timeout(LIMIT, process.exited()).await?;
+        let end = timeout(TIMEOUT, process.exited()).await?;
         ensure!(end == "exit code 0", "{end}\n{}", process.log_tail(20));
         // Somebody else's is theirs to remove.
-        let held = bench.api::<MaskConsumer>().get("mine").await?;
-        same("finalizers", held.finalizers(), &["example.com/theirs".to_owned()])?;
-        bench.patch::<MaskConsumer>("mine", json!({ "metadata": { "finalizers": null } })).await?;
+        let held = f.api::<MaskConsumer>().get("mine").await?;
+        ensure_eq("finalizers", held.finalizers(), &["example.com/theirs".to_owned()])?;
+        f.patch::<MaskConsumer>("mine", json!({ "metadata": { "finalizers": null } })).await?;
         crds_gone(cluster).await?;
 
         // And nothing stands in the way of a new beginning.
         install(cluster).await?;
         operator.restart(cluster).await?;
-        bench.add_logs(&operator);
-        bench.create(bench.new_provider("vpn", 1)).await?;
-        let again = bench.active_mask("mine").await?;
+        f.add_logs(&operator);
+        f.create(f.new_provider("vpn", 1)).await?;
+        let again = f.create_active_mask("mine").await?;
         ensure!(again.uid() != consumer.uid(), "the same MaskConsumer");
-        bench.clear(LIMIT).await?;
+        f.clear(TIMEOUT).await?;
         operator.stop().await
     };
-    bench.dump_on_error(test).await
+    f.dump_on_error(test).await
 }

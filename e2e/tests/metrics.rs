@@ -8,13 +8,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Prometheus,
+    Framework, Prometheus,
     audit::Access,
-    bench::{LIMIT, our_cluster},
-    chart::DIR as CHART,
-    prometheus::{Programs, Sample, scrape_configs},
-    shared,
-    users::stranger_pod,
+    cluster::shared,
+    operator::chart::DIR as CHART,
+    pods::usage::unowned_pod,
+    testing::{
+        framework::local_cluster,
+        prometheus::{Programs, Sample, scrape_configs},
+    },
+    wait::TIMEOUT,
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
@@ -50,22 +53,22 @@ async fn the_chart_has_the_alerts_and_the_dashboard_as_tested() -> Result<()> {
 
 #[tokio::test]
 async fn prometheus_knows_what_the_operator_does() -> Result<()> {
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
-    let bench = Bench::new(cluster, "metrics").await?;
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    let f = Framework::new(cluster, "metrics").await?;
     let test = async {
-        let world = World::start(cluster, &bench).await?;
+        let world = World::start(cluster, &f).await?;
         let prometheus = scraping(&world).await?;
         found(&prometheus).await?;
-        slots_and_masks(&bench, &prometheus).await?;
+        slots_and_masks(&f, &prometheus).await?;
         checked(&world).await?;
         one_tells(&world, &prometheus).await?;
-        dashboard(&bench, &prometheus).await?;
+        dashboard(&f, &prometheus).await?;
         alerts(&prometheus).await?;
-        at_rest(&world).await?;
-        given_back(&bench, &prometheus).await?;
+        steady_state(&world).await?;
+        given_back(&f, &prometheus).await?;
         world.stop().await
     };
-    bench.dump_on_error(test).await
+    f.dump_on_error(test).await
 }
 
 async fn scraping(world: &World<'_>) -> Result<Prometheus> {
@@ -77,49 +80,49 @@ async fn scraping(world: &World<'_>) -> Result<Prometheus> {
 /// Each process is a target, known by the names of its Pod and its PodMonitor.
 async fn found(prometheus: &Prometheus) -> Result<()> {
     let all_up = |samples: &[Sample]| samples.len() == 4 && samples.iter().all(|sample| sample.value == 1.0);
-    for target in prometheus.until("up", "four targets", all_up).await? {
+    for target in prometheus.wait_until("up", "four targets", all_up).await? {
         let label = |name: &str| target.labels.get(name).cloned().unwrap_or_default();
         let release = label("job").replace("vpn-operator/", "");
         ensure!(label("pod").starts_with(&format!("{release}-")) && label("namespace") == "vpn-operator", "{target:?}");
         ensure!(label("container") == "operator" && label("endpoint") == "metrics", "{target:?}");
     }
     // Before anything is counted, so that Prometheus sees it grow.
-    prometheus.until_is("vpno_mask_assignment_duration_seconds_count", 0.0).await
+    prometheus.wait_until_value("vpno_mask_assignment_duration_seconds_count", 0.0).await
 }
 
 /// Three slots: one is used, two are held; two Masks wait.
-async fn slots_and_masks(bench: &Bench, prometheus: &Prometheus) -> Result<()> {
+async fn slots_and_masks(f: &Framework, prometheus: &Prometheus) -> Result<()> {
     let tags = || Some(vec!["eu".to_owned(), "fr".to_owned()]);
-    bench.provider_with("paris", 3, |spec| spec.tags = tags()).await?;
+    f.create_provider_with("paris", 3, |spec| spec.tags = tags()).await?;
     // Its Secret is missing.
-    bench.create(bench.new_provider("rome", 2)).await?;
+    f.create(f.new_provider("rome", 2)).await?;
     for name in ["one", "two", "three"] {
-        let consumer = bench.active_mask(name).await?;
+        let consumer = f.create_active_mask(name).await?;
         // Nobody's Pod, which nobody deletes.
-        bench.run_pod(stranger_pod(name, &consumer, 1)?).await?;
+        f.run_pod(unowned_pod(name, &consumer, 1)?).await?;
     }
     for name in ["four", "five"] {
-        bench.mask_tagged(name, &["eu"]).await?;
+        f.create_mask_with_tags(name, &["eu"]).await?;
     }
     let reads = "sum(vpno_consumers_read_duration_seconds_count) > 0";
     for name in ["one", "two"] {
-        bench.delete::<Mask>(name).await?;
-        bench.says::<MaskConsumer>(name, "HeldByPods").await?;
+        f.delete::<Mask>(name).await?;
+        f.wait_for_reason::<MaskConsumer>(name, "HeldByPods").await?;
     }
     // The Pods of the second were listed by a request of its own; those of the third are so once that is known.
-    prometheus.until(reads, "a read", |samples| !samples.is_empty()).await?;
-    let namespace = bench.name();
+    prometheus.wait_until(reads, "a read", |samples| !samples.is_empty()).await?;
+    let namespace = f.name();
     let of = |provider: &str| format!("{{namespace=\"{namespace}\",provider=\"{provider}\"}}");
     for (name, value) in [("", 3.0), ("_used", 1.0), ("_held", 2.0), ("_free", 0.0), ("_demanded", 3.0)] {
-        prometheus.until_is(&format!("vpno_provider_slots{name}{}", of("paris")), value).await?;
+        prometheus.wait_until_value(&format!("vpno_provider_slots{name}{}", of("paris")), value).await?;
     }
-    prometheus.until_is(&format!("vpno_provider_usable{}", of("paris")), 1.0).await?;
-    prometheus.until_is(&format!("vpno_provider_usable{}", of("rome")), 0.0).await?;
-    prometheus.until_is(&format!("vpno_provider_slots_demanded{}", of("rome")), 0.0).await?;
+    prometheus.wait_until_value(&format!("vpno_provider_usable{}", of("paris")), 1.0).await?;
+    prometheus.wait_until_value(&format!("vpno_provider_usable{}", of("rome")), 0.0).await?;
+    prometheus.wait_until_value(&format!("vpno_provider_slots_demanded{}", of("rome")), 0.0).await?;
     for tag in ["eu", "fr"] {
         let waiting = if tag == "eu" { 2.0 } else { 0.0 };
-        prometheus.until_is(&format!("vpno_tag_slots_free{{tag=\"{tag}\"}}"), 0.0).await?;
-        prometheus.until_is(&format!("vpno_tag_masks_waiting{{tag=\"{tag}\"}}"), waiting).await?;
+        prometheus.wait_until_value(&format!("vpno_tag_slots_free{{tag=\"{tag}\"}}"), 0.0).await?;
+        prometheus.wait_until_value(&format!("vpno_tag_masks_waiting{{tag=\"{tag}\"}}"), waiting).await?;
     }
     for phase in MaskConsumerPhase::ALL {
         let count = match phase {
@@ -127,17 +130,19 @@ async fn slots_and_masks(bench: &Bench, prometheus: &Prometheus) -> Result<()> {
             MaskConsumerPhase::Active => 1.0,
             _ => 0.0,
         };
-        prometheus.until_is(&format!("vpno_masks{{namespace=\"{namespace}\",phase=\"{phase}\"}}"), count).await?;
+        prometheus
+            .wait_until_value(&format!("vpno_masks{{namespace=\"{namespace}\",phase=\"{phase}\"}}"), count)
+            .await?;
     }
-    prometheus.until_is(&format!("vpno_masks_waiting{{namespace=\"{namespace}\"}}"), 2.0).await?;
+    prometheus.wait_until_value(&format!("vpno_masks_waiting{{namespace=\"{namespace}\"}}"), 2.0).await?;
     let oldest = format!("vpno_masks_oldest_wait_seconds{{namespace=\"{namespace}\"}} > 0");
-    prometheus.until(&oldest, "a wait", |samples| samples.len() == 1).await?;
-    prometheus.until_is("vpno_mask_assignment_duration_seconds_count", 3.0).await?;
+    prometheus.wait_until(&oldest, "a wait", |samples| samples.len() == 1).await?;
+    prometheus.wait_until_value("vpno_mask_assignment_duration_seconds_count", 3.0).await?;
     ensure!(prometheus.query("{exported_namespace!=\"\"}").await?.is_empty(), "labels were overwritten");
 
-    bench.delete::<Mask>("three").await?;
-    bench.says::<MaskConsumer>("three", "HeldByPods").await?;
-    prometheus.until_is(&format!("vpno_provider_slots_held{}", of("paris")), 3.0).await
+    f.delete::<Mask>("three").await?;
+    f.wait_for_reason::<MaskConsumer>("three", "HeldByPods").await?;
+    prometheus.wait_until_value(&format!("vpno_provider_slots_held{}", of("paris")), 3.0).await
 }
 
 /// promtool has nothing to say, but of the names that were there before it was asked.
@@ -162,37 +167,37 @@ async fn checked(world: &World<'_>) -> Result<()> {
 
 /// Slots and Masks come from one process, also when there is another that stands by.
 async fn one_tells(world: &World<'_>, prometheus: &Prometheus) -> Result<()> {
-    prometheus.until_is("count(vpno_mask_assignment_duration_seconds_count)", 1.0).await?;
+    prometheus.wait_until_value("count(vpno_mask_assignment_duration_seconds_count)", 1.0).await?;
     let standby = world.standby("consumers").await?;
     let text = get(standby.port, "/metrics").await?;
     ensure!(text.contains("vpno_consumers_reconcile_counter 0"), "{text}");
     for word in ["vpno_provider_", "vpno_tag_", "vpno_masks", "vpno_mask_"] {
         ensure!(!text.contains(word), "a standby tells of {word}:\n{text}");
     }
-    ensure!(standby.process.stop(LIMIT).await? == "exit code 0", "the standby did not end well");
+    ensure!(standby.process.stop(TIMEOUT).await? == "exit code 0", "the standby did not end well");
     Ok(())
 }
 
 /// A slot is assigned and given back, and all statuses say so.
-async fn round(bench: &Bench) -> Result<()> {
+async fn round(f: &Framework) -> Result<()> {
     let used = async |slots: usize| {
         let used = |provider: &MaskProvider| provider.status.as_ref().and_then(|status| status.active_slots);
-        bench.until("lyon", "its status", |provider| used(provider).unwrap_or(0) == slots).await
+        f.wait_until("lyon", "its status", |provider| used(provider).unwrap_or(0) == slots).await
     };
-    let mask = bench.mask_tagged("round", &["lyon"]).await?;
-    let consumer = bench.active("round").await?;
+    let mask = f.create_mask_with_tags("round", &["lyon"]).await?;
+    let consumer = f.wait_active("round").await?;
     used(1).await?;
-    bench.delete::<Mask>("round").await?;
-    bench.gone(&mask).await?;
-    bench.gone(&consumer).await?;
+    f.delete::<Mask>("round").await?;
+    f.wait_deleted(&mask).await?;
+    f.wait_deleted(&consumer).await?;
     used(0).await.map(drop)
 }
 
 /// Every query of the dashboard gives numbers.
-async fn dashboard(bench: &Bench, prometheus: &Prometheus) -> Result<()> {
+async fn dashboard(f: &Framework, prometheus: &Prometheus) -> Result<()> {
     // A rate needs a second event, after the first one has been scraped.
-    bench.provider_with("lyon", 1, |spec| spec.tags = Some(vec!["lyon".to_owned()])).await?;
-    round(bench).await?;
+    f.create_provider_with("lyon", 1, |spec| spec.tags = Some(vec!["lyon".to_owned()])).await?;
+    round(f).await?;
     for (controller, action) in [
         ("masks", "CreateMaskConsumer"),
         ("consumers", "CreateMaskReservation"),
@@ -200,9 +205,9 @@ async fn dashboard(bench: &Bench, prometheus: &Prometheus) -> Result<()> {
         ("providers", "UpdateMaskProviderStatus"),
     ] {
         let scraped = format!("vpno_{controller}_write_duration_seconds_count{{action=\"{action}\"}}");
-        prometheus.until(&scraped, "it", |samples| samples.len() == 1).await?;
+        prometheus.wait_until(&scraped, "it", |samples| samples.len() == 1).await?;
     }
-    round(bench).await?;
+    round(f).await?;
     let dashboard: Value =
         serde_json::from_str(&std::fs::read_to_string(Path::new(CHART).join("dashboards/vpn-operator.json"))?)?;
     let panels = dashboard["panels"].as_array().context("no panels")?;
@@ -212,11 +217,11 @@ async fn dashboard(bench: &Bench, prometheus: &Prometheus) -> Result<()> {
             let expression = target["expr"].as_str().context("no query")?;
             let expression = expression
                 .replace("$__rate_interval", "2m")
-                .replace("$namespace", bench.name())
+                .replace("$namespace", f.name())
                 .replace("$job", "vpn-operator/.*");
             ensure!(!expression.contains('$'), "an unknown variable: {expression}");
             let numbers = |samples: &[Sample]| samples.iter().any(|sample| sample.value.is_finite());
-            prometheus.until(&expression, &format!("data for {}", panel["title"]), numbers).await?;
+            prometheus.wait_until(&expression, &format!("data for {}", panel["title"]), numbers).await?;
             queries += 1;
         }
     }
@@ -227,7 +232,7 @@ async fn dashboard(bench: &Bench, prometheus: &Prometheus) -> Result<()> {
 /// Alerts whose time has not come yet are pending where they should be, and nowhere else.
 async fn alerts(prometheus: &Prometheus) -> Result<()> {
     let mut names: Vec<_> = Vec::new();
-    for sample in prometheus.until("ALERTS", "two alerts", |samples| samples.len() >= 2).await? {
+    for sample in prometheus.wait_until("ALERTS", "two alerts", |samples| samples.len() >= 2).await? {
         names.extend(sample.labels.get("alertname").cloned());
     }
     names.sort();
@@ -236,7 +241,7 @@ async fn alerts(prometheus: &Prometheus) -> Result<()> {
 }
 
 /// Scrapes make no requests to the API server.
-async fn at_rest(world: &World<'_>) -> Result<()> {
+async fn steady_state(world: &World<'_>) -> Result<()> {
     let audit = world.cluster.audit().context("no audit log")?;
     let mark = audit.mark().await?;
     for _ in 0..50 {
@@ -255,21 +260,21 @@ async fn at_rest(world: &World<'_>) -> Result<()> {
 }
 
 /// The strangers end: the slots go on, and then all goes, series included.
-async fn given_back(bench: &Bench, prometheus: &Prometheus) -> Result<()> {
+async fn given_back(f: &Framework, prometheus: &Prometheus) -> Result<()> {
     for name in ["one", "two", "three"] {
-        bench.delete::<Pod>(name).await?;
+        f.delete::<Pod>(name).await?;
     }
     for name in ["four", "five"] {
-        bench.active(name).await?;
+        f.wait_active(name).await?;
     }
-    let namespace = bench.name();
+    let namespace = f.name();
     prometheus
-        .until_is(&format!("vpno_provider_slots_free{{namespace=\"{namespace}\",provider=\"paris\"}}"), 1.0)
+        .wait_until_value(&format!("vpno_provider_slots_free{{namespace=\"{namespace}\",provider=\"paris\"}}"), 1.0)
         .await?;
-    prometheus.until_is("vpno_tag_slots_free{tag=\"eu\"}", 1.0).await?;
-    prometheus.until_is("vpno_mask_assignment_duration_seconds_count", 7.0).await?;
-    bench.clear(LIMIT).await?;
+    prometheus.wait_until_value("vpno_tag_slots_free{tag=\"eu\"}", 1.0).await?;
+    prometheus.wait_until_value("vpno_mask_assignment_duration_seconds_count", 7.0).await?;
+    f.clear(TIMEOUT).await?;
     let left = format!("{{__name__=~\"vpno_(masks|provider).*\",namespace=\"{namespace}\"}}");
-    prometheus.until(&left, "nothing", <[_]>::is_empty).await?;
-    prometheus.until("{__name__=~\"vpno_tag.*\"}", "nothing", <[_]>::is_empty).await.map(drop)
+    prometheus.wait_until(&left, "nothing", <[_]>::is_empty).await?;
+    prometheus.wait_until("{__name__=~\"vpno_tag.*\"}", "nothing", <[_]>::is_empty).await.map(drop)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{ControlPlane, Options, kwok};
+use e2e::{ControlPlane, ControlPlaneOptions, control_plane::kwok};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
@@ -13,11 +13,11 @@ use kube::{
 use serde_json::json;
 use tokio::time::timeout;
 
-const LIMIT: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn pods_of_a_lost_node_stay_until_it_returns() -> Result<()> {
-    let cluster = ControlPlane::start(Options { nodes: 2, ..Options::default() }).await?;
+    let cluster = ControlPlane::start(ControlPlaneOptions { kwok_nodes: 2, ..ControlPlaneOptions::default() }).await?;
     let client = cluster.admin().client()?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     let [kept, lost] = [0, 1].map(kwok::node_name);
@@ -31,20 +31,20 @@ async fn pods_of_a_lost_node_stay_until_it_returns() -> Result<()> {
             },
         }))?;
         pods.create(&PostParams::default(), &pod).await?;
-        timeout(LIMIT, await_condition(pods.clone(), name, is_pod_running())).await??;
+        timeout(TIMEOUT, await_condition(pods.clone(), name, is_pod_running())).await??;
     }
 
-    timeout(LIMIT, kwok::lose_node(&client, &lost)).await??;
+    timeout(TIMEOUT, kwok::lose_node(&client, &lost)).await??;
     // The one deleted first is still there when the other is gone.
     let gone = |pod: Option<&Pod>| pod.is_none();
     for name in ["held", "ends"] {
         pods.delete(name, &DeleteParams::default()).await?;
     }
-    timeout(LIMIT, await_condition(pods.clone(), "ends", gone)).await??;
+    timeout(TIMEOUT, await_condition(pods.clone(), "ends", gone)).await??;
     let held = pods.get_opt("held").await?.context("the Pod of a lost node is gone")?;
     ensure!(held.status.and_then(|status| status.phase).as_deref() == Some("Running"), "nobody was there to end it");
 
-    timeout(LIMIT, kwok::restore_node(&client, &lost)).await??;
-    timeout(LIMIT, await_condition(pods, "held", gone)).await??;
+    timeout(TIMEOUT, kwok::restore_node(&client, &lost)).await??;
+    timeout(TIMEOUT, await_condition(pods, "held", gone)).await??;
     cluster.stop().await
 }

@@ -3,21 +3,20 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, Layout, Operator, Options,
-    bench::{LIMIT, our_cluster},
-    figures::report,
-    load,
-    users::user_pod,
+    Cluster, ControlPlaneOptions, Framework, Layout, Operator,
+    pods::usage::owned_pod,
+    testing::{figures::report, framework::local_cluster, load},
+    wait::TIMEOUT,
 };
 use vpn_types::{Mask, MaskConsumer, MaskReservation};
 
 /// A cluster of the test's own.
 async fn cluster(controller_manager_args: &[&str]) -> Result<Option<Cluster>> {
-    if our_cluster().await?.is_none() {
+    if local_cluster().await?.is_none() {
         return Ok(None);
     }
     let controller_manager_args = controller_manager_args.iter().map(|&arg| arg.to_owned()).collect();
-    Ok(Some(Cluster::connect(Options { controller_manager_args, ..Options::default() }).await?))
+    Ok(Some(Cluster::connect(ControlPlaneOptions { controller_manager_args, ..ControlPlaneOptions::default() }).await?))
 }
 
 #[tokio::test]
@@ -25,21 +24,21 @@ async fn a_slot_changes_hands_without_the_garbage_collector() -> Result<()> {
     let Some(cluster) = cluster(&["--controllers=*,-garbage-collector-controller"]).await? else { return Ok(()) };
     for layout in [Layout::Combined, Layout::FourProcesses] {
         let operator = Operator::start(&cluster, layout).await?;
-        Bench::run(&cluster, &operator, "releases", async |bench| {
-            bench.provider("vpn", 1).await?;
-            bench.active_mask("bare").await?;
-            bench.mask("with-pod").await?;
-            bench.says::<MaskConsumer>("with-pod", "NoFreeSlot").await?;
-            bench.delete::<Mask>("bare").await?;
-            let consumer = bench.active("with-pod").await?;
-            bench.run_pod(user_pod("user", &consumer, 1)?).await?;
-            bench.mask("last").await?;
-            bench.says::<MaskConsumer>("last", "NoFreeSlot").await?;
-            bench.delete::<Mask>("with-pod").await?;
-            bench.active("last").await?;
-            bench.gone(&consumer).await?;
-            bench.delete::<Mask>("last").await?;
-            bench.until_all::<MaskReservation>("no MaskReservation", <[_]>::is_empty).await.map(drop)
+        Framework::run(&cluster, &operator, "releases", async |f| {
+            f.create_provider("vpn", 1).await?;
+            f.create_active_mask("bare").await?;
+            f.create_mask("with-pod").await?;
+            f.wait_for_reason::<MaskConsumer>("with-pod", "NoFreeSlot").await?;
+            f.delete::<Mask>("bare").await?;
+            let consumer = f.wait_active("with-pod").await?;
+            f.run_pod(owned_pod("user", &consumer, 1)?).await?;
+            f.create_mask("last").await?;
+            f.wait_for_reason::<MaskConsumer>("last", "NoFreeSlot").await?;
+            f.delete::<Mask>("with-pod").await?;
+            f.wait_active("last").await?;
+            f.wait_deleted(&consumer).await?;
+            f.delete::<Mask>("last").await?;
+            f.wait_until_all::<MaskReservation>("no MaskReservation", <[_]>::is_empty).await.map(drop)
         })
         .await?;
         operator.stop().await?;
@@ -55,8 +54,8 @@ async fn many_slots_are_given_back_with_few_requests() -> Result<()> {
     for layout in [Layout::Combined, Layout::FourProcesses] {
         let operator = Operator::start(&cluster, layout).await?;
         for pods in [false, true] {
-            Bench::run(&cluster, &operator, "many", async |bench| {
-                let figures = load::run(&cluster, &operator, bench, (COUNT, pods, LIMIT)).await?;
+            Framework::run(&cluster, &operator, "many", async |f| {
+                let figures = load::run(&cluster, &operator, f, (COUNT, pods, TIMEOUT)).await?;
                 report(&figures.to_string());
                 let (writes, reads) = (figures.release_writes, figures.release_reads);
                 ensure!(writes <= 10 * COUNT + 20, "{writes} writes for {COUNT} releases");

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, History, Layout, Operator, Options, Signal,
-    at_rest::{all_is_well, run_pods},
-    bench::{LIMIT, is_active, our_cluster, same},
+    Cluster, ControlPlaneOptions, Framework, History, Layout, Operator, Signal,
+    testing::{
+        framework::{ensure_eq, local_cluster},
+        steady_state::{run_pods, wait_for_steady_state},
+    },
+    wait::{TIMEOUT, is_active},
 };
 use futures::future::try_join_all;
 use kube::ResourceExt;
@@ -66,7 +69,7 @@ async fn crashes(cluster: &Cluster, layout: Layout, moments: &[(Victim, usize)])
                 continue;
             }
             crash(cluster, &mut operator, &mut changes, (victim, moment)).await?;
-            all.iter().for_each(|scene| scene.bench.add_logs(&operator));
+            all.iter().for_each(|scene| scene.f.add_logs(&operator));
         }
         try_join_all(all.iter().map(|scene| scene.settled(step))).await?;
     }
@@ -85,73 +88,71 @@ enum Step {
 
 /// A namespace of its own.
 struct Scene {
-    bench: Bench,
+    f: Framework,
     history: History,
 }
 
 impl Scene {
     async fn new(cluster: &Cluster, operator: &Operator) -> Result<Self> {
-        let bench = Bench::new(cluster, "crash").await?;
-        bench.add_logs(operator);
+        let f = Framework::new(cluster, "crash").await?;
+        f.add_logs(operator);
         // A Pod that ends while no operator is there to see how leaves its slot held.
         let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("1s".into()) };
-        bench.provider_with("vpn", SLOTS, |spec| spec.release = Some(release)).await?;
-        let history = History::start(&bench.client, Some(bench.name())).await?;
-        Ok(Self { bench, history })
+        f.create_provider_with("vpn", SLOTS, |spec| spec.release = Some(release)).await?;
+        let history = History::start(&f.client, Some(f.name())).await?;
+        Ok(Self { f, history })
     }
 
     async fn ask(&self, step: Step) -> Result<()> {
-        let bench = &self.bench;
+        let f = &self.f;
         if step == Step::Assignment {
             for name in MASKS {
-                bench.mask(name).await?;
+                f.create_mask(name).await?;
             }
             return Ok(());
         }
-        bench.kubectl(&["scale", "maskprovider/vpn", "--replicas=3"]).await?;
-        let consumers = bench.until_all::<MaskConsumer>("listed", |_| true).await?;
+        f.kubectl(&["scale", "maskprovider/vpn", "--replicas=3"]).await?;
+        let consumers = f.wait_until_all::<MaskConsumer>("listed", |_| true).await?;
         let assigned: BTreeSet<_> = consumers.iter().filter(|one| is_active(one)).map(ResourceExt::name_any).collect();
         let waiting = MASKS.iter().find(|name| !assigned.contains(**name)).context("none waits")?;
         for name in [assigned.first().context("none assigned")?.as_str(), waiting] {
-            bench.delete::<Mask>(name).await?;
+            f.delete::<Mask>(name).await?;
         }
         Ok(())
     }
 
     async fn settled(&self, step: Step) -> Result<()> {
-        let bench = &self.bench;
-        bench
-            .dump_on_error(async {
-                let slots = if step == Step::Assignment { SLOTS } else { SLOTS - 1 };
-                let drained = |provider: &MaskProvider| {
-                    let status = provider.status.clone().unwrap_or_default();
-                    status.observed_generation == provider.metadata.generation && status.active_slots == Some(slots)
-                };
-                bench.until("vpn", "as many slots in use as there are", drained).await?;
-                let consumers = all_is_well(bench, slots).await?;
-                run_pods(bench, &consumers).await
-            })
-            .await
+        let f = &self.f;
+        f.dump_on_error(async {
+            let slots = if step == Step::Assignment { SLOTS } else { SLOTS - 1 };
+            let drained = |provider: &MaskProvider| {
+                let status = provider.status.clone().unwrap_or_default();
+                status.observed_generation == provider.metadata.generation && status.active_slots == Some(slots)
+            };
+            f.wait_until("vpn", "as many slots in use as there are", drained).await?;
+            let consumers = wait_for_steady_state(f, slots).await?;
+            run_pods(f, &consumers).await
+        })
+        .await
     }
 
     /// All goes: nothing is left of anything.
     async fn end(mut self) -> Result<()> {
-        let bench = &self.bench;
+        let f = &self.f;
         let history = &mut self.history;
-        bench
-            .dump_on_error(async {
-                bench.clear(LIMIT).await?;
-                all_is_well(bench, 0).await?;
-                same("most users at once", history.judge().await?.into_values().max(), Some(SLOTS))
-            })
-            .await
+        f.dump_on_error(async {
+            f.clear(TIMEOUT).await?;
+            wait_for_steady_state(f, 0).await?;
+            ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(SLOTS))
+        })
+        .await
     }
 }
 
 /// In the cluster that the tests share.
 async fn alone(layout: Layout, moments: &[(Victim, usize)]) -> Result<()> {
     let _alone = ALONE.lock().await;
-    match our_cluster().await? {
+    match local_cluster().await? {
         Some(cluster) => crashes(cluster, layout, moments).await,
         None => Ok(()),
     }
@@ -175,8 +176,8 @@ async fn a_stop_in_the_middle_of_the_work() -> Result<()> {
 
 /// The operator goes on by itself, and its processes are the same ones. The API server is each test's own.
 async fn without_api_server(layout: Layout, endings: &[(Signal, usize)]) -> Result<()> {
-    let cluster = Cluster::connect(Options::default()).await?;
-    if cluster.is_ours() {
+    let cluster = Cluster::connect(ControlPlaneOptions::default()).await?;
+    if cluster.is_local() {
         let victims: Vec<_> = endings.iter().map(|&(signal, moment)| (Victim::ApiServer(signal), moment)).collect();
         crashes(&cluster, layout, &victims).await?;
     }
@@ -197,33 +198,32 @@ async fn the_api_server_of_four_processes_goes_away_and_comes_back() -> Result<(
 #[tokio::test]
 async fn a_missing_process_is_made_up_for_when_it_returns() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let mut operator = Operator::start(cluster, Layout::FourProcesses).await?;
     for part in ["masks", "consumers", "reservations", "providers"] {
-        let bench = Bench::new(cluster, part).await?;
-        bench.add_logs(&operator);
+        let f = Framework::new(cluster, part).await?;
+        f.add_logs(&operator);
         let operator = &mut operator;
-        bench
-            .dump_on_error(async {
-                let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("1s".into()) };
-                bench.provider_with("vpn", 1, |spec| spec.release = Some(release)).await?;
-                let mut history = History::start(&bench.client, Some(bench.name())).await?;
-                let first = bench.active_mask("first").await?;
-                run_pods(&bench, std::slice::from_ref(&first)).await?;
-                operator.kill_part(part).await?;
-                bench.delete::<Mask>("first").await?;
-                bench.mask("second").await?;
-                // What is done without that process, in its own time; then the rest.
-                history.wait_for_changes(1).await?;
-                operator.restart(cluster).await?;
-                bench.add_logs(operator);
-                bench.active("second").await?;
-                bench.gone(&first).await?;
-                all_is_well(&bench, 1).await?;
-                bench.clear(LIMIT).await?;
-                same("most users at once", history.judge().await?.into_values().max(), Some(1))
-            })
-            .await?;
+        f.dump_on_error(async {
+            let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("1s".into()) };
+            f.create_provider_with("vpn", 1, |spec| spec.release = Some(release)).await?;
+            let mut history = History::start(&f.client, Some(f.name())).await?;
+            let first = f.create_active_mask("first").await?;
+            run_pods(&f, std::slice::from_ref(&first)).await?;
+            operator.kill_part(part).await?;
+            f.delete::<Mask>("first").await?;
+            f.create_mask("second").await?;
+            // What is done without that process, in its own time; then the rest.
+            history.wait_for_changes(1).await?;
+            operator.restart(cluster).await?;
+            f.add_logs(operator);
+            f.wait_active("second").await?;
+            f.wait_deleted(&first).await?;
+            wait_for_steady_state(&f, 1).await?;
+            f.clear(TIMEOUT).await?;
+            ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(1))
+        })
+        .await?;
     }
     operator.stop().await
 }
@@ -232,35 +232,34 @@ async fn a_missing_process_is_made_up_for_when_it_returns() -> Result<()> {
 #[tokio::test]
 async fn two_operators_at_once() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let operators =
         [Operator::start(cluster, Layout::Combined).await?, Operator::start(cluster, Layout::Combined).await?];
-    let bench = Bench::new(cluster, "two").await?;
-    operators.iter().for_each(|operator| bench.add_logs(operator));
-    bench
-        .dump_on_error(async {
-            bench.provider("vpn", 10).await?;
-            let mut history = History::start(&bench.client, Some(bench.name())).await?;
-            let names: Vec<_> = (0..20).map(|index| format!("mask-{index:02}")).collect();
-            try_join_all(names.iter().map(|name| bench.mask(name))).await?;
-            let consumers = all_is_well(&bench, 10).await?;
-            run_pods(&bench, &consumers).await?;
-            for consumer in &consumers[..5] {
-                bench.delete::<Mask>(&consumer.name_any()).await?;
-            }
-            for consumer in &consumers[..5] {
-                bench.gone(consumer).await?;
-            }
-            let consumers = all_is_well(&bench, 10).await?;
-            run_pods(&bench, &consumers).await?;
-            same("most users at once", history.judge().await?.into_values().max(), Some(10))?;
-            // Nobody was deleted but by the user.
-            let ever = history.consumers();
-            ensure!(ever == names.len(), "{ever} MaskConsumers for {} Masks", names.len());
-            bench.clear(LIMIT).await?;
-            all_is_well(&bench, 0).await.map(drop)
-        })
-        .await?;
+    let f = Framework::new(cluster, "two").await?;
+    operators.iter().for_each(|operator| f.add_logs(operator));
+    f.dump_on_error(async {
+        f.create_provider("vpn", 10).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        let names: Vec<_> = (0..20).map(|index| format!("mask-{index:02}")).collect();
+        try_join_all(names.iter().map(|name| f.create_mask(name))).await?;
+        let consumers = wait_for_steady_state(&f, 10).await?;
+        run_pods(&f, &consumers).await?;
+        for consumer in &consumers[..5] {
+            f.delete::<Mask>(&consumer.name_any()).await?;
+        }
+        for consumer in &consumers[..5] {
+            f.wait_deleted(consumer).await?;
+        }
+        let consumers = wait_for_steady_state(&f, 10).await?;
+        run_pods(&f, &consumers).await?;
+        ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(10))?;
+        // Nobody was deleted but by the user.
+        let ever = history.consumers();
+        ensure!(ever == names.len(), "{ever} MaskConsumers for {} Masks", names.len());
+        f.clear(TIMEOUT).await?;
+        wait_for_steady_state(&f, 0).await.map(drop)
+    })
+    .await?;
     for operator in operators {
         operator.stop().await?;
     }

@@ -1,4 +1,4 @@
-//! cargo-deny: installed into the user's cache directory at first use.
+//! cargo-deny. It is installed to the cache directory of the user at first use.
 
 use std::{
     fs,
@@ -8,14 +8,14 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use e2e::{binaries::cache_dir, cargo::ROOT};
+use e2e::host::{cache_dir, cargo::ROOT};
 
 use super::{Outcome, Runner, cargo};
 
-/// One version, so that the same checkout gives the same result everywhere.
+/// The version is fixed, so that the same checkout has the same result everywhere.
 const VERSION: &str = "0.20.2";
 
-/// `cargo-deny`, to be given a subcommand.
+/// `cargo-deny`, without a subcommand.
 pub fn command() -> Result<Command> {
     let program = ensure_installed()?;
     let mut command = Command::new(program);
@@ -23,7 +23,7 @@ pub fn command() -> Result<Command> {
     Ok(command)
 }
 
-/// Known vulnerabilities. The list of them is a git repository, which not every network lets one reach.
+/// Checks for known vulnerabilities. The advisory database is a git repository, which some networks do not allow to reach.
 pub fn advisories(runner: &Runner) -> Result<Outcome> {
     let fetch = command()?.args(["fetch", "db"]).stdin(Stdio::null()).output()?;
     if !fetch.status.success() {
@@ -44,20 +44,20 @@ fn ensure_installed() -> Result<PathBuf> {
     println!("installing cargo-deny {VERSION} into {}: needed once, takes a few minutes", dir.display());
     fs::create_dir_all(&tools)?;
     let unfinished = tempfile::Builder::new().prefix(".installing-").tempdir_in(&tools)?;
-    // Without optimisation: that would take longer than it ever saves.
+    // Optimization would take longer than it saves.
     let status = cargo(&["install", "cargo-deny", "--locked", "--debug", "--version", VERSION])
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
         .arg("--root")
         .arg(unfinished.path())
-        // Not into the checkout's target directory: `cargo clean` need not cost a build of it.
+        // This is not in the target directory of the checkout, so that `cargo clean` does not remove it.
         .env("CARGO_TARGET_DIR", unfinished.path().join("target"))
         .stdin(Stdio::null())
         .status()?;
     ensure!(status.success(), "cargo-deny cannot be installed ({status}); the messages are above");
     fs::remove_dir_all(unfinished.path().join("target"))?;
-    // The rename is what makes it visible: an interrupted build leaves no half result.
+    // Only the rename makes the result visible, so an interrupted build leaves no partial result.
     if let Err(error) = fs::rename(unfinished.path(), &dir) {
-        // Another run has been quicker.
+        // Another run was faster.
         ensure!(program.is_file(), "cargo-deny cannot be put into {}: {error}", dir.display());
     }
     Ok(program)

@@ -1,4 +1,4 @@
-//! Running the checks of `e2e test` and counting what they say.
+//! Runs the checks of `e2e test` and counts their results.
 
 pub mod deny;
 mod parallel;
@@ -11,19 +11,19 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use e2e::cargo;
+use e2e::host::cargo;
 
-/// How a stage ended. A stage that is no test suite counts as one check.
+/// The result of a stage. A stage that is not a test suite counts as one check.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub passed: usize,
     pub failed: usize,
     pub skipped: usize,
-    /// How many of those that passed did so in an earlier run, with nothing changed since.
+    /// How many of `passed` passed in an earlier run, without changes since.
     pub earlier: usize,
-    /// What else there is to say.
+    /// Additional information.
     pub note: String,
-    /// The tests that were not run, and why.
+    /// The tests that did not run, with the reason.
     pub ignored: Vec<String>,
 }
 
@@ -36,12 +36,12 @@ impl Outcome {
         Self { failed: 1, note: why.to_owned(), ..Self::default() }
     }
 
-    /// Never without a reason.
+    /// A skipped stage needs a reason.
     pub fn skipped(why: &str) -> Self {
         Self { skipped: 1, note: why.to_owned(), ..Self::default() }
     }
 
-    /// Adds what a line of a test harness says.
+    /// Adds the result in a line of a test harness.
     fn count(&mut self, line: &str) {
         if let Some((test, why)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ignored")) {
             self.ignored.push(format!("{}{}", test.trim_end(), why.replacen(", ", ": ", 1)));
@@ -59,7 +59,7 @@ impl Outcome {
         }
     }
 
-    /// Adds what a test harness wrote.
+    /// Adds the results in the output of a test harness.
     fn count_all(&mut self, output: &mut File) -> Result<()> {
         output.rewind()?;
         for line in BufReader::new(output).split(b'\n') {
@@ -68,10 +68,10 @@ impl Outcome {
         Ok(())
     }
 
-    /// Knows whether the harness failed, and how to run it again.
+    /// Records whether the harness failed, and how to run it again.
     fn settle(&mut self, success: bool, again: impl FnOnce() -> String) {
         if !success {
-            // None has failed by itself if it did not build, or if a test ended the process.
+            // If the build failed, or a test ended the process, no single test has failed.
             self.failed = self.failed.max(1);
             self.note = format!(": {}", again());
         }
@@ -98,7 +98,7 @@ impl Runner {
         Self { quiet }
     }
 
-    /// Runs a command that fails or not.
+    /// Runs a command that succeeds or fails.
     pub fn check(&self, command: &mut Command) -> Result<Outcome> {
         let (success, _) = self.run(command)?;
         Ok(if success { Outcome::passed() } else { Outcome::failed(&shown(command)) })
@@ -114,12 +114,12 @@ impl Runner {
     fn run(&self, command: &mut Command) -> Result<(bool, Outcome)> {
         println!("$ {}", shown(command));
         command.stdin(Stdio::null());
-        if self.quiet { run_quietly(command) } else { run_loudly(command) }.with_context(|| shown(command))
+        if self.quiet { run_captured(command) } else { run_streaming(command) }.with_context(|| shown(command))
     }
 }
 
-/// Passes the output on as it comes.
-fn run_loudly(command: &mut Command) -> Result<(bool, Outcome)> {
+/// Prints the output while the command runs.
+fn run_streaming(command: &mut Command) -> Result<(bool, Outcome)> {
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut outcome = Outcome::default();
     let mut output = BufReader::new(child.stdout.take().context("no output")?);
@@ -132,8 +132,8 @@ fn run_loudly(command: &mut Command) -> Result<(bool, Outcome)> {
     Ok((child.wait()?.success(), outcome))
 }
 
-/// Shows the output once it is known that the command failed.
-fn run_quietly(command: &mut Command) -> Result<(bool, Outcome)> {
+/// Prints the output only after the command failed.
+fn run_captured(command: &mut Command) -> Result<(bool, Outcome)> {
     let (success, mut output) = captured(command)?;
     let mut outcome = Outcome::default();
     outcome.count_all(&mut output)?;
@@ -143,21 +143,21 @@ fn run_quietly(command: &mut Command) -> Result<(bool, Outcome)> {
     Ok((success, outcome))
 }
 
-/// Runs a command with its output in a file, in the order in which it is written.
+/// Runs a command and captures its output in a file, in order.
 fn captured(command: &mut Command) -> Result<(bool, File)> {
     let file = tempfile::tempfile()?;
     let success = command.stdout(file.try_clone()?).stderr(file.try_clone()?).status()?.success();
     Ok((success, file))
 }
 
-/// Shows what a command wrote.
+/// Prints the output of a command.
 fn show(mut output: File) -> Result<()> {
     output.rewind()?;
     io::copy(&mut output, &mut stdout())?;
     Ok(())
 }
 
-/// The command as one would type it.
+/// The command as a user would type it.
 fn shown(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program()).file_stem().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());

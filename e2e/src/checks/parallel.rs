@@ -136,7 +136,7 @@ impl Binary {
         Record::forget(&self.path)?;
         let mut command = Command::new(&self.path);
         // Where cargo runs them.
-        command.current_dir(PathBuf::from(e2e::cargo::ROOT).join(package)).stdin(Stdio::null());
+        command.current_dir(PathBuf::from(e2e::host::cargo::ROOT).join(package)).stdin(Stdio::null());
         let (success, mut output) = captured(&mut command)?;
         let mut outcome = Outcome::default();
         outcome.count_all(&mut output)?;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{binaries::Binaries, cargo::ROOT};
+use e2e::{host::cargo::ROOT, tools::Binaries};
 use jiff::{Timestamp, Unit};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, digest::Output};

@@ -5,9 +5,7 @@ use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Instant};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use e2e::{
-    Cluster, ControlPlane, Layout, Operator, Options, Setup,
-    node::{self, VpnService},
-    process::log_tail,
+    Cluster, ControlPlane, ControlPlaneOptions, Layout, Operator, OperatorOptions, VpnService, node, process::log_tail,
 };
 
 use super::stopped;
@@ -30,7 +28,7 @@ impl Demo {
         tokio::pin!(stop);
         let mut screen = Screen::new();
         let options = self.options(&mut screen)?;
-        let real = options.node;
+        let real = options.container_node;
         let began = Instant::now();
         let control_plane = tokio::select! {
             started = ControlPlane::start(options) => started?,
@@ -39,11 +37,11 @@ impl Demo {
         };
         screen.print(&format!("    ready after {:.1} s", began.elapsed().as_secs_f64()));
 
-        let cluster = Cluster::Ours(Box::new(control_plane));
+        let cluster = Cluster::Local(Box::new(control_plane));
         let mut interrupted = false;
         let result = tokio::select! {
             result = self.show(&cluster, screen, real) => result,
-            error = first_end(&cluster) => Err(error),
+            error = wait_for_exit(&cluster) => Err(error),
             () = &mut stop => {
                 interrupted = true;
                 Ok(())
@@ -56,16 +54,16 @@ impl Demo {
     }
 
     /// A node that runs containers, where there can be one.
-    fn options(&self, screen: &mut Screen) -> Result<Options> {
+    fn options(&self, screen: &mut Screen) -> Result<ControlPlaneOptions> {
         let programs = "A control plane starts: etcd, API server, controllers, scheduler";
         let why = if self.made_up { Some("not wanted".to_owned()) } else { node::unavailable() };
         if let Some(why) = why {
             screen.step(&format!("{programs}; kwok plays the node"));
             screen.print(&format!("    (no node that runs containers: {why})"));
-            return Ok(Options::default());
+            return Ok(ControlPlaneOptions::default());
         }
         screen.step(&format!("{programs}; and a node: containerd, kubelet, in a network of their own"));
-        Ok(Options::with_node())
+        Ok(ControlPlaneOptions::with_container_node())
     }
 
     async fn show(&self, cluster: &Cluster, mut screen: Screen, real: bool) -> Result<()> {
@@ -78,8 +76,9 @@ impl Demo {
             vpn = Some(VpnService::start(cluster).await?);
         }
         screen.step("vpn-operator is installed: its kinds (crds/), its rights (chart/templates/rbac/), one process");
-        let settings = vpn.iter().flat_map(VpnService::operator_settings);
-        let setup = settings.fold(Setup::new(Layout::Combined), |setup, (name, value)| setup.env(name, &value));
+        let settings = vpn.iter().flat_map(VpnService::operator_env);
+        let setup =
+            settings.fold(OperatorOptions::new(Layout::Combined), |setup, (name, value)| setup.env(name, &value));
         let operator = Operator::start_with(cluster, setup).await?;
         let mut tour = Tour::new(cluster, screen, !self.exit, vpn.as_ref())?;
         let result = tour.walk().await;
@@ -107,9 +106,9 @@ fn kubectl_dir(cluster: &Cluster) -> Result<PathBuf> {
     Ok(dir)
 }
 
-async fn first_end(cluster: &Cluster) -> anyhow::Error {
+async fn wait_for_exit(cluster: &Cluster) -> anyhow::Error {
     match cluster.control_plane() {
-        Some(control_plane) => control_plane.first_end().await,
+        Some(control_plane) => control_plane.wait_for_exit().await,
         None => std::future::pending().await,
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use e2e::image;
+use e2e::operator_image as image;
 
 /// Make the container image, without a container engine.
 #[derive(Args)]

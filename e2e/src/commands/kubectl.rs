@@ -4,7 +4,7 @@ use std::{os::unix::process::CommandExt, process::Command};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use e2e::binaries::Binaries;
+use e2e::tools::Binaries;
 
 /// Run the kubectl that is built with the control plane, with KUBECONFIG as it is set.
 #[derive(Args)]
@@ -15,7 +15,7 @@ pub struct Kubectl {
 }
 
 impl Kubectl {
-    /// Becomes kubectl, so that its terminal, signals and exit code are the caller's.
+    /// Replaces this process with kubectl, which then has the terminal, the signals, and the exit code.
     pub fn run(self) -> Result<()> {
         let program = Binaries::ensure()?.control_plane();
         let failed = Command::new(&program).arg("kubectl").args(self.args).exec();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use e2e::{Bench, Cluster, Layout, Operator, Options, load};
+use e2e::{Cluster, ControlPlaneOptions, Framework, Layout, Operator, testing::load};
 
 /// Measure many Masks at once: time, requests and memory, in one process and in four
 #[derive(Args)]
@@ -26,7 +26,8 @@ pub struct Load {
 impl Load {
     pub async fn run(self) -> Result<()> {
         let controller_manager_args = load::AS_SHIPPED.map(str::to_owned).to_vec();
-        let cluster = Cluster::connect(Options { controller_manager_args, ..Options::default() }).await?;
+        let cluster =
+            Cluster::connect(ControlPlaneOptions { controller_manager_args, ..ControlPlaneOptions::default() }).await?;
         let layouts = [("1", Layout::Combined), ("4", Layout::FourProcesses)];
         for (processes, layout) in layouts {
             if self.processes.as_deref().is_some_and(|wanted| wanted != processes) {
@@ -34,8 +35,8 @@ impl Load {
             }
             let operator = Operator::start(&cluster, layout).await?;
             let limit = Duration::from_secs(self.limit);
-            Bench::run(&cluster, &operator, "load", async |bench| {
-                let figures = load::run(&cluster, &operator, bench, (self.masks, self.pods, limit)).await?;
+            Framework::run(&cluster, &operator, "load", async |f| {
+                let figures = load::run(&cluster, &operator, f, (self.masks, self.pods, limit)).await?;
                 println!("{figures}");
                 Ok(())
             })

@@ -11,7 +11,7 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Resolves when somebody wants this process to end: Ctrl-C, SIGTERM, a closed terminal.
+/// Resolves when this process should end: on Ctrl-C, SIGTERM, or a closed terminal.
 fn stopped() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
-use e2e::{binaries::Binaries, image, node};
+use e2e::{node, operator_image as image, tools::Binaries};
 
 use crate::checks::{Outcome, Runner, cargo, deny};
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use e2e::{ControlPlane, Options, control_plane::KEEP_STATE, node};
+use e2e::{ControlPlane, ControlPlaneOptions, control_plane::KEEP_STATE, node};
 
 use super::stopped;
 
@@ -30,8 +30,11 @@ impl Up {
         }
         let rest = if self.node { "containerd, kubelet and kube-proxy" } else { "kwok" };
         eprintln!("starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler, {rest}");
-        let options =
-            if self.node { Options::with_node() } else { Options { nodes: self.nodes, ..Options::default() } };
+        let options = if self.node {
+            ControlPlaneOptions::with_container_node()
+        } else {
+            ControlPlaneOptions { kwok_nodes: self.nodes, ..ControlPlaneOptions::default() }
+        };
         let control_plane = tokio::select! {
             started = ControlPlane::start(options) => started?,
             // Leaving this scope closes the pipe to the supervisor, which stops the rest.
@@ -41,7 +44,7 @@ impl Up {
 
         let ended = tokio::select! {
             () = &mut stop => None,
-            ended = control_plane.first_end() => Some(ended),
+            ended = control_plane.wait_for_exit() => Some(ended),
         };
         eprintln!("stopping");
         control_plane.stop().await?;

@@ -1,25 +1,22 @@
 //! The steps of the tour that differ between accounts of a real VPN service and made-up ones.
 
 use anyhow::{Context, Result, ensure};
-use e2e::node::{
-    Case, VpnService,
-    vpn_service::{OTHER_USERS, PASSWORD},
-};
+use e2e::vpn::{OTHER_USERS, PASSWORD, Scenario, VpnService};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt, api::PostParams};
 use vpn_types::{MaskProvider, MaskProviderPhase, READY};
 
 use super::{
     Tour,
-    view::{ACCOUNTS, APPS, View, is_active, is_usable},
+    view::{ACCOUNTS, APPS, ClusterView, is_active, is_usable},
 };
 
 impl Tour<'_> {
     pub(super) async fn made_up_accounts(&mut self) -> Result<()> {
         self.screen.step("Two VPN accounts: london allows one device at once, paris two");
         self.kubectl(&["apply", "-f", "e2e/demo/providers.yaml"]).await?;
-        let usable = |view: &View| view.providers().filter(|provider| is_usable(provider)).count() == 2;
-        self.until("both accounts are usable", usable).await?;
+        let usable = |view: &ClusterView| view.providers().filter(|provider| is_usable(provider)).count() == 2;
+        self.wait_until("both accounts are usable", usable).await?;
         self.screen.table();
         Ok(())
     }
@@ -27,8 +24,8 @@ impl Tour<'_> {
     pub(super) async fn more_slots(&mut self) -> Result<()> {
         self.screen.step("london is upgraded to two devices: the last one in line is served at once");
         self.kubectl(&["scale", "maskprovider/london", "--replicas=2", "--namespace", ACCOUNTS]).await?;
-        let upgraded = |view: &View| view.providers().any(|p| p.name_any() == "london" && p.spec.max_slots == 2);
-        self.until("london has two slots", upgraded).await?;
+        let upgraded = |view: &ClusterView| view.providers().any(|p| p.name_any() == "london" && p.spec.max_slots == 2);
+        self.wait_until("london has two slots", upgraded).await?;
         self.all_served().await
     }
 
@@ -41,9 +38,9 @@ impl Tour<'_> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), ACCOUNTS);
         let [bob, carol] = OTHER_USERS;
         let cases = [
-            ("london", Case::OpenVpn, None),
-            ("paris", Case::OpenVpnTcp, Some(bob)),
-            ("rome", Case::WrongPassword, Some(carol)),
+            ("london", Scenario::OpenVpn, None),
+            ("paris", Scenario::OpenVpnTcp, Some(bob)),
+            ("rome", Scenario::WrongPassword, Some(carol)),
         ];
         for (name, case, user) in cases {
             let mut secret = vpn.secret(name, case)?;
@@ -54,14 +51,14 @@ impl Tour<'_> {
         self.screen
             .print("    (Secrets london, paris and rome hold the credentials, as environment variables of gluetun)");
         self.kubectl(&["apply", "-f", "e2e/demo/accounts.yaml"]).await?;
-        let judged = |view: &View| {
+        let judged = |view: &ClusterView| {
             let has_failed = |provider: &MaskProvider| {
                 let phase = provider.status.as_ref().and_then(|status| status.phase);
                 provider.name_any() == "rome" && phase == Some(MaskProviderPhase::ErrVerifyFailed)
             };
             view.providers().filter(|provider| is_usable(provider)).count() == 2 && view.providers().any(has_failed)
         };
-        self.until("london and paris are verified, rome is refused", judged).await?;
+        self.wait_until("london and paris are verified, rome is refused", judged).await?;
         self.screen.table();
         let told: Vec<_> = self.view.providers().map(line).collect();
         told.iter().for_each(|line| self.screen.print(line));

@@ -1,5 +1,5 @@
-//! The tour: what a user does with vpn-operator, and what happens then, checked. With a node that runs containers the
-//! accounts are those of a real VPN service; without one they are made up, and kwok plays the Pods.
+//! The tour: it does what a user does with vpn-operator, shows what happens, and checks it. With a node that runs containers,
+//! the accounts belong to a real VPN service. Without one, the accounts are made up, and kwok simulates the Pods.
 
 mod accounts;
 mod screen;
@@ -8,7 +8,7 @@ mod view;
 use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Cluster, cargo::ROOT, node::VpnService};
+use e2e::{Cluster, VpnService, host::cargo::ROOT};
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},
@@ -19,23 +19,23 @@ use tokio::time::timeout;
 use vpn_types::MaskConsumer;
 
 pub use screen::Screen;
-use view::{ACCOUNTS, APPS, Seen, View, is_active, places, pod_runs, slot, uid};
+use view::{ACCOUNTS, APPS, ClusterView, Update, is_active, places, pod_runs, slot, uid};
 
-/// Between two steps, for people to read; nothing depends on it.
+/// The pause between two steps. It only gives people time to read.
 const PAUSE: Duration = Duration::from_secs(3);
-/// How long a step may take on a busy machine.
+/// The timeout of a step, on a busy machine.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 
 pub struct Tour<'a> {
     cluster: &'a Cluster,
     client: Client,
     screen: Screen,
-    view: View,
-    events: SelectAll<BoxStream<'static, Seen>>,
-    /// MaskConsumers that a Pod was made for, by UID.
+    view: ClusterView,
+    events: SelectAll<BoxStream<'static, Update>>,
+    /// MaskConsumers for which a Pod was created, by UID.
     served: BTreeSet<String>,
     pauses: bool,
-    /// Where the accounts are, if they are real.
+    /// The VPN service, if the accounts are real.
     vpn: Option<&'a VpnService>,
 }
 
@@ -49,11 +49,11 @@ struct Holder {
 impl<'a> Tour<'a> {
     pub fn new(cluster: &'a Cluster, screen: Screen, pauses: bool, vpn: Option<&'a VpnService>) -> Result<Self> {
         let client = cluster.client()?;
-        let (view, events, served) = (View::default(), SelectAll::new(), BTreeSet::new());
+        let (view, events, served) = (ClusterView::default(), SelectAll::new(), BTreeSet::new());
         Ok(Self { cluster, client, screen, view, events, served, pauses, vpn })
     }
 
-    /// Walks through all of it; an error says what did not happen.
+    /// Takes the whole tour. An error names what did not happen.
     pub async fn walk(&mut self) -> Result<()> {
         self.events = view::watch_all(&self.client);
         match self.vpn {
@@ -75,7 +75,7 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// On a terminal the next step would overwrite what this one shows.
+    /// Pauses, because on a terminal the next step overwrites what this step shows.
     async fn pause(&mut self) -> Result<()> {
         if self.pauses {
             let following = async {
@@ -92,11 +92,11 @@ impl<'a> Tour<'a> {
         self.screen
             .step("Five workloads ask for one of the three slots; the Pod of each starts when its Mask is Active");
         self.kubectl(&["apply", "-f", "e2e/demo/masks.yaml"]).await?;
-        let settled = |view: &View| {
+        let settled = |view: &ClusterView| {
             let running = view.consumers().filter(|consumer| is_active(consumer) && pod_runs(view, consumer));
             running.count() == 3 && places(view).len() == 2
         };
-        self.until("three Masks are Active with running Pods, two wait in line", settled).await?;
+        self.wait_until("three Masks are Active with running Pods, two wait in line", settled).await?;
         self.check_slots()?;
         for consumer in self.view.consumers().filter(|consumer| is_active(consumer)) {
             self.check_copy(consumer).await?;
@@ -105,7 +105,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Every Active MaskConsumer has a slot of its own, and Pods never were too many.
+    /// Checks that no two Active MaskConsumers share a slot, and that there were never too many Pods.
     fn check_slots(&self) -> Result<()> {
         let active = || self.view.consumers().filter(|consumer| is_active(consumer));
         let slots: BTreeSet<_> = active().filter_map(slot).collect();
@@ -118,7 +118,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// The copied Secret has what the account's Secret has.
+    /// Checks that the copied Secret equals the Secret of the account.
     async fn check_copy(&self, consumer: &MaskConsumer) -> Result<()> {
         let slot = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
         let slot = slot.context("an Active MaskConsumer without a slot")?;
@@ -130,7 +130,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// One workload ends; gives it and the one that is first in line.
+    /// Ends one workload. Returns it and the workload that is first in line.
     async fn release(&mut self) -> Result<(Holder, String)> {
         let freed = self.holder("paris")?;
         let next = places(&self.view).remove(&1).context("nobody is first in line")?;
@@ -139,7 +139,7 @@ impl<'a> Tour<'a> {
             freed.name
         ));
         self.kubectl(&["delete", "mask", &freed.name, "--namespace", APPS]).await?;
-        let held = |view: &View| {
+        let held = |view: &ClusterView| {
             let names_pod = |reservation: &vpn_types::MaskReservation| {
                 let users = reservation.status.as_ref().and_then(|status| status.users.as_ref());
                 users.into_iter().flatten().any(|user| user.uid == freed.pod_uid)
@@ -148,20 +148,20 @@ impl<'a> Tour<'a> {
             let told = told.and_then(|status| status.message.as_deref()).unwrap_or_default();
             view.reservations().any(names_pod) && told.contains("waiting for Pod")
         };
-        self.until("the slot is held for the Pod that stops", held).await?;
+        self.wait_until("the slot is held for the Pod that stops", held).await?;
         self.screen.table();
         Ok((freed, next))
     }
 
     async fn handover(&mut self, freed: &Holder, next: &str) -> Result<()> {
         self.screen.step(&format!("The last container has ended, and with it the Pod: now {next} is served"));
-        let served = |view: &View| {
+        let served = |view: &ClusterView| {
             let consumer = view.consumer(next).filter(|consumer| is_active(consumer));
             view.ended_at(&freed.pod_uid).is_some()
                 && consumer.is_some_and(|consumer| pod_runs(view, consumer))
                 && places(view).keys().eq([&1])
         };
-        self.until(&format!("{next} has the slot, and its Pod runs"), served).await?;
+        self.wait_until(&format!("{next} has the slot, and its Pod runs"), served).await?;
         self.screen.table();
         let uid = self.view.consumer(next).map(uid).unwrap_or_default();
         let ended = self.view.ended_at(&freed.pod_uid).context("the Pod's end was not seen")?;
@@ -176,17 +176,18 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Waits until nobody waits any more.
+    /// Waits until every Mask has a slot.
     async fn all_served(&mut self) -> Result<()> {
-        let all =
-            |view: &View| view.consumers().count() == 4 && view.consumers().all(|consumer| pod_runs(view, consumer));
-        self.until("all Masks are Active with running Pods", all).await?;
+        let all = |view: &ClusterView| {
+            view.consumers().count() == 4 && view.consumers().all(|consumer| pod_runs(view, consumer))
+        };
+        self.wait_until("all Masks are Active with running Pods", all).await?;
         self.check_slots()?;
         self.screen.table();
         Ok(())
     }
 
-    /// Shows how to go on by hand, and goes on showing what happens.
+    /// Shows how to continue by hand, and keeps showing what happens.
     pub async fn stay(&mut self, kubectl_dir: &Path) -> Result<()> {
         let kubeconfig = self.cluster.kubeconfig().display();
         self.screen.step("Look around, in another terminal; Ctrl-C here ends everything");
@@ -206,8 +207,8 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// Waits until what the watches have told fulfils a promise.
-    async fn until(&mut self, what: &str, holds: impl Fn(&View) -> bool) -> Result<()> {
+    /// Waits until `holds` is true for the state from the watches.
+    async fn wait_until(&mut self, what: &str, holds: impl Fn(&ClusterView) -> bool) -> Result<()> {
         let fulfilled = async {
             while !holds(&self.view) {
                 self.follow().await?;
@@ -220,20 +221,20 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// Takes in and shows one event. Like any controller that needs a VPN connection, it
-    /// makes the Pod of a workload once the MaskConsumer is Active.
+    /// Handles and shows one event. Like a controller of workloads, it creates the Pod of a workload when its MaskConsumer is
+    /// Active.
     async fn follow(&mut self) -> Result<()> {
         let seen = self.events.next().await.context("the watches ended")?;
         self.view.take(seen);
         self.screen.show(&self.view);
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), APPS);
         for consumer in self.view.consumers().filter(|consumer| is_active(consumer)) {
-            // Once for each, so that a Pod that the user deletes stays away.
+            // Only once for each, so that a Pod that the user deletes is not created again.
             if self.served.contains(&uid(consumer)) || self.view.pod(&consumer.name_any()).is_some() {
                 continue;
             }
             match pods.create(&PostParams::default(), &view::pod_for(consumer)?).await {
-                // Its event is on the way.
+                // Its event has not arrived yet.
                 Err(kube::Error::Api(status)) if status.is_already_exists() => continue,
                 created => created.context("cannot create a Pod")?,
             };
@@ -242,7 +243,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Runs kubectl at the root of the checkout, and goes on showing what happens. Gives its output.
+    /// Runs kubectl in the root of the checkout, keeps showing what happens, and returns the output of kubectl.
     async fn kubectl(&mut self, args: &[&str]) -> Result<String> {
         let shown = |arg: &&str| if arg.contains(' ') { format!("'{arg}'") } else { (*arg).to_owned() };
         let shown: Vec<_> = args.iter().map(shown).collect();

@@ -1,5 +1,5 @@
-//! What the demo shows: on a terminal a table that is redrawn in place, else a line for
-//! each change and the table at the end of each step.
+//! The output of the demo. On a terminal, it is a table that is redrawn in place. Otherwise, it is a line for each change,
+//! and the table at the end of each step.
 
 use std::{
     collections::BTreeMap,
@@ -10,9 +10,9 @@ use std::{
 use kube::ResourceExt;
 use vpn_types::MaskProviderPhase;
 
-use super::view::{View, is_usable, runs};
+use super::view::{ClusterView, is_usable, runs};
 
-/// One line of the table: a Mask, or the MaskConsumer that it left behind.
+/// One line of the table: a Mask, or its MaskConsumer after the Mask was deleted.
 #[derive(Clone, PartialEq)]
 struct Row {
     name: String,
@@ -33,7 +33,7 @@ pub struct Screen {
     terminal: bool,
     began: Instant,
     step: usize,
-    /// Lines of the table that is on the terminal.
+    /// The number of table lines on the terminal.
     drawn: usize,
     rows: BTreeMap<String, Row>,
     accounts: String,
@@ -51,7 +51,7 @@ impl Screen {
         }
     }
 
-    /// Tells what happens next.
+    /// Announces the next step.
     pub fn step(&mut self, text: &str) {
         self.step += 1;
         let (bold, plain) = if self.terminal { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
@@ -66,8 +66,8 @@ impl Screen {
         self.draw(out);
     }
 
-    /// Shows what has changed.
-    pub fn show(&mut self, view: &View) {
+    /// Shows changes.
+    pub fn show(&mut self, view: &ClusterView) {
         let (rows, accounts) = (rows(view), accounts(view));
         if rows == self.rows && accounts == self.accounts {
             return;
@@ -86,7 +86,7 @@ impl Screen {
         self.draw(out);
     }
 
-    /// Shows where things stand; on a terminal they are there already.
+    /// Prints the table. A terminal already shows it.
     pub fn table(&mut self) {
         if !self.terminal {
             emit(&self.lines().concat());
@@ -106,7 +106,7 @@ impl Screen {
         lines
     }
 
-    /// What removes the table from the terminal.
+    /// The escape sequence that removes the table from the terminal.
     fn erased(&mut self) -> String {
         match std::mem::take(&mut self.drawn) {
             0 => String::new(),
@@ -118,26 +118,26 @@ impl Screen {
         if self.terminal {
             let lines = self.lines();
             self.drawn = lines.len();
-            // A line that is too long is cut, as a wrapped one could not be erased.
+            // Long lines are cut, because wrapped lines cannot be erased.
             out = format!("{out}\x1b[?7l{}\x1b[?7h", lines.concat());
         }
         emit(&out);
     }
 }
 
-/// Nobody may be listening any more; the checks of the tour count all the same.
+/// Prints text. If the output is closed, the checks of the tour continue.
 fn emit(text: &str) {
     let mut out = stdout();
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
-fn rows(view: &View) -> BTreeMap<String, Row> {
+fn rows(view: &ClusterView) -> BTreeMap<String, Row> {
     let names = view.masks().map(ResourceExt::name_any).chain(view.consumers().map(ResourceExt::name_any));
     names.map(|name| (name.clone(), row(view, name))).collect()
 }
 
-/// What its MaskConsumer says: the Mask only follows that, a moment later.
-fn row(view: &View, name: String) -> Row {
+/// A row shows the state of the MaskConsumer. The Mask follows a moment later.
+fn row(view: &ClusterView, name: String) -> Row {
     let consumer = view.consumer(&name);
     let status = consumer.and_then(|consumer| consumer.status.as_ref());
     let deleting = consumer.is_some_and(|consumer| consumer.metadata.deletion_timestamp.is_some());
@@ -163,7 +163,7 @@ fn row(view: &View, name: String) -> Row {
     Row { name, phase: phase.to_owned(), slot, pod, message }
 }
 
-fn accounts(view: &View) -> String {
+fn accounts(view: &ClusterView) -> String {
     let taken = |provider: &str| {
         let of = |name: &str| vpn_types::parse_reservation_name(name).is_some_and(|(of, _)| of == provider);
         view.reservations().filter(|reservation| of(&reservation.name_any())).count()

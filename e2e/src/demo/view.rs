@@ -1,9 +1,9 @@
-//! What the watches have told so far.
+//! The state of the cluster, from watches.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
-use e2e::{node::images, users::may_run};
+use e2e::{node::images, pods::usage::may_run};
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},
@@ -24,8 +24,8 @@ pub const ACCOUNTS: &str = "accounts";
 /// The namespace of the workloads in `e2e/demo/masks.yaml`.
 pub const APPS: &str = "apps";
 
-/// One thing that a watch told.
-pub enum Seen {
+/// An event of one of the watches.
+pub enum Update {
     Mask(Box<Event<Mask>>),
     Consumer(Box<Event<MaskConsumer>>),
     Reservation(Box<Event<MaskReservation>>),
@@ -33,18 +33,18 @@ pub enum Seen {
     Pod(Box<Event<Pod>>),
 }
 
-/// A watch on each kind; what goes wrong is tried again.
-pub fn watch_all(client: &Client) -> SelectAll<BoxStream<'static, Seen>> {
+/// Watches each kind. A failed watch is restarted.
+pub fn watch_all(client: &Client) -> SelectAll<BoxStream<'static, Update>> {
     let mut all = SelectAll::new();
-    all.push(watch(client, APPS, Seen::Mask));
-    all.push(watch(client, APPS, Seen::Consumer));
-    all.push(watch(client, APPS, Seen::Pod));
-    all.push(watch(client, ACCOUNTS, Seen::Reservation));
-    all.push(watch(client, ACCOUNTS, Seen::Provider));
+    all.push(watch(client, APPS, Update::Mask));
+    all.push(watch(client, APPS, Update::Consumer));
+    all.push(watch(client, APPS, Update::Pod));
+    all.push(watch(client, ACCOUNTS, Update::Reservation));
+    all.push(watch(client, ACCOUNTS, Update::Provider));
     all
 }
 
-fn watch<K>(client: &Client, namespace: &str, seen: fn(Box<Event<K>>) -> Seen) -> BoxStream<'static, Seen>
+fn watch<K>(client: &Client, namespace: &str, seen: fn(Box<Event<K>>) -> Update) -> BoxStream<'static, Update>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + DeserializeOwned
@@ -62,7 +62,7 @@ where
 /// The objects of one kind in one namespace, by name.
 struct Store<K> {
     objects: BTreeMap<String, K>,
-    /// While a list comes in: the names it has.
+    /// The names in the list that is being received.
     listed: BTreeSet<String>,
 }
 
@@ -87,9 +87,9 @@ impl<K: ResourceExt> Store<K> {
     }
 }
 
-/// All of it, and what has to be remembered of the past.
+/// All objects, and what has to be remembered of earlier states.
 #[derive(Default)]
-pub struct View {
+pub struct ClusterView {
     masks: Store<Mask>,
     consumers: Store<MaskConsumer>,
     reservations: Store<MaskReservation>,
@@ -103,11 +103,11 @@ pub struct View {
     most_users: BTreeMap<String, usize>,
 }
 
-impl View {
-    pub fn take(&mut self, seen: Seen) {
+impl ClusterView {
+    pub fn take(&mut self, seen: Update) {
         match seen {
-            Seen::Mask(event) => self.masks.take(*event),
-            Seen::Consumer(event) => {
+            Update::Mask(event) => self.masks.take(*event),
+            Update::Consumer(event) => {
                 if let Event::Apply(consumer) | Event::InitApply(consumer) = &*event
                     && is_active(consumer)
                 {
@@ -115,9 +115,9 @@ impl View {
                 }
                 self.consumers.take(*event);
             }
-            Seen::Reservation(event) => self.reservations.take(*event),
-            Seen::Provider(event) => self.providers.take(*event),
-            Seen::Pod(event) => {
+            Update::Reservation(event) => self.reservations.take(*event),
+            Update::Provider(event) => self.providers.take(*event),
+            Update::Pod(event) => {
                 let ended = match &*event {
                     Event::Delete(pod) => Some(pod),
                     Event::Apply(pod) => Some(pod).filter(|pod| is_bound(pod) && !may_run(pod)),
@@ -156,24 +156,23 @@ impl View {
         self.pods.objects.get(name)
     }
 
-    /// When the Pod with this UID had ended by the word of its node, or was gone. Our cluster
-    /// keeps all kinds in one etcd, so the
-    /// revision tells the order of writes across kinds.
+    /// The revision at which the kubelet reported the end of the Pod with this UID, or at which the Pod was deleted. One etcd
+    /// stores all kinds, so revisions are the order of writes across kinds.
     pub fn ended_at(&self, pod_uid: &str) -> Option<u64> {
         self.ended.get(pod_uid).copied()
     }
 
-    /// When the MaskConsumer with this UID became Active.
+    /// The revision at which the MaskConsumer with this UID became Active.
     pub fn active_at(&self, consumer_uid: &str) -> Option<u64> {
         self.activated.get(consumer_uid).copied()
     }
 
-    /// The most MaskConsumers with a running Pod at one time.
+    /// The maximum number of MaskConsumers with a running Pod at the same time.
     pub fn most_users(&self, provider: &str) -> usize {
         self.most_users.get(provider).copied().unwrap_or_default()
     }
 
-    /// Judged on Pods: whatever statuses say, these are the sessions that a VPN service counts.
+    /// Counts users by their Pods: these are the sessions that a VPN service counts, whatever statuses say.
     fn count_users(&mut self) {
         for (name, provider) in &self.providers.objects {
             let suffix = format!("-{}", uid(provider));
@@ -185,7 +184,7 @@ impl View {
     }
 }
 
-/// Whether a slot is assigned and nobody is taking it back.
+/// Whether the MaskConsumer has a slot and is not being deleted.
 pub fn is_active(consumer: &MaskConsumer) -> bool {
     consumer.metadata.deletion_timestamp.is_none()
         && consumer.status.as_ref().and_then(|status| status.phase) == Some(MaskConsumerPhase::Active)
@@ -233,14 +232,14 @@ pub fn slot(consumer: &MaskConsumer) -> Option<(&str, usize)> {
 }
 
 /// Whether the MaskConsumer is Active and its Pod runs.
-pub fn pod_runs(view: &View, consumer: &MaskConsumer) -> bool {
+pub fn pod_runs(view: &ClusterView, consumer: &MaskConsumer) -> bool {
     let pod = view.pod(&consumer.name_any()).filter(|pod| owner(pod) == Some(&uid(consumer)));
     let phase = pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
     is_active(consumer) && phase == Some("Running")
 }
 
 /// The Masks that wait, by their place in line.
-pub fn places(view: &View) -> BTreeMap<usize, String> {
+pub fn places(view: &ClusterView) -> BTreeMap<usize, String> {
     let place = |mask: &Mask| {
         let status = mask.status.as_ref().filter(|status| status.phase == Some(MaskPhase::Waiting))?;
         let (_, place) = status.message.as_ref()?.split_once("place ")?;
@@ -249,7 +248,7 @@ pub fn places(view: &View) -> BTreeMap<usize, String> {
     view.masks().filter_map(place).collect()
 }
 
-/// The images of the template, and those that stand in for them where no registry can be reached.
+/// The images in the template, and the images that replace them where no registry is reachable.
 const IMAGES: [(&str, &str); 2] =
     [("qmcgaw/gluetun:v3.41.3", images::GLUETUN), ("curlimages/curl:8.16.0", images::TOOLS)];
 

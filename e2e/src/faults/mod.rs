@@ -1,21 +1,21 @@
-//! A network and an API server on a bad day: a proxy between a client, such as the operator, and the API server, that
-//! does to chosen requests what [`Fault`] lists, and passes all others on.
+//! Fault injection: a proxy between a client, such as the operator, and the API server. It applies a [`Fault`] to the
+//! requests that a [`Rule`] selects, and forwards all others.
 //!
-//! Invariants: it listens on loopback only; it changes nothing of a request that it passes on, credentials included; a
-//! request that it has begun to pass on reaches the API server even when its sender hangs up.
+//! Invariants: the proxy listens only on loopback. It does not change a request that it forwards, credentials included. A
+//! request that it started to forward reaches the API server even if the client disconnects.
 //!
 //! ```ignore
 //! let proxy = FaultProxy::start(cluster.admin()).await?;
-//! let operator = Operator::start_with(cluster, &Setup::new(layout).through(&proxy)).await?;
+//! let operator = Operator::start_with(cluster, OperatorOptions::new(layout).via_proxy(&proxy)).await?;
 //! let locks = Filter::default().verb("create").resource("maskreservations");
-//! let armed = proxy.arm(Rule::first(locks, Fault::AnswerLost).after(2));
+//! let rule = proxy.add(Rule::first(locks, Fault::ResponseDropped).after(2));
 //! // …
-//! armed.has_struck(1).await?;
+//! rule.wait_for_hits(1).await?;
 //! ```
 
-mod plan;
 mod proxy;
 mod request;
+mod rule;
 
-pub use plan::{Armed, Fault, Rule};
 pub use proxy::FaultProxy;
+pub use rule::{ActiveRule, Fault, Rule};

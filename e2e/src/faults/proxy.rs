@@ -1,4 +1,4 @@
-//! The proxy itself.
+//! The proxy server.
 
 use std::{
     convert::Infallible,
@@ -33,13 +33,13 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Armed, Fault, Rule, plan::status, request};
-use crate::Identity;
+use super::{ActiveRule, Fault, Rule, request, rule::status};
+use crate::auth::Identity;
 
 type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
 type Response = http::Response<Body>;
 
-/// A proxy in front of an API server. Dropping it ends it, with all its connections.
+/// A proxy in front of an API server. Dropping it closes all connections.
 pub struct FaultProxy {
     address: SocketAddr,
     proxy: Arc<Proxy>,
@@ -49,7 +49,7 @@ pub struct FaultProxy {
 struct Proxy {
     api_server: Uri,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    armed: Mutex<Vec<Arc<Armed>>>,
+    rules: Mutex<Vec<Arc<ActiveRule>>>,
     cuts: watch::Sender<u64>,
 }
 
@@ -60,16 +60,16 @@ impl Drop for FaultProxy {
 }
 
 impl FaultProxy {
-    /// Starts one, without any rule, in front of the API server that `identity` talks to.
+    /// Starts a proxy without rules in front of the API server of `identity`.
     pub async fn start(identity: &Identity) -> Result<Self> {
-        // Only the way to the server: who asks is said by each request.
+        // Each request has its own credentials.
         let mut config = identity.config.clone();
         config.auth_info = AuthInfo::default();
         let client = Client::builder(TokioExecutor::new()).build(config.rustls_https_connector()?);
         let proxy = Arc::new(Proxy {
             api_server: config.cluster_url,
             client,
-            armed: Mutex::default(),
+            rules: Mutex::default(),
             cuts: watch::Sender::new(0),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -78,9 +78,9 @@ impl FaultProxy {
         Ok(Self { address, proxy, server })
     }
 
-    /// A user of the API server, behind this proxy. It has to be one with a token: who comes with a certificate shows it
-    /// to the proxy only. Its kubeconfig is written into `dir`.
-    pub async fn in_front_of(&self, identity: &Identity, dir: &Path) -> Result<Identity> {
+    /// The same user, but with the address of this proxy. The user must have a token, because the proxy cannot forward a client
+    /// certificate. The kubeconfig is written to `dir`.
+    pub async fn proxied_identity(&self, identity: &Identity, dir: &Path) -> Result<Identity> {
         let mut kubeconfig = Kubeconfig::read_from(&identity.kubeconfig)?;
         for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
             cluster.server = Some(format!("http://{}", self.address));
@@ -96,20 +96,20 @@ impl FaultProxy {
         Identity::from_file(&path, identity.user.clone()).await
     }
 
-    /// Adds a rule. Of several that apply to a request the oldest does.
-    pub fn arm(&self, rule: Rule) -> Arc<Armed> {
-        let armed = Arc::new(Armed::new(rule));
-        self.proxy.armed().push(Arc::clone(&armed));
-        armed
+    /// Adds a rule. If several rules match a request, the oldest one applies.
+    pub fn add(&self, rule: Rule) -> Arc<ActiveRule> {
+        let rule = Arc::new(ActiveRule::new(rule));
+        self.proxy.rules().push(Arc::clone(&rule));
+        rule
     }
 
-    /// Takes rules away; what they have begun goes on.
-    pub fn disarm(&self, rules: &[Arc<Armed>]) {
-        self.proxy.armed().retain(|armed| !rules.iter().any(|rule| Arc::ptr_eq(armed, rule)));
+    /// Removes rules. Requests that are already delayed, and watches that already have a fault, keep it.
+    pub fn remove(&self, rules: &[Arc<ActiveRule>]) {
+        self.proxy.rules().retain(|active| !rules.iter().any(|rule| Arc::ptr_eq(active, rule)));
     }
 
-    /// Cuts all connections that there are. What was passed on is carried out.
-    pub fn cut(&self) {
+    /// Closes all open connections. The API server still handles requests that were forwarded.
+    pub fn close_connections(&self) {
         self.proxy.cuts.send_modify(|cuts| *cuts += 1);
     }
 }
@@ -122,7 +122,7 @@ async fn accept(listener: TcpListener, proxy: Arc<Proxy>) {
                 Ok((stream, _)) => {
                     connections.spawn(serve(stream, Arc::clone(&proxy)));
                 }
-                // Too many open files, for instance; connections that end make room.
+                // For example, there are too many open files until other connections end.
                 Err(_) => tokio::task::yield_now().await,
             },
             Some(_) = connections.join_next() => {}
@@ -130,10 +130,10 @@ async fn accept(listener: TcpListener, proxy: Arc<Proxy>) {
     }
 }
 
-/// Serves one connection until it ends or is cut.
+/// Serves one connection until it ends or is closed.
 async fn serve(stream: TcpStream, proxy: Arc<Proxy>) {
     let mut cuts = proxy.cuts.subscribe();
-    // Small answers are not held back for larger ones.
+    // Small responses are sent immediately.
     let _ = stream.set_nodelay(true);
     let handle = service_fn(move |request| {
         let proxy = Arc::clone(&proxy);
@@ -141,25 +141,25 @@ async fn serve(stream: TcpStream, proxy: Arc<Proxy>) {
     });
     let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), handle);
     tokio::select! {
-        // An error is a connection that was cut: by a rule, by the client, or by the API server.
+        // An error means that a rule, the client, or the API server closed the connection.
         _ = connection => {}
         _ = cuts.changed() => {}
     }
 }
 
 impl Proxy {
-    fn armed(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Armed>>> {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rules(&self) -> std::sync::MutexGuard<'_, Vec<Arc<ActiveRule>>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fault that befalls a request. All rules count it, and the oldest that is due applies.
+    /// The fault for a request. All rules count the request, and the oldest one that is due applies.
     fn fault(&self, seen: &crate::audit::Request) -> Option<Fault> {
-        let armed: Vec<_> = self.armed().clone();
-        let due: Vec<_> = armed.iter().filter_map(|armed| armed.strike(seen)).collect();
+        let rules: Vec<_> = self.rules().clone();
+        let due: Vec<_> = rules.iter().filter_map(|rule| rule.apply(seen)).collect();
         due.into_iter().next()
     }
 
-    /// An error cuts the connection.
+    /// Handles a request. An error closes the connection.
     async fn handle(self: Arc<Self>, request: http::Request<Incoming>) -> Result<Response> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
@@ -169,17 +169,17 @@ impl Proxy {
         let is_watch = seen.verb == "watch";
         let pass_on = self.pass_on(parts.method, parts.uri, parts.headers, body);
         match fault {
-            Some(Fault::Refused(code)) => return answer(code),
-            Some(Fault::RequestLost) => bail!("cut by a rule"),
+            Some(Fault::Rejected(code)) => return answer(code),
+            Some(Fault::RequestDropped) => bail!("cut by a rule"),
             _ => {}
         }
         if is_watch {
             let (head, body) = pass_on.await?.into_parts();
             return Ok(http::Response::from_parts(head, watch_body(body, fault)));
         }
-        // A task of its own, that goes on when the client hangs up.
+        // This task continues when the client disconnects.
         let answered = tokio::spawn(async move {
-            if let Some(Fault::RequestLate(late)) = fault {
+            if let Some(Fault::RequestDelayed(late)) = fault {
                 sleep(late).await;
             }
             let (head, body) = pass_on.await?.into_parts();
@@ -188,9 +188,9 @@ impl Proxy {
         });
         let answered = answered.await??;
         match fault {
-            Some(Fault::Misreported(code)) => answer(code),
-            Some(Fault::AnswerLost) => bail!("cut by a rule"),
-            Some(Fault::AnswerLate(late)) => {
+            Some(Fault::ResponseReplaced(code)) => answer(code),
+            Some(Fault::ResponseDropped) => bail!("cut by a rule"),
+            Some(Fault::ResponseDelayed(late)) => {
                 sleep(late).await;
                 Ok(answered)
             }
@@ -247,14 +247,14 @@ type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 fn watch_body(body: Incoming, fault: Option<Fault>) -> Body {
     let chunks: Chunks = Box::pin(body.into_data_stream().map(|chunk| chunk.map_err(anyhow::Error::from)));
     let chunks: Chunks = match fault {
-        Some(Fault::WatchCut(after)) => {
+        Some(Fault::WatchDisconnected(after)) => {
             Box::pin(lines(chunks, after).chain(stream::once(async { Err(anyhow!("cut by a rule")) })))
         }
         Some(Fault::WatchExpired(after)) => {
             let event = serde_json::json!({ "type": "ERROR", "object": status(StatusCode::GONE) });
             Box::pin(lines(chunks, after).chain(stream::once(async move { Ok(Bytes::from(format!("{event}\n"))) })))
         }
-        Some(Fault::WatchSilent(after)) => Box::pin(lines(chunks, after).chain(stream::pending())),
+        Some(Fault::WatchStalled(after)) => Box::pin(lines(chunks, after).chain(stream::pending())),
         _ => chunks,
     };
     BodyExt::boxed_unsync(StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))))

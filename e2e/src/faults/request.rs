@@ -1,4 +1,4 @@
-//! What the API server would call a request: verb, resource, object.
+//! The attributes of a request as in the audit log: verb, resource, name.
 
 use http::{Method, Uri};
 use jiff::Timestamp;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::audit::Request;
 
-/// Reads a request off its HTTP form. Who sends it is not known, nor how it ends.
+/// Derives the attributes from an HTTP request. The user and the result are unknown.
 pub(super) fn read(method: &Method, uri: &Uri, user_agent: &str, body: &[u8]) -> Request {
     let now = Timestamp::now();
     let mut request = Request {

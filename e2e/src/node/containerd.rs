@@ -1,4 +1,4 @@
-//! containerd, with all its files under the directory of the run.
+//! containerd, with all of its files in the directory of the run.
 
 use std::{
     fs,
@@ -11,13 +11,13 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{POD_RANGE, images::PAUSE, run};
-use crate::process::ProcessSpec;
+use super::images::PAUSE;
+use crate::{host::command::run, network::NODE_POD_RANGE, process::ProcessSpec};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(30);
 
-/// What starts containers.
+/// The container runtime.
 pub const RUNTIME: &str = "/usr/bin/crun";
 
 pub fn socket(dir: &Path) -> PathBuf {
@@ -41,7 +41,7 @@ pub fn configure(dir: &Path) -> Result<()> {
                 "ipam": {
                     "type": "host-local",
                     "dataDir": dir.join("addresses"),
-                    "ranges": [[{ "subnet": POD_RANGE }]],
+                    "ranges": [[{ "subnet": NODE_POD_RANGE }]],
                     "routes": [{ "dst": "0.0.0.0/0" }],
                 },
             },
@@ -51,10 +51,8 @@ pub fn configure(dir: &Path) -> Result<()> {
     fs::write(networks.join("10-e2e.conflist"), network.to_string())?;
     let base = dir.join("base-spec.json");
     fs::write(&base, base_spec()?.to_string())?;
-    // crun: each probe that is a command starts the runtime; with runc `tests/node` takes some 30 % more of the
-    // processors.
-    // restrict_oom_score_adj: without CAP_SYS_RESOURCE it cannot lower the score, as it is asked to for the sandbox of a
-    // Pod.
+    // crun: each exec probe starts the runtime. With runc, `tests/node` needs 30 % more processor time.
+    // restrict_oom_score_adj: without CAP_SYS_RESOURCE, containerd cannot lower the score of a Pod sandbox.
     let config = format!(
         r#"version = 2
 root = "{dir}/containerd"
@@ -88,7 +86,7 @@ oom_score = 0
     fs::write(dir.join("containerd.toml"), config).context("cannot write the configuration of containerd")
 }
 
-/// What containerd makes of no settings, and the device of tunnels, which runc lets every container use that may make it:
+/// The default of containerd, and the tunnel device. runc allows the tunnel device for every container that may create it:
 /// <https://github.com/opencontainers/runc/blob/v1.1.5/libcontainer/specconv/spec_linux.go>.
 fn base_spec() -> Result<Value> {
     let mut spec: Value = serde_json::from_str(&run(Command::new("ctr").args(["oci", "spec"]))?)?;
@@ -112,7 +110,7 @@ fn ctr(dir: &Path) -> Command {
 
 /// Waits until containerd answers.
 pub async fn ready(dir: &Path) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let dir = dir.to_owned();
         match tokio::task::spawn_blocking(move || run(ctr(&dir).arg("version"))).await? {
@@ -123,7 +121,7 @@ pub async fn ready(dir: &Path) -> Result<()> {
     }
 }
 
-/// Loads an archive: a docker archive or an OCI image layout.
+/// Imports an archive of `docker save`, or an OCI image layout.
 pub fn import(dir: &Path, archive: &Path) -> Result<()> {
     run(ctr(dir).args(["images", "import"]).arg(archive)).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Container images made of files of this machine: no registry, no Dockerfile.
+//! Container images that are created from files of this machine, without a registry or a Dockerfile.
 
 use std::{
     collections::BTreeSet,
@@ -13,14 +13,16 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
+use crate::host::command::run;
+
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Since Debian 12 these are links into `/usr`; the files of an image are where the links lead to.
+/// Since Debian 12, these are links into `/usr`. The files of an image are in the directories that the links lead to.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// A container image: one layer, in the format of `docker save`.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// Its name with tag, such as `localhost/tools:1`.
+    /// The name with the tag, such as `localhost/tools:1`.
     pub name: String,
     entries: Vec<Entry>,
     entrypoint: Vec<String>,
@@ -42,7 +44,7 @@ enum Content {
 }
 
 impl Image {
-    /// An image with the directories that programs expect, and nothing in them.
+    /// An image with the directories that programs expect. They are empty.
     pub fn new(name: impl Into<String>) -> Self {
         let mut image = Self { name: name.into(), entries: Vec::new(), entrypoint: Vec::new() };
         for (dir, mode) in
@@ -69,7 +71,7 @@ impl Image {
         self
     }
 
-    /// Adds a file of this machine at `path`, with its mode.
+    /// Adds a file of this machine at `path`, with the same mode.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -96,10 +98,10 @@ impl Image {
         self
     }
 
-    /// Adds a program of this machine with the libraries that it is linked to, all at the paths they have here.
+    /// Adds a program of this machine with its shared libraries, all at the same paths.
     ///
     /// # Errors
-    /// When it is missing, or a library of it.
+    /// When the program or one of its libraries is missing.
     pub fn program(mut self, path: &str) -> Result<Self> {
         self = self.file(path, Path::new(path))?;
         for library in libraries(path)? {
@@ -108,7 +110,7 @@ impl Image {
         Ok(self)
     }
 
-    /// Adds the files of a directory of this machine, not those of its directories.
+    /// Adds the files in a directory of this machine, without its subdirectories.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -122,26 +124,26 @@ impl Image {
         Ok(self)
     }
 
-    /// Adds a shell, and the programs of busybox that are not there already.
+    /// Adds a shell, and the programs of busybox that the image does not have yet.
     ///
     /// # Errors
     /// When Debian's `busybox-static` is not installed.
     pub fn busybox(mut self) -> Result<Self> {
-        let programs = super::run(Command::new("/bin/busybox").arg("--list"))?;
-        // The shell of busybox, as Debian builds it, prefers busybox's own programs to those of the image.
+        let programs = run(Command::new("/bin/busybox").arg("--list"))?;
+        // The busybox shell of Debian prefers busybox programs to those of the image.
         self = self.program("/bin/dash")?.link("/usr/bin/sh", "dash");
         self = self.file("/usr/bin/busybox", Path::new("/bin/busybox"))?;
-        // Its wget crashes with a segmentation fault, being linked statically.
+        // The statically linked wget of busybox crashes with a segmentation fault.
         for program in programs.lines().filter(|&name| name != "busybox" && name != "wget") {
             self = self.link(&format!("/usr/bin/{program}"), "busybox");
         }
         Ok(self)
     }
 
-    /// Writes it as an archive that `ctr images import` and `docker load` read.
+    /// Writes the image as an archive for `ctr images import` and `docker load`.
     ///
     /// # Errors
-    /// When one of its files cannot be read, or the archive not be written.
+    /// When a file cannot be read, or the archive cannot be written.
     pub fn write(&self, archive: &Path) -> Result<()> {
         let layer = archive.with_extension("layer");
         self.write_layer(&layer).with_context(|| format!("cannot make the image {}", self.name))?;
@@ -180,7 +182,7 @@ impl Image {
                 }
             }
             if !there.insert(path.clone()) {
-                // Two programs share a library; or busybox has what is there already.
+                // Two programs share a library, or the image already has a program of busybox.
                 continue;
             }
             match content {
@@ -204,7 +206,7 @@ impl Image {
     }
 }
 
-/// A static binary as an image, for instance an operator: `files` are pairs of a path in the image and a file here.
+/// An image of a static binary, such as the operator. `files` are pairs of a path in the image and a file of this machine.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -213,7 +215,7 @@ pub fn image(name: &str, files: &[(&str, &Path)], entrypoint: &[&str]) -> Result
     files.iter().try_fold(image, |image, (path, source)| image.file(path, source))
 }
 
-/// Where a path of the machine is in an image.
+/// The path in an image for a path of this machine.
 fn inside(path: &str) -> PathBuf {
     let path = path.trim_start_matches('/');
     match path.split_once('/') {
@@ -240,7 +242,7 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     header.set_size(size);
     header.set_uid(0);
     header.set_gid(0);
-    // The same files make the same image.
+    // The same files result in the same image.
     header.set_mtime(0);
     header
 }

@@ -1,4 +1,4 @@
-//! The images of the tests. What is not a program of Debian is a Go program in `e2e/images`.
+//! The images for the tests. They contain programs of Debian and the Go programs in `e2e/images`.
 
 use std::{
     fs,
@@ -7,10 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use e2e_build::binaries::NO_DEBUG_DATA;
 use sha2::{Digest, Sha256};
 
 use super::image::Image;
-use crate::binaries::{NO_DEBUG_DATA, cache_dir};
+use crate::host::{cache_dir, command::run};
 
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images");
 
@@ -18,11 +19,11 @@ const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images");
 pub const PAUSE: &str = "localhost/pause:1";
 /// A shell with the usual programs, and curl.
 pub const TOOLS: &str = "localhost/tools:1";
-/// Tells who asks: see [`address`].
+/// A server that returns the address of its client: see [`address`].
 pub const ADDRESS: &str = "localhost/address:1";
 /// The VPN client with the interface of gluetun: see [`gluetun`].
 pub const GLUETUN: &str = "localhost/gluetun-stand-in:v3.41.3";
-/// What a VPN server needs: see [`vpn_server`].
+/// The VPN server: see [`vpn_server`].
 pub const VPN_SERVER: &str = "localhost/vpn-server:1";
 
 /// The image [`PAUSE`].
@@ -74,9 +75,9 @@ fn go_program(name: &str, program: &str, path: &str) -> Result<Image> {
     Image::new(name).entrypoint(&[path]).file(path, &programs()?.join(program))
 }
 
-/// The Go programs, built when this is the first use of this version: a directory.
+/// The directory of the Go programs. They are built at the first use of a version.
 fn programs() -> Result<PathBuf> {
-    let version = super::run(Command::new("go").current_dir(MODULE).args(["env", "GOVERSION"]))
+    let version = run(Command::new("go").current_dir(MODULE).args(["env", "GOVERSION"]))
         .context("some images hold Go programs: install Go and have `go` in PATH")?;
     let mut hash = Sha256::new();
     hash.update(version);
@@ -92,8 +93,8 @@ fn programs() -> Result<PathBuf> {
     let mut command = Command::new("go");
     command.current_dir(MODULE).env("CGO_ENABLED", "0");
     command.args(["build", "-trimpath", NO_DEBUG_DATA, "-ldflags=-s -w", "-o"]);
-    super::run(command.arg(unfinished.path()).arg("./..."))?;
-    // The rename makes it visible: an interrupted build leaves no half result.
+    run(command.arg(unfinished.path()).arg("./..."))?;
+    // Only the rename makes the result visible, so an interrupted build leaves no partial result.
     match fs::rename(unfinished.path(), &built) {
         Ok(()) => drop(unfinished.keep()),
         // Another process was quicker.

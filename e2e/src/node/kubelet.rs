@@ -5,10 +5,17 @@ use std::{fs, path::Path};
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Isolation, NODE, POD_RANGE, containerd::socket};
-use crate::{pki::Pki, process::ProcessSpec};
+use super::containerd::socket;
+use crate::{
+    auth::Pki,
+    network::{CLUSTER_DNS, NODE_POD_RANGE},
+    process::{Isolation, ProcessSpec},
+};
 
-/// What kubelet and kube-proxy are given.
+/// The name of the node.
+pub const NODE: &str = "node";
+
+/// The files for kubelet and kube-proxy.
 pub struct Files<'a> {
     pub pki: &'a Pki,
     /// The kubeconfig of `system:node:…`.
@@ -17,7 +24,7 @@ pub struct Files<'a> {
     pub proxy: &'a Path,
 }
 
-/// kubelet and kube-proxy; `program` holds both.
+/// The processes kubelet and kube-proxy. `program` contains both.
 pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &Files<'_>) -> Result<[ProcessSpec; 2]> {
     let (kubelet, proxy) = (dir.join("kubelet.yaml"), dir.join("kube-proxy.yaml"));
     let resolver = dir.join("resolv.conf");
@@ -35,22 +42,21 @@ pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &File
         "tlsCertFile": files.pki.kubelet_certificate(),
         "tlsPrivateKeyFile": files.pki.kubelet_key(),
         "clusterDomain": "cluster.local",
-        // Nobody answers there: Services are reached by their addresses.
-        "clusterDNS": ["10.96.0.10"],
+        "clusterDNS": [CLUSTER_DNS],
         "resolvConf": resolver,
         "podLogsDir": dir.join("logs"),
         "volumePluginDir": dir.join("volume-plugins"),
-        // Machines with cgroup v1 will do for tests.
+        // For tests, cgroup v1 is good enough.
         "failCgroupV1": false,
         "cgroupDriver": "cgroupfs",
-        // Only what is below is this kubelet's: it kills processes in cgroups of Pods that it does not know.
+        // A kubelet kills processes in cgroups of Pods that it does not know, so it must not see other cgroups.
         "cgroupRoot": format!("/{}", isolation.name),
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
-        // Neither needs CAP_SYS_RESOURCE.
+        // These values do not need CAP_SYS_RESOURCE.
         "maxOpenFiles": 20000,
         "oomScoreAdj": 0,
-        // Pods go when a test says so. The disk is not the node's alone: what others leave free there is no reason to evict.
+        // Only tests delete Pods. Other programs use the same disk, so its free space is no reason for an eviction.
         "evictionHard": {
             "memory.available": "0%",
             "nodefs.available": "0%",
@@ -58,12 +64,12 @@ pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &File
             "imagefs.available": "0%",
             "imagefs.inodesFree": "0%",
         },
-        // Images cannot be fetched again.
+        // There is no registry to pull an image from again.
         "imageGCHighThresholdPercent": 100,
         "serializeImagePulls": false,
         "maxPods": 250,
         "podPidsLimit": 1000,
-        // A server that forwards packets, in a Pod.
+        // The VPN server forwards packets in a Pod.
         "allowedUnsafeSysctls": ["net.ipv4.ip_forward"],
         "healthzBindAddress": "127.0.0.1",
     });
@@ -74,8 +80,8 @@ pub fn processes(program: &Path, dir: &Path, isolation: &Isolation, files: &File
         "mode": "iptables",
         "clientConnection": { "kubeconfig": files.proxy },
         "hostnameOverride": NODE,
-        "clusterCIDR": POD_RANGE,
-        // The machine's own limits stay as they are.
+        "clusterCIDR": NODE_POD_RANGE,
+        // The limits of the machine do not change.
         "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
         "iptables": { "minSyncPeriod": "0s" },
     });

@@ -1,50 +1,40 @@
-//! A node that runs containers, beside the control plane: containerd, crun, the CNI
-//! plugins, kubelet and kube-proxy, for tests that need real Pods.
+//! A node that runs containers, for tests that need real Pods: containerd, crun, the CNI plugins, kubelet, and kube-proxy.
 //!
-//! Everything, the control plane too, runs in namespaces of its own (see [`isolation`]): a
-//! network namespace without a route outside, a mount namespace that hides the machine's
-//! `/run`, and a PID namespace whose end is the end of every container. So nothing can
-//! outlive a run, and what the machine has of its own is neither used nor touched.
+//! Everything, including the control plane, runs in Linux namespaces of its own (see [`Isolation`]): a network namespace
+//! without a route to the outside, a mount namespace that hides `/run` of the machine, and a PID namespace. When the PID
+//! namespace ends, every container ends. So nothing can outlive a run, and the run does not use or change the services of
+//! the machine.
 //!
-//! It needs Linux, root and the programs of a few Debian packages, which are installed when
-//! they are missing; [`unavailable`] tells why it cannot be had.
+//! The node needs Linux, root, and programs of a few Debian packages, which are installed if they are missing.
+//! [`unavailable`] returns the reason when a node is not possible.
 
 mod containerd;
-pub mod harness;
 pub mod image;
 pub mod images;
-pub mod isolation;
 mod kubelet;
-pub mod logs;
 mod packages;
-pub mod vpn_case;
-pub mod vpn_service;
 
 use std::{
     env,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::{Api, Client, runtime::wait::await_condition};
 use tokio::sync::Mutex;
 
-use crate::{Cluster, Options, cluster::KUBECONFIG, process::ProcessSpec};
+use crate::{
+    auth::identity::KUBECONFIG,
+    process::{Isolation, ProcessSpec, isolation},
+};
 pub use image::Image;
-pub use isolation::Isolation;
-pub use vpn_case::Case;
-pub use vpn_service::VpnService;
+pub use kubelet::NODE;
 
-/// The name of the node.
-pub const NODE: &str = "node";
-/// The addresses of its Pods.
-pub const POD_RANGE: &str = "10.244.0.0/24";
-/// When it is set, a test that needs a node and cannot have one fails; else it is skipped.
+/// When this variable is set, a test that needs a node fails if no node is possible. Otherwise, the test is skipped.
 pub const REQUIRE: &str = "E2E_REQUIRE_NODE";
 
-/// Why there can be no node on this machine, if so.
+/// The reason why no node is possible on this machine, if there is one.
 pub fn unavailable() -> Option<String> {
     if !cfg!(target_os = "linux") {
         return Some("it needs Linux".into());
@@ -61,32 +51,26 @@ pub fn unavailable() -> Option<String> {
     packages::unavailable()
 }
 
-/// Installs the Debian packages that are missing, saying so first.
+/// Installs missing Debian packages. Prints a message first.
 pub fn install() -> Result<()> {
     packages::ensure()
 }
 
-/// A cluster whose node runs containers, shared by the tests of this process.
-pub async fn cluster() -> Result<&'static Cluster> {
-    static CLUSTER: tokio::sync::OnceCell<Cluster> = tokio::sync::OnceCell::const_new();
-    CLUSTER.get_or_try_init(|| Cluster::connect(Options::with_node())).await
-}
-
 /// The node of a running cluster.
-pub struct Node {
+pub struct ContainerNode {
     dir: PathBuf,
     isolation: Isolation,
     imported: Mutex<Vec<String>>,
 }
 
-impl Node {
+impl ContainerNode {
     pub(crate) fn new(dir: &Path, isolation: Isolation) -> Result<Self> {
         let dir = dir.join("node");
         std::fs::create_dir_all(dir.join("images"))?;
         Ok(Self { dir, isolation, imported: Mutex::default() })
     }
 
-    /// Where its network is.
+    /// The namespaces of the node.
     pub fn isolation(&self) -> &Isolation {
         &self.isolation
     }
@@ -100,7 +84,7 @@ impl Node {
         kubelet::processes(program, &self.dir, &self.isolation, files)
     }
 
-    /// Makes an image known to the node, unless it is already.
+    /// Imports an image, unless the node already has it.
     pub async fn import(&self, image: &Image) -> Result<()> {
         let mut imported = self.imported.lock().await;
         if imported.contains(&image.name) {
@@ -118,14 +102,14 @@ impl Node {
         Ok(())
     }
 
-    /// Makes the image in an archive of a user's known to the node, under the name that it has there.
+    /// Imports the image in an archive, under the name in the archive.
     pub async fn import_archive(&self, archive: &Path) -> Result<()> {
         let (dir, archive) = (self.dir.clone(), archive.to_owned());
         let import = move || containerd::import(&dir, &archive).context("cannot import the image");
         tokio::task::spawn_blocking(import).await?
     }
 
-    /// Kills a container, as when the kernel runs out of memory; `id` is the one in the status of its Pod.
+    /// Kills a container, like the kernel when it runs out of memory. `id` is the one in the Pod status.
     pub async fn kill_container(&self, id: &str) -> Result<()> {
         let (dir, id) = (self.dir.clone(), id.trim_start_matches("containerd://").to_owned());
         tokio::task::spawn_blocking(move || containerd::kill(&dir, &id)).await?
@@ -139,26 +123,10 @@ impl Node {
 
 pub(crate) use kubelet::Files;
 
-/// Waits until Pods can be scheduled to the node.
-pub(crate) async fn wait_ready(client: &Client) -> Result<()> {
-    crate::kwok::wait_ready(client, NODE).await
-}
-
-/// Deletes a node object and waits until it is gone; the kubelet does not make it again.
+/// Deletes a Node and waits until it is deleted. The kubelet does not create it again.
 pub async fn forget(client: &Client, name: &str) -> Result<()> {
     let nodes: Api<KubeNode> = Api::all(client.clone());
     nodes.delete(name, &Default::default()).await?;
     await_condition(nodes, name, |node: Option<&KubeNode>| node.is_none()).await?;
     Ok(())
-}
-
-/// Runs a command of the machine and gives its standard output; its standard error is the
-/// error.
-fn run(command: &mut Command) -> Result<String> {
-    let shown = format!("{command:?}").replace('"', "");
-    let output = command.output().with_context(|| format!("cannot run {shown}"))?;
-    if !output.status.success() {
-        bail!("{shown}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

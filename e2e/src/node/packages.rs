@@ -1,4 +1,4 @@
-//! The Debian packages of a node, installed when they are missing.
+//! The Debian packages that a node needs. Missing ones are installed.
 
 use std::{env, fs, io::Write, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -25,7 +25,7 @@ fn missing() -> Vec<&'static str> {
     NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|&(_, package)| package).collect()
 }
 
-/// Why the packages cannot be had, if so.
+/// The reason why the packages cannot be installed, if there is one.
 pub fn unavailable() -> Option<String> {
     let missing = missing();
     let debian = Path::new("/etc/debian_version").exists() && Path::new("/usr/bin/apt-get").exists();
@@ -33,12 +33,12 @@ pub fn unavailable() -> Option<String> {
         .then(|| format!("it needs Debian, or the programs of {} where Debian has them", missing.join(", ")))
 }
 
-/// Installs what is missing, and says so before. No service is started.
+/// Installs missing packages. Prints a message first. No service is started.
 pub fn ensure() -> Result<()> {
     if missing().is_empty() {
         return Ok(());
     }
-    // One at a time, among processes too.
+    // Only one process installs packages at a time.
     let lock = fs::File::create(env::temp_dir().join("vpn-operator-e2e-packages.lock"))?;
     lock.lock()?;
     let missing = missing();
@@ -46,10 +46,10 @@ pub fn ensure() -> Result<()> {
         return Ok(());
     }
     let said = format!("e2e: installing the Debian packages {} (apt-get, no service is started)", missing.join(", "));
-    // Straight to stderr: a test harness may hide what goes through `eprintln!`.
+    // A test harness hides the output of `eprintln!`.
     writeln!(std::io::stderr(), "{said}")?;
     let _policy = Policy::forbid_services()?;
-    // The lists may be older than the packages on the mirror.
+    // The package lists may be older than the packages on the mirror.
     apt_get(&["update"])?;
     apt_get(&[&["install", "--yes", "--no-install-recommends"], &missing[..]].concat())
 }
@@ -63,7 +63,7 @@ fn apt_get(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// While it lives, no package may start a service.
+/// Until this is dropped, no package may start a service.
 struct Policy {
     ours: bool,
 }

@@ -5,9 +5,12 @@ use std::{env, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, Fault, FaultProxy, Filter, History, Layout, Operator, Rule, Setup,
-    at_rest::{all_is_well, run_pods},
-    bench::{LIMIT, our_cluster, same},
+    Cluster, Fault, FaultProxy, Filter, Framework, History, Layout, Operator, OperatorOptions, Rule,
+    testing::{
+        framework::{ensure_eq, local_cluster},
+        steady_state::{run_pods, wait_for_steady_state},
+    },
+    wait::TIMEOUT,
 };
 use futures::{StreamExt, stream};
 use http::StatusCode;
@@ -44,17 +47,17 @@ const REQUESTS: [(&str, &str, &str); 15] = [
 ];
 
 const FAULTS: [Fault; 11] = [
-    Fault::Refused(StatusCode::UNAUTHORIZED),
-    Fault::Refused(StatusCode::CONFLICT),
-    Fault::Refused(StatusCode::TOO_MANY_REQUESTS),
-    Fault::Refused(StatusCode::INTERNAL_SERVER_ERROR),
-    Fault::Refused(StatusCode::SERVICE_UNAVAILABLE),
-    Fault::Misreported(StatusCode::INTERNAL_SERVER_ERROR),
-    Fault::Misreported(StatusCode::GATEWAY_TIMEOUT),
-    Fault::RequestLost,
-    Fault::AnswerLost,
-    Fault::RequestLate(LATE),
-    Fault::AnswerLate(LATE),
+    Fault::Rejected(StatusCode::UNAUTHORIZED),
+    Fault::Rejected(StatusCode::CONFLICT),
+    Fault::Rejected(StatusCode::TOO_MANY_REQUESTS),
+    Fault::Rejected(StatusCode::INTERNAL_SERVER_ERROR),
+    Fault::Rejected(StatusCode::SERVICE_UNAVAILABLE),
+    Fault::ResponseReplaced(StatusCode::INTERNAL_SERVER_ERROR),
+    Fault::ResponseReplaced(StatusCode::GATEWAY_TIMEOUT),
+    Fault::RequestDropped,
+    Fault::ResponseDropped,
+    Fault::RequestDelayed(LATE),
+    Fault::ResponseDelayed(LATE),
 ];
 
 struct Setting {
@@ -65,49 +68,49 @@ struct Setting {
 
 impl Setting {
     async fn start(layout: Layout) -> Result<Option<Self>> {
-        let Some(cluster) = our_cluster().await? else { return Ok(None) };
+        let Some(cluster) = local_cluster().await? else { return Ok(None) };
         let proxy = Arc::new(FaultProxy::start(cluster.admin()).await?);
-        let operator = Operator::start_with(cluster, Setup::new(layout).through(&proxy)).await?;
+        let operator = Operator::start_with(cluster, OperatorOptions::new(layout).via_proxy(&proxy)).await?;
         Ok(Some(Self { cluster, proxy, operator }))
     }
 
     /// A life of some Masks, of which a fault befalls one kind of request, `skip` of that kind after the first.
     async fn round(&self, (verb, resource, subresource): (&str, &str, &str), fault: Fault, skip: usize) -> Result<()> {
-        let bench = Bench::new(self.cluster, "fault").await?;
-        bench.add_logs(&self.operator);
-        let filter = Filter::default().namespace(bench.name()).verb(verb).resource(resource).subresource(subresource);
-        let armed = self.proxy.arm(Rule::first(filter, fault).after(skip));
-        let result = bench.dump_on_error(life(&bench)).await;
-        self.proxy.disarm(std::slice::from_ref(&armed));
+        let f = Framework::new(self.cluster, "fault").await?;
+        f.add_logs(&self.operator);
+        let filter = Filter::default().namespace(f.name()).verb(verb).resource(resource).subresource(subresource);
+        let armed = self.proxy.add(Rule::first(filter, fault).after(skip));
+        let result = f.dump_on_error(life(&f)).await;
+        self.proxy.remove(std::slice::from_ref(&armed));
         result.with_context(|| armed.to_string())?;
-        ensure!(armed.struck() == 1 || skip > 0, "no such request: {armed}");
+        ensure!(armed.hits() == 1 || skip > 0, "no such request: {armed}");
         Ok(())
     }
 }
 
 /// More Masks than slots, Pods on all slots, a Mask deleted, a Mask that takes its place, the end.
-async fn life(bench: &Bench) -> Result<()> {
+async fn life(f: &Framework) -> Result<()> {
     // Whoever cannot be told how a Pod ended holds its slot.
     let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("1s".into()) };
-    let mut history = History::start(&bench.client, Some(bench.name())).await?;
-    bench.provider_with("vpn", SLOTS, |spec| spec.release = Some(release)).await?;
+    let mut history = History::start(&f.client, Some(f.name())).await?;
+    f.create_provider_with("vpn", SLOTS, |spec| spec.release = Some(release)).await?;
     for name in ["a", "b", "c"] {
-        bench.mask(name).await?;
+        f.create_mask(name).await?;
     }
-    let consumers = all_is_well(bench, SLOTS).await?;
-    run_pods(bench, &consumers).await?;
+    let consumers = wait_for_steady_state(f, SLOTS).await?;
+    run_pods(f, &consumers).await?;
     let first = consumers.first().context("none")?;
-    bench.delete::<Mask>(&first.name_any()).await?;
-    bench.gone(first).await?;
-    let consumers = all_is_well(bench, SLOTS).await?;
-    run_pods(bench, &consumers).await?;
-    let most = history.judge().await?.into_values().max();
-    bench.clear(LIMIT).await?;
-    all_is_well(bench, 0).await?;
-    history.judge().await?;
-    same("most users at once", most, Some(SLOTS))?;
+    f.delete::<Mask>(&first.name_any()).await?;
+    f.wait_deleted(first).await?;
+    let consumers = wait_for_steady_state(f, SLOTS).await?;
+    run_pods(f, &consumers).await?;
+    let most = history.check_slot_limits().await?.into_values().max();
+    f.clear(TIMEOUT).await?;
+    wait_for_steady_state(f, 0).await?;
+    history.check_slot_limits().await?;
+    ensure_eq("most users at once", most, Some(SLOTS))?;
     // Three Masks, and nobody was evicted.
-    same("MaskConsumers", history.consumers(), 3)
+    ensure_eq("MaskConsumers", history.consumers(), 3)
 }
 
 /// Runs the rounds, `one_of` so many of all unless all are wanted, and names all that failed.
@@ -143,17 +146,17 @@ const WATCHED: [&str; 6] = ["masks", "maskconsumers", "maskproviders", "maskrese
 #[tokio::test]
 async fn watches_that_are_cut_or_expire() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
-    for fault in [Fault::WatchCut(2), Fault::WatchExpired(1), Fault::WatchExpired(3)] {
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    for fault in [Fault::WatchDisconnected(2), Fault::WatchExpired(1), Fault::WatchExpired(3)] {
         let proxy = Arc::new(FaultProxy::start(cluster.admin()).await?);
         let watches = |kind| Rule::first(Filter::default().verb("watch").resource(kind), fault).times(2);
-        let armed = WATCHED.map(|kind| proxy.arm(watches(kind)));
-        let operator = Operator::start_with(cluster, Setup::new(Layout::Combined).through(&proxy)).await?;
-        let bench = Bench::new(cluster, "watches").await?;
-        bench.add_logs(&operator);
-        bench.dump_on_error(life(&bench)).await.with_context(|| format!("{fault:?}"))?;
+        let armed = WATCHED.map(|kind| proxy.add(watches(kind)));
+        let operator = Operator::start_with(cluster, OperatorOptions::new(Layout::Combined).via_proxy(&proxy)).await?;
+        let f = Framework::new(cluster, "watches").await?;
+        f.add_logs(&operator);
+        f.dump_on_error(life(&f)).await.with_context(|| format!("{fault:?}"))?;
         for watch in &armed {
-            ensure!(watch.struck() > 0, "no watch: {watch}");
+            ensure!(watch.hits() > 0, "no watch: {watch}");
         }
         operator.stop().await?;
     }

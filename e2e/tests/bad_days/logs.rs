@@ -4,9 +4,8 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, Layout, Operator, Setup,
-    bench::{LIMIT, our_cluster},
-    users::user_pod,
+    Cluster, Framework, Layout, Operator, OperatorOptions, pods::usage::owned_pod, testing::framework::local_cluster,
+    wait::TIMEOUT,
 };
 use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::Value;
@@ -18,26 +17,27 @@ use crate::ALONE;
 const OF_THE_PROCESS: [&str; 3] = ["starting", "ready: all watches have listed", "stopping"];
 
 /// A bit of everything: assigned, waiting, refused, released.
-async fn a_day(bench: &Bench) -> Result<()> {
-    bench.provider("vpn", 1).await?;
-    let first = bench.active_mask("first").await?;
-    bench.run_pod(user_pod("user", &first, 1)?).await?;
-    bench.kubectl(&["create", "quota", "none", "--hard=count/maskconsumers.vpn.beebs.dev=1"]).await?;
+async fn a_day(f: &Framework) -> Result<()> {
+    f.create_provider("vpn", 1).await?;
+    let first = f.create_active_mask("first").await?;
+    f.run_pod(owned_pod("user", &first, 1)?).await?;
+    f.kubectl(&["create", "quota", "none", "--hard=count/maskconsumers.vpn.beebs.dev=1"]).await?;
     let in_force = |quota: &ResourceQuota| quota.status.as_ref().is_some_and(|status| status.used.is_some());
-    bench.until("none", "a quota in force", in_force).await?;
-    bench.mask("refused").await?;
-    bench.says::<Mask>("refused", "QuotaExceeded").await?;
-    bench.kubectl(&["delete", "quota", "none"]).await?;
-    bench.says::<Mask>("refused", "NoFreeSlot").await?;
-    bench.delete::<Mask>("first").await?;
-    bench.active("refused").await?;
-    bench.clear(LIMIT).await
+    f.wait_until("none", "a quota in force", in_force).await?;
+    f.create_mask("refused").await?;
+    f.wait_for_reason::<Mask>("refused", "QuotaExceeded").await?;
+    f.kubectl(&["delete", "quota", "none"]).await?;
+    f.wait_for_reason::<Mask>("refused", "NoFreeSlot").await?;
+    f.delete::<Mask>("first").await?;
+    f.wait_active("refused").await?;
+    f.clear(TIMEOUT).await
 }
 
 async fn logged(cluster: &Cluster, layout: Layout, format: &str) -> Result<Vec<String>> {
-    let setup = Setup::new(layout).arg(&format!("--log-format={format}")).env("RUST_LOG", "warn,vpn_operator=debug");
+    let setup =
+        OperatorOptions::new(layout).arg(&format!("--log-format={format}")).env("RUST_LOG", "warn,vpn_operator=debug");
     let operator = Operator::start_with(cluster, setup).await?;
-    Bench::run(cluster, &operator, "logs", a_day).await?;
+    Framework::run(cluster, &operator, "logs", a_day).await?;
     operator.stop().await?;
     let mut lines = Vec::new();
     for log in operator.logs() {
@@ -49,7 +49,7 @@ async fn logged(cluster: &Cluster, layout: Layout, format: &str) -> Result<Vec<S
 #[tokio::test]
 async fn every_line_names_its_object() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
 
     let lines = logged(cluster, Layout::FourProcesses, "json").await?;
     for line in &lines {

@@ -3,9 +3,10 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, History, Layout, Operator,
-    bench::{Kind, LIMIT, our_cluster, same},
-    users::user_pod,
+    Cluster, Framework, History, Layout, Operator,
+    pods::usage::owned_pod,
+    testing::framework::{ensure_eq, local_cluster},
+    wait::{Kind, TIMEOUT},
 };
 use k8s_openapi::{
     api::{core::v1::Pod, events::v1::Event},
@@ -29,7 +30,7 @@ struct Lax {
 }
 
 impl Lax {
-    async fn now(cluster: &Cluster, probe: &Bench) -> Result<Self> {
+    async fn now(cluster: &Cluster, probe: &Framework) -> Result<Self> {
         let api: Api<CustomResourceDefinition> = Api::all(cluster.client()?);
         let mut strict = Vec::new();
         for kind in vpn_types::crds() {
@@ -47,7 +48,7 @@ impl Lax {
         Ok(lax)
     }
 
-    async fn strict(self, probe: &Bench) -> Result<()> {
+    async fn strict(self, probe: &Framework) -> Result<()> {
         for before in &self.strict {
             let mut definition = self.api.get(&before.name_any()).await?;
             definition.spec = before.spec.clone();
@@ -57,13 +58,13 @@ impl Lax {
     }
 
     /// Nothing to watch tells which schema is in force: it is tried out, without creating anything.
-    async fn until_accepted(&self, bench: &Bench, accepted: bool) -> Result<()> {
-        let (dry, deadline) = (PostParams { dry_run: true, ..PostParams::default() }, Instant::now() + LIMIT);
+    async fn until_accepted(&self, f: &Framework, accepted: bool) -> Result<()> {
+        let (dry, deadline) = (PostParams { dry_run: true, ..PostParams::default() }, Instant::now() + TIMEOUT);
         let unreadable = [
-            (raw::<Mask>(bench), object::<Mask>("probe", json!({ "providers": "london" }))),
-            (raw::<MaskConsumer>(bench), object::<MaskConsumer>("probe", json!({ "providers": "london" }))),
-            (raw::<MaskProvider>(bench), object::<MaskProvider>("probe", json!({ "maxSlots": 1, "secret": 5 }))),
-            (raw::<MaskReservation>(bench), object::<MaskReservation>("probe", json!({ "name": 1 }))),
+            (raw::<Mask>(f), object::<Mask>("probe", json!({ "providers": "london" }))),
+            (raw::<MaskConsumer>(f), object::<MaskConsumer>("probe", json!({ "providers": "london" }))),
+            (raw::<MaskProvider>(f), object::<MaskProvider>("probe", json!({ "maxSlots": 1, "secret": 5 }))),
+            (raw::<MaskReservation>(f), object::<MaskReservation>("probe", json!({ "name": 1 }))),
         ];
         for (api, probe) in unreadable {
             loop {
@@ -71,7 +72,7 @@ impl Lax {
                 if answer.is_ok() == accepted {
                     break;
                 }
-                ensure!(Instant::now() < deadline, "the schema is not in force after {LIMIT:?}: {answer:?}");
+                ensure!(Instant::now() < deadline, "the schema is not in force after {TIMEOUT:?}: {answer:?}");
                 sleep(Duration::from_millis(50)).await;
             }
         }
@@ -79,26 +80,26 @@ impl Lax {
     }
 }
 
-fn raw<K: Kind>(bench: &Bench) -> Api<DynamicObject> {
-    Api::namespaced_with(bench.client.clone(), bench.name(), &ApiResource::erase::<K>(&()))
+fn raw<K: Kind>(f: &Framework) -> Api<DynamicObject> {
+    Api::namespaced_with(f.client.clone(), f.name(), &ApiResource::erase::<K>(&()))
 }
 
 fn object<K: Kind>(name: &str, spec: Value) -> DynamicObject {
     DynamicObject::new(name, &ApiResource::erase::<K>(&())).data(json!({ "spec": spec }))
 }
 
-async fn create<K: Kind>(bench: &Bench, name: &str, spec: Value) -> Result<()> {
-    raw::<K>(bench).create(&PostParams::default(), &object::<K>(name, spec)).await?;
+async fn create<K: Kind>(f: &Framework, name: &str, spec: Value) -> Result<()> {
+    raw::<K>(f).create(&PostParams::default(), &object::<K>(name, spec)).await?;
     Ok(())
 }
 
-async fn patch<K: Kind>(bench: &Bench, name: &str, patch: Value) -> Result<()> {
-    raw::<K>(bench).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+async fn patch<K: Kind>(f: &Framework, name: &str, patch: Value) -> Result<()> {
+    raw::<K>(f).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
     Ok(())
 }
 
 /// Waits until an Event, and a condition, says of that object that it cannot be read.
-async fn named(bench: &Bench, kind: &str, name: &str) -> Result<()> {
+async fn named(f: &Framework, kind: &str, name: &str) -> Result<()> {
     let tells = |event: &Event| {
         let about = event.regarding.clone().unwrap_or_default();
         event.reason.as_deref() == Some("InvalidSpec")
@@ -106,12 +107,12 @@ async fn named(bench: &Bench, kind: &str, name: &str) -> Result<()> {
             && (about.kind.as_deref(), about.name.as_deref()) == (Some(kind), Some(name))
             && event.note.as_ref().is_some_and(|note| note.contains("cannot be read"))
     };
-    bench.until_all::<Event>(&format!("{kind} {name} is named"), |all| all.iter().any(tells)).await?;
+    f.wait_until_all::<Event>(&format!("{kind} {name} is named"), |all| all.iter().any(tells)).await?;
     let api = match kind {
-        "Mask" => raw::<Mask>(bench),
-        "MaskConsumer" => raw::<MaskConsumer>(bench),
-        "MaskProvider" => raw::<MaskProvider>(bench),
-        _ => raw::<MaskReservation>(bench),
+        "Mask" => raw::<Mask>(f),
+        "MaskConsumer" => raw::<MaskConsumer>(f),
+        "MaskProvider" => raw::<MaskProvider>(f),
+        _ => raw::<MaskReservation>(f),
     };
     // As its schema lets everybody see it.
     let says = |object: Option<&DynamicObject>| {
@@ -119,17 +120,17 @@ async fn named(bench: &Bench, kind: &str, name: &str) -> Result<()> {
         ready["reason"] == "InvalidSpec" && ready["status"] == "False"
     };
     let wait = await_condition(api, name, says);
-    timeout(LIMIT, wait).await.with_context(|| format!("{kind} {name} has no condition that says so"))??;
+    timeout(TIMEOUT, wait).await.with_context(|| format!("{kind} {name} has no condition that says so"))??;
     Ok(())
 }
 
 /// Objects of all kinds that cannot be read, the lock on the slot 0 of `vpn` among them.
-async fn store_unreadable(bench: &Bench) -> Result<()> {
-    create::<Mask>(bench, "bad-mask", json!({ "providers": "london" })).await?;
-    create::<MaskConsumer>(bench, "bad-consumer", json!({ "priority": "high" })).await?;
+async fn store_unreadable(f: &Framework) -> Result<()> {
+    create::<Mask>(f, "bad-mask", json!({ "providers": "london" })).await?;
+    create::<MaskConsumer>(f, "bad-consumer", json!({ "priority": "high" })).await?;
     let spec = json!({ "secret": 5, "maxSlots": 1 });
-    create::<MaskProvider>(bench, "bad-provider", spec).await?;
-    create::<MaskReservation>(bench, "vpn-0", json!({ "name": 1 })).await
+    create::<MaskProvider>(f, "bad-provider", spec).await?;
+    create::<MaskReservation>(f, "vpn-0", json!({ "name": 1 })).await
 }
 
 const UNREADABLE: [(&str, &str); 4] = [
@@ -142,52 +143,52 @@ const UNREADABLE: [(&str, &str); 4] = [
 #[tokio::test]
 async fn an_object_that_cannot_be_read_stops_no_other() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let mut operator = Operator::start(cluster, Layout::Combined).await?;
-    let bench = Bench::new(cluster, "unreadable").await?;
-    bench.add_logs(&operator);
+    let f = Framework::new(cluster, "unreadable").await?;
+    f.add_logs(&operator);
     let test = async {
         // Stored while the operator watches …
-        let lax = Lax::now(cluster, &bench).await?;
-        store_unreadable(&bench).await?;
+        let lax = Lax::now(cluster, &f).await?;
+        store_unreadable(&f).await?;
         // Before the schema forbids them: a status is not taken either where a rule meets a value of another type.
         for (kind, name) in UNREADABLE {
-            named(&bench, kind, name).await?;
+            named(&f, kind, name).await?;
         }
-        lax.strict(&bench).await?;
-        bench.provider("vpn", 2).await?;
-        let consumer = bench.active_mask("mine").await?;
+        lax.strict(&f).await?;
+        f.create_provider("vpn", 2).await?;
+        let consumer = f.create_active_mask("mine").await?;
         let slot = |consumer: &MaskConsumer| {
             consumer.status.as_ref().and_then(|status| status.provider.as_ref()).map(|provider| provider.slot)
         };
-        same("slot, the other being locked by an object that cannot be read", slot(&consumer), Some(1))?;
+        ensure_eq("slot, the other being locked by an object that cannot be read", slot(&consumer), Some(1))?;
         // … and found there when it starts.
         operator.kill().await?;
-        let events: Api<Event> = bench.api();
+        let events: Api<Event> = f.api();
         events.delete_collection(&DeleteParams::default(), &Default::default()).await?;
         operator.restart(cluster).await?;
-        bench.add_logs(&operator);
+        f.add_logs(&operator);
         for (kind, name) in UNREADABLE {
-            named(&bench, kind, name).await?;
+            named(&f, kind, name).await?;
         }
-        bench.mask("second").await?;
-        bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
+        f.create_mask("second").await?;
+        f.wait_for_reason::<MaskConsumer>("second", "NoFreeSlot").await?;
 
         // Once they are put right, or gone, they are like all others.
-        raw::<MaskReservation>(&bench).delete("vpn-0", &DeleteParams::default()).await?;
-        same("slot", slot(&bench.active("second").await?), Some(0))?;
-        patch::<Mask>(&bench, "bad-mask", json!({ "spec": { "providers": null } })).await?;
-        bench.says::<Mask>("bad-mask", "NoFreeSlot").await?;
-        patch::<MaskConsumer>(&bench, "bad-consumer", json!({ "spec": { "priority": null } })).await?;
-        bench.says::<MaskConsumer>("bad-consumer", "NoFreeSlot").await?;
+        raw::<MaskReservation>(&f).delete("vpn-0", &DeleteParams::default()).await?;
+        ensure_eq("slot", slot(&f.wait_active("second").await?), Some(0))?;
+        patch::<Mask>(&f, "bad-mask", json!({ "spec": { "providers": null } })).await?;
+        f.wait_for_reason::<Mask>("bad-mask", "NoFreeSlot").await?;
+        patch::<MaskConsumer>(&f, "bad-consumer", json!({ "spec": { "priority": null } })).await?;
+        f.wait_for_reason::<MaskConsumer>("bad-consumer", "NoFreeSlot").await?;
         let spec = json!({ "spec": { "secret": "vpn-credentials", "namespaces": [], "verify": { "skip": true } } });
-        patch::<MaskProvider>(&bench, "bad-provider", spec).await?;
-        bench.says::<MaskProvider>("bad-provider", "Available").await?;
-        bench.delete::<MaskConsumer>("bad-consumer").await?;
-        bench.clear(LIMIT).await?;
+        patch::<MaskProvider>(&f, "bad-provider", spec).await?;
+        f.wait_for_reason::<MaskProvider>("bad-provider", "Available").await?;
+        f.delete::<MaskConsumer>("bad-consumer").await?;
+        f.clear(TIMEOUT).await?;
         operator.stop().await
     };
-    bench.dump_on_error(test).await
+    f.dump_on_error(test).await
 }
 
 #[tokio::test]
@@ -203,80 +204,80 @@ async fn a_slot_is_held_while_its_lock_cannot_be_read() -> Result<()> {
 /// Whoever has a slot keeps it while something that it rests on cannot be read.
 async fn held_while_unreadable(parts: &[&str]) -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let mut operator = Operator::start(cluster, Layout::Combined).await?;
     for &broken in parts {
-        let bench = Bench::new(cluster, broken).await?;
-        bench.add_logs(&operator);
+        let f = Framework::new(cluster, broken).await?;
+        f.add_logs(&operator);
         let operator = &mut operator;
         let test = async {
-            bench.provider("vpn", 1).await?;
-            let mut history = History::start(&bench.client, Some(bench.name())).await?;
-            let consumer = bench.active_mask("mine").await?;
-            let pod = bench.run_pod(user_pod("user", &consumer, 1)?).await?;
-            bench.mask("waits").await?;
-            bench.says::<Mask>("waits", "NoFreeSlot").await?;
-            let most = history.judge().await?.into_values().max();
-            same("most users at once", most, Some(1))?;
+            f.create_provider("vpn", 1).await?;
+            let mut history = History::start(&f.client, Some(f.name())).await?;
+            let consumer = f.create_active_mask("mine").await?;
+            let pod = f.run_pod(owned_pod("user", &consumer, 1)?).await?;
+            f.create_mask("waits").await?;
+            f.wait_for_reason::<Mask>("waits", "NoFreeSlot").await?;
+            let most = history.check_slot_limits().await?.into_values().max();
+            ensure_eq("most users at once", most, Some(1))?;
             drop(history);
 
-            let lax = Lax::now(cluster, &bench).await?;
+            let lax = Lax::now(cluster, &f).await?;
             let heal = match broken {
                 "provider" => {
-                    patch::<MaskProvider>(&bench, "vpn", json!({ "spec": { "tags": "london" } })).await?;
+                    patch::<MaskProvider>(&f, "vpn", json!({ "spec": { "tags": "london" } })).await?;
                     json!({ "spec": { "tags": null } })
                 }
                 "consumer" => {
-                    patch::<MaskConsumer>(&bench, "mine", json!({ "spec": { "priority": "high" } })).await?;
+                    patch::<MaskConsumer>(&f, "mine", json!({ "spec": { "priority": "high" } })).await?;
                     json!({ "spec": { "priority": null } })
                 }
                 "mask" => {
-                    patch::<Mask>(&bench, "mine", json!({ "spec": { "providers": "london" } })).await?;
+                    patch::<Mask>(&f, "mine", json!({ "spec": { "providers": "london" } })).await?;
                     json!({ "spec": { "providers": null } })
                 }
                 _ => {
-                    let name = bench.api::<MaskReservation>().get("vpn-0").await?.spec.name;
-                    patch::<MaskReservation>(&bench, "vpn-0", json!({ "spec": { "name": 1 } })).await?;
+                    let name = f.api::<MaskReservation>().get("vpn-0").await?.spec.name;
+                    patch::<MaskReservation>(&f, "vpn-0", json!({ "spec": { "name": 1 } })).await?;
                     json!({ "spec": { "name": name } })
                 }
             };
-            lax.strict(&bench).await?;
+            lax.strict(&f).await?;
             operator.kill().await?;
             operator.restart(cluster).await?;
-            bench.add_logs(operator);
+            f.add_logs(operator);
             let (kind, name) = match broken {
                 "provider" => ("MaskProvider", "vpn"),
                 "consumer" => ("MaskConsumer", "mine"),
                 "mask" => ("Mask", "mine"),
                 _ => ("MaskReservation", "vpn-0"),
             };
-            named(&bench, kind, name).await?;
+            named(&f, kind, name).await?;
             // Something else happens; the slot is nobody else's for that.
-            let other = Bench::new(cluster, "beside").await?;
-            other.provider("vpn", 1).await?;
-            other.active_mask("other").await?;
-            let waits = raw::<MaskConsumer>(&bench).get("waits").await?;
+            let other = Framework::new(cluster, "beside").await?;
+            other.create_provider("vpn", 1).await?;
+            other.create_active_mask("other").await?;
+            let waits = raw::<MaskConsumer>(&f).get("waits").await?;
             ensure!(waits.data["status"]["phase"] != "Active", "the slot was given away");
-            let now = bench.api::<Pod>().get("user").await?;
-            same("Pod", (now.uid(), now.metadata.deletion_timestamp.is_none()), (pod.uid(), true))?;
-            let alive = raw::<MaskConsumer>(&bench).get("mine").await?;
-            same("consumer", (alive.uid(), alive.metadata.deletion_timestamp.is_none()), (consumer.uid(), true))?;
-            other.clear(LIMIT).await?;
+            let now = f.api::<Pod>().get("user").await?;
+            ensure_eq("Pod", (now.uid(), now.metadata.deletion_timestamp.is_none()), (pod.uid(), true))?;
+            let alive = raw::<MaskConsumer>(&f).get("mine").await?;
+            ensure_eq("consumer", (alive.uid(), alive.metadata.deletion_timestamp.is_none()), (consumer.uid(), true))?;
+            other.clear(TIMEOUT).await?;
 
             // Put right, as far as the schema lets anybody: the spec of a lock never changes.
-            let lax = Lax::now(cluster, &bench).await?;
+            let lax = Lax::now(cluster, &f).await?;
             match kind {
-                "MaskProvider" => patch::<MaskProvider>(&bench, name, heal).await?,
-                "MaskConsumer" => patch::<MaskConsumer>(&bench, name, heal).await?,
-                "Mask" => patch::<Mask>(&bench, name, heal).await?,
-                _ => patch::<MaskReservation>(&bench, name, heal).await?,
+                "MaskProvider" => patch::<MaskProvider>(&f, name, heal).await?,
+                "MaskConsumer" => patch::<MaskConsumer>(&f, name, heal).await?,
+                "Mask" => patch::<Mask>(&f, name, heal).await?,
+                _ => patch::<MaskReservation>(&f, name, heal).await?,
             }
-            lax.strict(&bench).await?;
-            bench.delete::<Mask>("mine").await?;
-            bench.active("waits").await.context("after it was put right")?;
-            bench.clear(LIMIT).await
+            lax.strict(&f).await?;
+            f.delete::<Mask>("mine").await?;
+            f.wait_active("waits").await.context("after it was put right")?;
+            f.clear(TIMEOUT).await
         };
-        bench.dump_on_error(test).await?;
+        f.dump_on_error(test).await?;
     }
     operator.stop().await
 }

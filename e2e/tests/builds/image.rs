@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use e2e::{bench::same, cargo, image};
+use e2e::{host::cargo, operator_image, testing::framework::ensure_eq};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::Archive;
@@ -20,7 +20,7 @@ fn root() -> Result<&'static Path> {
     static ROOT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let build = || {
         let dir = tempfile::tempdir()?.keep();
-        image::root(&dir).map(|()| dir)
+        operator_image::root(&dir).map(|()| dir)
     };
     match ROOT.get_or_init(|| build().map_err(|error| format!("{error:#}"))) {
         Ok(dir) => Ok(dir),
@@ -47,8 +47,8 @@ fn blob<'a>(files: &'a BTreeMap<String, (tar::Header, Vec<u8>)>, descriptor: &Va
     let hex = digest.strip_prefix("sha256:").context("not sha256")?;
     let (_, bytes) = files.get(&format!("blobs/sha256/{hex}")).with_context(|| format!("no blob {digest}"))?;
     let is: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    same("digest", is.as_str(), hex)?;
-    same("size", &descriptor["size"], &json!(bytes.len()))?;
+    ensure_eq("digest", is.as_str(), hex)?;
+    ensure_eq("size", &descriptor["size"], &json!(bytes.len()))?;
     Ok(bytes)
 }
 
@@ -56,21 +56,21 @@ fn blob<'a>(files: &'a BTreeMap<String, (tar::Header, Vec<u8>)>, descriptor: &Va
 fn it_is_an_image_of_the_operator() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("image.tar");
-    image::archive(root()?, &path)?;
+    operator_image::archive(root()?, &path)?;
     let files_of_image = files(fs::File::open(&path)?)?;
     let parsed = |name: &str| -> Result<Value> {
         Ok(serde_json::from_slice(&files_of_image.get(name).with_context(|| format!("no {name}"))?.1)?)
     };
-    same("layout", parsed("oci-layout")?, json!({ "imageLayoutVersion": "1.0.0" }))?;
+    ensure_eq("layout", parsed("oci-layout")?, json!({ "imageLayoutVersion": "1.0.0" }))?;
     let index = parsed("index.json")?;
-    same("name", &index["manifests"][0]["annotations"]["io.containerd.image.name"], &json!(image::NAME))?;
+    ensure_eq("name", &index["manifests"][0]["annotations"]["io.containerd.image.name"], &json!(operator_image::NAME))?;
     let manifest: Value = serde_json::from_slice(blob(&files_of_image, &index["manifests"][0])?)?;
     let config: Value = serde_json::from_slice(blob(&files_of_image, &manifest["config"])?)?;
     let layer = blob(&files_of_image, &manifest["layers"][0])?;
-    same("layers", &config["rootfs"]["diff_ids"], &json!([manifest["layers"][0]["digest"]]))?;
+    ensure_eq("layers", &config["rootfs"]["diff_ids"], &json!([manifest["layers"][0]["digest"]]))?;
     let run = &config["config"];
-    same("user", &run["User"], &json!(image::USER))?;
-    same("entrypoint", &run["Entrypoint"], &json!(["/vpn-operator"]))?;
+    ensure_eq("user", &run["User"], &json!(operator_image::USER))?;
+    ensure_eq("entrypoint", &run["Entrypoint"], &json!(["/vpn-operator"]))?;
     let docker = parsed("manifest.json")?;
     let (config_path, layer_path) = (docker[0]["Config"].as_str(), docker[0]["Layers"][0].as_str());
     for path in [config_path, layer_path] {
@@ -79,9 +79,9 @@ fn it_is_an_image_of_the_operator() -> Result<()> {
 
     let inside = files(layer)?;
     for (name, (header, _)) in &inside {
-        same(name, (header.uid()?, header.gid()?, header.mtime()?), (0, 0, 0))?;
+        ensure_eq(name, (header.uid()?, header.gid()?, header.mtime()?), (0, 0, 0))?;
         let mode = if name.ends_with('/') || name == "vpn-operator" { 0o755 } else { 0o644 };
-        same(name, header.mode()?, mode)?;
+        ensure_eq(name, header.mode()?, mode)?;
     }
     for name in ["vpn-operator", "licenses/LICENSE-MIT", "licenses/LICENSE-APACHE", "licenses/README"] {
         ensure!(inside.contains_key(name), "no {name}");
@@ -100,12 +100,12 @@ fn the_binary_needs_nothing_but_itself_and_knows_no_path_of_the_machine() -> Res
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--root"])
         .arg(root)
-        .args([image::ENTRYPOINT, "--version"])
+        .args([operator_image::ENTRYPOINT, "--version"])
         .output()
         .context("cannot run unshare")?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    same("version", said.trim(), concat!("vpn-operator ", env!("CARGO_PKG_VERSION")))?;
+    ensure_eq("version", said.trim(), concat!("vpn-operator ", env!("CARGO_PKG_VERSION")))?;
 
     let binary = fs::read(root.join("vpn-operator"))?;
     let source = Path::new(cargo::ROOT).canonicalize()?;
@@ -121,10 +121,10 @@ fn the_binary_needs_nothing_but_itself_and_knows_no_path_of_the_machine() -> Res
 fn it_is_the_same_each_time() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let (one, two) = (dir.path().join("one.tar"), dir.path().join("two.tar"));
-    image::archive(root()?, &one)?;
+    operator_image::archive(root()?, &one)?;
     let again = dir.path().join("again");
-    image::root_anew(&again)?;
-    image::archive(&again, &two)?;
+    operator_image::root_anew(&again)?;
+    operator_image::archive(&again, &two)?;
     ensure!(fs::read(one)? == fs::read(two)?, "the two images differ");
     Ok(())
 }
@@ -136,9 +136,9 @@ fn the_dockerfile_says_the_same() -> Result<()> {
     let (build, last) = dockerfile.split_once("FROM scratch\n").context("not FROM scratch")?;
     ensure!(build.contains("cargo run --locked -p e2e -- image --root /image\n"), "another way to the contents");
     ensure!(last.contains("COPY --from=build /image/ /\n"), "other contents");
-    ensure!(last.contains(&format!("USER {}\n", image::USER)), "another user");
-    ensure!(last.contains(&format!("ENTRYPOINT [\"{}\"]\n", image::ENTRYPOINT)), "another entrypoint");
-    for (label, value) in image::labels().as_object().context("no labels")? {
+    ensure!(last.contains(&format!("USER {}\n", operator_image::USER)), "another user");
+    ensure!(last.contains(&format!("ENTRYPOINT [\"{}\"]\n", operator_image::ENTRYPOINT)), "another entrypoint");
+    for (label, value) in operator_image::labels().as_object().context("no labels")? {
         ensure!(last.contains(&format!("{label}={value}")), "no label {label}={value}");
     }
     let rust = fs::read_to_string(Path::new(cargo::ROOT).join("Cargo.toml"))?;

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Result, ensure};
-use e2e::cargo;
+use e2e::host::cargo;
 
 #[test]
 fn vpn_types_builds_alone_without_the_operator() -> Result<()> {

@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, net::TcpListener};
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{
-    Bench, Cluster, Process, ProcessSpec,
-    bench::{LIMIT, our_cluster, same},
-    operator::{READY, executable, until_logged},
+    Cluster, Framework, Process, ProcessSpec,
+    operator::{READY, executable, wait_for_log},
+    testing::framework::{ensure_eq, local_cluster},
+    wait::TIMEOUT,
 };
 use serde_json::{Value, json};
 use vpn_types::{Mask, MaskSpec};
@@ -41,20 +42,20 @@ pub async fn start(cluster: &Cluster, release: &Release<'_>, deployment: &Value)
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let log = cluster.state_dir().join(format!("{name}-{port}.log"));
     let mut process = ProcessSpec::new(name, executable(cluster).await?, log);
-    process.patience_ms = 10_000;
+    process.grace_period_ms = 10_000;
     for arg in container["args"].as_array().context("no args")? {
         process = process.arg(arg.as_str().context("no text")?);
     }
     for (variable, mut value) in environment(container, &json!({ "name": name, "namespace": release.name }))? {
         if variable == "METRICS_PORT" {
             // A Pod has all ports for itself.
-            same("port of the probes", container["readinessProbe"]["httpGet"]["port"].to_string(), value)?;
+            ensure_eq("port of the probes", container["readinessProbe"]["httpGet"]["port"].to_string(), value)?;
             value = port.to_string();
         }
         process = process.env(&variable, value);
     }
     let process = cluster.run(process.env("KUBECONFIG", identity.kubeconfig.display())).await?;
-    until_logged(&process, READY).await?;
+    wait_for_log(&process, READY).await?;
     for probe in ["livenessProbe", "readinessProbe"] {
         let path = container[probe]["httpGet"]["path"].as_str().context("no path")?;
         let answer = get(port, path).await?;
@@ -76,11 +77,11 @@ async fn get(port: u16, path: &str) -> Result<String> {
 async fn works(
     cluster: &Cluster,
     args: &[&str],
-    also: impl AsyncFnOnce(&[Process], &Bench) -> Result<()>,
+    also: impl AsyncFnOnce(&[Process], &Framework) -> Result<()>,
 ) -> Result<()> {
     let release = Release { cluster, name: "commands" };
-    let bench = Bench::new(cluster, "commands").await?;
-    let own = format!("--set=rbac.secretNamespaces={{{}}}", bench.name());
+    let f = Framework::new(cluster, "commands").await?;
+    let own = format!("--set=rbac.secretNamespaces={{{}}}", f.name());
     let args: Vec<_> = args.iter().map(|&arg| if arg == OWN_NAMESPACE { own.as_str() } else { arg }).collect();
     release.upgrade(&args).await?;
     let mut processes = Vec::new();
@@ -88,17 +89,17 @@ async fn works(
         processes.push(start(cluster, &release, deployment).await?);
     }
     let test = async {
-        bench.provider("vpn", 1).await?;
-        bench.active_mask("mine").await?;
-        also(&processes, &bench).await?;
-        bench.clear(LIMIT).await
+        f.create_provider("vpn", 1).await?;
+        f.create_active_mask("mine").await?;
+        also(&processes, &f).await?;
+        f.clear(TIMEOUT).await
     };
     for process in &processes {
-        bench.namespace.add_log(&process.spec().log);
+        f.namespace.add_log(&process.spec().log);
     }
-    bench.dump_on_error(test).await?;
+    f.dump_on_error(test).await?;
     for process in &processes {
-        same("end", process.stop(LIMIT).await?.as_str(), "exit code 0")?;
+        ensure_eq("end", process.stop(TIMEOUT).await?.as_str(), "exit code 0")?;
     }
     release.remove().await?;
     kinds::apply(cluster).await
@@ -110,23 +111,23 @@ const OWN_NAMESPACE: &str = "own namespace";
 #[tokio::test]
 async fn a_process_for_each_controller_works() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     kinds::of_prometheus(cluster).await?;
-    works(cluster, &[&values("published")], async |processes, _| same("processes", processes.len(), 4)).await
+    works(cluster, &[&values("published")], async |processes, _| ensure_eq("processes", processes.len(), 4)).await
 }
 
 #[tokio::test]
 async fn one_process_for_all_controllers_works() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     kinds::apply(cluster).await?;
-    works(cluster, &[&values("combined")], async |processes, _| same("processes", processes.len(), 1)).await
+    works(cluster, &[&values("combined")], async |processes, _| ensure_eq("processes", processes.len(), 1)).await
 }
 
 #[tokio::test]
 async fn other_values_reach_the_process() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     kinds::of_prometheus(cluster).await?;
     works(cluster, &[&values("everything")], async |processes, _| {
         for process in processes {
@@ -144,19 +145,19 @@ async fn other_values_reach_the_process() -> Result<()> {
 #[tokio::test]
 async fn secrets_are_changed_in_the_named_namespaces_only() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
-    works(cluster, &[OWN_NAMESPACE], async |_, bench| {
-        let other = Bench::new(cluster, "other").await?;
-        bench.kubectl(&["delete", "mask", "mine"]).await?;
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    works(cluster, &[OWN_NAMESPACE], async |_, f| {
+        let other = Framework::new(cluster, "other").await?;
+        f.kubectl(&["delete", "mask", "mine"]).await?;
         let everywhere = json!({ "spec": { "namespaces": null } });
-        bench.patch::<vpn_types::MaskProvider>("vpn", everywhere).await?;
+        f.patch::<vpn_types::MaskProvider>("vpn", everywhere).await?;
         other.create(Mask::new("theirs", MaskSpec::default())).await?;
-        let told = other.says::<Mask>("theirs", "Forbidden").await?;
+        let told = other.wait_for_reason::<Mask>("theirs", "Forbidden").await?;
         let message = serde_json::to_string(&told.status)?;
         ensure!(message.contains("secrets"), "{message}");
         other.kubectl(&["delete", "mask", "theirs"]).await?;
         // Before the operator stops: nobody else would take the finalizer off.
-        other.until_all::<vpn_types::MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await.map(drop)
+        other.wait_until_all::<vpn_types::MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await.map(drop)
     })
     .await
 }

@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    bench::{our_cluster, same},
-    cargo, chart,
+    host::cargo,
+    operator::chart,
+    testing::framework::{ensure_eq, local_cluster},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -142,11 +143,11 @@ fn lines_are_short_and_the_readme_is_too() -> Result<()> {
 
 #[tokio::test]
 async fn each_alert_links_to_its_section_of_the_runbook() -> Result<()> {
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let anchors = Document::read("operator/RUNBOOK.md")?.anchors();
     let values: Value = serde_yaml::from_str(&fs::read_to_string(format!("{}/values.yaml", chart::DIR))?)?;
     let default = format!("{}/blob/HEAD/operator/RUNBOOK.md", home()?);
-    same("default", values["prometheus"]["rules"]["runbookUrl"].as_str(), Some(default.as_str()))?;
+    ensure_eq("default", values["prometheus"]["rules"]["runbookUrl"].as_str(), Some(default.as_str()))?;
     let wiki = "https://wiki.example.com/vpn";
     for url in [&default, wiki] {
         let set = format!("--set=prometheus.rules.enabled=true,prometheus.rules.runbookUrl={url}");
@@ -158,7 +159,7 @@ async fn each_alert_links_to_its_section_of_the_runbook() -> Result<()> {
             let anchor = alert["alert"].as_str().context("no name")?.to_lowercase();
             ensure!(anchors.contains(&anchor), "the runbook has no section {anchor}");
             let expected = format!("{url}#{anchor}");
-            same(&anchor, alert["annotations"]["runbook_url"].as_str(), Some(expected.as_str()))?;
+            ensure_eq(&anchor, alert["annotations"]["runbook_url"].as_str(), Some(expected.as_str()))?;
         }
     }
     Ok(())
@@ -217,7 +218,7 @@ fn the_stages_are_those_of_cargo_ci() -> Result<()> {
     let shown: Vec<_> = table.lines().map_while(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let help = help(&["test"])?;
     let stages: Vec<_> = help.lines().filter_map(|line| line.trim().strip_prefix("- ")?.split(':').next()).collect();
-    same("stages", shown, stages)
+    ensure_eq("stages", shown, stages)
 }
 
 #[test]
@@ -229,7 +230,7 @@ fn variables_are_those_of_the_tests() -> Result<()> {
     let text = Document::read("e2e/README.md")?.text;
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `E2E_")?.split(['=', '`']).next());
     let shown: BTreeSet<_> = rows.map(|name| format!("E2E_{name}")).collect();
-    same("variables", shown.iter().map(String::as_str).collect(), known)
+    ensure_eq("variables", shown.iter().map(String::as_str).collect(), known)
 }
 
 #[test]

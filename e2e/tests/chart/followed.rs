@@ -4,10 +4,11 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, ControlPlane, Options,
-    bench::{LIMIT, our_cluster, same},
-    cargo,
+    Cluster, ControlPlane, ControlPlaneOptions, Framework,
+    host::cargo,
     operator::executable,
+    testing::framework::{ensure_eq, local_cluster},
+    wait::TIMEOUT,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -92,23 +93,23 @@ fn is_part(part: &Value, whole: &Value) -> bool {
 
 #[tokio::test]
 async fn the_documents_can_be_followed() -> Result<()> {
-    if our_cluster().await?.is_none() {
+    if local_cluster().await?.is_none() {
         return Ok(());
     }
     // Its own, as the documents name the release and the namespaces.
-    let cluster = Cluster::Ours(Box::new(ControlPlane::start(Options::default()).await?));
-    let bench = Bench::new(&cluster, "documents").await?;
-    bench.dump_on_error(follow(&cluster, &bench)).await
+    let cluster = Cluster::Local(Box::new(ControlPlane::start(ControlPlaneOptions::default()).await?));
+    let f = Framework::new(&cluster, "documents").await?;
+    f.dump_on_error(follow(&cluster, &f)).await
 }
 
-async fn follow(cluster: &Cluster, bench: &Bench) -> Result<()> {
+async fn follow(cluster: &Cluster, f: &Framework) -> Result<()> {
     let shell = Shell::new(cluster)?;
     let release = Release { cluster, name: "vpn-operator" };
     shell.follow("README.md", "## Install").await?;
     let mut processes = Vec::new();
     for deployment in of_kind(&release.objects().await?, "Deployment") {
         let process = commands::start(cluster, &release, deployment).await?;
-        bench.namespace.add_log(&process.spec().log);
+        f.namespace.add_log(&process.spec().log);
         processes.push(process);
     }
 
@@ -157,11 +158,11 @@ async fn follow(cluster: &Cluster, bench: &Bench) -> Result<()> {
     let uninstall = Document::read("chart/README.md")?.blocks(Some("## Uninstall"), "sh");
     let [in_order, way_out] = uninstall.as_slice() else { anyhow::bail!("{uninstall:?}") };
     // tests/life.rs tries it.
-    same("the way out", way_out.as_str(), "cargo run -p vpn-operator -- remove-finalizers\n")?;
+    ensure_eq("the way out", way_out.as_str(), "cargo run -p vpn-operator -- remove-finalizers\n")?;
     shell.run(in_order).await?;
-    same("CustomResourceDefinitions", kinds::present(cluster).await?, 0)?;
+    ensure_eq("CustomResourceDefinitions", kinds::present(cluster).await?, 0)?;
     for process in &processes {
-        process.stop(LIMIT).await?;
+        process.stop(TIMEOUT).await?;
     }
     Ok(())
 }

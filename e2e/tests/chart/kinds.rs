@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf, process::Stdio};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Cluster,
-    bench::{our_cluster, same},
-    chart,
+    operator::chart,
+    testing::framework::{ensure_eq, local_cluster},
 };
 use serde_json::Value;
 use tokio::process::Command;
@@ -70,7 +70,7 @@ pub async fn of_prometheus(cluster: &Cluster) -> Result<()> {
 #[tokio::test]
 async fn made_by_the_chart_they_are_brought_up_to_date_and_kept() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     delete(cluster).await?;
     let release = Release { cluster, name: "kinds" };
 
@@ -91,15 +91,15 @@ async fn made_by_the_chart_they_are_brought_up_to_date_and_kept() -> Result<()> 
 
     release.upgrade(&[]).await?;
     let mut now = masks(cluster).await?;
-    same("kind", &now["metadata"]["uid"], &first["metadata"]["uid"])?;
+    ensure_eq("kind", &now["metadata"]["uid"], &first["metadata"]["uid"])?;
     ensure!(schema(&mut now)["properties"].get("priority").is_some(), "still the older kind");
 
     // It stays, also when the values say that somebody else looks after it.
     release.upgrade(&["--set=crds.install=false"]).await?;
-    same("kinds", present(cluster).await?, 4)?;
+    ensure_eq("kinds", present(cluster).await?, 4)?;
     release.upgrade(&[]).await?;
     release.helm("uninstall", None, &["--wait"]).await?;
-    same("kind", &masks(cluster).await?["metadata"]["uid"], &first["metadata"]["uid"])?;
+    ensure_eq("kind", &masks(cluster).await?["metadata"]["uid"], &first["metadata"]["uid"])?;
 
     // And nothing stands in the way of a new release, of the same name or of another.
     release.upgrade(&[]).await?;
@@ -114,7 +114,7 @@ async fn made_by_the_chart_they_are_brought_up_to_date_and_kept() -> Result<()> 
 #[tokio::test]
 async fn made_by_kubectl_they_have_to_be_those_of_the_chart() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     delete(cluster).await?;
     apply(cluster).await?;
     let release = Release { cluster, name: "kinds" };

@@ -12,7 +12,7 @@ mod templates;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Cluster, chart};
+use e2e::{Cluster, operator::chart};
 use serde_json::Value;
 use tokio::sync::Mutex;
 

@@ -4,7 +4,7 @@
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use e2e::chart;
+use e2e::operator::chart;
 use serde_json::Value;
 
 const BEGIN: &str =

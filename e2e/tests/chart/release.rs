@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster,
-    bench::{our_cluster, same},
-    chart,
+    Cluster, Framework,
+    operator::chart,
+    testing::framework::{ensure_eq, local_cluster},
 };
 use serde_json::Value;
 use tokio::process::Command;
@@ -24,7 +24,7 @@ fn deployments(objects: &[Value]) -> Vec<(Value, Value)> {
 #[tokio::test]
 async fn every_rendered_object_is_accepted_and_goes_again() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     kinds::of_prometheus(cluster).await?;
     for namespace in ["bounded-apps", "bounded-accounts"] {
         cluster.run_kubectl(&["create", "namespace", namespace]).await?;
@@ -48,11 +48,11 @@ async fn every_rendered_object_is_accepted_and_goes_again() -> Result<()> {
         let objects = release.objects().await?;
         let rendered_names = |kind| names(&rendered, kind).len();
         for kind in ["Deployment", "PodMonitor", "PodDisruptionBudget", "ClusterRole", "Role", "ServiceAccount"] {
-            same(kind, names(&objects, kind).len(), rendered_names(kind))?;
+            ensure_eq(kind, names(&objects, kind).len(), rendered_names(kind))?;
         }
         release.helm("uninstall", None, &["--wait"]).await?;
         let left = cluster.run_kubectl(&["get", LEFT, "--all-namespaces", "--output=name", "-l", OURS]).await?;
-        same("left", left.as_str(), "")?;
+        ensure_eq("left", left.as_str(), "")?;
         ensure!(kinds::present(cluster).await? == 4, "the kinds went with the release");
     }
     kinds::apply(cluster).await
@@ -77,55 +77,55 @@ const LEFT: &str = "deployments,pods,poddisruptionbudgets,podmonitors,serviceacc
 #[tokio::test]
 async fn from_1_0_1_forth_and_back_to_the_end() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     kinds::of_prometheus(cluster).await?;
     kinds::apply(cluster).await?;
-    let bench = Bench::new(cluster, "release").await?;
-    bench.mask("stays").await?;
-    let test = life(cluster, &bench);
-    bench.dump_on_error(test).await
+    let f = Framework::new(cluster, "release").await?;
+    f.create_mask("stays").await?;
+    let test = life(cluster, &f);
+    f.dump_on_error(test).await
 }
 
-async fn life(cluster: &Cluster, bench: &Bench) -> Result<()> {
+async fn life(cluster: &Cluster, f: &Framework) -> Result<()> {
     let release = Release { cluster, name: "upgrade" };
     let published = values("published");
     let previous = file("previous");
     release.helm("install", Some(&previous), &[&published, "--wait", "--timeout=90s"]).await?;
     let before = deployments(&release.objects().await?);
-    same("Deployments", before.len(), 4)?;
+    ensure_eq("Deployments", before.len(), 4)?;
 
     // The same values, the new chart: the Deployments are the same ones.
     release.upgrade(&[&published]).await?;
     let upgraded = release.objects().await?;
-    same("Deployments", deployments(&upgraded), before.clone())?;
+    ensure_eq("Deployments", deployments(&upgraded), before.clone())?;
     let probes = |objects: &[Value]| {
         let container = |object: &&Value| object["spec"]["template"]["spec"]["containers"][0].clone();
         let containers = crate::of_kind(objects, "Deployment");
         containers.iter().map(container).filter(|container| container["readinessProbe"].is_object()).count()
     };
-    same("with probes", probes(&upgraded), 4)?;
+    ensure_eq("with probes", probes(&upgraded), 4)?;
 
     // Other values, and back.
     release.upgrade(&[&values("everything")]).await?;
-    same("budgets", names(&release.objects().await?, "PodDisruptionBudget").len(), 4)?;
+    ensure_eq("budgets", names(&release.objects().await?, "PodDisruptionBudget").len(), 4)?;
     release.upgrade(&["--set=combined.enabled=true"]).await?;
     let combined = release.objects().await?;
-    same("Deployments", names(&combined, "Deployment"), vec!["upgrade-all".to_owned()])?;
+    ensure_eq("Deployments", names(&combined, "Deployment"), vec!["upgrade-all".to_owned()])?;
     release.helm("rollback", None, &["3", "--wait", "--timeout=90s"]).await?;
-    same("Deployments", names(&release.objects().await?, "Deployment").len(), 4)?;
+    ensure_eq("Deployments", names(&release.objects().await?, "Deployment").len(), 4)?;
     release.helm("rollback", None, &["1", "--wait", "--timeout=90s"]).await?;
     let back = release.objects().await?;
-    same("with probes", probes(&back), 0)?;
-    same("ServiceAccounts", names(&back, "ServiceAccount"), vec![])?;
+    ensure_eq("with probes", probes(&back), 0)?;
+    ensure_eq("ServiceAccounts", names(&back, "ServiceAccount"), vec![])?;
     release.upgrade(&["--reset-then-reuse-values"]).await?;
-    same("PodMonitors", names(&release.objects().await?, "PodMonitor").len(), 4)?;
+    ensure_eq("PodMonitors", names(&release.objects().await?, "PodMonitor").len(), 4)?;
 
     let notes = cluster.run_helm(&["get", "notes", "upgrade", "--namespace", "upgrade"]).await?;
     ensure!(notes.contains("deployment/upgrade-masks"), "no next command: {notes}");
 
     release.helm("uninstall", None, &["--wait"]).await?;
     let left = cluster.run_kubectl(&["get", "deployments", "--namespace", "upgrade", "--output=name"]).await?;
-    same("left", left.as_str(), "")?;
-    bench.api::<Mask>().get("stays").await.context("a Mask went with the release")?;
-    bench.kubectl(&["delete", "mask", "stays"]).await.map(drop)
+    ensure_eq("left", left.as_str(), "")?;
+    f.api::<Mask>().get("stays").await.context("a Mask went with the release")?;
+    f.kubectl(&["delete", "mask", "stays"]).await.map(drop)
 }

@@ -2,10 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, ControlPlane, Layout, Operator, Options,
-    bench::{LIMIT, our_cluster},
-    operator,
-    users::user_pod,
+    Cluster, ControlPlane, ControlPlaneOptions, Framework, Layout, Operator, operator, pods::usage::owned_pod,
+    testing::framework::local_cluster, wait::TIMEOUT,
 };
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use kube::{Api, api::PostParams};
@@ -48,7 +46,7 @@ async fn check(cluster: &Cluster, user: &str, allowed: &[&str], denied: &[&str])
 #[tokio::test]
 async fn controllers_may_do_no_more_than_they_have_to() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     operator::install(cluster).await?;
     let user = |part: &str| format!("system:serviceaccount:vpn-operator:vpn-operator-{part}");
     let lease = |part: &str| format!("update leases.coordination.k8s.io/vpn-operator{part} vpn-operator");
@@ -80,9 +78,9 @@ async fn controllers_may_do_no_more_than_they_have_to() -> Result<()> {
 #[tokio::test]
 async fn rights_end_at_the_named_namespaces() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
-    let bench = Bench::new(cluster, "bounded").await?;
-    let (apps, accounts) = (format!("{}-apps", bench.name()), format!("{}-accounts", bench.name()));
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    let f = Framework::new(cluster, "bounded").await?;
+    let (apps, accounts) = (format!("{}-apps", f.name()), format!("{}-accounts", f.name()));
     for namespace in [&apps, &accounts] {
         cluster.run_kubectl(&["create", "namespace", namespace]).await?;
     }
@@ -115,14 +113,14 @@ async fn rights_end_at_the_named_namespaces() -> Result<()> {
 #[tokio::test]
 async fn people_see_and_ask_but_do_not_decide() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let Some(cluster) = our_cluster().await? else { return Ok(()) };
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
     kinds::apply(cluster).await?;
     let release = Release { cluster, name: "people" };
     release.upgrade(&[&values("published"), "--set=prometheus.podMonitors=false"]).await?;
-    let bench = Bench::new(cluster, "people").await?;
+    let f = Framework::new(cluster, "people").await?;
     for role in ["view", "edit", "admin"] {
         let (bound, user) = (format!("--clusterrole={role}"), format!("--user={role}-user"));
-        bench.kubectl(&["create", "rolebinding", role, &bound, &user]).await?;
+        f.kubectl(&["create", "rolebinding", role, &bound, &user]).await?;
     }
     cluster
         .run_kubectl(&[
@@ -134,9 +132,9 @@ async fn people_see_and_ask_but_do_not_decide() -> Result<()> {
         ])
         .await?;
     let all = ["masks", "maskconsumers", "maskreservations", "maskproviders"];
-    let here = |verb: &str, kind: &str| format!("{verb} {kind}.vpn.beebs.dev {}", bench.name());
+    let here = |verb: &str, kind: &str| format!("{verb} {kind}.vpn.beebs.dev {}", f.name());
     // A role is made up of its parts by the controller manager, soon after they are there.
-    let aggregated = tokio::time::Instant::now() + LIMIT;
+    let aggregated = tokio::time::Instant::now() + TIMEOUT;
     while !may(cluster, "admin-user", &here("create", "masks")).await? {
         ensure!(tokio::time::Instant::now() < aggregated, "the roles are not aggregated");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -154,7 +152,7 @@ async fn people_see_and_ask_but_do_not_decide() -> Result<()> {
             }
         }
         for kind in all {
-            let what = format!("patch {kind}.vpn.beebs.dev:status {}", bench.name());
+            let what = format!("patch {kind}.vpn.beebs.dev:status {}", f.name());
             check(cluster, user, &[], &[&what]).await?;
         }
     }
@@ -169,21 +167,21 @@ async fn people_see_and_ask_but_do_not_decide() -> Result<()> {
 /// finalizers.
 #[tokio::test]
 async fn they_are_enough_where_owner_references_are_guarded() -> Result<()> {
-    let Some(_) = our_cluster().await? else { return Ok(()) };
+    let Some(_) = local_cluster().await? else { return Ok(()) };
     let plugin = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned();
-    let options = Options { apiserver_args: vec![plugin], ..Options::default() };
-    let cluster = Cluster::Ours(Box::new(ControlPlane::start(options).await?));
+    let options = ControlPlaneOptions { apiserver_args: vec![plugin], ..ControlPlaneOptions::default() };
+    let cluster = Cluster::Local(Box::new(ControlPlane::start(options).await?));
     let operator = Operator::start(&cluster, Layout::FourProcesses).await?;
-    Bench::run(&cluster, &operator, "guarded", async |bench| {
-        bench.provider("vpn", 1).await?;
-        let consumer = bench.active_mask("mine").await?;
+    Framework::run(&cluster, &operator, "guarded", async |f| {
+        f.create_provider("vpn", 1).await?;
+        let consumer = f.create_active_mask("mine").await?;
         // Somebody with the role `edit` starts the Pod that uses it, as the README tells.
-        bench.kubectl(&["create", "rolebinding", "user", "--clusterrole=edit", "--user=somebody"]).await?;
+        f.kubectl(&["create", "rolebinding", "user", "--clusterrole=edit", "--user=somebody"]).await?;
         let somebody = cluster.user("somebody", None).await?.client()?;
-        let pods = Api::namespaced(somebody, bench.name());
-        let pod = user_pod("user", &consumer, 1)?;
+        let pods = Api::namespaced(somebody, f.name());
+        let pod = owned_pod("user", &consumer, 1)?;
         pods.create(&PostParams::default(), &pod).await?;
-        bench.clear(LIMIT).await
+        f.clear(TIMEOUT).await
     })
     .await?;
     operator.stop().await?;

@@ -8,17 +8,15 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, History,
-    bench::{LIMIT, is_ready, same, until_all},
-    chart,
-    figures::report,
-    image,
-    node::{
-        self, Case, VpnService, images,
-        vpn_case::client_pod,
-        vpn_service::{node_of, pod_ready},
-    },
-    users::secret_of,
+    Cluster, Framework, History,
+    cluster::shared,
+    node::images,
+    operator::chart,
+    operator_image,
+    pods::usage::slot_secret_name,
+    testing::{figures::report, framework::ensure_eq},
+    vpn::{Scenario, VpnService, client_pod, node_of, pod_ready},
+    wait::{TIMEOUT, is_ready, wait_until_all},
 };
 use futures::TryStreamExt;
 use k8s_openapi::api::{
@@ -44,7 +42,7 @@ async fn helm_upgrade(cluster: &Cluster, args: &[&str]) -> Result<()> {
 }
 
 pub async fn from_install_to_uninstall() -> Result<()> {
-    let cluster = node::cluster().await?;
+    let cluster = shared::cluster_with_node().await?;
     let vpn = VpnService::shared().await?;
     import_image(cluster).await?;
 
@@ -62,28 +60,28 @@ pub async fn from_install_to_uninstall() -> Result<()> {
     fs::write(&file, serde_yaml::to_string(&values)?)?;
     let values = format!("--values={}", file.display());
 
-    let bench = Bench::new(cluster, "user").await?;
+    let f = Framework::new(cluster, "user").await?;
     let life = async {
         helm_upgrade(cluster, &[&values]).await?;
         let pods = operator_pods(cluster).await?;
-        same("Pods of the operator", pods.len(), 4)?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
-        let (consumer, user) = use_a_slot(&bench, vpn).await?;
+        ensure_eq("Pods of the operator", pods.len(), 4)?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        let (consumer, user) = use_a_slot(&f, vpn).await?;
 
         // Only a Pod template that differs starts new Pods.
-        upgrade_without_a_gap(cluster, &bench, &[&values, "--set-string=podAnnotations.round=2"]).await?;
+        upgrade_without_a_gap(cluster, &f, &[&values, "--set-string=podAnnotations.round=2"]).await?;
         let now = operator_pods(cluster).await?;
-        same("Pods of the operator", now.len(), 4)?;
+        ensure_eq("Pods of the operator", now.len(), 4)?;
         ensure!(now.keys().all(|uid| !pods.contains_key(uid)), "a Pod from before the upgrade is left");
-        same("the consumer", bench.active("user").await?.uid(), consumer.uid())?;
-        let left: Pod = bench.api().get("user").await?;
-        same("its Pod", left.uid(), user.uid())?;
+        ensure_eq("the consumer", f.wait_active("user").await?.uid(), consumer.uid())?;
+        let left: Pod = f.api().get("user").await?;
+        ensure_eq("its Pod", left.uid(), user.uid())?;
         ensure!(is_ready(&left), "the user's Pod was disturbed: {:?}", left.status);
-        ensure!(history.judge().await?.into_values().all(|most| most <= 2), "more users than slots");
+        ensure!(history.check_slot_limits().await?.into_values().all(|most| most <= 2), "more users than slots");
 
-        uninstalled(cluster, &bench).await
+        uninstalled(cluster, &f).await
     };
-    let result = bench.dump_on_error(life).await;
+    let result = f.dump_on_error(life).await;
     if result.is_err() {
         let logs =
             cluster.run_kubectl(&["logs", "--namespace", HOME, "--tail=40", "--prefix", "--selector", OURS]).await;
@@ -102,8 +100,8 @@ async fn import_image(cluster: &Cluster) -> Result<()> {
     let archive = dir.path().join("image.tar");
     let (root, output) = (dir.path().join("root"), archive.clone());
     tokio::task::spawn_blocking(move || {
-        image::root(&root)?;
-        image::archive(&root, &output)
+        operator_image::root(&root)?;
+        operator_image::archive(&root, &output)
     })
     .await??;
     node_of(cluster)?.import_archive(&archive).await
@@ -131,22 +129,22 @@ async fn operator_pods(cluster: &Cluster) -> Result<BTreeMap<String, Pod>> {
 }
 
 /// A verified account, a Mask, and a Pod behind its VPN.
-async fn use_a_slot(bench: &Bench, vpn: &VpnService) -> Result<(MaskConsumer, Pod)> {
-    bench.create(vpn.secret("account-credentials", Case::OpenVpn)?).await?;
-    let mut provider = bench.new_provider("account", 2);
+async fn use_a_slot(f: &Framework, vpn: &VpnService) -> Result<(MaskConsumer, Pod)> {
+    f.create(vpn.secret("account-credentials", Scenario::OpenVpn)?).await?;
+    let mut provider = f.new_provider("account", 2);
     provider.spec.verify = None;
-    bench.create(provider).await?;
-    bench.until("account", "a verified provider", |provider: &MaskProvider| is_ready(provider)).await?;
-    let consumer = bench.active_mask("user").await?;
+    f.create(provider).await?;
+    f.wait_until("account", "a verified provider", |provider: &MaskProvider| is_ready(provider)).await?;
+    let consumer = f.create_active_mask("user").await?;
     let owner = serde_json::to_value(owner_reference_for(&consumer))?;
-    bench.create(client_pod("user", &secret_of(&consumer)?, Some(owner))?).await?;
-    pod_ready(bench.api(), "user").await?;
-    Ok((consumer, bench.api().get("user").await?))
+    f.create(client_pod("user", &slot_secret_name(&consumer)?, Some(owner))?).await?;
+    pod_ready(f.api(), "user").await?;
+    Ok((consumer, f.api().get("user").await?))
 }
 
 /// Upgrades while one Mask after another asks for the second slot: each gets it, and no Deployment ever is without a
 /// Pod that is ready.
-async fn upgrade_without_a_gap(cluster: &Cluster, bench: &Bench, args: &[&str]) -> Result<()> {
+async fn upgrade_without_a_gap(cluster: &Cluster, f: &Framework, args: &[&str]) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client()?, HOME);
     let (listed, is_listed) = oneshot::channel();
     let mut listed = Some(listed);
@@ -175,10 +173,10 @@ async fn upgrade_without_a_gap(cluster: &Cluster, bench: &Bench, args: &[&str]) 
         let name = format!("during-{served}");
         let one = async {
             let began = Instant::now();
-            let consumer = bench.active_mask(&name).await?;
+            let consumer = f.create_active_mask(&name).await?;
             let took = began.elapsed();
-            bench.delete::<Mask>(&name).await?;
-            bench.gone(&consumer).await?;
+            f.delete::<Mask>(&name).await?;
+            f.wait_deleted(&consumer).await?;
             anyhow::Ok(took)
         };
         tokio::pin!(one);
@@ -203,10 +201,10 @@ async fn upgrade_without_a_gap(cluster: &Cluster, bench: &Bench, args: &[&str]) 
 }
 
 /// Uninstalls, and looks at what is left: what the user made, as it was.
-async fn uninstalled(cluster: &Cluster, bench: &Bench) -> Result<()> {
+async fn uninstalled(cluster: &Cluster, f: &Framework) -> Result<()> {
     cluster.run_helm(&["uninstall", chart::RELEASE, "--namespace", HOME, "--wait"]).await?;
     // helm does not wait for the garbage collector, nor for Pods that stop.
-    until_all::<Pod>(Api::namespaced(cluster.client()?, HOME), LIMIT, "no Pod", <[_]>::is_empty).await?;
+    wait_until_all::<Pod>(Api::namespaced(cluster.client()?, HOME), TIMEOUT, "no Pod", <[_]>::is_empty).await?;
     let kinds = "all,configmaps,endpointslices,leases,poddisruptionbudgets,roles,rolebindings,secrets,serviceaccounts";
     let left = cluster.run_kubectl(&["get", kinds, "--namespace", HOME, "--output=name"]).await?;
     // What every namespace has.
@@ -215,14 +213,14 @@ async fn uninstalled(cluster: &Cluster, bench: &Bench) -> Result<()> {
     let roles = ["get", "clusterroles,clusterrolebindings", "--output=name", "--selector", &instance];
     let roles = cluster.run_kubectl(&roles).await?;
     left.extend(roles.lines());
-    same("left of the release", left, Vec::<&str>::new())?;
+    ensure_eq("left of the release", left, Vec::<&str>::new())?;
 
-    let user = bench.active("user").await?;
-    bench.api::<MaskProvider>().get("account").await?;
+    let user = f.wait_active("user").await?;
+    f.api::<MaskProvider>().get("account").await?;
     let slot = user.status.and_then(|status| status.provider).context("no slot")?;
-    let lock = bench.api::<MaskReservation>().get(&vpn_types::reservation_name(&slot.name, slot.slot)).await?;
-    same("its lock", lock.uid(), Some(slot.reservation))?;
-    ensure!(is_ready(&bench.api::<Pod>().get("user").await?), "the user's Pod was disturbed");
+    let lock = f.api::<MaskReservation>().get(&vpn_types::reservation_name(&slot.name, slot.slot)).await?;
+    ensure_eq("its lock", lock.uid(), Some(slot.reservation))?;
+    ensure!(is_ready(&f.api::<Pod>().get("user").await?), "the user's Pod was disturbed");
     Ok(())
 }
 

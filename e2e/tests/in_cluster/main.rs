@@ -6,5 +6,5 @@ mod life;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    e2e::node::harness::run(e2e::node_tests![life::from_install_to_uninstall])
+    e2e::testing::harness::run(e2e::node_tests![life::from_install_to_uninstall])
 }

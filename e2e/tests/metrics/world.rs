@@ -5,12 +5,15 @@ use std::{net::TcpListener, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, Identity, Process, ProcessSpec,
-    bench::{LIMIT, until_all},
-    chart::{self, RELEASE},
-    kwok,
-    operator::{READY, executable, until_logged},
-    prometheus::targets,
+    Cluster, Framework, Identity, Process, ProcessSpec,
+    control_plane::kwok,
+    operator::{
+        READY,
+        chart::{self, RELEASE},
+        executable, wait_for_log,
+    },
+    testing::prometheus::targets,
+    wait::{TIMEOUT, wait_until_all},
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -49,9 +52,9 @@ pub async fn render(cluster: &Cluster) -> Result<Vec<Value>> {
 
 impl<'a> World<'a> {
     /// Applies the chart and starts what it describes.
-    pub async fn start(cluster: &'a Cluster, bench: &Bench) -> Result<Self> {
+    pub async fn start(cluster: &'a Cluster, f: &Framework) -> Result<Self> {
         let objects = render(cluster).await?;
-        kwok::create_host_node(&bench.client, NODE, "127.0.0.1").await?;
+        kwok::create_host_node(&f.client, NODE, "127.0.0.1").await?;
         let mut applied = vec![json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": RELEASE } })];
         let mut deployments = Vec::new();
         for object in &objects {
@@ -75,18 +78,18 @@ impl<'a> World<'a> {
         let mut world = Self { cluster, objects, parts: Vec::new(), targets: file };
         for (deployment, port) in &deployments {
             let part = world.run(deployment, *port).await?;
-            bench.namespace.add_log(part.process.spec().log.clone());
+            f.namespace.add_log(part.process.spec().log.clone());
             world.parts.push(part);
         }
         for part in &world.parts {
-            until_logged(&part.process, READY).await?;
-            until_logged(&part.process, "leading").await?;
+            wait_for_log(&part.process, READY).await?;
+            wait_for_log(&part.process, "leading").await?;
         }
         // Looked up with the rights that a Prometheus needs.
         let prometheus = cluster.service_account(RELEASE, "prometheus").await?;
         let pods = Api::<Pod>::namespaced(prometheus.client()?, RELEASE);
         let here = |pod: &Pod| pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()) == Some("127.0.0.1");
-        let pods = until_all(pods, LIMIT, "all Pods, with the address of this machine", |pods| {
+        let pods = wait_until_all(pods, TIMEOUT, "all Pods, with the address of this machine", |pods| {
             pods.len() == deployments.len() + OTHER_PODS && pods.iter().all(here)
         });
         std::fs::write(&world.targets, serde_json::to_vec(&targets(&pods.await?))?)?;
@@ -109,7 +112,7 @@ impl<'a> World<'a> {
         for arg in args {
             spec = spec.arg(arg.as_str().context("an argument that is no text")?);
         }
-        spec.patience_ms = 10_000;
+        spec.grace_period_ms = 10_000;
         Ok(Part { name: name.to_owned(), port, process: self.cluster.run(spec).await?, identity })
     }
 
@@ -120,7 +123,7 @@ impl<'a> World<'a> {
             self.objects.iter().find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == *name);
         let (deployment, port) = on_this_machine(object.context("no such Deployment")?.clone())?;
         let part = self.run(&deployment, port).await?;
-        until_logged(&part.process, READY).await?;
+        wait_for_log(&part.process, READY).await?;
         Ok(part)
     }
 
@@ -132,7 +135,7 @@ impl<'a> World<'a> {
     /// Ends the processes; each has to end well.
     pub async fn stop(self) -> Result<()> {
         for part in &self.parts {
-            let end = part.process.stop(LIMIT).await?;
+            let end = part.process.stop(TIMEOUT).await?;
             ensure!(end == "exit code 0", "{}: {end}\n{}", part.name, part.process.log_tail(30));
         }
         Ok(())

@@ -2,17 +2,18 @@
 
 use anyhow::{Context, Result};
 use e2e::{
-    Bench,
-    bench::same,
+    Framework,
     history::History,
-    node::{VpnService, images, vpn_service},
-    users::{restarts, secret_of},
+    node::images,
+    pods::usage::{restarts, slot_secret_name},
+    testing::framework::ensure_eq,
+    vpn::{self, VpnService},
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use vpn_types::{Mask, MaskConsumer, owner_reference_for};
 
-use crate::{bench, verification::operator};
+use crate::{test, verification::operator};
 
 /// Ends when it is told so, by a file.
 const UNTIL_TOLD: &str = "until [ -e /go/end ]; do sleep 0.1; done; rm /go/end; exit 1";
@@ -30,7 +31,7 @@ fn crasher(consumer: &MaskConsumer, owned: bool, spec: Value) -> Result<Pod> {
                 "volumeMounts": [{ "name": "secret", "mountPath": "/secret" }, { "name": "go", "mountPath": "/go" }],
             }],
             "volumes": [
-                { "name": "secret", "secret": { "secretName": secret_of(consumer)? } },
+                { "name": "secret", "secret": { "secretName": slot_secret_name(consumer)? } },
                 { "name": "go", "emptyDir": {} },
             ],
         },
@@ -41,47 +42,47 @@ fn crasher(consumer: &MaskConsumer, owned: bool, spec: Value) -> Result<Pod> {
     Ok(serde_json::from_value(pod)?)
 }
 
-async fn end(bench: &Bench, container: &str) -> Result<()> {
+async fn end(f: &Framework, container: &str) -> Result<()> {
     let container = format!("--container={container}");
-    bench.kubectl(&["exec", "crasher", &container, "--", "touch", "/go/end"]).await.map(drop)
+    f.kubectl(&["exec", "crasher", &container, "--", "touch", "/go/end"]).await.map(drop)
 }
 
-async fn started_again(bench: &Bench, times: i32) -> Result<()> {
+async fn started_again(f: &Framework, times: i32) -> Result<()> {
     let what = format!("{times} restarts, and running");
     let running = |pod: &Pod| {
         let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
         statuses.into_iter().all(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()))
     };
-    bench.until::<Pod>("crasher", &what, |pod| restarts(pod) >= times && running(pod)).await.map(drop)
+    f.wait_until::<Pod>("crasher", &what, |pod| restarts(pod) >= times && running(pod)).await.map(drop)
 }
 
 /// `first` has the only slot and the crasher, `second` waits; `first` is deleted, and the crasher goes on crashing.
 async fn released_while_it_crashes(prefix: &str, container: &str, spec: Value, code_before: bool) -> Result<()> {
-    bench(prefix, async |cluster, bench| {
+    test(prefix, async |cluster, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
-        vpn_service::node_of(cluster)?.import(&images::tools()?).await?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
-        bench.provider("vpn", 1).await?;
-        let first = bench.active_mask("first").await?;
-        bench.run_pod(crasher(&first, false, spec)?).await?;
-        bench.mask("second").await?;
-        bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
+        f.add_logs(operator(vpn).await?);
+        vpn::node_of(cluster)?.import(&images::tools()?).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        f.create_provider("vpn", 1).await?;
+        let first = f.create_active_mask("first").await?;
+        f.run_pod(crasher(&first, false, spec)?).await?;
+        f.create_mask("second").await?;
+        f.wait_for_reason::<MaskConsumer>("second", "NoFreeSlot").await?;
         let mut times = 0;
         if code_before {
-            end(bench, container).await?;
+            end(f, container).await?;
             times += 1;
-            started_again(bench, times).await?;
+            started_again(f, times).await?;
         }
-        bench.delete::<Mask>("first").await?;
-        bench.says::<MaskConsumer>("first", "HeldByPods").await?;
-        end(bench, container).await?;
-        started_again(bench, times + 1).await?;
-        let waits = bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
-        same("second", waits.status.and_then(|status| status.provider).is_none(), true)?;
-        bench.delete::<Pod>("crasher").await?;
-        bench.active("second").await?;
-        history.judge().await.map(drop)
+        f.delete::<Mask>("first").await?;
+        f.wait_for_reason::<MaskConsumer>("first", "HeldByPods").await?;
+        end(f, container).await?;
+        started_again(f, times + 1).await?;
+        let waits = f.wait_for_reason::<MaskConsumer>("second", "NoFreeSlot").await?;
+        ensure_eq("second", waits.status.and_then(|status| status.provider).is_none(), true)?;
+        f.delete::<Pod>("crasher").await?;
+        f.wait_active("second").await?;
+        history.check_slot_limits().await.map(drop)
     })
     .await
 }
@@ -109,26 +110,26 @@ pub async fn a_sidecar_that_crashes_keeps_the_slot() -> Result<()> {
 
 /// Kubelet still has the Secret in its cache, or the container fails to start: either way its Pod lives.
 pub async fn a_container_with_the_credentials_in_its_environment_keeps_the_slot() -> Result<()> {
-    bench("environment", async |cluster, bench| {
+    test("environment", async |cluster, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
-        vpn_service::node_of(cluster)?.import(&images::tools()?).await?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
-        bench.provider("vpn", 1).await?;
-        let first = bench.active_mask("first").await?;
+        f.add_logs(operator(vpn).await?);
+        vpn::node_of(cluster)?.import(&images::tools()?).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        f.create_provider("vpn", 1).await?;
+        let first = f.create_active_mask("first").await?;
         let container = json!([{
             "name": "app", "image": images::TOOLS, "command": ["sh", "-c", UNTIL_TOLD],
-            "envFrom": [{ "secretRef": { "name": secret_of(&first)? } }],
+            "envFrom": [{ "secretRef": { "name": slot_secret_name(&first)? } }],
             "volumeMounts": [{ "name": "go", "mountPath": "/go" }],
         }]);
         let volumes = json!([{ "name": "go", "emptyDir": {} }]);
         let spec = json!({ "restartPolicy": "Always", "containers": container, "volumes": volumes });
-        bench.run_pod(crasher(&first, false, spec)?).await?;
-        bench.mask("second").await?;
-        bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
-        bench.delete::<Mask>("first").await?;
-        bench.says::<MaskConsumer>("first", "HeldByPods").await?;
-        end(bench, "app").await?;
+        f.run_pod(crasher(&first, false, spec)?).await?;
+        f.create_mask("second").await?;
+        f.wait_for_reason::<MaskConsumer>("second", "NoFreeSlot").await?;
+        f.delete::<Mask>("first").await?;
+        f.wait_for_reason::<MaskConsumer>("first", "HeldByPods").await?;
+        end(f, "app").await?;
         let goes_on = |pod: &Pod| {
             let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
             statuses.into_iter().any(|status| {
@@ -137,31 +138,31 @@ pub async fn a_container_with_the_credentials_in_its_environment_keeps_the_slot(
                 reason == Some("CreateContainerConfigError") || status.restart_count > 0
             })
         };
-        bench.until::<Pod>("crasher", "a second start, or none for want of the Secret", goes_on).await?;
-        bench.says::<MaskConsumer>("first", "HeldByPods").await?;
-        bench.delete::<Pod>("crasher").await?;
-        bench.active("second").await?;
-        history.judge().await.map(drop)
+        f.wait_until::<Pod>("crasher", "a second start, or none for want of the Secret", goes_on).await?;
+        f.wait_for_reason::<MaskConsumer>("first", "HeldByPods").await?;
+        f.delete::<Pod>("crasher").await?;
+        f.wait_active("second").await?;
+        history.check_slot_limits().await.map(drop)
     })
     .await
 }
 
 /// Owned, so the operator deletes it; it is crashing when that reaches its node.
 pub async fn a_crashing_pod_of_a_consumer_ends_before_the_slot_changes_hands() -> Result<()> {
-    bench("owned", async |cluster, bench| {
+    test("owned", async |cluster, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
-        vpn_service::node_of(cluster)?.import(&images::tools()?).await?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
-        bench.provider("vpn", 1).await?;
-        let first = bench.active_mask("first").await?;
-        bench.run_pod(crasher(&first, true, json!({ "restartPolicy": "Always" }))?).await?;
-        bench.mask("second").await?;
-        bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
-        end(bench, "app").await?;
-        bench.delete::<Mask>("first").await?;
-        bench.active("second").await?;
-        history.judge().await.map(drop)
+        f.add_logs(operator(vpn).await?);
+        vpn::node_of(cluster)?.import(&images::tools()?).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        f.create_provider("vpn", 1).await?;
+        let first = f.create_active_mask("first").await?;
+        f.run_pod(crasher(&first, true, json!({ "restartPolicy": "Always" }))?).await?;
+        f.create_mask("second").await?;
+        f.wait_for_reason::<MaskConsumer>("second", "NoFreeSlot").await?;
+        end(f, "app").await?;
+        f.delete::<Mask>("first").await?;
+        f.wait_active("second").await?;
+        history.check_slot_limits().await.map(drop)
     })
     .await
 }

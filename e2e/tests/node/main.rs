@@ -12,10 +12,10 @@ mod workloads;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use e2e::{Bench, Cluster, node};
+use e2e::{Cluster, Framework, cluster::shared};
 
 fn main() -> ExitCode {
-    e2e::node::harness::run(e2e::node_tests![
+    e2e::testing::harness::run(e2e::node_tests![
         pods::a_pod_runs,
         pods::a_service_leads_to_its_pod,
         pods::no_way_leads_outside,
@@ -51,8 +51,8 @@ fn main() -> ExitCode {
 }
 
 /// Runs a test in a namespace of its own, in the cluster that the tests share.
-async fn bench(prefix: &str, body: impl AsyncFnOnce(&Cluster, &Bench) -> Result<()>) -> Result<()> {
-    let cluster = node::cluster().await?;
-    let bench = Bench::new(cluster, prefix).await?;
-    bench.dump_on_error(body(cluster, &bench)).await
+async fn test(prefix: &str, body: impl AsyncFnOnce(&Cluster, &Framework) -> Result<()>) -> Result<()> {
+    let cluster = shared::cluster_with_node().await?;
+    let f = Framework::new(cluster, prefix).await?;
+    f.dump_on_error(body(cluster, &f)).await
 }

@@ -9,10 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use e2e::{
-    Cluster, ControlPlane, Options,
-    node::{Isolation, images, vpn_service},
-};
+use e2e::{Cluster, ControlPlane, ControlPlaneOptions, node::images, process::Isolation, vpn};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
@@ -22,7 +19,7 @@ use kube::{
 
 use crate::pods::tools;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is still there of a run: processes, mounts, files, the network, cgroups.
 fn leftovers(dir: &Path, isolation: Option<&Isolation>) -> Result<Vec<String>> {
@@ -47,7 +44,7 @@ fn leftovers(dir: &Path, isolation: Option<&Isolation>) -> Result<Vec<String>> {
 
 /// The kernel takes a network namespace down, and the link into it, on its own time.
 fn until_nothing_is_left(dir: &Path, isolation: Option<&Isolation>) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let left = leftovers(dir, isolation)?;
         if left.is_empty() {
@@ -59,8 +56,8 @@ fn until_nothing_is_left(dir: &Path, isolation: Option<&Isolation>) -> Result<()
 }
 
 pub async fn nothing_is_left_at_the_end() -> Result<()> {
-    let cluster = Cluster::Ours(Box::new(ControlPlane::start(Options::with_node()).await?));
-    let node = vpn_service::node_of(&cluster)?;
+    let cluster = Cluster::Local(Box::new(ControlPlane::start(ControlPlaneOptions::with_container_node()).await?));
+    let node = vpn::node_of(&cluster)?;
     let (dir, isolation) = (cluster.state_dir().to_owned(), node.isolation().clone());
     node.import(&images::tools()?).await?;
     let pods: Api<Pod> = Api::namespaced(cluster.client()?, "default");

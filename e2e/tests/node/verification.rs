@@ -2,10 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Layout, Operator,
-    node::{self, Case, VpnService, images, logs::is_running},
-    observe::ready_condition,
-    operator::Setup,
+    Framework, Layout, Operator,
+    cluster::shared,
+    node::images,
+    operator::OperatorOptions,
+    pods::logs::is_running,
+    vpn::{Scenario, VpnService},
+    wait::ready_condition,
 };
 use futures::future::try_join_all;
 use k8s_openapi::{
@@ -20,24 +23,24 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskProviderPhase, MaskProviderStatus, Reason, VERIFIED};
 
-use crate::bench;
+use crate::test;
 
 /// The operator of this test process: one works for the whole cluster.
 pub async fn operator(vpn: &VpnService) -> Result<&'static Operator> {
     static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
-    let setup = Setup::new(Layout::Combined).env("VERIFY_SCHEDULING_TIMEOUT", "40s");
-    let setup = vpn.operator_settings().iter().fold(setup, |setup, (name, value)| setup.env(name, value));
-    let start = async || Operator::start_with(node::cluster().await?, setup).await;
+    let setup = OperatorOptions::new(Layout::Combined).env("VERIFY_SCHEDULING_TIMEOUT", "40s");
+    let setup = vpn.operator_env().iter().fold(setup, |setup, (name, value)| setup.env(name, value));
+    let start = async || Operator::start_with(shared::cluster_with_node().await?, setup).await;
     OPERATOR.get_or_try_init(start).await
 }
 
 /// A provider of one slot with these credentials.
-async fn account(bench: &Bench, vpn: &VpnService, name: &str, case: Case, verify: Value) -> Result<()> {
-    bench.create(vpn.secret(name, case)?).await?;
-    let mut provider = bench.new_provider(name, 1);
+async fn account(f: &Framework, vpn: &VpnService, name: &str, case: Scenario, verify: Value) -> Result<()> {
+    f.create(vpn.secret(name, case)?).await?;
+    let mut provider = f.new_provider(name, 1);
     provider.spec.secret = name.to_owned();
     provider.spec.verify = serde_json::from_value(verify)?;
-    bench.create(provider).await.map(drop)
+    f.create(provider).await.map(drop)
 }
 
 fn status(provider: &MaskProvider) -> MaskProviderStatus {
@@ -52,24 +55,25 @@ fn verified(provider: &MaskProvider) -> (String, String) {
 }
 
 pub async fn a_good_account_becomes_ready() -> Result<()> {
-    bench("verified", async |_, bench| {
+    test("verified", async |_, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
-        let cases = [("openvpn", Case::OpenVpn), ("tcp", Case::OpenVpnTcp), ("wireguard", Case::WireGuard(0))];
-        try_join_all(cases.map(|(name, case)| account(bench, vpn, name, case, json!({})))).await?;
+        f.add_logs(operator(vpn).await?);
+        let cases =
+            [("openvpn", Scenario::OpenVpn), ("tcp", Scenario::OpenVpnTcp), ("wireguard", Scenario::WireGuard(0))];
+        try_join_all(cases.map(|(name, case)| account(f, vpn, name, case, json!({})))).await?;
         for (name, _) in cases {
             let is_ready = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::Ready);
-            let provider = bench.until::<MaskProvider>(name, "Ready", is_ready).await?;
+            let provider = f.wait_until::<MaskProvider>(name, "Ready", is_ready).await?;
             ensure!(verified(&provider) == ("True".into(), "Passed".into()), "{provider:?}");
             let exit = status(&provider).verification.and_then(|found| found.exit_address);
             ensure!(exit == Some(vpn.exit_address().to_string()), "{name}: exit address {exit:?}");
             ensure!(status(&provider).last_verified.is_some(), "{provider:?}");
         }
         // The slots are given back, and nothing is left.
-        bench.until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await?;
-        bench.until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
-        ensure!(bench.api::<Mask>().list(&ListParams::default()).await?.items.is_empty(), "a Mask is left");
-        bench.active_mask("user").await.map(drop)
+        f.wait_until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await?;
+        f.wait_until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
+        ensure!(f.api::<Mask>().list(&ListParams::default()).await?.items.is_empty(), "a Mask is left");
+        f.create_active_mask("user").await.map(drop)
     })
     .await
 }
@@ -80,9 +84,9 @@ const SHORT: &str = "15s";
 const PATIENT: &str = "60s";
 
 pub async fn each_failure_has_its_reason() -> Result<()> {
-    bench("failures", async |_, bench| {
+    test("failures", async |_, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
+        f.add_logs(operator(vpn).await?);
         let short = json!({ "timeout": SHORT });
         let pod = |containers: Value, pod: Value| json!({"timeout": SHORT, "overrides": {"containers": containers, "pod": pod}});
         let missing = json!({"vpn": {"image": "localhost/missing:1", "imagePullPolicy": "Never"}});
@@ -90,37 +94,37 @@ pub async fn each_failure_has_its_reason() -> Result<()> {
         let powerless = json!({"vpn": {"securityContext": {"capabilities": {"drop": ["NET_ADMIN"], "add": []}}}});
         let nowhere = json!({"spec": {"nodeSelector": {"example.com/there-is": "none"}}});
         let cases = [
-            ("wrong-ca", Case::WrongCa, short.clone(), Reason::NoHandshake),
-            ("closed-port", Case::ClosedPort, short.clone(), Reason::NoHandshake),
-            ("no-host", Case::NoHost, short.clone(), Reason::NoHandshake),
-            ("nothing-behind", Case::NothingBehind, short.clone(), Reason::Timeout),
-            ("no-login", Case::NoLogin, short.clone(), Reason::CredentialsRejected),
-            ("unknown-option", Case::UnknownOption, short.clone(), Reason::ConfigInvalid),
-            ("host-name", Case::HostName, short.clone(), Reason::ConfigInvalid),
-            ("invalid-key", Case::InvalidKey, short.clone(), Reason::ConfigInvalid),
-            ("wrong-key", Case::WrongKey, short.clone(), Reason::NoHandshake),
-            ("no-server", Case::NoServer, short, Reason::NoServer),
-            ("missing-image", Case::OpenVpn, pod(missing, json!({})), Reason::Timeout),
-            ("no-registry", Case::OpenVpn, pod(unreachable, json!({})), Reason::Timeout),
-            ("powerless", Case::OpenVpn, pod(powerless, json!({})), Reason::TunUnavailable),
-            ("nowhere", Case::OpenVpn, pod(json!({}), nowhere), Reason::Unschedulable),
+            ("wrong-ca", Scenario::WrongCa, short.clone(), Reason::NoHandshake),
+            ("closed-port", Scenario::ClosedPort, short.clone(), Reason::NoHandshake),
+            ("no-host", Scenario::NoHost, short.clone(), Reason::NoHandshake),
+            ("nothing-behind", Scenario::NothingBehind, short.clone(), Reason::Timeout),
+            ("no-login", Scenario::NoLogin, short.clone(), Reason::CredentialsRejected),
+            ("unknown-option", Scenario::UnknownOption, short.clone(), Reason::ConfigInvalid),
+            ("host-name", Scenario::HostName, short.clone(), Reason::ConfigInvalid),
+            ("invalid-key", Scenario::InvalidKey, short.clone(), Reason::ConfigInvalid),
+            ("wrong-key", Scenario::WrongKey, short.clone(), Reason::NoHandshake),
+            ("no-server", Scenario::NoServer, short, Reason::NoServer),
+            ("missing-image", Scenario::OpenVpn, pod(missing, json!({})), Reason::Timeout),
+            ("no-registry", Scenario::OpenVpn, pod(unreachable, json!({})), Reason::Timeout),
+            ("powerless", Scenario::OpenVpn, pod(powerless, json!({})), Reason::TunUnavailable),
+            ("nowhere", Scenario::OpenVpn, pod(json!({}), nowhere), Reason::Unschedulable),
         ];
-        let try_out = async |(name, case, verify, reason): (&str, Case, Value, Reason)| -> Result<()> {
-            account(bench, vpn, name, case, verify).await?;
+        let try_out = async |(name, case, verify, reason): (&str, Scenario, Value, Reason)| -> Result<()> {
+            account(f, vpn, name, case, verify).await?;
             let failed = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::ErrVerifyFailed);
-            let mut provider = bench.until::<MaskProvider>(name, "ErrVerifyFailed", failed).await?;
+            let mut provider = f.wait_until::<MaskProvider>(name, "ErrVerifyFailed", failed).await?;
             let is = |found: &MaskProvider, reason: Reason| verified(found) == ("False".into(), reason.as_str().into());
             let mut attempts = 1;
             if reason == Reason::NoHandshake && is(&provider, Reason::Timeout) {
                 attempts += 1;
                 let longer = json!({"spec": {"verify": {"timeout": PATIENT}}});
-                bench.patch::<MaskProvider>(name, longer).await?;
-                provider = bench.until(name, "dialled in vain", |now| is(now, reason)).await?;
+                f.patch::<MaskProvider>(name, longer).await?;
+                provider = f.wait_until(name, "dialled in vain", |now| is(now, reason)).await?;
             }
             let found = verified(&provider);
             ensure!(found == ("False".into(), reason.as_str().into()), "{name}: {found:?} {:?}", status(&provider).message);
-            bench.told::<MaskProvider>(name, reason.as_str(), &["tried again at"]).await?;
-            keeps_its_secrets(bench, name, &provider, attempts).await
+            f.wait_for_event::<MaskProvider>(name, reason.as_str(), &["tried again at"]).await?;
+            keeps_its_secrets(f, name, &provider, attempts).await
         };
         for some in cases.chunks(4) {
             try_join_all(some.iter().cloned().map(&try_out)).await?;
@@ -134,9 +138,9 @@ pub async fn each_failure_has_its_reason() -> Result<()> {
 const CREDENTIALS: [&str; 4] = ["OPENVPN_USER", "OPENVPN_PASSWORD", "WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRESHARED_KEY"];
 
 /// One Event tells of each failure, and no credentials are in it or in the status.
-async fn keeps_its_secrets(bench: &Bench, name: &str, provider: &MaskProvider, attempts: usize) -> Result<()> {
-    let secret = bench.api::<Secret>().get(name).await?;
-    let events = bench.api::<Event>().list(&ListParams::default()).await?;
+async fn keeps_its_secrets(f: &Framework, name: &str, provider: &MaskProvider, attempts: usize) -> Result<()> {
+    let secret = f.api::<Secret>().get(name).await?;
+    let events = f.api::<Event>().list(&ListParams::default()).await?;
     let about = |event: &&Event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name);
     let events: Vec<_> = events.iter().filter(about).collect();
     let failed = events.iter().filter(|event| event.note.as_ref().is_some_and(|note| note.contains("tried again at")));
@@ -153,12 +157,12 @@ async fn keeps_its_secrets(bench: &Bench, name: &str, provider: &MaskProvider, a
 }
 
 pub async fn a_refused_password_is_told_at_once_and_heals() -> Result<()> {
-    bench("password", async |_, bench| {
+    test("password", async |_, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
-        account(bench, vpn, "account", Case::WrongPassword, json!({})).await?;
-        bench.mask("user").await?;
-        let provider = bench.says::<MaskProvider>("account", "CredentialsRejected").await?;
+        f.add_logs(operator(vpn).await?);
+        account(f, vpn, "account", Scenario::WrongPassword, json!({})).await?;
+        f.create_mask("user").await?;
+        let provider = f.wait_for_reason::<MaskProvider>("account", "CredentialsRejected").await?;
         let told = status(&provider);
         ensure!(told.phase == Some(MaskProviderPhase::ErrVerifyFailed), "{told:?}");
         let verification = told.verification.context("no verification")?;
@@ -167,22 +171,22 @@ pub async fn a_refused_password_is_told_at_once_and_heals() -> Result<()> {
         let why = "refuses the user name or the password";
         let told = |mask: &Mask| mask.status.clone().and_then(|status| status.message).unwrap_or_default();
         let waits = |mask: &Mask| ready_condition(mask).is_some_and(|ready| ready.reason == "NoProviderUsable");
-        bench.until::<Mask>("user", why, |mask| waits(mask) && told(mask).contains(why)).await?;
+        f.wait_until::<Mask>("user", why, |mask| waits(mask) && told(mask).contains(why)).await?;
         // A corrected Secret is tried at once, whatever the next attempt was to be.
-        let good: Value = serde_json::to_value(vpn.secret("account", Case::OpenVpn)?)?;
-        bench.patch::<Secret>("account", json!({"data": good["data"], "stringData": good["stringData"]})).await?;
-        bench.active("user").await.map(drop)
+        let good: Value = serde_json::to_value(vpn.secret("account", Scenario::OpenVpn)?)?;
+        f.patch::<Secret>("account", json!({"data": good["data"], "stringData": good["stringData"]})).await?;
+        f.wait_active("user").await.map(drop)
     })
     .await
 }
 
 pub async fn too_many_devices_do_not_condemn_an_account() -> Result<()> {
-    bench("devices", async |_, bench| {
+    test("devices", async |_, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
+        f.add_logs(operator(vpn).await?);
         vpn.take_the_only_connection().await?;
-        account(bench, vpn, "account", Case::TooManyConnections, json!({})).await?;
-        let provider = bench.says::<MaskProvider>("account", "DeviceLimit").await?;
+        account(f, vpn, "account", Scenario::TooManyConnections, json!({})).await?;
+        let provider = f.wait_for_reason::<MaskProvider>("account", "DeviceLimit").await?;
         ensure!(verified(&provider) == ("Unknown".into(), "DeviceLimit".into()), "{provider:?}");
         ensure!(status(&provider).phase == Some(MaskProviderPhase::Verifying), "{provider:?}");
         Ok(())
@@ -191,82 +195,83 @@ pub async fn too_many_devices_do_not_condemn_an_account() -> Result<()> {
 }
 
 pub async fn what_is_in_the_way_is_named() -> Result<()> {
-    bench("in-the-way", async |cluster, bench| {
+    test("in-the-way", async |cluster, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
+        f.add_logs(operator(vpn).await?);
         // A Pod of a user's own, which the operator must leave alone.
         let pod = json!({
             "metadata": {"name": "taken-verify"},
             "spec": {"containers": [{"name": "main", "image": images::TOOLS, "command": ["sleep", "1000000"]}]},
         });
-        bench.create(serde_json::from_value::<Pod>(pod)?).await?;
-        account(bench, vpn, "taken", Case::OpenVpn, json!({})).await?;
-        bench.says::<MaskProvider>("taken", "VerificationNameTaken").await?;
-        ensure!(bench.api::<Pod>().get("taken-verify").await?.metadata.deletion_timestamp.is_none(), "deleted");
+        f.create(serde_json::from_value::<Pod>(pod)?).await?;
+        account(f, vpn, "taken", Scenario::OpenVpn, json!({})).await?;
+        f.wait_for_reason::<MaskProvider>("taken", "VerificationNameTaken").await?;
+        ensure!(f.api::<Pod>().get("taken-verify").await?.metadata.deletion_timestamp.is_none(), "deleted");
 
         // Overrides that make no Pod: wrong by themselves, and wrong to the API server.
         let unknown = json!({"overrides": {"containers": {"vpn": {"imgae": "x"}}}});
-        account(bench, vpn, "misspelt", Case::OpenVpn, unknown).await?;
-        let misspelt = bench.says::<MaskProvider>("misspelt", "InvalidSpec").await?;
+        account(f, vpn, "misspelt", Scenario::OpenVpn, unknown).await?;
+        let misspelt = f.wait_for_reason::<MaskProvider>("misspelt", "InvalidSpec").await?;
         let message = status(&misspelt).message.unwrap_or_default();
         ensure!(message.contains("overrides.containers.vpn.imgae: there is no such field"), "{message}");
         let invalid = json!({"overrides": {"containers": {"vpn": {"image": "", "imagePullPolicy": "Sometimes"}}}});
-        account(bench, vpn, "invalid", Case::OpenVpn, invalid).await?;
-        bench.says::<MaskProvider>("invalid", "InvalidSpec").await?;
-        bench.told::<MaskProvider>("invalid", "InvalidSpec", &["imagePullPolicy"]).await?;
+        account(f, vpn, "invalid", Scenario::OpenVpn, invalid).await?;
+        f.wait_for_reason::<MaskProvider>("invalid", "InvalidSpec").await?;
+        f.wait_for_event::<MaskProvider>("invalid", "InvalidSpec", &["imagePullPolicy"]).await?;
         for (name, verify) in [("timeout", json!({"timeout": "0s"})), ("interval", json!({"interval": "1s"}))] {
-            account(bench, vpn, name, Case::OpenVpn, verify).await?;
-            bench.says::<MaskProvider>(name, "InvalidSpec").await?;
-            bench.told::<MaskProvider>(name, "InvalidSpec", &[&format!("spec.verify.{name}"), "at least"]).await?;
+            account(f, vpn, name, Scenario::OpenVpn, verify).await?;
+            f.wait_for_reason::<MaskProvider>(name, "InvalidSpec").await?;
+            f.wait_for_event::<MaskProvider>(name, "InvalidSpec", &[&format!("spec.verify.{name}"), "at least"])
+                .await?;
         }
 
         let label = "pod-security.kubernetes.io/enforce=restricted";
-        cluster.run_kubectl(&["label", "namespace", bench.name(), label]).await?;
-        account(bench, vpn, "forbidden", Case::OpenVpn, json!({})).await?;
-        bench.says::<MaskProvider>("forbidden", "PodSecurityForbidden").await.map(drop)
+        cluster.run_kubectl(&["label", "namespace", f.name(), label]).await?;
+        account(f, vpn, "forbidden", Scenario::OpenVpn, json!({})).await?;
+        f.wait_for_reason::<MaskProvider>("forbidden", "PodSecurityForbidden").await.map(drop)
     })
     .await
 }
 
 pub async fn a_verified_account_is_verified_again() -> Result<()> {
-    bench("again", async |_, bench| {
+    test("again", async |_, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
-        account(bench, vpn, "account", Case::OpenVpn, json!({"interval": "30s"})).await?;
+        f.add_logs(operator(vpn).await?);
+        account(f, vpn, "account", Scenario::OpenVpn, json!({"interval": "30s"})).await?;
         let is_ready = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::Ready);
-        let first = status(&bench.until::<MaskProvider>("account", "Ready", is_ready).await?).last_verified;
+        let first = status(&f.wait_until::<MaskProvider>("account", "Ready", is_ready).await?).last_verified;
         let again = |provider: &MaskProvider| status(provider).last_verified > first;
-        let provider = bench.until::<MaskProvider>("account", "verified again", again).await?;
+        let provider = f.wait_until::<MaskProvider>("account", "verified again", again).await?;
         // Users could have been assigned all the time.
         ensure!(verified(&provider).0 == "True", "{provider:?}");
-        bench.active_mask("user").await.map(drop)
+        f.create_active_mask("user").await.map(drop)
     })
     .await
 }
 
 pub async fn who_has_a_slot_of_a_bad_account_may_lose_it() -> Result<()> {
-    bench("on-failure", async |_, bench| {
+    test("on-failure", async |_, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
+        f.add_logs(operator(vpn).await?);
         for (name, policy) in [("keeps", "Keep"), ("releases", "Release")] {
-            bench.create(vpn.secret(name, Case::OpenVpn)?).await?;
-            let mut provider = bench.new_provider(name, 2);
+            f.create(vpn.secret(name, Scenario::OpenVpn)?).await?;
+            let mut provider = f.new_provider(name, 2);
             provider.spec.secret = name.to_owned();
             provider.spec.tags = Some(vec![name.to_owned()]);
             provider.spec.verify = serde_json::from_value(json!({ "onFailure": policy }))?;
-            bench.create(provider).await?;
-            bench.mask_tagged(name, &[name]).await?;
-            let consumer = bench.active(name).await?;
+            f.create(provider).await?;
+            f.create_mask_with_tags(name, &[name]).await?;
+            let consumer = f.wait_active(name).await?;
             let wrong = json!({ "stringData": { "OPENVPN_PASSWORD": "a-wrong-password" } });
-            bench.patch::<Secret>(name, wrong).await?;
-            bench.says::<MaskProvider>(name, "CredentialsRejected").await?;
-            bench.told::<MaskProvider>(name, "CredentialsRejected", &["refuses"]).await?;
+            f.patch::<Secret>(name, wrong).await?;
+            f.wait_for_reason::<MaskProvider>(name, "CredentialsRejected").await?;
+            f.wait_for_event::<MaskProvider>(name, "CredentialsRejected", &["refuses"]).await?;
             if policy == "Release" {
-                bench.gone(&consumer).await?;
-                bench.told::<Mask>(name, "Evicted", &["verify.onFailure: Release"]).await?;
-                bench.says::<Mask>(name, "NoProviderUsable").await?;
+                f.wait_deleted(&consumer).await?;
+                f.wait_for_event::<Mask>(name, "Evicted", &["verify.onFailure: Release"]).await?;
+                f.wait_for_reason::<Mask>(name, "NoProviderUsable").await?;
             } else {
-                let kept = bench.active(name).await?;
+                let kept = f.wait_active(name).await?;
                 ensure!(kept.metadata.uid == consumer.metadata.uid, "{name}: not the same MaskConsumer");
             }
         }
@@ -276,46 +281,46 @@ pub async fn who_has_a_slot_of_a_bad_account_may_lose_it() -> Result<()> {
 }
 
 pub async fn an_evicted_pod_is_told_and_tried_again() -> Result<()> {
-    bench("evicted", async |_, bench| {
+    test("evicted", async |_, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
+        f.add_logs(operator(vpn).await?);
         // The server says nothing, so there is time.
-        account(bench, vpn, "account", Case::SilentDrop, json!({})).await?;
-        bench.until::<Pod>("account-verify", "a running VPN client", |pod| is_running(pod, "vpn")).await?;
-        bench.api::<Pod>().evict("account-verify", &Default::default()).await?;
-        let provider = bench.says::<MaskProvider>("account", "Interrupted").await?;
-        bench.told::<MaskProvider>("account", "Interrupted", &["verification Pod", "tried again at"]).await?;
+        account(f, vpn, "account", Scenario::SilentDrop, json!({})).await?;
+        f.wait_until::<Pod>("account-verify", "a running VPN client", |pod| is_running(pod, "vpn")).await?;
+        f.api::<Pod>().evict("account-verify", &Default::default()).await?;
+        let provider = f.wait_for_reason::<MaskProvider>("account", "Interrupted").await?;
+        f.wait_for_event::<MaskProvider>("account", "Interrupted", &["verification Pod", "tried again at"]).await?;
         let verification = status(&provider).verification.context("no verification")?;
         ensure!(verification.retry_at.is_some(), "{verification:?}");
         // The slot is not kept until then.
-        bench.until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await.map(drop)
+        f.wait_until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await.map(drop)
     })
     .await
 }
 
 /// Whatever else is in a Secret, what gluetun can use is tried out; and a Secret without anything says so.
 pub async fn odd_secrets() -> Result<()> {
-    bench("odd", async |_, bench| {
+    test("odd", async |_, f| {
         let vpn = VpnService::shared().await?;
-        bench.add_logs(operator(vpn).await?);
-        let mut secret = vpn.secret("full", Case::OpenVpn)?;
+        f.add_logs(operator(vpn).await?);
+        let mut secret = vpn.secret("full", Scenario::OpenVpn)?;
         let odd = [("9-lives", b"x".to_vec()), ("binary", vec![0, 159, 146, 150]), ("huge", vec![b'x'; 900 * 1024])];
         secret.data = Some(odd.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value))).collect());
-        bench.create(secret).await?;
+        f.create(secret).await?;
         let empty = json!({ "metadata": { "name": "empty" } });
-        bench.create(serde_json::from_value::<Secret>(empty)?).await?;
+        f.create(serde_json::from_value::<Secret>(empty)?).await?;
         for name in ["full", "empty"] {
-            let mut provider = bench.new_provider(name, 1);
+            let mut provider = f.new_provider(name, 1);
             provider.spec.secret = name.to_owned();
             provider.spec.verify = serde_json::from_value(json!({ "timeout": SHORT }))?;
-            bench.create(provider).await?;
+            f.create(provider).await?;
         }
         let is_ready = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::Ready);
-        bench.until::<MaskProvider>("full", "Ready", is_ready).await?;
+        f.wait_until::<MaskProvider>("full", "Ready", is_ready).await?;
         let words = ["9-lives is no name", "binary is binary", "huge is too long"];
-        bench.told::<MaskProvider>("full", "SecretKeysIgnored", &words).await?;
+        f.wait_for_event::<MaskProvider>("full", "SecretKeysIgnored", &words).await?;
         let failed = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::ErrVerifyFailed);
-        let empty = bench.until::<MaskProvider>("empty", "ErrVerifyFailed", failed).await?;
+        let empty = f.wait_until::<MaskProvider>("empty", "ErrVerifyFailed", failed).await?;
         ensure!(verified(&empty).1 == "CredentialsRejected", "{:?}", status(&empty));
         Ok(())
     })

@@ -3,20 +3,22 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Cluster, History,
-    bench::{is_ready, same},
-    node::{
-        self, Case, VpnService, images,
-        logs::{container_status, until_logged},
-        vpn_service::node_of,
+    Cluster, Framework, History,
+    cluster::shared,
+    node::images,
+    pods::{
+        logs::{container_status, wait_for_log},
+        usage::slot_secret_name,
     },
-    users::secret_of,
+    testing::framework::ensure_eq,
+    vpn::{Scenario, VpnService, node_of},
+    wait::is_ready,
 };
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
 use vpn_types::{Mask, MaskConsumer, MaskProvider};
 
-use crate::{verification, vpn::LIMIT};
+use crate::{verification, vpn::TIMEOUT};
 
 const DEPLOYMENT: &str = include_str!("../../demo/deployment.yaml");
 const STATEFUL_SET: &str = include_str!("../../demo/statefulset.yaml");
@@ -25,34 +27,34 @@ const JOB: &str = include_str!("../../demo/job.yaml");
 /// One slot of an account, held by the Mask `first`, for which `second` waits; and a workload that uses it.
 async fn contended(
     template: &str,
-    case: Case,
-    body: impl AsyncFnOnce(&Cluster, &Bench, &VpnService, &Pod) -> Result<()>,
+    case: Scenario,
+    body: impl AsyncFnOnce(&Cluster, &Framework, &VpnService, &Pod) -> Result<()>,
 ) -> Result<()> {
-    let cluster = node::cluster().await?;
+    let cluster = shared::cluster_with_node().await?;
     let operator = verification::operator(VpnService::shared().await?).await?;
-    Bench::run(cluster, operator, "workload", async |bench| {
+    Framework::run(cluster, operator, "workload", async |f| {
         let vpn = VpnService::shared().await?;
-        bench.create(vpn.secret("account-credentials", case)?).await?;
-        bench.create(bench.new_provider("account", 1)).await?;
-        bench.until("account", "a usable provider", |provider: &MaskProvider| is_ready(provider)).await?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
-        let first = bench.active_mask("first").await?;
-        bench.mask("second").await?;
-        bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
-        apply(cluster, bench, vpn, template, &first).await?;
+        f.create(vpn.secret("account-credentials", case)?).await?;
+        f.create(f.new_provider("account", 1)).await?;
+        f.wait_until("account", "a usable provider", |provider: &MaskProvider| is_ready(provider)).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        let first = f.create_active_mask("first").await?;
+        f.create_mask("second").await?;
+        f.wait_for_reason::<MaskConsumer>("second", "NoFreeSlot").await?;
+        apply(cluster, f, vpn, template, &first).await?;
         let what = "a Pod with an address";
         let has_address = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some());
-        let pods = bench.until_all(what, |pods: &[Pod]| pods.len() == 1 && has_address(&pods[0])).await?;
+        let pods = f.wait_until_all(what, |pods: &[Pod]| pods.len() == 1 && has_address(&pods[0])).await?;
         let pod = pods.into_iter().next().context("no Pod")?;
-        body(cluster, bench, vpn, &pod).await?;
+        body(cluster, f, vpn, &pod).await?;
         let own = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("no address")?.parse()?;
-        ensure!(!vpn.counts().await?.contains_key(&own), "something left by the address of the Pod");
+        ensure!(!vpn.request_counts().await?.contains_key(&own), "something left by the address of the Pod");
 
-        bench.delete::<Mask>("first").await?;
-        bench.active("second").await?;
-        bench.gone(&pod).await?;
-        bench.gone(&first).await?;
-        same("most users at once", history.judge().await?.into_values().collect::<Vec<_>>(), vec![1])
+        f.delete::<Mask>("first").await?;
+        f.wait_active("second").await?;
+        f.wait_deleted(&pod).await?;
+        f.wait_deleted(&first).await?;
+        ensure_eq("most users at once", history.check_slot_limits().await?.into_values().collect::<Vec<_>>(), vec![1])
     })
     .await
 }
@@ -60,7 +62,7 @@ async fn contended(
 /// Fills in a template and applies it.
 async fn apply(
     cluster: &Cluster,
-    bench: &Bench,
+    f: &Framework,
     vpn: &VpnService,
     template: &str,
     consumer: &MaskConsumer,
@@ -68,7 +70,7 @@ async fn apply(
     let values = [
         ("${MASK}", consumer.name_any()),
         ("${CONSUMER_UID}", consumer.uid().context("no uid")?),
-        ("${SECRET}", secret_of(consumer)?),
+        ("${SECRET}", slot_secret_name(consumer)?),
         ("${IMAGE}", images::GLUETUN.into()),
         ("${APP_IMAGE}", images::TOOLS.into()),
         ("${URL}", vpn.address_url()),
@@ -78,28 +80,28 @@ async fn apply(
         ensure!(comments.contains(name), "the file does not tell what {name} is");
     }
     let filled = values.iter().fold(format!("apiVersion{content}"), |text, (name, value)| text.replace(name, value));
-    let file = cluster.state_dir().join(format!("{}.yaml", bench.name()));
+    let file = cluster.state_dir().join(format!("{}.yaml", f.name()));
     std::fs::write(&file, filled)?;
-    bench.kubectl(&["apply", "-f", &file.to_string_lossy()]).await.map(drop)
+    f.kubectl(&["apply", "-f", &file.to_string_lossy()]).await.map(drop)
 }
 
-async fn ready(bench: &Bench, pod: &Pod) -> Result<Pod> {
-    bench.until(&pod.name_any(), "a ready Pod", is_ready).await
+async fn ready(f: &Framework, pod: &Pod) -> Result<Pod> {
+    f.wait_until(&pod.name_any(), "a ready Pod", is_ready).await
 }
 
 /// Whatever the app sends, and whatever becomes of the VPN client, it leaves by the VPN or not at all.
-async fn stays_behind_the_vpn(cluster: &Cluster, bench: &Bench, vpn: &VpnService, pod: &Pod) -> Result<()> {
+async fn stays_behind_the_vpn(cluster: &Cluster, f: &Framework, vpn: &VpnService, pod: &Pod) -> Result<()> {
     let name = pod.name_any();
-    let pod = ready(bench, pod).await?;
+    let pod = ready(f, pod).await?;
     let exit = vpn.exit_address().to_string();
     let app = ["exec", &name, "--container=app", "--", "sh", "-c"];
     let url = vpn.address_url();
     let endless = format!("while :; do curl --silent --max-time 1 {url} >> /tmp/seen; done > /dev/null 2>&1 &");
-    bench.kubectl(&[&app[..], &[&endless]].concat()).await?;
+    f.kubectl(&[&app[..], &[&endless]].concat()).await?;
     let seen = || async {
-        bench.kubectl(&[&app[..], &["until [ -s /tmp/seen ]; do sleep 0.1; done; sort -u /tmp/seen"]].concat()).await
+        f.kubectl(&[&app[..], &["until [ -s /tmp/seen ]; do sleep 0.1; done; sort -u /tmp/seen"]].concat()).await
     };
-    same("all that the app saw", seen().await?.trim(), exit.as_str())?;
+    ensure_eq("all that the app saw", seen().await?.trim(), exit.as_str())?;
 
     let before = container_status(&pod, "vpn").context("no container vpn")?;
     let id = before.container_id.clone().context("no container")?;
@@ -108,28 +110,28 @@ async fn stays_behind_the_vpn(cluster: &Cluster, bench: &Bench, vpn: &VpnService
         let vpn = container_status(pod, "vpn");
         vpn.is_some_and(|vpn| vpn.restart_count > before.restart_count && vpn.started == Some(true)) && is_ready(pod)
     };
-    bench.until(&name, "a VPN client that was started again", again).await?;
-    bench.kubectl(&[&app[..], &["rm /tmp/seen"]].concat()).await?;
-    same("all that the app saw afterwards", seen().await?.trim(), exit.as_str())
+    f.wait_until(&name, "a VPN client that was started again", again).await?;
+    f.kubectl(&[&app[..], &["rm /tmp/seen"]].concat()).await?;
+    ensure_eq("all that the app saw afterwards", seen().await?.trim(), exit.as_str())
 }
 
 pub async fn a_deployment_behind_the_vpn() -> Result<()> {
-    contended(DEPLOYMENT, Case::OpenVpn, stays_behind_the_vpn).await
+    contended(DEPLOYMENT, Scenario::OpenVpn, stays_behind_the_vpn).await
 }
 
 pub async fn a_stateful_set_behind_the_vpn() -> Result<()> {
-    contended(STATEFUL_SET, Case::WireGuard(2), stays_behind_the_vpn).await
+    contended(STATEFUL_SET, Scenario::WireGuard(2), stays_behind_the_vpn).await
 }
 
 /// Its app fetches at once what tells the address.
 pub async fn a_job_behind_the_vpn() -> Result<()> {
-    contended(JOB, Case::OpenVpnTcp, async |_, bench, vpn, pod| {
+    contended(JOB, Scenario::OpenVpnTcp, async |_, f, vpn, pod| {
         let exit = vpn.exit_address().to_string();
         let name = pod.name_any();
-        until_logged(&bench.api(), &name, "app", &[&exit], LIMIT).await?;
+        wait_for_log(&f.api(), &name, "app", &[&exit], TIMEOUT).await?;
         // Complete, although the sidecar runs on by itself.
         let complete = |job: &Job| job.status.as_ref().is_some_and(|status| status.succeeded == Some(1));
-        bench.until("first", "a complete Job", complete).await?;
+        f.wait_until("first", "a complete Job", complete).await?;
         Ok(())
     })
     .await

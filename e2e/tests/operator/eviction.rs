@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, History,
-    bench::ready_condition,
-    bench::{is_active, same},
-    users::{secret_of, user_pod},
+    Framework, History,
+    pods::usage::{owned_pod, slot_secret_name},
+    testing::framework::ensure_eq,
+    wait::{is_active, ready_condition},
 };
 use k8s_openapi::{
     ByteString,
@@ -26,62 +26,61 @@ fn slots(consumers: &[MaskConsumer]) -> BTreeMap<String, usize> {
 
 #[tokio::test]
 async fn fewer_slots_are_reached_as_any_workload_is_scaled_down() -> Result<()> {
-    Bench::test("scale", async |bench| {
-        bench.provider("vpn", 3).await?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
+    Framework::test("scale", async |f| {
+        f.create_provider("vpn", 3).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
         for name in ["a", "b", "c"] {
-            let consumer = bench.active_mask(name).await?;
-            bench.run_pod(user_pod(name, &consumer, 2)?).await?;
+            let consumer = f.create_active_mask(name).await?;
+            f.run_pod(owned_pod(name, &consumer, 2)?).await?;
         }
-        let before = slots(&bench.api().list(&Default::default()).await?.items);
-        bench.kubectl(&["scale", "maskprovider/vpn", "--replicas=1"]).await?;
-        bench.mask("newcomer").await?;
+        let before = slots(&f.api().list(&Default::default()).await?.items);
+        f.kubectl(&["scale", "maskprovider/vpn", "--replicas=1"]).await?;
+        f.create_mask("newcomer").await?;
         // The Pods take their time, and meanwhile nothing is assigned.
-        bench.says::<MaskProvider>("vpn", "ProviderDraining").await?;
-        bench.told::<MaskProvider>("vpn", "ProviderDraining", &["maxSlots is 1"]).await?;
+        f.wait_for_reason::<MaskProvider>("vpn", "ProviderDraining").await?;
+        f.wait_for_event::<MaskProvider>("vpn", "ProviderDraining", &["maxSlots is 1"]).await?;
         for name in before.iter().filter(|(_, slot)| **slot > 0).map(|(name, _)| name) {
-            bench.told::<Mask>(name, "Evicted", &["beyond its maxSlots 1"]).await?;
+            f.wait_for_event::<Mask>(name, "Evicted", &["beyond its maxSlots 1"]).await?;
         }
-        bench
-            .until("vpn", "drained", |provider: &MaskProvider| {
-                let status = provider.status.clone().unwrap_or_default();
-                status.active_slots == Some(1) && status.observed_generation == provider.metadata.generation
-            })
-            .await?;
+        f.wait_until("vpn", "drained", |provider: &MaskProvider| {
+            let status = provider.status.clone().unwrap_or_default();
+            status.active_slots == Some(1) && status.observed_generation == provider.metadata.generation
+        })
+        .await?;
         // The lowest slot stays; the others wait again, and before the newcomer.
         let stays: BTreeMap<_, _> = before.into_iter().filter(|(_, slot)| *slot == 0).collect();
         let waits = |consumers: &[MaskConsumer]| consumers.len() == 4 && slots(consumers) == stays;
-        bench.until_all("one active, three waiting", waits).await?;
-        same("Pods left", bench.api::<Pod>().list(&Default::default()).await?.items.len(), 1)?;
-        bench.kubectl(&["scale", "maskprovider/vpn", "--replicas=3"]).await?;
+        f.wait_until_all("one active, three waiting", waits).await?;
+        ensure_eq("Pods left", f.api::<Pod>().list(&Default::default()).await?.items.len(), 1)?;
+        f.kubectl(&["scale", "maskprovider/vpn", "--replicas=3"]).await?;
         let old_ones_only = |consumers: &[MaskConsumer]| slots(consumers).keys().eq(["a", "b", "c"].iter());
-        bench.until_all("the three of before", old_ones_only).await?;
-        same("most users at once", history.judge().await?.into_values().max(), Some(3))
+        f.wait_until_all("the three of before", old_ones_only).await?;
+        ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(3))
     })
     .await
 }
 
 #[tokio::test]
 async fn a_deleted_provider_stays_until_its_last_user_is_gone() -> Result<()> {
-    Bench::test("provider-gone", async |bench| {
-        let provider = bench.provider("vpn", 1).await?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
-        let consumer = bench.active_mask("mine").await?;
-        let pod = bench.run_pod(user_pod("user", &consumer, 2)?).await?;
-        bench.delete::<MaskProvider>("vpn").await?;
-        bench.says::<MaskProvider>("vpn", "Deleting").await?;
-        bench.told::<MaskProvider>("vpn", "Deleting", &["slots still have to be given back"]).await?;
-        bench.told::<Mask>("mine", "Evicted", &["is being deleted"]).await?;
-        bench.gone(&provider).await?;
-        ensure!(bench.api::<Pod>().get_opt("user").await?.is_none_or(|now| now.uid() != pod.uid()), "its Pod runs on");
-        bench.gone(&consumer).await?;
-        bench.says::<Mask>("mine", "NoProviderFits").await?;
-        bench.told::<Mask>("mine", "NoProviderFits", &[]).await?;
-        bench.until_all::<MaskReservation>("none", <[_]>::is_empty).await?;
-        same("most users at once", history.judge().await?.into_values().max(), Some(1))?;
+    Framework::test("provider-gone", async |f| {
+        let provider = f.create_provider("vpn", 1).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        let consumer = f.create_active_mask("mine").await?;
+        let pod = f.run_pod(owned_pod("user", &consumer, 2)?).await?;
+        f.delete::<MaskProvider>("vpn").await?;
+        f.wait_for_reason::<MaskProvider>("vpn", "Deleting").await?;
+        f.wait_for_event::<MaskProvider>("vpn", "Deleting", &["slots still have to be given back"]).await?;
+        f.wait_for_event::<Mask>("mine", "Evicted", &["is being deleted"]).await?;
+        f.wait_deleted(&provider).await?;
+        ensure!(f.api::<Pod>().get_opt("user").await?.is_none_or(|now| now.uid() != pod.uid()), "its Pod runs on");
+        f.wait_deleted(&consumer).await?;
+        f.wait_for_reason::<Mask>("mine", "NoProviderFits").await?;
+        f.wait_for_event::<Mask>("mine", "NoProviderFits", &[]).await?;
+        f.wait_until_all::<MaskReservation>("none", <[_]>::is_empty).await?;
+        ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(1))?;
         // One of the same name is another account.
-        bench.create(bench.new_provider("vpn", 1)).await?;
-        bench.active("mine").await?;
+        f.create(f.new_provider("vpn", 1)).await?;
+        f.wait_active("mine").await?;
         Ok(())
     })
     .await
@@ -89,137 +88,138 @@ async fn a_deleted_provider_stays_until_its_last_user_is_gone() -> Result<()> {
 
 #[tokio::test]
 async fn changed_credentials_reach_the_copies_while_pods_run_on() -> Result<()> {
-    Bench::test("rotation", async |bench| {
-        bench.provider("vpn", 1).await?;
-        let consumer = bench.active_mask("mine").await?;
-        let pod = bench.run_pod(user_pod("user", &consumer, 1)?).await?;
+    Framework::test("rotation", async |f| {
+        f.create_provider("vpn", 1).await?;
+        let consumer = f.create_active_mask("mine").await?;
+        let pod = f.run_pod(owned_pod("user", &consumer, 1)?).await?;
         let changed = json!({ "data": Value::Null, "stringData": { "OPENVPN_PASSWORD": "new" } });
-        bench.patch::<Secret>("vpn-credentials", changed).await?;
+        f.patch::<Secret>("vpn-credentials", changed).await?;
         let new = BTreeMap::from([("OPENVPN_PASSWORD".to_owned(), ByteString(b"new".to_vec()))]);
         let follows = |copy: &Secret| copy.data.as_ref() == Some(&new);
-        bench.until(&secret_of(&consumer)?, "the new data, and nothing of the old", follows).await?;
-        bench.told::<Mask>("mine", "CredentialsChanged", &[&secret_of(&consumer)?, "vpn"]).await?;
-        let now = bench.api::<Pod>().get("user").await?;
-        same("Pod", (now.uid(), now.metadata.deletion_timestamp), (pod.uid(), None))?;
-        same("consumer", bench.active("mine").await?.uid(), consumer.uid())
+        f.wait_until(&slot_secret_name(&consumer)?, "the new data, and nothing of the old", follows).await?;
+        f.wait_for_event::<Mask>("mine", "CredentialsChanged", &[&slot_secret_name(&consumer)?, "vpn"]).await?;
+        let now = f.api::<Pod>().get("user").await?;
+        ensure_eq("Pod", (now.uid(), now.metadata.deletion_timestamp), (pod.uid(), None))?;
+        ensure_eq("consumer", f.wait_active("mine").await?.uid(), consumer.uid())
     })
     .await
 }
 
 #[tokio::test]
 async fn a_copied_secret_deleted_by_hand_is_made_again() -> Result<()> {
-    Bench::test("copy-gone", async |bench| {
-        bench.provider("vpn", 1).await?;
-        let consumer = bench.active_mask("mine").await?;
-        let name = secret_of(&consumer)?;
-        let copy = bench.api::<Secret>().get(&name).await?;
-        bench.delete::<Secret>(&name).await?;
-        let again = bench.until(&name, "another one", |secret: &Secret| secret.uid() != copy.uid()).await?;
-        same("data", again.data, copy.data)?;
-        same("owners", again.metadata.owner_references, copy.metadata.owner_references)?;
-        bench.told::<Mask>("mine", "Restored", &["Secret", &name]).await?;
-        same("consumer", bench.active("mine").await?.uid(), consumer.uid())
+    Framework::test("copy-gone", async |f| {
+        f.create_provider("vpn", 1).await?;
+        let consumer = f.create_active_mask("mine").await?;
+        let name = slot_secret_name(&consumer)?;
+        let copy = f.api::<Secret>().get(&name).await?;
+        f.delete::<Secret>(&name).await?;
+        let again = f.wait_until(&name, "another one", |secret: &Secret| secret.uid() != copy.uid()).await?;
+        ensure_eq("data", again.data, copy.data)?;
+        ensure_eq("owners", again.metadata.owner_references, copy.metadata.owner_references)?;
+        f.wait_for_event::<Mask>("mine", "Restored", &["Secret", &name]).await?;
+        ensure_eq("consumer", f.wait_active("mine").await?.uid(), consumer.uid())
     })
     .await
 }
 
 #[tokio::test]
 async fn a_reservation_deleted_by_hand_still_holds_its_slot() -> Result<()> {
-    Bench::test("reservation-gone", async |bench| {
-        bench.provider("vpn", 1).await?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
-        let consumer = bench.active_mask("mine").await?;
-        bench.run_pod(user_pod("user", &consumer, 1)?).await?;
-        let reservation = bench.api::<MaskReservation>().get("vpn-0").await?;
-        bench.delete::<MaskReservation>("vpn-0").await?;
-        bench.told::<MaskReservation>("vpn-0", "SlotInUse", &["to be deleted", "MaskConsumer"]).await?;
-        bench.mask("other").await?;
-        bench.says::<MaskConsumer>("other", "NoFreeSlot").await?;
-        let now = bench.api::<MaskReservation>().get("vpn-0").await?;
+    Framework::test("reservation-gone", async |f| {
+        f.create_provider("vpn", 1).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        let consumer = f.create_active_mask("mine").await?;
+        f.run_pod(owned_pod("user", &consumer, 1)?).await?;
+        let reservation = f.api::<MaskReservation>().get("vpn-0").await?;
+        f.delete::<MaskReservation>("vpn-0").await?;
+        f.wait_for_event::<MaskReservation>("vpn-0", "SlotInUse", &["to be deleted", "MaskConsumer"]).await?;
+        f.create_mask("other").await?;
+        f.wait_for_reason::<MaskConsumer>("other", "NoFreeSlot").await?;
+        let now = f.api::<MaskReservation>().get("vpn-0").await?;
         ensure!(now.uid() == reservation.uid() && now.metadata.deletion_timestamp.is_some(), "{now:?}");
-        same("consumer", bench.active("mine").await?.uid(), consumer.uid())?;
+        ensure_eq("consumer", f.wait_active("mine").await?.uid(), consumer.uid())?;
 
-        bench.delete::<Mask>("mine").await?;
-        bench.active("other").await?;
-        bench.gone(&reservation).await?;
-        same("most users at once", history.judge().await?.into_values().max(), Some(1))
+        f.delete::<Mask>("mine").await?;
+        f.wait_active("other").await?;
+        f.wait_deleted(&reservation).await?;
+        ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(1))
     })
     .await
 }
 
 #[tokio::test]
 async fn a_reservation_forced_away_is_posted_again() -> Result<()> {
-    Bench::test("forced-away", async |bench| {
-        bench.provider("vpn", 1).await?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
-        let consumer = bench.active_mask("mine").await?;
-        bench.run_pod(user_pod("user", &consumer, 1)?).await?;
+    Framework::test("forced-away", async |f| {
+        f.create_provider("vpn", 1).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        let consumer = f.create_active_mask("mine").await?;
+        f.run_pod(owned_pod("user", &consumer, 1)?).await?;
         // Somebody waits for the slot, and must not get it while its lock is missing.
-        bench.mask("other").await?;
+        f.create_mask("other").await?;
         let waits = |mask: &Mask| ready_condition(mask).is_some_and(|ready| ready.reason == "NoFreeSlot");
-        bench.until("other", "in line", waits).await?;
-        let reservation = bench.api::<MaskReservation>().get("vpn-0").await?;
-        bench.delete::<MaskReservation>("vpn-0").await?;
-        bench.patch::<MaskReservation>("vpn-0", json!({ "metadata": { "finalizers": Value::Null } })).await?;
-        let again = bench.until("vpn-0", "another one", |now: &MaskReservation| now.uid() != reservation.uid()).await?;
-        same("its consumer", Some(again.spec.uid.clone()), consumer.uid())?;
+        f.wait_until("other", "in line", waits).await?;
+        let reservation = f.api::<MaskReservation>().get("vpn-0").await?;
+        f.delete::<MaskReservation>("vpn-0").await?;
+        f.patch::<MaskReservation>("vpn-0", json!({ "metadata": { "finalizers": Value::Null } })).await?;
+        let again =
+            f.wait_until("vpn-0", "another one", |now: &MaskReservation| now.uid() != reservation.uid()).await?;
+        ensure_eq("its consumer", Some(again.spec.uid.clone()), consumer.uid())?;
         let names_it = |consumer: &MaskConsumer| {
             let provider = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
             provider.is_some_and(|provider| Some(&provider.reservation) == again.metadata.uid.as_ref())
         };
-        bench.told::<Mask>("mine", "Restored", &["MaskReservation", "vpn-0"]).await?;
-        let kept = bench.until("mine", "naming the new reservation", names_it).await?;
-        same("consumer", kept.uid(), consumer.uid())?;
+        f.wait_for_event::<Mask>("mine", "Restored", &["MaskReservation", "vpn-0"]).await?;
+        let kept = f.wait_until("mine", "naming the new reservation", names_it).await?;
+        ensure_eq("consumer", kept.uid(), consumer.uid())?;
 
-        bench.delete::<Mask>("mine").await?;
-        let other = bench.active("other").await?;
+        f.delete::<Mask>("mine").await?;
+        let other = f.wait_active("other").await?;
         let provider = other.status.and_then(|status| status.provider).context("no provider")?;
         ensure!(Some(provider.reservation) != again.uid(), "an old reservation for a new consumer");
-        same("most users at once", history.judge().await?.into_values().max(), Some(1))
+        ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(1))
     })
     .await
 }
 
 #[tokio::test]
 async fn no_slots_at_all() -> Result<()> {
-    Bench::test("no-slots", async |bench| {
-        bench.provider("vpn", 1).await?;
-        let first = bench.active_mask("mine").await?;
-        bench.patch::<MaskProvider>("vpn", json!({ "spec": { "maxSlots": 0 } })).await?;
-        bench.gone(&first).await?;
-        bench.told::<Mask>("mine", "Evicted", &["beyond its maxSlots 0"]).await?;
-        bench.says::<MaskProvider>("vpn", "NoSlots").await?;
-        bench.told::<MaskProvider>("vpn", "NoSlots", &["maxSlots is 0"]).await?;
-        bench.says::<Mask>("mine", "NoProviderUsable").await?;
-        bench.told::<Mask>("mine", "NoProviderUsable", &["maxSlots is 0"]).await?;
-        bench.kubectl(&["scale", "maskprovider/vpn", "--replicas=1"]).await?;
-        bench.active("mine").await?;
-        bench.told::<MaskProvider>("vpn", "Available", &[]).await
+    Framework::test("no-slots", async |f| {
+        f.create_provider("vpn", 1).await?;
+        let first = f.create_active_mask("mine").await?;
+        f.patch::<MaskProvider>("vpn", json!({ "spec": { "maxSlots": 0 } })).await?;
+        f.wait_deleted(&first).await?;
+        f.wait_for_event::<Mask>("mine", "Evicted", &["beyond its maxSlots 0"]).await?;
+        f.wait_for_reason::<MaskProvider>("vpn", "NoSlots").await?;
+        f.wait_for_event::<MaskProvider>("vpn", "NoSlots", &["maxSlots is 0"]).await?;
+        f.wait_for_reason::<Mask>("mine", "NoProviderUsable").await?;
+        f.wait_for_event::<Mask>("mine", "NoProviderUsable", &["maxSlots is 0"]).await?;
+        f.kubectl(&["scale", "maskprovider/vpn", "--replicas=1"]).await?;
+        f.wait_active("mine").await?;
+        f.wait_for_event::<MaskProvider>("vpn", "Available", &[]).await
     })
     .await
 }
 
 #[tokio::test]
 async fn credentials_that_go_and_come_back() -> Result<()> {
-    Bench::test("credentials-gone", async |bench| {
-        bench.provider("vpn", 2).await?;
-        let consumer = bench.active_mask("mine").await?;
-        let pod = bench.run_pod(user_pod("user", &consumer, 1)?).await?;
-        let copy = bench.api::<Secret>().get(&secret_of(&consumer)?).await?;
-        bench.delete::<Secret>("vpn-credentials").await?;
-        bench.says::<MaskProvider>("vpn", "SecretNotFound").await?;
-        bench.told::<MaskProvider>("vpn", "SecretNotFound", &["vpn-credentials"]).await?;
-        bench.mask("other").await?;
-        bench.says::<Mask>("other", "NoProviderUsable").await?;
-        bench.told::<Mask>("other", "NoProviderUsable", &["vpn-credentials"]).await?;
+    Framework::test("credentials-gone", async |f| {
+        f.create_provider("vpn", 2).await?;
+        let consumer = f.create_active_mask("mine").await?;
+        let pod = f.run_pod(owned_pod("user", &consumer, 1)?).await?;
+        let copy = f.api::<Secret>().get(&slot_secret_name(&consumer)?).await?;
+        f.delete::<Secret>("vpn-credentials").await?;
+        f.wait_for_reason::<MaskProvider>("vpn", "SecretNotFound").await?;
+        f.wait_for_event::<MaskProvider>("vpn", "SecretNotFound", &["vpn-credentials"]).await?;
+        f.create_mask("other").await?;
+        f.wait_for_reason::<Mask>("other", "NoProviderUsable").await?;
+        f.wait_for_event::<Mask>("other", "NoProviderUsable", &["vpn-credentials"]).await?;
         // Whoever has a slot keeps all of it.
-        let now = bench.api::<Secret>().get(&copy.name_any()).await?;
-        same("copy", (now.uid(), now.data), (copy.uid(), copy.data))?;
-        let now = bench.api::<Pod>().get("user").await?;
-        same("Pod", (now.uid(), now.metadata.deletion_timestamp), (pod.uid(), None))?;
-        bench.credentials("vpn").await?;
-        bench.active("other").await?;
-        same("consumer", bench.active("mine").await?.uid(), consumer.uid())
+        let now = f.api::<Secret>().get(&copy.name_any()).await?;
+        ensure_eq("copy", (now.uid(), now.data), (copy.uid(), copy.data))?;
+        let now = f.api::<Pod>().get("user").await?;
+        ensure_eq("Pod", (now.uid(), now.metadata.deletion_timestamp), (pod.uid(), None))?;
+        f.create_credentials("vpn").await?;
+        f.wait_active("other").await?;
+        ensure_eq("consumer", f.wait_active("mine").await?.uid(), consumer.uid())
     })
     .await
 }
@@ -227,23 +227,23 @@ async fn credentials_that_go_and_come_back() -> Result<()> {
 /// Who has a slot was let in; what fits is asked of those who come.
 #[tokio::test]
 async fn tags_and_namespaces_edited_under_use() -> Result<()> {
-    Bench::test("edited", async |bench| {
-        bench.provider_with("vpn", 3, |spec| spec.tags = Some(vec!["old".to_owned()])).await?;
-        bench.mask_tagged("mine", &["old"]).await?;
-        let consumer = bench.active("mine").await?;
-        bench.patch::<MaskProvider>("vpn", json!({ "spec": { "tags": ["new"] } })).await?;
-        bench.mask_tagged("late", &["old"]).await?;
-        bench.says::<Mask>("late", "NoProviderFits").await?;
-        bench.told::<Mask>("late", "NoProviderFits", &["old"]).await?;
-        bench.mask_tagged("next", &["new"]).await?;
-        bench.active("next").await?;
-        bench.patch::<MaskProvider>("vpn", json!({ "spec": { "namespaces": ["elsewhere"] } })).await?;
-        bench.mask_tagged("last", &["new"]).await?;
-        bench.says::<Mask>("last", "NoProviderFits").await?;
-        bench.told::<Mask>("last", "NoProviderFits", &[bench.name()]).await?;
-        same("consumer", bench.active("mine").await?.uid(), consumer.uid())?;
-        bench.patch::<MaskProvider>("vpn", json!({ "spec": { "namespaces": [bench.name()] } })).await?;
-        bench.active("last").await.map(drop)
+    Framework::test("edited", async |f| {
+        f.create_provider_with("vpn", 3, |spec| spec.tags = Some(vec!["old".to_owned()])).await?;
+        f.create_mask_with_tags("mine", &["old"]).await?;
+        let consumer = f.wait_active("mine").await?;
+        f.patch::<MaskProvider>("vpn", json!({ "spec": { "tags": ["new"] } })).await?;
+        f.create_mask_with_tags("late", &["old"]).await?;
+        f.wait_for_reason::<Mask>("late", "NoProviderFits").await?;
+        f.wait_for_event::<Mask>("late", "NoProviderFits", &["old"]).await?;
+        f.create_mask_with_tags("next", &["new"]).await?;
+        f.wait_active("next").await?;
+        f.patch::<MaskProvider>("vpn", json!({ "spec": { "namespaces": ["elsewhere"] } })).await?;
+        f.create_mask_with_tags("last", &["new"]).await?;
+        f.wait_for_reason::<Mask>("last", "NoProviderFits").await?;
+        f.wait_for_event::<Mask>("last", "NoProviderFits", &[f.name()]).await?;
+        ensure_eq("consumer", f.wait_active("mine").await?.uid(), consumer.uid())?;
+        f.patch::<MaskProvider>("vpn", json!({ "spec": { "namespaces": [f.name()] } })).await?;
+        f.wait_active("last").await.map(drop)
     })
     .await
 }

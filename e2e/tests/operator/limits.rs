@@ -2,11 +2,13 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{
-    Bench,
+    Framework,
     audit::Filter,
-    bench::{Kind, is_ready, ready_condition, same},
-    operator, shared,
-    users::{secret_of, user_pod},
+    cluster::shared,
+    operator,
+    pods::usage::{owned_pod, slot_secret_name},
+    testing::framework::ensure_eq,
+    wait::{Kind, is_ready, ready_condition},
 };
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::ResourceExt;
@@ -18,8 +20,8 @@ use vpn_types::{
 
 const MIB: usize = 1024 * 1024;
 
-async fn refused<K: Kind>(bench: &Bench, object: K, words: &str) -> Result<()> {
-    match bench.create(object).await {
+async fn refused<K: Kind>(f: &Framework, object: K, words: &str) -> Result<()> {
+    match f.create(object).await {
         Ok(_) => bail!("accepted"),
         Err(error) => ensure!(format!("{error:#}").contains(words), "no {words:?} in {error:#}"),
     }
@@ -32,52 +34,52 @@ fn name(letter: &str, length: usize) -> String {
 
 #[tokio::test]
 async fn the_longest_names() -> Result<()> {
-    Bench::test("longest", async |bench| {
+    Framework::test("longest", async |f| {
         let (mask, provider) = (name("m", MAX_MASK_NAME), name("p", MAX_PROVIDER_NAME));
-        bench.provider(&provider, 1).await?;
-        let consumer = bench.active_mask(&mask).await?;
-        let secret = secret_of(&consumer)?;
-        same("length of the Secret's name", secret.len(), 253)?;
-        bench.api::<Secret>().get(&secret).await?;
-        bench.run_pod(user_pod("user", &consumer, 1)?).await?;
-        let reservation = bench.api::<MaskReservation>().get(&format!("{provider}-0")).await?;
-        same("consumer", &*reservation.spec.name, &*mask)?;
-        bench.kubectl(&["wait", "--for=condition=Ready", &format!("mask/{mask}"), "--timeout=60s"]).await?;
-        bench.kubectl(&["delete", "mask", &mask]).await?;
-        bench.gone(&consumer).await?;
-        bench.gone(&reservation).await?;
+        f.create_provider(&provider, 1).await?;
+        let consumer = f.create_active_mask(&mask).await?;
+        let secret = slot_secret_name(&consumer)?;
+        ensure_eq("length of the Secret's name", secret.len(), 253)?;
+        f.api::<Secret>().get(&secret).await?;
+        f.run_pod(owned_pod("user", &consumer, 1)?).await?;
+        let reservation = f.api::<MaskReservation>().get(&format!("{provider}-0")).await?;
+        ensure_eq("consumer", &*reservation.spec.name, &*mask)?;
+        f.kubectl(&["wait", "--for=condition=Ready", &format!("mask/{mask}"), "--timeout=60s"]).await?;
+        f.kubectl(&["delete", "mask", &mask]).await?;
+        f.wait_deleted(&consumer).await?;
+        f.wait_deleted(&reservation).await?;
 
         let longer = Mask::new(&name("m", MAX_MASK_NAME + 1), MaskSpec::default());
-        refused(bench, longer, "metadata.name may be no more than 216 characters").await?;
-        let longer = bench.new_provider(&name("p", MAX_PROVIDER_NAME + 1), 1);
-        refused(bench, longer, "metadata.name may be no more than 209 characters").await
+        refused(f, longer, "metadata.name may be no more than 216 characters").await?;
+        let longer = f.new_provider(&name("p", MAX_PROVIDER_NAME + 1), 1);
+        refused(f, longer, "metadata.name may be no more than 209 characters").await
     })
     .await
 }
 
 #[tokio::test]
 async fn the_largest_secret() -> Result<()> {
-    Bench::test("large-secret", async |bench| {
+    Framework::test("large-secret", async |f| {
         // As random as the pattern needs to be for nothing to be lost unnoticed.
         let data: Vec<u8> = (0..MIB).map(|index| (index.wrapping_mul(31) >> 3) as u8).collect();
         let source: Secret = serde_json::from_value(json!({
             "metadata": { "name": "vpn-credentials" },
             "data": { "large": ByteString(data) },
         }))?;
-        let source = bench.create(source).await?;
-        bench.create(bench.new_provider("vpn", 2)).await?;
+        let source = f.create(source).await?;
+        f.create(f.new_provider("vpn", 2)).await?;
         let mut copies = Vec::new();
         for mask in ["first", "second"] {
-            copies.push(secret_of(&bench.active_mask(mask).await?)?);
+            copies.push(slot_secret_name(&f.create_active_mask(mask).await?)?);
         }
         for copy in &copies {
-            let copy = bench.api::<Secret>().get(copy).await?;
+            let copy = f.api::<Secret>().get(copy).await?;
             ensure!(copy.data == source.data, "the copy has other data");
         }
         let changed = json!({ "data": { "large": ByteString(vec![7; MIB]) } });
-        let changed = bench.patch::<Secret>("vpn-credentials", changed).await?;
+        let changed = f.patch::<Secret>("vpn-credentials", changed).await?;
         for copy in &copies {
-            bench.until(copy, "the new data", |copy: &Secret| copy.data == changed.data).await?;
+            f.wait_until(copy, "the new data", |copy: &Secret| copy.data == changed.data).await?;
         }
         Ok(())
     })
@@ -86,7 +88,7 @@ async fn the_largest_secret() -> Result<()> {
 
 #[tokio::test]
 async fn an_immutable_secret_is_rotated_by_making_it_again() -> Result<()> {
-    Bench::test("immutable", async |bench| {
+    Framework::test("immutable", async |f| {
         let source = |password: &str| {
             serde_json::from_value::<Secret>(json!({
                 "metadata": { "name": "vpn-credentials" },
@@ -94,30 +96,30 @@ async fn an_immutable_secret_is_rotated_by_making_it_again() -> Result<()> {
                 "stringData": { "OPENVPN_PASSWORD": password },
             }))
         };
-        bench.create(source("old")?).await?;
-        bench.create(bench.new_provider("vpn", 1)).await?;
-        let consumer = bench.active_mask("mine").await?;
-        let copy = bench.api::<Secret>().get(&secret_of(&consumer)?).await?;
+        f.create(source("old")?).await?;
+        f.create(f.new_provider("vpn", 1)).await?;
+        let consumer = f.create_active_mask("mine").await?;
+        let copy = f.api::<Secret>().get(&slot_secret_name(&consumer)?).await?;
         ensure!(copy.immutable != Some(true), "the copy cannot follow");
-        let pod = bench.run_pod(user_pod("user", &consumer, 1)?).await?;
+        let pod = f.run_pod(owned_pod("user", &consumer, 1)?).await?;
 
-        bench.kubectl(&["delete", "secret", "vpn-credentials"]).await?;
-        bench.says::<MaskProvider>("vpn", "SecretNotFound").await?;
-        bench.create(source("new")?).await?;
+        f.kubectl(&["delete", "secret", "vpn-credentials"]).await?;
+        f.wait_for_reason::<MaskProvider>("vpn", "SecretNotFound").await?;
+        f.create(source("new")?).await?;
         let is_new = |copy: &Secret| {
             let password = copy.data.as_ref().and_then(|data| data.get("OPENVPN_PASSWORD"));
             password.is_some_and(|password| password.0 == b"new")
         };
-        let followed = bench.until(&copy.name_any(), "the new password", is_new).await?;
-        same("the copy", followed.uid(), copy.uid())?;
+        let followed = f.wait_until(&copy.name_any(), "the new password", is_new).await?;
+        ensure_eq("the copy", followed.uid(), copy.uid())?;
         let hash = |copy: &Secret| copy.annotations().get(SOURCE_HASH_ANNOTATION).cloned();
         ensure!(hash(&followed) != hash(&copy), "the same hash");
-        bench.until("vpn", "usable", |provider: &MaskProvider| is_ready(provider)).await?;
+        f.wait_until("vpn", "usable", |provider: &MaskProvider| is_ready(provider)).await?;
         // Whoever used it goes on.
-        let now = bench.api::<k8s_openapi::api::core::v1::Pod>().get("user").await?;
-        same("Pod", (now.uid(), now.metadata.deletion_timestamp), (pod.uid(), None))?;
-        let now = bench.api::<MaskConsumer>().get("mine").await?;
-        same("MaskConsumer", (now.uid(), is_ready(&now)), (consumer.uid(), true))
+        let now = f.api::<k8s_openapi::api::core::v1::Pod>().get("user").await?;
+        ensure_eq("Pod", (now.uid(), now.metadata.deletion_timestamp), (pod.uid(), None))?;
+        let now = f.api::<MaskConsumer>().get("mine").await?;
+        ensure_eq("MaskConsumer", (now.uid(), is_ready(&now)), (consumer.uid(), true))
     })
     .await
 }
@@ -125,59 +127,63 @@ async fn an_immutable_secret_is_rotated_by_making_it_again() -> Result<()> {
 /// Such a copy cannot follow its source; nothing is tried over and over for that.
 #[tokio::test]
 async fn a_copy_that_somebody_made_immutable() -> Result<()> {
-    Bench::test("frozen-copy", async |bench| {
-        bench.provider("vpn", 2).await?;
-        let consumer = bench.active_mask("mine").await?;
-        let copy = secret_of(&consumer)?;
-        bench.patch::<Secret>(&copy, json!({ "immutable": true })).await?;
+    Framework::test("frozen-copy", async |f| {
+        f.create_provider("vpn", 2).await?;
+        let consumer = f.create_active_mask("mine").await?;
+        let copy = slot_secret_name(&consumer)?;
+        f.patch::<Secret>(&copy, json!({ "immutable": true })).await?;
         let audit = shared::cluster().await?.audit().context("no audit log")?;
         let mark = audit.mark().await?;
-        bench.patch::<Secret>("vpn-credentials", json!({ "stringData": { "OPENVPN_PASSWORD": "new" } })).await?;
+        f.patch::<Secret>("vpn-credentials", json!({ "stringData": { "OPENVPN_PASSWORD": "new" } })).await?;
         // All else goes on meanwhile.
         for _ in 0..3 {
-            let other = bench.active_mask("other").await?;
-            bench.delete::<Mask>("other").await?;
-            bench.gone(&other).await?;
+            let other = f.create_active_mask("other").await?;
+            f.delete::<Mask>("other").await?;
+            f.wait_deleted(&other).await?;
         }
         let requests = audit.since(mark).await?;
         let user = operator::shared().await?.users().remove(0);
-        let about_it = Filter::default().user(user).namespace(bench.name()).name(&copy);
+        let about_it = Filter::default().user(user).namespace(f.name()).name(&copy);
         let count = requests.count(&about_it);
         ensure!(count <= 20, "{count} requests about a copy that cannot change: {:?}", requests.summary(&about_it));
-        bench.delete::<Mask>("mine").await?;
-        bench.gone(&consumer).await
+        f.delete::<Mask>("mine").await?;
+        f.wait_deleted(&consumer).await
     })
     .await
 }
 
 #[tokio::test]
 async fn as_many_slots_as_a_number_can_say() -> Result<()> {
-    Bench::test("slots", async |bench| {
+    Framework::test("slots", async |f| {
         let most = 2_147_483_647;
-        bench.provider("vpn", most).await?;
+        f.create_provider("vpn", most).await?;
         // The last of them is taken, if not by the operator.
-        let spec = MaskReservationSpec { name: "nobody".into(), namespace: bench.name().into(), uid: "none".into() };
-        bench.create(MaskReservation::new(&format!("vpn-{}", most - 1), spec)).await?;
+        let spec = MaskReservationSpec { name: "nobody".into(), namespace: f.name().into(), uid: "none".into() };
+        f.create(MaskReservation::new(&format!("vpn-{}", most - 1), spec)).await?;
         for (mask, slot) in [("first", 0), ("second", 1)] {
-            let consumer = bench.active_mask(mask).await?;
-            same(mask, consumer.status.and_then(|status| status.provider).map(|provider| provider.slot), Some(slot))?;
+            let consumer = f.create_active_mask(mask).await?;
+            ensure_eq(
+                mask,
+                consumer.status.and_then(|status| status.provider).map(|provider| provider.slot),
+                Some(slot),
+            )?;
         }
         let says = format!("of {most} slots are taken");
         let told = |provider: &MaskProvider| {
             ready_condition(provider).is_some_and(|ready| ready.message.starts_with(&format!("3 {says}")))
         };
-        bench.until("vpn", "three taken", told).await?;
-        bench.delete::<MaskReservation>(&format!("vpn-{}", most - 1)).await?;
-        bench.kubectl(&["scale", "maskprovider/vpn", "--replicas=2"]).await?;
+        f.wait_until("vpn", "three taken", told).await?;
+        f.delete::<MaskReservation>(&format!("vpn-{}", most - 1)).await?;
+        f.kubectl(&["scale", "maskprovider/vpn", "--replicas=2"]).await?;
         let in_force = |provider: &MaskProvider| {
             provider.status.as_ref().and_then(|status| status.observed_generation) == provider.metadata.generation
         };
-        bench.until("vpn", "two slots", in_force).await?;
-        bench.mask("third").await?;
-        bench.says::<MaskConsumer>("third", "NoFreeSlot").await?;
-        bench.kubectl(&["scale", "maskprovider/vpn", &format!("--replicas={most}")]).await?;
-        bench.active("third").await?;
-        refused(bench, bench.new_provider("more", most + 1), "2147483647").await
+        f.wait_until("vpn", "two slots", in_force).await?;
+        f.create_mask("third").await?;
+        f.wait_for_reason::<MaskConsumer>("third", "NoFreeSlot").await?;
+        f.kubectl(&["scale", "maskprovider/vpn", &format!("--replicas={most}")]).await?;
+        f.wait_active("third").await?;
+        refused(f, f.new_provider("more", most + 1), "2147483647").await
     })
     .await
 }

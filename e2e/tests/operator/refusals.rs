@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, History,
-    bench::{Kind, LIMIT, is_active, is_ready, ready_condition, same},
-    history::{Moment, Seen},
-    shared,
-    users::user_pod,
+    Framework, History,
+    cluster::shared,
+    history::{Change, Object},
+    pods::usage::owned_pod,
+    testing::framework::ensure_eq,
+    wait::{Kind, TIMEOUT, is_active, is_ready, ready_condition},
 };
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
@@ -25,87 +26,87 @@ use tokio::time::{Instant, sleep, timeout};
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, MaskReservationSpec, MaskSpec};
 
 /// A namespace beside that of the test, and one slot in the latter for both.
-pub async fn neighbours(bench: &Bench) -> Result<Bench> {
-    let other = Bench::new(shared::cluster().await?, "neighbour").await?;
-    let both = Some(vec![bench.name().to_owned(), other.name().to_owned()]);
-    bench.provider_with("vpn", 1, |spec| spec.namespaces = both).await?;
+pub async fn neighbours(f: &Framework) -> Result<Framework> {
+    let other = Framework::new(shared::cluster().await?, "neighbour").await?;
+    let both = Some(vec![f.name().to_owned(), other.name().to_owned()]);
+    f.create_provider_with("vpn", 1, |spec| spec.namespaces = both).await?;
     Ok(other)
 }
 
 /// `mine` is refused in `there`; what it cannot use goes to `other` in the test's own namespace.
-pub async fn steps_aside(bench: &Bench, there: &Bench, reason: &str) -> Result<MaskConsumer> {
-    there.mask("mine").await?;
-    let refused = there.says::<MaskConsumer>("mine", reason).await?;
-    there.says::<Mask>("mine", reason).await?;
-    there.told::<Mask>("mine", reason, &[]).await?;
-    let other = bench.active_mask("other").await?;
+pub async fn steps_aside(f: &Framework, there: &Framework, reason: &str) -> Result<MaskConsumer> {
+    there.create_mask("mine").await?;
+    let refused = there.wait_for_reason::<MaskConsumer>("mine", reason).await?;
+    there.wait_for_reason::<Mask>("mine", reason).await?;
+    there.wait_for_event::<Mask>("mine", reason, &[]).await?;
+    let other = f.create_active_mask("other").await?;
     let mine = |all: &[MaskReservation]| all.len() == 1 && Some(&all[0].spec.uid) == other.uid().as_ref();
-    bench.until_all("the lock of the other one only", mine).await?;
+    f.wait_until_all("the lock of the other one only", mine).await?;
     Ok(refused)
 }
 
 /// Once nothing is in its way any more, the same MaskConsumer is served.
-pub async fn heals(bench: &Bench, there: &Bench, refused: &MaskConsumer) -> Result<()> {
-    bench.delete::<Mask>("other").await?;
-    let served = there.active("mine").await?;
-    same("MaskConsumer", served.uid(), refused.uid())?;
+pub async fn heals(f: &Framework, there: &Framework, refused: &MaskConsumer) -> Result<()> {
+    f.delete::<Mask>("other").await?;
+    let served = there.wait_active("mine").await?;
+    ensure_eq("MaskConsumer", served.uid(), refused.uid())?;
     there.kubectl(&["wait", "--for=condition=Ready", "mask/mine", "--timeout=60s"]).await?;
     Ok(())
 }
 
-async fn quota(there: &Bench, resource: &str) -> Result<()> {
+async fn quota(there: &Framework, resource: &str) -> Result<()> {
     there.kubectl(&["create", "quota", "none", &format!("--hard={resource}=0")]).await?;
     // It counts from when the controller manager has looked at it.
     let in_force = |quota: &ResourceQuota| quota.status.as_ref().is_some_and(|status| status.hard.is_some());
-    there.until("none", "a quota in force", in_force).await.map(drop)
+    there.wait_until("none", "a quota in force", in_force).await.map(drop)
 }
 
 #[tokio::test]
 async fn a_quota_on_secrets() -> Result<()> {
-    Bench::test("quota", async |bench| {
-        let there = neighbours(bench).await?;
+    Framework::test("quota", async |f| {
+        let there = neighbours(f).await?;
         quota(&there, "count/secrets").await?;
-        let refused = steps_aside(bench, &there, "QuotaExceeded").await?;
+        let refused = steps_aside(f, &there, "QuotaExceeded").await?;
         let told = ready_condition(&refused).map(|ready| ready.message).unwrap_or_default();
         ensure!(told.contains("exceeded quota: none"), "the quota is not named: {told}");
         there.kubectl(&["delete", "quota", "none"]).await?;
-        heals(bench, &there, &refused).await
+        heals(f, &there, &refused).await
     })
     .await
 }
 
 #[tokio::test]
 async fn a_quota_on_consumers() -> Result<()> {
-    Bench::test("quota-consumers", async |bench| {
-        bench.provider("vpn", 1).await?;
-        quota(bench, "count/maskconsumers.vpn.beebs.dev").await?;
-        bench.mask("mine").await?;
-        bench.says::<Mask>("mine", "QuotaExceeded").await?;
-        bench.told::<Mask>("mine", "QuotaExceeded", &["exceeded quota: none"]).await?;
-        bench.kubectl(&["delete", "quota", "none"]).await?;
-        bench.active("mine").await.map(drop)
+    Framework::test("quota-consumers", async |f| {
+        f.create_provider("vpn", 1).await?;
+        quota(f, "count/maskconsumers.vpn.beebs.dev").await?;
+        f.create_mask("mine").await?;
+        f.wait_for_reason::<Mask>("mine", "QuotaExceeded").await?;
+        f.wait_for_event::<Mask>("mine", "QuotaExceeded", &["exceeded quota: none"]).await?;
+        f.kubectl(&["delete", "quota", "none"]).await?;
+        f.wait_active("mine").await.map(drop)
     })
     .await
 }
 
 #[tokio::test]
 async fn a_quota_on_reservations() -> Result<()> {
-    Bench::test("quota-locks", async |bench| {
-        bench.provider("vpn", 2).await?;
-        quota(bench, "count/maskreservations.vpn.beebs.dev").await?;
-        bench.mask("mine").await?;
-        bench.says::<MaskConsumer>("mine", "QuotaExceeded").await?;
-        bench.told::<Mask>("mine", "QuotaExceeded", &["exceeded quota: none"]).await?;
-        bench.kubectl(&["delete", "quota", "none"]).await?;
-        bench.active("mine").await.map(drop)
+    Framework::test("quota-locks", async |f| {
+        f.create_provider("vpn", 2).await?;
+        quota(f, "count/maskreservations.vpn.beebs.dev").await?;
+        f.create_mask("mine").await?;
+        f.wait_for_reason::<MaskConsumer>("mine", "QuotaExceeded").await?;
+        f.wait_for_event::<Mask>("mine", "QuotaExceeded", &["exceeded quota: none"]).await?;
+        f.kubectl(&["delete", "quota", "none"]).await?;
+        f.wait_active("mine").await.map(drop)
     })
     .await
 }
 
 /// Denies to create objects of a kind in a namespace.
-async fn deny(bench: &Bench, there: &str, group: &str, resource: &str) -> Result<()> {
+async fn deny(f: &Framework, there: &str, group: &str, resource: &str) -> Result<()> {
     let policy: ValidatingAdmissionPolicy = serde_json::from_value(json!({
-        "metadata": { "name": bench.name() },
+        "metadata": { "name": f.name() },
         "spec": {
             "matchConstraints": { "resourceRules": [{
                 "apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource],
@@ -114,141 +115,139 @@ async fn deny(bench: &Bench, there: &str, group: &str, resource: &str) -> Result
         },
     }))?;
     let binding: ValidatingAdmissionPolicyBinding = serde_json::from_value(json!({
-        "metadata": { "name": bench.name() },
+        "metadata": { "name": f.name() },
         "spec": {
-            "policyName": bench.name(),
+            "policyName": f.name(),
             "validationActions": ["Deny"],
             "matchResources": { "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": there } } },
         },
     }))?;
-    Api::all(bench.client.clone()).create(&PostParams::default(), &policy).await?;
-    Api::all(bench.client.clone()).create(&PostParams::default(), &binding).await?;
+    Api::all(f.client.clone()).create(&PostParams::default(), &policy).await?;
+    Api::all(f.client.clone()).create(&PostParams::default(), &binding).await?;
     Ok(())
 }
 
 /// Nothing to watch tells that a policy is in force: it is tried out, without creating anything.
-async fn until_denied<K: Kind>(there: &Bench, probe: K) -> Result<()> {
+async fn until_denied<K: Kind>(there: &Framework, probe: K) -> Result<()> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIMEOUT;
     while there.api::<K>().create(&dry, &probe).await.is_ok() {
-        ensure!(Instant::now() < deadline, "the policy is not in force after {LIMIT:?}");
+        ensure!(Instant::now() < deadline, "the policy is not in force after {TIMEOUT:?}");
         sleep(Duration::from_millis(50)).await;
     }
     Ok(())
 }
 
-async fn allow(bench: &Bench) -> Result<()> {
-    bench.kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", bench.name()]).await?;
+async fn allow(f: &Framework) -> Result<()> {
+    f.kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", f.name()]).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_policy_against_secrets() -> Result<()> {
-    Bench::test("policy-secrets", async |bench| {
-        let there = neighbours(bench).await?;
-        deny(bench, there.name(), "", "secrets").await?;
+    Framework::test("policy-secrets", async |f| {
+        let there = neighbours(f).await?;
+        deny(f, there.name(), "", "secrets").await?;
         let probe = json!({ "metadata": { "name": "probe" } });
         until_denied::<Secret>(&there, serde_json::from_value(probe)?).await?;
-        let refused = steps_aside(bench, &there, "AdmissionDenied").await?;
+        let refused = steps_aside(f, &there, "AdmissionDenied").await?;
         let told = ready_condition(&refused).map(|ready| ready.message).unwrap_or_default();
         ensure!(told.contains("not on a bad day"), "the policy's words are not told: {told}");
-        allow(bench).await?;
-        heals(bench, &there, &refused).await
+        allow(f).await?;
+        heals(f, &there, &refused).await
     })
     .await
 }
 
 #[tokio::test]
 async fn a_policy_against_reservations() -> Result<()> {
-    Bench::test("policy-locks", async |bench| {
-        bench.provider("vpn", 1).await?;
-        deny(bench, bench.name(), "vpn.beebs.dev", "maskreservations").await?;
+    Framework::test("policy-locks", async |f| {
+        f.create_provider("vpn", 1).await?;
+        deny(f, f.name(), "vpn.beebs.dev", "maskreservations").await?;
         let spec = MaskReservationSpec { name: "x".into(), namespace: "x".into(), uid: "x".into() };
-        until_denied(bench, MaskReservation::new("probe", spec)).await?;
-        bench.mask("mine").await?;
-        let refused = bench.says::<MaskConsumer>("mine", "AdmissionDenied").await?;
-        bench.says::<Mask>("mine", "AdmissionDenied").await?;
-        bench.told::<Mask>("mine", "AdmissionDenied", &["not on a bad day"]).await?;
-        allow(bench).await?;
-        same("MaskConsumer", bench.active("mine").await?.uid(), refused.uid())
+        until_denied(f, MaskReservation::new("probe", spec)).await?;
+        f.create_mask("mine").await?;
+        let refused = f.wait_for_reason::<MaskConsumer>("mine", "AdmissionDenied").await?;
+        f.wait_for_reason::<Mask>("mine", "AdmissionDenied").await?;
+        f.wait_for_event::<Mask>("mine", "AdmissionDenied", &["not on a bad day"]).await?;
+        allow(f).await?;
+        ensure_eq("MaskConsumer", f.wait_active("mine").await?.uid(), refused.uid())
     })
     .await
 }
 
 #[tokio::test]
 async fn a_policy_against_consumers() -> Result<()> {
-    Bench::test("policy-consumers", async |bench| {
-        bench.provider("vpn", 1).await?;
-        deny(bench, bench.name(), "vpn.beebs.dev", "maskconsumers").await?;
-        until_denied(bench, MaskConsumer::new("probe", Default::default())).await?;
-        bench.mask("mine").await?;
-        bench.says::<Mask>("mine", "AdmissionDenied").await?;
-        bench.told::<Mask>("mine", "AdmissionDenied", &["not on a bad day"]).await?;
-        allow(bench).await?;
-        bench.until("mine", "Ready", |mask: &Mask| is_ready(mask)).await.map(drop)
+    Framework::test("policy-consumers", async |f| {
+        f.create_provider("vpn", 1).await?;
+        deny(f, f.name(), "vpn.beebs.dev", "maskconsumers").await?;
+        until_denied(f, MaskConsumer::new("probe", Default::default())).await?;
+        f.create_mask("mine").await?;
+        f.wait_for_reason::<Mask>("mine", "AdmissionDenied").await?;
+        f.wait_for_event::<Mask>("mine", "AdmissionDenied", &["not on a bad day"]).await?;
+        allow(f).await?;
+        f.wait_until("mine", "Ready", |mask: &Mask| is_ready(mask)).await.map(drop)
     })
     .await
 }
 
-async fn delete_namespace(there: &Bench) -> Result<()> {
+async fn delete_namespace(there: &Framework) -> Result<()> {
     there.kubectl(&["delete", "namespace", there.name(), "--wait=false"]).await.map(drop)
 }
 
-async fn namespace_gone(there: &Bench) -> Result<()> {
+async fn namespace_gone(there: &Framework) -> Result<()> {
     let api: Api<Namespace> = Api::all(there.client.clone());
     let uid = api.get(there.name()).await.ok().and_then(|namespace| namespace.uid());
     let Some(uid) = uid else { return Ok(()) };
-    let gone = timeout(LIMIT, await_condition(api, there.name(), is_deleted(&uid))).await;
+    let gone = timeout(TIMEOUT, await_condition(api, there.name(), is_deleted(&uid))).await;
     gone.with_context(|| format!("namespace {} is still there\n{}", there.name(), there.namespace.dump()))??;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_namespace_of_users_goes() -> Result<()> {
-    Bench::test("users-go", async |bench| {
-        let there = neighbours(bench).await?;
-        let (mut here, mut away) = (
-            History::start(&bench.client, Some(bench.name())).await?,
-            History::start(&bench.client, Some(there.name())).await?,
-        );
-        let first = there.active_mask("mine").await?;
-        let pod = there.run_pod(user_pod("user", &first, 2)?).await?;
-        there.mask("waits").await?;
-        there.says::<MaskConsumer>("waits", "NoFreeSlot").await?;
+    Framework::test("users-go", async |f| {
+        let there = neighbours(f).await?;
+        let (mut here, mut away) =
+            (History::start(&f.client, Some(f.name())).await?, History::start(&f.client, Some(there.name())).await?);
+        let first = there.create_active_mask("mine").await?;
+        let pod = there.run_pod(owned_pod("user", &first, 2)?).await?;
+        there.create_mask("waits").await?;
+        there.wait_for_reason::<MaskConsumer>("waits", "NoFreeSlot").await?;
         // Behind all of the other namespace, were that to stay.
-        bench.create(Mask::new("next", MaskSpec { priority: Some(-1), ..Default::default() })).await?;
-        bench.says::<MaskConsumer>("next", "NoFreeSlot").await?;
+        f.create(Mask::new("next", MaskSpec { priority: Some(-1), ..Default::default() })).await?;
+        f.wait_for_reason::<MaskConsumer>("next", "NoFreeSlot").await?;
         delete_namespace(&there).await?;
-        bench.active("next").await?;
+        f.wait_active("next").await?;
         namespace_gone(&there).await?;
 
-        let ended = |moment: &&Moment| moment.gone && Some(moment.seen.uid()) == pod.uid();
-        let ended = away.moments().await?.iter().find(ended).context("the end of the Pod")?.version;
-        let is_next = |seen: &Seen| matches!(seen, Seen::Consumer(consumer) if is_active(consumer));
-        let active = here.moments().await?.iter().find(|moment| is_next(&moment.seen)).context("next")?.version;
+        let ended = |change: &&Change| change.deleted && Some(change.object.uid()) == pod.uid();
+        let ended = away.changes().await?.iter().find(ended).context("the end of the Pod")?.version;
+        let is_next = |object: &Object| matches!(object, Object::Consumer(consumer) if is_active(consumer));
+        let active = here.changes().await?.iter().find(|change| is_next(&change.object)).context("next")?.version;
         ensure!(ended < active, "next Active at {active}, the Pod gone at {ended}");
         let one = |all: &[MaskReservation]| all.len() == 1;
-        bench.until_all("one reservation", one).await.map(drop)
+        f.wait_until_all("one reservation", one).await.map(drop)
     })
     .await
 }
 
 #[tokio::test]
 async fn the_namespace_of_a_provider_goes() -> Result<()> {
-    Bench::test("provider-goes", async |bench| {
-        let there = Bench::new(shared::cluster().await?, "accounts").await?;
-        let users = Some(vec![bench.name().to_owned()]);
-        let provider = there.provider_with("vpn", 2, |spec| spec.namespaces = users).await?;
-        let consumer = bench.active_mask("mine").await?;
-        let pod = bench.run_pod(user_pod("user", &consumer, 1)?).await?;
+    Framework::test("provider-goes", async |f| {
+        let there = Framework::new(shared::cluster().await?, "accounts").await?;
+        let users = Some(vec![f.name().to_owned()]);
+        let provider = there.create_provider_with("vpn", 2, |spec| spec.namespaces = users).await?;
+        let consumer = f.create_active_mask("mine").await?;
+        let pod = f.run_pod(owned_pod("user", &consumer, 1)?).await?;
         delete_namespace(&there).await?;
-        bench.gone::<Pod>(&pod).await?;
-        bench.gone(&consumer).await?;
-        there.gone::<MaskProvider>(&provider).await?;
+        f.wait_deleted::<Pod>(&pod).await?;
+        f.wait_deleted(&consumer).await?;
+        there.wait_deleted::<MaskProvider>(&provider).await?;
         namespace_gone(&there).await?;
-        bench.told::<Mask>("mine", "Evicted", &["vpn"]).await?;
-        bench.says::<Mask>("mine", "NoProviderFits").await?;
-        bench.told::<Mask>("mine", "NoProviderFits", &[bench.name()]).await
+        f.wait_for_event::<Mask>("mine", "Evicted", &["vpn"]).await?;
+        f.wait_for_reason::<Mask>("mine", "NoProviderFits").await?;
+        f.wait_for_event::<Mask>("mine", "NoProviderFits", &[f.name()]).await
     })
     .await
 }

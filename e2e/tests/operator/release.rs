@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, History,
-    bench::{is_active, ready_condition, same},
-    users::{stranger_pod, user_pod},
+    Framework, History,
+    pods::usage::{owned_pod, unowned_pod},
+    testing::framework::ensure_eq,
+    wait::{is_active, ready_condition},
 };
 use k8s_openapi::{
     api::{
@@ -23,21 +24,21 @@ use vpn_types::{
 const GRACE: u32 = 2;
 
 /// One slot, held by the Mask `first`, for which the Mask `second` waits.
-async fn contended(bench: &Bench, release: Option<MaskProviderReleaseSpec>) -> Result<(History, MaskConsumer)> {
-    bench.provider_with("vpn", 1, |spec| spec.release = release).await?;
-    let history = History::start(&bench.client, Some(bench.name())).await?;
-    let first = bench.active_mask("first").await?;
-    bench.mask("second").await?;
-    bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
+async fn contended(f: &Framework, release: Option<MaskProviderReleaseSpec>) -> Result<(History, MaskConsumer)> {
+    f.create_provider_with("vpn", 1, |spec| spec.release = release).await?;
+    let history = History::start(&f.client, Some(f.name())).await?;
+    let first = f.create_active_mask("first").await?;
+    f.create_mask("second").await?;
+    f.wait_for_reason::<MaskConsumer>("second", "NoFreeSlot").await?;
     Ok((history, first))
 }
 
 /// Waits until `second` has the slot, and makes sure that at no moment two had it.
-async fn handed_over(bench: &Bench, mut history: History, first: &MaskConsumer) -> Result<MaskConsumer> {
-    let second = bench.active("second").await?;
-    bench.gone(first).await?;
-    let most = history.judge().await?;
-    same("most users at once", most.into_values().collect::<Vec<_>>(), vec![1])?;
+async fn handed_over(f: &Framework, mut history: History, first: &MaskConsumer) -> Result<MaskConsumer> {
+    let second = f.wait_active("second").await?;
+    f.wait_deleted(first).await?;
+    let most = history.check_slot_limits().await?;
+    ensure_eq("most users at once", most.into_values().collect::<Vec<_>>(), vec![1])?;
     Ok(second)
 }
 
@@ -48,19 +49,19 @@ async fn a_pod_holds_the_slot_until_it_has_stopped() -> Result<()> {
         ("foreground", PropagationPolicy::Foreground),
         ("orphan", PropagationPolicy::Orphan),
     ] {
-        Bench::test(prefix, async |bench| {
-            let (history, first) = contended(bench, None).await?;
-            let pod = bench.run_pod(user_pod("user", &first, GRACE)?).await?;
-            bench.delete_with::<Mask>("first", propagation.clone()).await?;
-            handed_over(bench, history, &first).await?;
+        Framework::test(prefix, async |f| {
+            let (history, first) = contended(f, None).await?;
+            let pod = f.run_pod(owned_pod("user", &first, GRACE)?).await?;
+            f.delete_with::<Mask>("first", propagation.clone()).await?;
+            handed_over(f, history, &first).await?;
             // Without its Mask it is told of the MaskConsumer.
             if propagation == PropagationPolicy::Orphan {
-                bench.told::<MaskConsumer>("first", "Evicted", &["--cascade=orphan"]).await?;
-                bench.told::<MaskConsumer>("first", "SlotFree", &["slot 0"]).await?;
+                f.wait_for_event::<MaskConsumer>("first", "Evicted", &["--cascade=orphan"]).await?;
+                f.wait_for_event::<MaskConsumer>("first", "SlotFree", &["slot 0"]).await?;
             } else {
-                bench.told::<Mask>("first", "SlotFree", &["slot 0"]).await?;
+                f.wait_for_event::<Mask>("first", "SlotFree", &["slot 0"]).await?;
             }
-            bench.gone(&pod).await
+            f.wait_deleted(&pod).await
         })
         .await?;
     }
@@ -69,24 +70,24 @@ async fn a_pod_holds_the_slot_until_it_has_stopped() -> Result<()> {
 
 #[tokio::test]
 async fn a_consumer_deleted_by_hand_is_released_and_made_again() -> Result<()> {
-    Bench::test("consumer-by-hand", async |bench| {
-        let (mut history, first) = contended(bench, None).await?;
-        bench.run_pod(user_pod("user", &first, GRACE)?).await?;
-        bench.delete::<MaskConsumer>("first").await?;
-        bench.told::<Mask>("first", "PreviousConsumerTerminating", &["MaskConsumer first"]).await?;
-        bench.gone(&first).await?;
-        bench.told::<Mask>("first", "SlotFree", &["slot 0"]).await?;
+    Framework::test("consumer-by-hand", async |f| {
+        let (mut history, first) = contended(f, None).await?;
+        f.run_pod(owned_pod("user", &first, GRACE)?).await?;
+        f.delete::<MaskConsumer>("first").await?;
+        f.wait_for_event::<Mask>("first", "PreviousConsumerTerminating", &["MaskConsumer first"]).await?;
+        f.wait_deleted(&first).await?;
+        f.wait_for_event::<Mask>("first", "SlotFree", &["slot 0"]).await?;
         // Its Mask is still the older one: the new consumer is first in line again. The slot is its own, unless it went
         // to the other one in the moment before the new consumer was there; that one gives it back then.
         let one_of_them = |all: &[MaskConsumer]| all.len() == 2 && all.iter().filter(|one| is_active(one)).count() == 1;
-        let both = bench.until_all("one of the two served", one_of_them).await?;
+        let both = f.wait_until_all("one of the two served", one_of_them).await?;
         ensure!(both.iter().all(|one| one.uid() != first.uid()), "the same consumer");
         if !both.iter().any(|one| one.name_any() == "first" && is_active(one)) {
-            bench.says::<MaskConsumer>("first", "NoFreeSlot").await?;
-            bench.delete::<Mask>("second").await?;
+            f.wait_for_reason::<MaskConsumer>("first", "NoFreeSlot").await?;
+            f.delete::<Mask>("second").await?;
         }
-        bench.active("first").await?;
-        same("most users at once", history.judge().await?.into_values().max(), Some(1))
+        f.wait_active("first").await?;
+        ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(1))
     })
     .await
 }
@@ -94,11 +95,10 @@ async fn a_consumer_deleted_by_hand_is_released_and_made_again() -> Result<()> {
 /// The garbage collector takes the reference off such a Pod and leaves it running.
 #[tokio::test]
 async fn a_pod_with_a_second_owner_goes_too() -> Result<()> {
-    Bench::test("two-owners", async |bench| {
-        let (history, first) = contended(bench, None).await?;
-        let other: ConfigMap =
-            bench.create(serde_json::from_value(json!({ "metadata": { "name": "other" } }))?).await?;
-        let mut pod = user_pod("user", &first, GRACE)?;
+    Framework::test("two-owners", async |f| {
+        let (history, first) = contended(f, None).await?;
+        let other: ConfigMap = f.create(serde_json::from_value(json!({ "metadata": { "name": "other" } }))?).await?;
+        let mut pod = owned_pod("user", &first, GRACE)?;
         pod.owner_references_mut().push(OwnerReference {
             api_version: "v1".into(),
             kind: "ConfigMap".into(),
@@ -106,19 +106,19 @@ async fn a_pod_with_a_second_owner_goes_too() -> Result<()> {
             uid: other.uid().context("no uid")?,
             ..Default::default()
         });
-        let pod = bench.run_pod(pod).await?;
-        bench.delete::<Mask>("first").await?;
-        handed_over(bench, history, &first).await?;
-        bench.gone(&pod).await
+        let pod = f.run_pod(pod).await?;
+        f.delete::<Mask>("first").await?;
+        handed_over(f, history, &first).await?;
+        f.wait_deleted(&pod).await
     })
     .await
 }
 
 #[tokio::test]
 async fn a_deployment_that_the_consumer_owns_goes_too() -> Result<()> {
-    Bench::test("deployment", async |bench| {
-        let (history, first) = contended(bench, None).await?;
-        let template = stranger_pod("unnamed", &first, GRACE)?.spec.context("no spec")?;
+    Framework::test("deployment", async |f| {
+        let (history, first) = contended(f, None).await?;
+        let template = unowned_pod("unnamed", &first, GRACE)?.spec.context("no spec")?;
         let labels = json!({ "app": "user" });
         let deployment: Deployment = serde_json::from_value(json!({
             "metadata": { "name": "user", "ownerReferences": [owner_reference_for(&first)] },
@@ -128,15 +128,15 @@ async fn a_deployment_that_the_consumer_owns_goes_too() -> Result<()> {
                 "template": { "metadata": { "labels": labels }, "spec": template },
             },
         }))?;
-        bench.create(deployment).await?;
+        f.create(deployment).await?;
         let all_run = |pods: &[Pod]| {
             let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
             pods.len() == 2 && pods.iter().all(|pod| phase(pod).as_deref() == Some("Running"))
         };
-        bench.until_all::<Pod>("two running Pods", all_run).await?;
-        bench.delete::<Mask>("first").await?;
-        handed_over(bench, history, &first).await?;
-        bench.until_all::<Deployment>("none", <[_]>::is_empty).await?;
+        f.wait_until_all::<Pod>("two running Pods", all_run).await?;
+        f.delete::<Mask>("first").await?;
+        handed_over(f, history, &first).await?;
+        f.wait_until_all::<Deployment>("none", <[_]>::is_empty).await?;
         Ok(())
     })
     .await
@@ -144,26 +144,25 @@ async fn a_deployment_that_the_consumer_owns_goes_too() -> Result<()> {
 
 #[tokio::test]
 async fn a_pod_without_owner_reference_is_named_and_waited_for() -> Result<()> {
-    Bench::test("stranger", async |bench| {
-        let (history, first) = contended(bench, None).await?;
-        let pod = bench.run_pod(stranger_pod("stranger", &first, GRACE)?).await?;
-        bench.delete::<Mask>("first").await?;
-        let held: MaskConsumer = bench.says("first", "HeldByPods").await?;
+    Framework::test("stranger", async |f| {
+        let (history, first) = contended(f, None).await?;
+        let pod = f.run_pod(unowned_pod("stranger", &first, GRACE)?).await?;
+        f.delete::<Mask>("first").await?;
+        let held: MaskConsumer = f.wait_for_reason("first", "HeldByPods").await?;
         let message = ready_condition(&held).context("no condition")?.message;
         ensure!(message.contains("Pod stranger") && message.contains("kwok-node-0"), "{message:?}");
         let users = |reservation: &MaskReservation| -> Vec<Option<String>> {
             let users = reservation.status.iter().flat_map(|status| status.users.iter().flatten());
             users.map(|user| Some(user.uid.clone())).collect()
         };
-        bench
-            .until("vpn-0", "naming the Pod", |reservation: &MaskReservation| users(reservation) == [pod.uid()])
+        f.wait_until("vpn-0", "naming the Pod", |reservation: &MaskReservation| users(reservation) == [pod.uid()])
             .await?;
-        bench.told::<Mask>("first", "HeldByPods", &["Pod stranger", "kwok-node-0"]).await?;
+        f.wait_for_event::<Mask>("first", "HeldByPods", &["Pod stranger", "kwok-node-0"]).await?;
         // It is nobody's to delete but the user's.
-        let pod_now = bench.api::<Pod>().get("stranger").await?;
+        let pod_now = f.api::<Pod>().get("stranger").await?;
         ensure!(pod_now.metadata.deletion_timestamp.is_none(), "the operator deleted somebody's Pod");
-        bench.delete::<Pod>("stranger").await?;
-        handed_over(bench, history, &first).await?;
+        f.delete::<Pod>("stranger").await?;
+        handed_over(f, history, &first).await?;
         Ok(())
     })
     .await
@@ -171,29 +170,29 @@ async fn a_pod_without_owner_reference_is_named_and_waited_for() -> Result<()> {
 
 #[tokio::test]
 async fn a_mask_made_again_at_once_waits_for_its_predecessor() -> Result<()> {
-    Bench::test("recreated", async |bench| {
-        bench.provider("vpn", 1).await?;
-        let mut history = History::start(&bench.client, Some(bench.name())).await?;
-        let first = bench.active_mask("mine").await?;
-        let pod = bench.run_pod(user_pod("user", &first, GRACE)?).await?;
-        bench.delete::<Mask>("mine").await?;
-        let mask = bench.mask("mine").await?;
-        let waits: Mask = bench.says("mine", "PreviousConsumerTerminating").await?;
-        same("the Mask", waits.uid(), mask.uid())?;
-        bench.told::<Mask>("mine", "PreviousConsumerTerminating", &["MaskConsumer mine"]).await?;
-        bench.gone(&first).await?;
-        let second = bench.active("mine").await?;
+    Framework::test("recreated", async |f| {
+        f.create_provider("vpn", 1).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        let first = f.create_active_mask("mine").await?;
+        let pod = f.run_pod(owned_pod("user", &first, GRACE)?).await?;
+        f.delete::<Mask>("mine").await?;
+        let mask = f.create_mask("mine").await?;
+        let waits: Mask = f.wait_for_reason("mine", "PreviousConsumerTerminating").await?;
+        ensure_eq("the Mask", waits.uid(), mask.uid())?;
+        f.wait_for_event::<Mask>("mine", "PreviousConsumerTerminating", &["MaskConsumer mine"]).await?;
+        f.wait_deleted(&first).await?;
+        let second = f.wait_active("mine").await?;
         ensure!(second.uid() != first.uid(), "the same consumer");
-        bench.gone(&pod).await?;
-        same("most users at once", history.judge().await?.into_values().max(), Some(1))
+        f.wait_deleted(&pod).await?;
+        ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(1))
     })
     .await
 }
 
 /// Waits until the reservation of the only slot says until when it is held.
-async fn held_until(bench: &Bench) -> Result<MaskReservationStatus> {
+async fn held_until(f: &Framework) -> Result<MaskReservationStatus> {
     let until = |reservation: &MaskReservation| reservation.status.as_ref().is_some_and(|s| s.hold_until.is_some());
-    let held = bench.until("vpn-0", "held until some time", until).await?;
+    let held = f.wait_until("vpn-0", "held until some time", until).await?;
     held.status.context("no status")
 }
 
@@ -207,16 +206,16 @@ fn at_or_after(consumer: &MaskConsumer, held: &MaskReservationStatus) -> Result<
 
 #[tokio::test]
 async fn a_pod_deleted_by_force_leaves_its_slot_held() -> Result<()> {
-    Bench::test("forced", async |bench| {
+    Framework::test("forced", async |f| {
         let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("3s".into()) };
-        let (history, first) = contended(bench, Some(release)).await?;
-        bench.run_pod(user_pod("user", &first, 600)?).await?;
-        bench.delete::<Mask>("first").await?;
-        bench.until("user", "being deleted", |pod: &Pod| pod.metadata.deletion_timestamp.is_some()).await?;
-        bench.kubectl(&["delete", "pod", "user", "--force", "--grace-period=0"]).await?;
-        let held = held_until(bench).await?;
-        bench.told::<Mask>("first", "HeldUntilDeadline", &["vpn-0 is held until"]).await?;
-        let second = handed_over(bench, history, &first).await?;
+        let (history, first) = contended(f, Some(release)).await?;
+        f.run_pod(owned_pod("user", &first, 600)?).await?;
+        f.delete::<Mask>("first").await?;
+        f.wait_until("user", "being deleted", |pod: &Pod| pod.metadata.deletion_timestamp.is_some()).await?;
+        f.kubectl(&["delete", "pod", "user", "--force", "--grace-period=0"]).await?;
+        let held = held_until(f).await?;
+        f.wait_for_event::<Mask>("first", "HeldUntilDeadline", &["vpn-0 is held until"]).await?;
+        let second = handed_over(f, history, &first).await?;
         at_or_after(&second, &held)
     })
     .await
@@ -224,14 +223,14 @@ async fn a_pod_deleted_by_force_leaves_its_slot_held() -> Result<()> {
 
 #[tokio::test]
 async fn a_slot_may_rest_after_a_clean_end() -> Result<()> {
-    Bench::test("delay", async |bench| {
+    Framework::test("delay", async |f| {
         let release = MaskProviderReleaseSpec { delay: Some("2s".into()), unclean_delay: None };
-        let (history, first) = contended(bench, Some(release)).await?;
-        bench.run_pod(user_pod("user", &first, 1)?).await?;
-        bench.delete::<Mask>("first").await?;
-        let held = held_until(bench).await?;
-        bench.told::<Mask>("first", "HeldUntilDeadline", &["vpn-0 is held until"]).await?;
-        let second = handed_over(bench, history, &first).await?;
+        let (history, first) = contended(f, Some(release)).await?;
+        f.run_pod(owned_pod("user", &first, 1)?).await?;
+        f.delete::<Mask>("first").await?;
+        let held = held_until(f).await?;
+        f.wait_for_event::<Mask>("first", "HeldUntilDeadline", &["vpn-0 is held until"]).await?;
+        let second = handed_over(f, history, &first).await?;
         at_or_after(&second, &held)
     })
     .await

@@ -3,9 +3,12 @@
 
 use anyhow::{Result, ensure};
 use e2e::{
-    Bench,
-    bench::{Kind, LIMIT, ready_condition, same},
-    webhook::{Verdict, Webhook},
+    Framework,
+    testing::{
+        framework::ensure_eq,
+        webhook::{Verdict, Webhook},
+    },
+    wait::{Kind, TIMEOUT, ready_condition},
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PostParams;
@@ -16,11 +19,11 @@ use vpn_types::{Mask, MaskConsumer, MaskReservation, MaskReservationSpec};
 use super::refusals::{heals, neighbours, steps_aside};
 
 /// Nothing to watch tells that a webhook is in force: it is tried out, without creating anything.
-async fn until_denied<K: Kind>(there: &Bench, probe: K) -> Result<()> {
+async fn until_denied<K: Kind>(there: &Framework, probe: K) -> Result<()> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIMEOUT;
     while there.api::<K>().create(&dry, &probe).await.is_ok() {
-        ensure!(Instant::now() < deadline, "the webhook is not in force after {LIMIT:?}");
+        ensure!(Instant::now() < deadline, "the webhook is not in force after {TIMEOUT:?}");
         sleep(Duration::from_millis(50)).await;
     }
     Ok(())
@@ -32,17 +35,17 @@ fn a_secret() -> Result<Secret> {
 
 #[tokio::test]
 async fn a_webhook_that_refuses_secrets() -> Result<()> {
-    Bench::test("webhook-denies", async |bench| {
-        let there = neighbours(bench).await?;
+    Framework::test("webhook-denies", async |f| {
+        let there = neighbours(f).await?;
         let denied = Verdict::Deny("no Secrets on a bad day");
-        let webhook = Webhook::start(&bench.client, there.name(), &["secrets"], 5, denied).await?;
+        let webhook = Webhook::start(&f.client, there.name(), &["secrets"], 5, denied).await?;
         until_denied(&there, a_secret()?).await?;
-        let refused = steps_aside(bench, &there, "AdmissionDenied").await?;
+        let refused = steps_aside(f, &there, "AdmissionDenied").await?;
         let told = ready_condition(&refused).map(|ready| ready.message).unwrap_or_default();
         ensure!(told.contains("no Secrets on a bad day"), "the webhook's words are not told: {told}");
-        there.told::<Mask>("mine", "AdmissionDenied", &["no Secrets on a bad day"]).await?;
-        webhook.say(Verdict::Allow);
-        heals(bench, &there, &refused).await?;
+        there.wait_for_event::<Mask>("mine", "AdmissionDenied", &["no Secrets on a bad day"]).await?;
+        webhook.set_verdict(Verdict::Allow);
+        heals(f, &there, &refused).await?;
         webhook.unregister().await
     })
     .await
@@ -51,16 +54,16 @@ async fn a_webhook_that_refuses_secrets() -> Result<()> {
 /// The API server gives up on the webhook, and says so.
 #[tokio::test]
 async fn a_webhook_that_does_not_answer_in_its_time() -> Result<()> {
-    Bench::test("webhook-silent", async |bench| {
-        let there = neighbours(bench).await?;
-        let webhook = Webhook::start(&bench.client, there.name(), &["secrets"], 1, Verdict::Silence).await?;
+    Framework::test("webhook-silent", async |f| {
+        let there = neighbours(f).await?;
+        let webhook = Webhook::start(&f.client, there.name(), &["secrets"], 1, Verdict::NoResponse).await?;
         until_denied(&there, a_secret()?).await?;
-        let refused = steps_aside(bench, &there, "AdmissionDenied").await?;
+        let refused = steps_aside(f, &there, "AdmissionDenied").await?;
         let told = ready_condition(&refused).map(|ready| ready.message).unwrap_or_default();
         ensure!(told.contains("vpn.example.com"), "the webhook is not named: {told}");
-        there.told::<Mask>("mine", "AdmissionDenied", &["vpn.example.com"]).await?;
-        webhook.say(Verdict::Allow);
-        heals(bench, &there, &refused).await?;
+        there.wait_for_event::<Mask>("mine", "AdmissionDenied", &["vpn.example.com"]).await?;
+        webhook.set_verdict(Verdict::Allow);
+        heals(f, &there, &refused).await?;
         webhook.unregister().await
     })
     .await
@@ -69,15 +72,15 @@ async fn a_webhook_that_does_not_answer_in_its_time() -> Result<()> {
 /// The operator gives up first: it cannot know whether its request will be carried out.
 #[tokio::test]
 async fn a_webhook_that_answers_too_late() -> Result<()> {
-    Bench::test("webhook-late", async |bench| {
-        let there = neighbours(bench).await?;
-        let webhook = Webhook::start(&bench.client, there.name(), &["secrets"], 30, Verdict::Silence).await?;
-        there.mask("mine").await?;
-        let refused = there.says::<MaskConsumer>("mine", "RequestFailed").await?;
-        there.says::<Mask>("mine", "RequestFailed").await?;
-        there.told::<Mask>("mine", "RequestFailed", &[]).await?;
-        webhook.say(Verdict::Allow);
-        same("MaskConsumer", there.active("mine").await?.metadata.uid, refused.metadata.uid)?;
+    Framework::test("webhook-late", async |f| {
+        let there = neighbours(f).await?;
+        let webhook = Webhook::start(&f.client, there.name(), &["secrets"], 30, Verdict::NoResponse).await?;
+        there.create_mask("mine").await?;
+        let refused = there.wait_for_reason::<MaskConsumer>("mine", "RequestFailed").await?;
+        there.wait_for_reason::<Mask>("mine", "RequestFailed").await?;
+        there.wait_for_event::<Mask>("mine", "RequestFailed", &[]).await?;
+        webhook.set_verdict(Verdict::Allow);
+        ensure_eq("MaskConsumer", there.wait_active("mine").await?.metadata.uid, refused.metadata.uid)?;
         webhook.unregister().await
     })
     .await
@@ -85,18 +88,18 @@ async fn a_webhook_that_answers_too_late() -> Result<()> {
 
 #[tokio::test]
 async fn a_webhook_that_refuses_locks() -> Result<()> {
-    Bench::test("webhook-locks", async |bench| {
-        bench.provider("vpn", 1).await?;
+    Framework::test("webhook-locks", async |f| {
+        f.create_provider("vpn", 1).await?;
         let denied = Verdict::Deny("no locks on a bad day");
-        let webhook = Webhook::start(&bench.client, bench.name(), &["maskreservations"], 5, denied).await?;
+        let webhook = Webhook::start(&f.client, f.name(), &["maskreservations"], 5, denied).await?;
         let spec = MaskReservationSpec { name: "x".into(), namespace: "x".into(), uid: "x".into() };
-        until_denied(bench, MaskReservation::new("probe", spec)).await?;
-        bench.mask("mine").await?;
-        let refused = bench.says::<MaskConsumer>("mine", "AdmissionDenied").await?;
-        bench.says::<Mask>("mine", "AdmissionDenied").await?;
-        bench.told::<Mask>("mine", "AdmissionDenied", &["no locks on a bad day"]).await?;
-        webhook.say(Verdict::Allow);
-        same("MaskConsumer", bench.active("mine").await?.metadata.uid, refused.metadata.uid)?;
+        until_denied(f, MaskReservation::new("probe", spec)).await?;
+        f.create_mask("mine").await?;
+        let refused = f.wait_for_reason::<MaskConsumer>("mine", "AdmissionDenied").await?;
+        f.wait_for_reason::<Mask>("mine", "AdmissionDenied").await?;
+        f.wait_for_event::<Mask>("mine", "AdmissionDenied", &["no locks on a bad day"]).await?;
+        webhook.set_verdict(Verdict::Allow);
+        ensure_eq("MaskConsumer", f.wait_active("mine").await?.metadata.uid, refused.metadata.uid)?;
         webhook.unregister().await
     })
     .await
@@ -104,18 +107,18 @@ async fn a_webhook_that_refuses_locks() -> Result<()> {
 
 #[tokio::test]
 async fn a_webhook_that_refuses_consumers() -> Result<()> {
-    Bench::test("webhook-consumers", async |bench| {
-        bench.provider("vpn", 1).await?;
+    Framework::test("webhook-consumers", async |f| {
+        f.create_provider("vpn", 1).await?;
         let denied = Verdict::Deny("no consumers on a bad day");
-        let webhook = Webhook::start(&bench.client, bench.name(), &["maskconsumers"], 5, denied).await?;
-        until_denied(bench, MaskConsumer::new("probe", Default::default())).await?;
-        bench.mask("mine").await?;
-        let told = bench.says::<Mask>("mine", "AdmissionDenied").await?;
+        let webhook = Webhook::start(&f.client, f.name(), &["maskconsumers"], 5, denied).await?;
+        until_denied(f, MaskConsumer::new("probe", Default::default())).await?;
+        f.create_mask("mine").await?;
+        let told = f.wait_for_reason::<Mask>("mine", "AdmissionDenied").await?;
         let told = ready_condition(&told).map(|ready| ready.message).unwrap_or_default();
         ensure!(told.contains("no consumers on a bad day"), "the webhook's words are not told: {told}");
-        bench.told::<Mask>("mine", "AdmissionDenied", &["no consumers on a bad day"]).await?;
-        webhook.say(Verdict::Allow);
-        bench.active("mine").await?;
+        f.wait_for_event::<Mask>("mine", "AdmissionDenied", &["no consumers on a bad day"]).await?;
+        webhook.set_verdict(Verdict::Allow);
+        f.wait_active("mine").await?;
         webhook.unregister().await
     })
     .await
@@ -124,20 +127,20 @@ async fn a_webhook_that_refuses_consumers() -> Result<()> {
 /// A slot whose release is refused stays taken, by somebody who says so.
 #[tokio::test]
 async fn a_webhook_that_refuses_deletions() -> Result<()> {
-    Bench::test("webhook-deletions", async |bench| {
-        bench.provider("vpn", 1).await?;
-        let first = bench.active_mask("first").await?;
-        bench.mask("second").await?;
-        bench.says::<MaskConsumer>("second", "NoFreeSlot").await?;
+    Framework::test("webhook-deletions", async |f| {
+        f.create_provider("vpn", 1).await?;
+        let first = f.create_active_mask("first").await?;
+        f.create_mask("second").await?;
+        f.wait_for_reason::<MaskConsumer>("second", "NoFreeSlot").await?;
         let denied = Verdict::Deny("nothing is deleted on a bad day");
-        let webhook = Webhook::start(&bench.client, bench.name(), &["secrets"], 5, denied).await?;
-        until_denied(bench, a_secret()?).await?;
-        bench.delete::<Mask>("first").await?;
-        bench.says::<MaskConsumer>("first", "AdmissionDenied").await?;
-        bench.told::<Mask>("first", "AdmissionDenied", &["nothing is deleted on a bad day"]).await?;
-        webhook.say(Verdict::Allow);
-        bench.gone(&first).await?;
-        bench.active("second").await?;
+        let webhook = Webhook::start(&f.client, f.name(), &["secrets"], 5, denied).await?;
+        until_denied(f, a_secret()?).await?;
+        f.delete::<Mask>("first").await?;
+        f.wait_for_reason::<MaskConsumer>("first", "AdmissionDenied").await?;
+        f.wait_for_event::<Mask>("first", "AdmissionDenied", &["nothing is deleted on a bad day"]).await?;
+        webhook.set_verdict(Verdict::Allow);
+        f.wait_deleted(&first).await?;
+        f.wait_active("second").await?;
         webhook.unregister().await
     })
     .await
@@ -146,18 +149,18 @@ async fn a_webhook_that_refuses_deletions() -> Result<()> {
 /// Nothing can be told on the object itself then, so the Event has to.
 #[tokio::test]
 async fn a_webhook_that_refuses_the_status_of_consumers() -> Result<()> {
-    Bench::test("webhook-status", async |bench| {
-        let there = neighbours(bench).await?;
+    Framework::test("webhook-status", async |f| {
+        let there = neighbours(f).await?;
         // Whoever cannot commit to a slot gives it back; to try anew takes the lock anew.
         let denied = Verdict::Deny("no statuses on a bad day");
-        let webhook = Webhook::start(&bench.client, there.name(), &["maskconsumers/status"], 5, denied).await?;
+        let webhook = Webhook::start(&f.client, there.name(), &["maskconsumers/status"], 5, denied).await?;
         let watched = there.create(MaskConsumer::new("probe", Default::default())).await?;
         there.delete::<MaskConsumer>("probe").await?;
-        there.gone(&watched).await?;
-        there.mask("mine").await?;
-        there.told::<Mask>("mine", "AdmissionDenied", &["no statuses on a bad day"]).await?;
-        webhook.say(Verdict::Allow);
-        there.active("mine").await?;
+        there.wait_deleted(&watched).await?;
+        there.create_mask("mine").await?;
+        there.wait_for_event::<Mask>("mine", "AdmissionDenied", &["no statuses on a bad day"]).await?;
+        webhook.set_verdict(Verdict::Allow);
+        there.wait_active("mine").await?;
         there.kubectl(&["wait", "--for=condition=Ready", "mask/mine", "--timeout=60s"]).await?;
         webhook.unregister().await
     })

@@ -9,12 +9,12 @@ mod single;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use e2e::{Bench, Layout, Operator, Setup, node, node::VpnService};
+use e2e::{Framework, Layout, Operator, OperatorOptions, cluster::shared, vpn::VpnService};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 fn main() -> ExitCode {
-    e2e::node::harness::run(e2e::node_tests![
+    e2e::testing::harness::run(e2e::node_tests![
         single::beside_a_bare_pod,
         single::a_wrong_password_is_told_soon,
         many::twenty_at_once,
@@ -28,15 +28,18 @@ fn main() -> ExitCode {
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Runs a measurement beside an operator that has nothing else to do.
-async fn measured(prefix: &str, body: impl AsyncFnOnce(&Bench, &VpnService, &Operator) -> Result<()>) -> Result<()> {
+async fn measured(
+    prefix: &str,
+    body: impl AsyncFnOnce(&Framework, &VpnService, &Operator) -> Result<()>,
+) -> Result<()> {
     let _alone = ALONE.lock().await;
-    let (cluster, vpn) = (node::cluster().await?, VpnService::shared().await?);
-    let setup = Setup::new(Layout::Combined);
-    let setup = vpn.operator_settings().iter().fold(setup, |setup, (name, value)| setup.env(name, value));
+    let (cluster, vpn) = (shared::cluster_with_node().await?, VpnService::shared().await?);
+    let setup = OperatorOptions::new(Layout::Combined);
+    let setup = vpn.operator_env().iter().fold(setup, |setup, (name, value)| setup.env(name, value));
     let operator = Operator::start_with(cluster, setup).await?;
-    Bench::run(cluster, &operator, prefix, async |bench| {
-        body(bench, vpn, &operator).await?;
-        bench.clear(e2e::bench::LIMIT).await
+    Framework::run(cluster, &operator, prefix, async |f| {
+        body(f, vpn, &operator).await?;
+        f.clear(e2e::wait::TIMEOUT).await
     })
     .await?;
     operator.stop().await

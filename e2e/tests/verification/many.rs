@@ -7,10 +7,11 @@ use std::{
 
 use anyhow::{Context, Result};
 use e2e::{
-    Bench, Operator,
-    bench::{is_ready, until_all},
-    figures::{memory, report},
-    node::{Case, VpnService, logs::is_running},
+    Framework, Operator,
+    pods::logs::is_running,
+    testing::figures::{memory, report},
+    vpn::{Scenario, VpnService},
+    wait::{is_ready, wait_until_all},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
@@ -22,15 +23,15 @@ use crate::measured;
 /// How many Pods are followed at once; a node takes 100 of them beside those of the VPN service.
 const PODS: (&str, usize) = ("E2E_VERIFICATION_PODS", 10);
 /// How long all of them may take.
-const LIMIT: Duration = Duration::from_secs(280);
+const TIMEOUT: Duration = Duration::from_secs(280);
 
-async fn providers(bench: &Bench, vpn: &VpnService, count: usize, case: Case) -> Result<()> {
-    bench.create(vpn.secret("credentials", case)?).await?;
+async fn providers(f: &Framework, vpn: &VpnService, count: usize, case: Scenario) -> Result<()> {
+    f.create(vpn.secret("credentials", case)?).await?;
     let create = stream::iter(0..count).map(|index| {
-        let mut provider = bench.new_provider(&format!("account-{index:03}"), 1);
+        let mut provider = f.new_provider(&format!("account-{index:03}"), 1);
         provider.spec.secret = "credentials".to_owned();
         provider.spec.verify = serde_json::from_value(json!({"timeout": "10m"})).ok();
-        bench.create(provider)
+        f.create(provider)
     });
     create.buffer_unordered(16).try_for_each(|_| async { Ok(()) }).await
 }
@@ -40,12 +41,12 @@ fn pid(operator: &Operator) -> Result<i32> {
 }
 
 pub async fn twenty_at_once() -> Result<()> {
-    measured("twenty", async |bench, vpn, operator| {
+    measured("twenty", async |f, vpn, operator| {
         let before = memory(pid(operator)?, "VmRSS:")?;
         let began = Instant::now();
-        providers(bench, vpn, 20, Case::OpenVpn).await?;
+        providers(f, vpn, 20, Scenario::OpenVpn).await?;
         let all_ready = |all: &[MaskProvider]| all.iter().filter(|provider| is_ready(*provider)).count() == 20;
-        until_all(bench.api(), LIMIT, "20 ready", all_ready).await?;
+        wait_until_all(f.api(), TIMEOUT, "20 ready", all_ready).await?;
         report(&format!(
             "20 providers verified at once: all Ready after {:.0} s; the operator had {before} MiB, at most {} MiB",
             began.elapsed().as_secs_f64(),
@@ -60,11 +61,11 @@ pub async fn twenty_at_once() -> Result<()> {
 pub async fn followed_at_once() -> Result<()> {
     let (name, default) = PODS;
     let count: usize = env::var(name).map_or(Ok(default), |text| text.parse())?;
-    measured("followed", async |bench, vpn, operator| {
+    measured("followed", async |f, vpn, operator| {
         let before = memory(pid(operator)?, "VmRSS:")?;
-        providers(bench, vpn, count, Case::NothingBehind).await?;
+        providers(f, vpn, count, Scenario::NothingBehind).await?;
         let all_run = |all: &[Pod]| all.iter().filter(|pod| is_running(pod, "vpn")).count() == count;
-        until_all(bench.api(), LIMIT, "all run", all_run).await?;
+        wait_until_all(f.api(), TIMEOUT, "all run", all_run).await?;
         report(&format!(
             "{count} verification Pods followed at once: the operator had {before} MiB, now {} MiB, at most {} MiB",
             memory(pid(operator)?, "VmRSS:")?,

@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench, Layout, Operator, Setup,
-    bench::{Kind, LIMIT, is_active, is_ready},
-    node::{self, Case, VpnService, logs::is_running},
+    Framework, Layout, Operator, OperatorOptions,
+    cluster::shared,
+    pods::logs::is_running,
+    vpn::{Scenario, VpnService},
+    wait::{Kind, TIMEOUT, is_active, is_ready},
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::wait::await_condition;
@@ -15,9 +17,9 @@ use vpn_types::{Mask, MaskConsumer, MaskProvider};
 use crate::{ALONE, measured, provider};
 
 /// Waits for something of a name that is soon gone again.
-async fn seen<K: Kind>(bench: &Bench, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> Result<()> {
-    let wait = await_condition(bench.api::<K>(), name, |object: Option<&K>| object.is_some_and(&holds));
-    timeout(LIMIT, wait).await.with_context(|| format!("not seen: {what}"))??;
+async fn seen<K: Kind>(f: &Framework, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> Result<()> {
+    let wait = await_condition(f.api::<K>(), name, |object: Option<&K>| object.is_some_and(&holds));
+    timeout(TIMEOUT, wait).await.with_context(|| format!("not seen: {what}"))??;
     Ok(())
 }
 
@@ -27,55 +29,55 @@ fn has_verdict(provider: &MaskProvider) -> bool {
 
 pub async fn killed_at_each_step() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let (cluster, vpn) = (node::cluster().await?, VpnService::shared().await?);
+    let (cluster, vpn) = (shared::cluster_with_node().await?, VpnService::shared().await?);
     let setup = vpn
-        .operator_settings()
+        .operator_env()
         .iter()
-        .fold(Setup::new(Layout::Combined), |setup, (name, value)| setup.env(name, value));
+        .fold(OperatorOptions::new(Layout::Combined), |setup, (name, value)| setup.env(name, value));
     let mut operator = Operator::start_with(cluster, setup).await?;
-    let bench = Bench::new(cluster, "restarts").await?;
-    bench.add_logs(&operator);
+    let f = Framework::new(cluster, "restarts").await?;
+    f.add_logs(&operator);
     let test = async {
-        bench.create(vpn.secret("credentials", Case::OpenVpn)?).await?;
+        f.create(vpn.secret("credentials", Scenario::OpenVpn)?).await?;
         for step in ["mask", "slot", "pod", "running", "verdict"] {
             let verify = vpn_types::verify_name(step);
-            bench.create(serde_json::from_value::<MaskProvider>(provider(step))?).await?;
+            f.create(serde_json::from_value::<MaskProvider>(provider(step))?).await?;
             match step {
-                "mask" => seen(&bench, &verify, "its Mask", |_: &Mask| true).await?,
-                "slot" => seen(&bench, &verify, "its slot", is_active).await?,
-                "pod" => seen(&bench, &verify, "its Pod", |_: &Pod| true).await?,
-                "running" => seen(&bench, &verify, "its VPN client", |pod| is_running(pod, "vpn")).await?,
-                _ => seen(&bench, step, "its verdict", has_verdict).await?,
+                "mask" => seen(&f, &verify, "its Mask", |_: &Mask| true).await?,
+                "slot" => seen(&f, &verify, "its slot", is_active).await?,
+                "pod" => seen(&f, &verify, "its Pod", |_: &Pod| true).await?,
+                "running" => seen(&f, &verify, "its VPN client", |pod| is_running(pod, "vpn")).await?,
+                _ => seen(&f, step, "its verdict", has_verdict).await?,
             }
             operator.kill().await?;
             operator.restart(cluster).await?;
-            bench.add_logs(&operator);
-            let ready = bench.until(step, "Ready", |provider: &MaskProvider| is_ready(provider)).await?;
+            f.add_logs(&operator);
+            let ready = f.wait_until(step, "Ready", |provider: &MaskProvider| is_ready(provider)).await?;
             ensure!(has_verdict(&ready), "ready without a verdict: {:?}", ready.status);
-            bench.until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await?;
-            bench.until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
-            bench.delete::<MaskProvider>(step).await?;
+            f.wait_until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await?;
+            f.wait_until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
+            f.delete::<MaskProvider>(step).await?;
         }
-        bench.clear(LIMIT).await
+        f.clear(TIMEOUT).await
     };
-    bench.dump_on_error(test).await?;
+    f.dump_on_error(test).await?;
     operator.stop().await
 }
 
 /// Nobody does anything about the account.
 pub async fn heals_when_the_server_is_back() -> Result<()> {
-    measured("heals", async |bench, vpn, _| {
+    measured("heals", async |f, vpn, _| {
         vpn.kill().await?;
-        bench.create(vpn.secret("credentials", Case::OpenVpn)?).await?;
+        f.create(vpn.secret("credentials", Scenario::OpenVpn)?).await?;
         let mut account: MaskProvider = serde_json::from_value(provider("account"))?;
         account.spec.verify = serde_json::from_value(json!({"timeout": "15s"}))?;
-        bench.create(account).await?;
-        bench.mask("user").await?;
-        bench.says::<MaskProvider>("account", "NoHandshake").await?;
-        bench.told::<MaskProvider>("account", "NoHandshake", &["tried again at"]).await?;
-        bench.says::<Mask>("user", "NoProviderUsable").await?;
-        vpn.start_again().await?;
-        bench.active("user").await.map(drop)
+        f.create(account).await?;
+        f.create_mask("user").await?;
+        f.wait_for_reason::<MaskProvider>("account", "NoHandshake").await?;
+        f.wait_for_event::<MaskProvider>("account", "NoHandshake", &["tried again at"]).await?;
+        f.wait_for_reason::<Mask>("user", "NoProviderUsable").await?;
+        vpn.restart().await?;
+        f.wait_active("user").await.map(drop)
     })
     .await
 }

@@ -4,14 +4,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Bench,
+    Framework,
     audit::{Access, Mark, Request, Requests},
-    bench::is_ready,
-    figures::report,
-    node::{
-        self, Case,
-        logs::{container_status, is_running},
-    },
+    cluster::shared,
+    pods::logs::{container_status, is_running},
+    testing::figures::report,
+    vpn::Scenario,
+    wait::is_ready,
 };
 use futures::{AsyncBufReadExt, TryStreamExt};
 use jiff::Timestamp;
@@ -37,11 +36,11 @@ fn median(mut all: Vec<f64>) -> Result<f64> {
 }
 
 /// Applies an object as a user does, by kubectl.
-async fn apply(bench: &Bench, object: &Value) -> Result<()> {
+async fn apply(f: &Framework, object: &Value) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("object.json");
     std::fs::write(&file, object.to_string())?;
-    bench.kubectl(&["apply", "-f", &file.to_string_lossy()]).await.map(drop)
+    f.kubectl(&["apply", "-f", &file.to_string_lossy()]).await.map(drop)
 }
 
 /// Whether the container that compares the addresses has ended well.
@@ -51,28 +50,28 @@ fn has_passed(pod: &Pod) -> bool {
 }
 
 pub async fn beside_a_bare_pod() -> Result<()> {
-    measured("beside", async |bench, vpn, operator| {
-        bench.create(vpn.secret("credentials", Case::OpenVpn)?).await?;
+    measured("beside", async |f, vpn, operator| {
+        f.create(vpn.secret("credentials", Scenario::OpenVpn)?).await?;
         let (mut verified, mut bare) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             let name = format!("account-{round}");
-            let seen = bench.api::<Pod>();
+            let seen = f.api::<Pod>();
             let pod_name = vpn_types::verify_name(&name);
             let made =
                 tokio::spawn(async move { await_condition(seen, &pod_name, |pod: Option<&Pod>| pod.is_some()).await });
             let counter = Counter { users: operator.users() };
             let mark = counter.mark().await?;
             let began = Instant::now();
-            apply(bench, &provider(&name)).await?;
-            bench.until(&name, "Ready", |provider: &MaskProvider| is_ready(provider)).await?;
+            apply(f, &provider(&name)).await?;
+            f.wait_until(&name, "Ready", |provider: &MaskProvider| is_ready(provider)).await?;
             verified.push(began.elapsed().as_secs_f64());
-            bench.until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await?;
-            bench.until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
-            counter.settled(bench, &name).await?;
+            f.wait_until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await?;
+            f.wait_until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
+            counter.settled(f, &name).await?;
             counter.judge(mark).await?;
 
             let pod = made.await??.context("no verification Pod")?;
-            bare.push(alone(bench, &format!("bare-{round}"), &pod).await?);
+            bare.push(alone(f, &format!("bare-{round}"), &pod).await?);
         }
         let ratio = median(verified.clone())? / median(bare.clone())?;
         report(&format!(
@@ -84,7 +83,7 @@ pub async fn beside_a_bare_pod() -> Result<()> {
 }
 
 /// Applies a Pod like the one that verified, and measures until it has come as far.
-async fn alone(bench: &Bench, name: &str, like: &Pod) -> Result<f64> {
+async fn alone(f: &Framework, name: &str, like: &Pod) -> Result<f64> {
     let mut spec = serde_json::to_value(&like.spec)?;
     let copy = spec.pointer("/initContainers").and_then(Value::as_array).into_iter().flatten();
     let copy = copy.flat_map(|container| container["env"].as_array().into_iter().flatten());
@@ -95,11 +94,11 @@ async fn alone(bench: &Bench, name: &str, like: &Pod) -> Result<f64> {
     spec.as_object_mut().context("no spec")?.remove("nodeName");
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
     let began = Instant::now();
-    apply(bench, &pod).await?;
-    bench.until(name, "passed", has_passed).await?;
+    apply(f, &pod).await?;
+    f.wait_until(name, "passed", has_passed).await?;
     let took = began.elapsed().as_secs_f64();
-    bench.delete::<Pod>(name).await?;
-    bench.until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
+    f.delete::<Pod>(name).await?;
+    f.wait_until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
     Ok(took)
 }
 
@@ -109,17 +108,17 @@ struct Counter {
 
 impl Counter {
     async fn mark(&self) -> Result<Mark> {
-        node::cluster().await?.audit().context("no audit log")?.mark().await
+        shared::cluster_with_node().await?.audit().context("no audit log")?.mark().await
     }
 
     async fn since(&self, mark: Mark) -> Result<Requests> {
-        node::cluster().await?.audit().context("no audit log")?.since(mark).await
+        shared::cluster_with_node().await?.audit().context("no audit log")?.since(mark).await
     }
 
     /// Waits until the provider shows that its slot is back: the last write.
-    async fn settled(&self, bench: &Bench, provider: &str) -> Result<()> {
+    async fn settled(&self, f: &Framework, provider: &str) -> Result<()> {
         let back = |provider: &MaskProvider| provider.status.as_ref().and_then(|status| status.active_slots) == Some(0);
-        bench.until(provider, "no slot in use", back).await.map(drop)
+        f.wait_until(provider, "no slot in use", back).await.map(drop)
     }
 
     async fn judge(&self, began: Mark) -> Result<()> {
@@ -132,9 +131,9 @@ impl Counter {
         let (to_verdict, to_give_back): (Vec<_>, Vec<_>) =
             all.iter().filter(is_write).partition(|request| request.received < end);
         let (to_verdict, to_give_back) = (to_verdict.len(), to_give_back.len());
-        let is_ours = |request: &&Request| self.users.contains(&request.user) && request.access() == Access::Read;
+        let is_local = |request: &&Request| self.users.contains(&request.user) && request.access() == Access::Read;
         // Nothing is asked again and again: a watch begins with a list, and a log is followed by one request that lasts.
-        let reads: Vec<_> = all.iter().filter(is_ours).filter(|request| request.subresource != "log").collect();
+        let reads: Vec<_> = all.iter().filter(is_local).filter(|request| request.subresource != "log").collect();
         let polls: Vec<_> = reads.iter().filter(|request| request.verb != "list").collect();
         report(&format!(
             "requests: {to_verdict} writes to the verdict, {to_give_back} to give the slot back, {} lists of watches that \
@@ -151,16 +150,16 @@ impl Counter {
 }
 
 pub async fn a_wrong_password_is_told_soon() -> Result<()> {
-    measured("password", async |bench, vpn, operator| {
-        bench.create(vpn.secret("credentials", Case::WrongPassword)?).await?;
+    measured("password", async |f, vpn, operator| {
+        f.create(vpn.secret("credentials", Scenario::WrongPassword)?).await?;
         let counter = Counter { users: operator.users() };
         let mut took = Vec::new();
         for round in 0..ROUNDS {
             let name = format!("account-{round}");
             let mark = counter.mark().await?;
-            let refused = tokio::spawn(second_refusal(bench.api(), vpn_types::verify_name(&name)));
-            apply(bench, &provider(&name)).await?;
-            bench.says::<MaskProvider>(&name, "CredentialsRejected").await?;
+            let refused = tokio::spawn(second_refusal(f.api(), vpn_types::verify_name(&name)));
+            apply(f, &provider(&name)).await?;
+            f.wait_for_reason::<MaskProvider>(&name, "CredentialsRejected").await?;
             let refused = refused.await??;
             let all = counter.since(mark).await?;
             let told = all.iter().filter(|request| {
@@ -169,8 +168,8 @@ pub async fn a_wrong_password_is_told_soon() -> Result<()> {
             let told = told.map(|request| request.received).filter(|at| *at >= refused).min().context("not told")?;
             took.push(told.duration_since(refused).as_secs_f64());
             // Its attempts would go on.
-            bench.delete::<MaskProvider>(&name).await?;
-            bench.until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
+            f.delete::<MaskProvider>(&name).await?;
+            f.wait_until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
         }
         report(&format!("second refusal in the log to the status: {took:.3?} s (goal 2)"));
         Ok(())
@@ -196,5 +195,5 @@ async fn second_refusal(pods: Api<Pod>, name: String) -> Result<Timestamp> {
         }
         anyhow::bail!("gluetun ended before")
     };
-    timeout(e2e::bench::LIMIT, find).await.context("not refused twice")?
+    timeout(e2e::wait::TIMEOUT, find).await.context("not refused twice")?
 }

@@ -1,0 +1,6 @@
+//! The machine that the tests run on: its commands, cargo, and the user's cache directory.
+
+pub mod cargo;
+pub mod command;
+
+pub use e2e_build::{cache::cache_dir, notice};

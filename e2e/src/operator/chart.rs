@@ -1,0 +1,47 @@
+//! The Helm chart, rendered by helm.
+//!
+//! The tests and the demo run the operator with exactly the permissions that the chart grants.
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::cluster::Cluster;
+
+/// The chart of this checkout.
+pub const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chart");
+/// The name of the release, and its namespace.
+pub const RELEASE: &str = "vpn-operator";
+
+/// The kinds that define the permissions of the operator.
+const RIGHTS: [&str; 5] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+
+/// Renders the objects of the chart. `args` are arguments of `helm template`, such as `--set=replicas=2`.
+pub async fn render(cluster: &Cluster, args: &[&str]) -> Result<Vec<Value>> {
+    let template = ["template", RELEASE, DIR, "--namespace", RELEASE];
+    let text = cluster.run_helm(&[&template[..], args].concat()).await?;
+    let objects = serde_yaml::Deserializer::from_str(&text).map(Value::deserialize);
+    let objects: Vec<Value> = objects.collect::<Result<_, _>>().context("helm rendered something else than YAML")?;
+    // A template that renders only comments leaves an empty document.
+    Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
+}
+
+/// The ServiceAccounts and RBAC objects of both layouts (one Deployment for each controller, or one for all), as YAML. Their
+/// names differ, so one cluster can have both.
+pub async fn rights(cluster: &Cluster) -> Result<&'static str> {
+    static RENDERED: OnceCell<String> = OnceCell::const_new();
+    let render = async || {
+        let mut text = String::new();
+        for combined in ["--set=combined.enabled=false", "--set=combined.enabled=true"] {
+            for object in render(cluster, &[combined]).await? {
+                if RIGHTS.iter().any(|kind| object["kind"] == *kind) {
+                    text.push_str("---\n");
+                    text.push_str(&serde_yaml::to_string(&object)?);
+                }
+            }
+        }
+        anyhow::Ok(text)
+    };
+    RENDERED.get_or_try_init(render).await.map(String::as_str)
+}

@@ -1,0 +1,161 @@
+//! Measures many Masks at once: how long the operator takes to assign their slots and to take them back, how many requests
+//! it sends, and how much memory it needs. Times are compared within one run.
+
+use std::{fmt, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use tokio::time::Instant;
+use vpn_types::{Mask, MaskConsumer, MaskReservation};
+
+use crate::{
+    Cluster, Filter, Framework, Operator,
+    audit::{Access, Requests},
+    pods::usage::owned_pod,
+    testing::figures::memory_kib,
+    wait::{is_active, wait_for_count},
+};
+
+/// How many requests of users are under way at once.
+const AT_ONCE: usize = 32;
+
+/// The garbage collector of kube-controller-manager as it is shipped: the tests' own may send more requests a second.
+pub const AS_SHIPPED: [&str; 2] = ["--kube-api-qps=20", "--kube-api-burst=30"];
+
+/// What was measured. Memory is in KiB, of all processes of the operator together.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// How many Masks there were.
+    pub count: usize,
+    /// Whether each had a Pod.
+    pub pods: bool,
+    /// How many processes the operator has.
+    pub processes: usize,
+    /// From the first Mask to the last slot that is assigned.
+    pub assigned: Duration,
+    /// From the first deletion to the last slot that is free.
+    pub released: Duration,
+    /// Writes to the API server for all assignments, without Events.
+    pub assignment_writes: usize,
+    /// Writes to the API server for all releases, without Events.
+    pub release_writes: usize,
+    /// Reads for all releases.
+    pub release_reads: usize,
+    /// Resident memory before the first Mask.
+    pub empty: u64,
+    /// Resident memory while all Masks have a slot.
+    pub full: u64,
+    /// The most resident memory up to then.
+    pub peak: u64,
+}
+
+impl Figures {
+    /// Resident memory for each Mask.
+    pub fn memory_each(&self) -> f64 {
+        self.full.saturating_sub(self.empty) as f64 / self.count as f64
+    }
+
+    /// Time of the releases, as a ratio to that of the assignments.
+    pub fn release_ratio(&self) -> f64 {
+        self.released.as_secs_f64() / self.assigned.as_secs_f64()
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each = |count: usize| count as f64 / self.count as f64;
+        write!(
+            f,
+            "{} Masks{} in {} processes: assigned in {:.1} s ({:.1} writes each), all slots free {:.1} s after the first \
+             deletion ({:.1} writes and {:.2} reads each), ratio {:.2}; resident memory {} KiB before, {} KiB with all \
+             of them ({:.1} KiB each), peak {} KiB ({:.2} of that)",
+            self.count,
+            if self.pods { " with a Pod each that takes a second to stop," } else { "" },
+            self.processes,
+            self.assigned.as_secs_f64(),
+            each(self.assignment_writes),
+            self.released.as_secs_f64(),
+            each(self.release_writes),
+            each(self.release_reads),
+            self.release_ratio(),
+            self.empty,
+            self.full,
+            self.memory_each(),
+            self.peak,
+            self.peak as f64 / self.full as f64,
+        )
+    }
+}
+
+/// Makes so many Masks at once, with a slot each, and deletes them again; `pods`: with a Pod each in between.
+///
+/// # Errors
+/// When it does not come to an end within `limit`, or an object cannot be made.
+pub async fn run(
+    cluster: &Cluster,
+    operator: &Operator,
+    f: &Framework,
+    (count, pods, limit): (usize, bool, Duration),
+) -> Result<Figures> {
+    let audit = cluster.audit().context("no audit log")?;
+    let users = operator.users();
+    let count_of = |requests: &Requests, access: Access| -> usize {
+        let of = |user: &String| {
+            let all = Filter::default().user(user).access(access);
+            let events = if access == Access::Write { requests.count(&all.clone().resource("events")) } else { 0 };
+            requests.count(&all) - events
+        };
+        users.iter().map(of).sum()
+    };
+    let memory = |field: &str| -> Result<u64> { operator.pids().map(|pid| memory_kib(pid, field)).sum() };
+
+    f.create_provider("vpn", count).await?;
+    let empty = memory("VmRSS:")?;
+    let names: Vec<_> = (0..count).map(|number| format!("mask-{number:05}")).collect();
+    let (mark, began) = (audit.mark().await?, Instant::now());
+    let all_active = wait_for_count(f.api::<MaskConsumer>(), limit, "all Active", count, is_active);
+    let made =
+        stream::iter(&names).map(|name| f.create_mask(name)).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(()));
+    tokio::try_join!(made, all_active)?;
+    let assigned = began.elapsed();
+    let assignment_writes = count_of(&audit.since(mark).await?, Access::Write);
+    let (full, peak) = (memory("VmRSS:")?, memory("VmHWM:")?);
+
+    if pods {
+        let make = async |name: &String| {
+            let consumer = f.api::<MaskConsumer>().get(name).await?;
+            f.create(owned_pod(&consumer.name_any(), &consumer, 1)?).await
+        };
+        let runs = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+        let all_run = wait_for_count(f.api::<Pod>(), limit, "all Pods run", count, runs);
+        let made = stream::iter(&names).map(make).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(()));
+        tokio::try_join!(made, all_run)?;
+    }
+    let (mark, began) = (audit.mark().await?, Instant::now());
+    let all_free = wait_for_count(f.api::<MaskReservation>(), limit, "all slots free", 0, |_| true);
+    let deleted = stream::iter(&names)
+        .map(|name| f.delete::<Mask>(name))
+        .buffer_unordered(AT_ONCE)
+        .try_for_each(async |()| Ok(()));
+    tokio::try_join!(deleted, all_free)?;
+    let released = began.elapsed();
+    let requests = audit.since(mark).await?;
+    let (release_writes, release_reads) = (count_of(&requests, Access::Write), count_of(&requests, Access::Read));
+    wait_for_count(f.api::<MaskConsumer>(), limit, "no MaskConsumer", 0, |_| true).await?;
+    ensure!(count > 0, "no Mask");
+    Ok(Figures {
+        count,
+        pods,
+        processes: users.len(),
+        assigned,
+        released,
+        assignment_writes,
+        release_writes,
+        release_reads,
+        empty,
+        full,
+        peak,
+    })
+}

@@ -1,0 +1,11 @@
+//! What the tests of the operator share.
+
+pub mod figures;
+pub mod framework;
+pub mod harness;
+pub mod load;
+pub mod prometheus;
+pub mod steady_state;
+pub mod webhook;
+
+pub use framework::Framework;

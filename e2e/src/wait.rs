@@ -1,0 +1,119 @@
+//! Waits that use watches, and conditions to wait for.
+
+use std::{collections::HashSet, fmt::Debug, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use futures::StreamExt;
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
+use vpn_types::{MaskConsumer, MaskConsumerPhase, READY};
+
+/// The timeout of every wait, long enough for a busy machine. It matters only when a test fails.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A namespaced kind.
+pub trait Kind:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+impl<K> Kind for K
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+    K: Serialize + DeserializeOwned,
+{
+}
+
+/// Waits until `holds` is true for the list of all objects in `api`.
+pub async fn wait_until_all<K: Kind>(
+    api: Api<K>,
+    limit: Duration,
+    what: &str,
+    holds: impl Fn(&[K]) -> bool,
+) -> Result<Vec<K>> {
+    let (reader, writer) = kube::runtime::reflector::store();
+    let stream = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
+    // Events that are available are handled together: with hundreds of objects, each snapshot is expensive.
+    let mut stream = Box::pin(stream.ready_chunks(1024));
+    let snapshot = || reader.state().iter().map(|object| (**object).clone()).collect::<Vec<K>>();
+    let wait = async {
+        let mut listed = false;
+        while let Some(events) = stream.next().await {
+            for event in events {
+                listed |= matches!(event?, watcher::Event::InitDone);
+            }
+            if listed && holds(&snapshot()) {
+                return anyhow::Ok(());
+            }
+        }
+        Err(anyhow!("the watch ended"))
+    };
+    match timeout(limit, wait).await {
+        Ok(result) => result.map(|()| snapshot()),
+        Err(_) => {
+            let last = serde_yaml::to_string(&snapshot())?;
+            Err(anyhow!("not so after {limit:?}: {what}\n{last}"))
+        }
+    }
+}
+
+/// Waits until there are just so many objects that are as they should be. Keeps nothing but names, so that it costs little
+/// beside what it waits for.
+pub async fn wait_for_count<K: Kind>(
+    api: Api<K>,
+    limit: Duration,
+    what: &str,
+    count: usize,
+    holds: impl Fn(&K) -> bool,
+) -> Result<()> {
+    let mut stream = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
+    let (mut listed, mut those) = (false, HashSet::new());
+    let wait = async {
+        while !listed || those.len() != count {
+            match stream.next().await.context("the watch ended")?? {
+                watcher::Event::Init => those.clear(),
+                watcher::Event::InitApply(object) | watcher::Event::Apply(object) if holds(&object) => {
+                    those.insert(object.name_any());
+                }
+                watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
+                    those.remove(&object.name_any());
+                }
+                watcher::Event::InitDone => listed = true,
+            }
+        }
+        anyhow::Ok(())
+    };
+    match timeout(limit, wait).await {
+        Ok(result) => result,
+        Err(_) => Err(anyhow!("{} rather than {count} after {limit:?}: {what}", those.len())),
+    }
+}
+
+/// Whether a MaskConsumer has a slot.
+pub fn is_active(consumer: &MaskConsumer) -> bool {
+    consumer.status.as_ref().and_then(|status| status.phase) == Some(MaskConsumerPhase::Active)
+}
+
+/// Whether the `Ready` condition is `True`.
+pub fn is_ready<K: Kind>(object: &K) -> bool {
+    ready_condition(object).is_some_and(|ready| ready.status == "True")
+}
+
+/// The `Ready` condition.
+pub fn ready_condition<K: Kind>(object: &K) -> Option<Condition> {
+    let object = serde_json::to_value(object).ok()?;
+    let conditions = object["status"]["conditions"].as_array()?;
+    let ready = conditions.iter().find(|condition| condition["type"] == READY)?;
+    serde_json::from_value(ready.clone()).ok()
+}

@@ -1,0 +1,39 @@
+//! The modules of a crate form floors: none imports one above it. [`check`] has the rule.
+
+mod check;
+mod paths;
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+
+/// The floors of `e2e/src`, from the ground up: the library, then the binary.
+const E2E: &[&[&str]] = &[
+    &["host", "network", "wait"],
+    &["auth", "operator_image", "pods"],
+    &["audit", "process"],
+    &["faults", "history", "tools"],
+    &["node"],
+    &["control_plane"],
+    &["cluster"],
+    &["operator"],
+    &["testing"],
+    &["vpn"],
+    &["lib"],
+    &["checks", "demo"],
+    &["commands"],
+    &["main"],
+];
+
+/// Fails with everything that [`check::check`] finds in a directory of this repository.
+fn floors(dir: &str, crate_name: &str, floors: &[&[&str]]) -> Result<()> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(dir);
+    let violations = check::check(&dir, crate_name, floors)?;
+    ensure!(violations.is_empty(), "{}", violations.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn no_module_of_e2e_imports_one_above_it() -> Result<()> {
+    floors("e2e/src", "e2e", E2E)
+}
