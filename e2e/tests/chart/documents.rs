@@ -192,6 +192,26 @@ fn the_pictures_are_made_from_their_source() -> Result<()> {
     Ok(())
 }
 
+/// Paths in the text are those of the checkout, or of the document's directory.
+#[test]
+fn paths_exist() -> Result<()> {
+    let roots = ["chart/", "crds/", "docs/", "e2e/", "operator/", "src/", "tests/", "types/", "images/"];
+    for document in documents()? {
+        let dir = Path::new(&document.path).parent().unwrap_or(Path::new(""));
+        for line in document.prose() {
+            let words = line.split('`').skip(1).step_by(2).filter(|word| !word.contains(' '));
+            for path in words.filter(|word| roots.iter().any(|root| word.starts_with(root))) {
+                let exists = |path: &Path| {
+                    let path = Path::new(cargo::ROOT).join(path);
+                    path.exists() || path.with_extension("rs").exists()
+                };
+                ensure!(exists(Path::new(path)) || exists(&dir.join(path)), "{}: {path}", document.path);
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn each_invariant_lives_in_files_that_exist() -> Result<()> {
     let text = Document::read("operator/README.md")?.text;
