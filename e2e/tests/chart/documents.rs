@@ -192,6 +192,40 @@ fn the_pictures_are_made_from_their_source() -> Result<()> {
     Ok(())
 }
 
+/// Paths in the text are those of the checkout, or of the document's directory.
+#[test]
+fn paths_exist() -> Result<()> {
+    let roots = ["chart/", "crds/", "docs/", "e2e/", "operator/", "src/", "tests/", "types/", "images/"];
+    for document in documents()? {
+        let dir = Path::new(&document.path).parent().unwrap_or(Path::new(""));
+        for line in document.prose() {
+            let words = line.split('`').skip(1).step_by(2).filter(|word| !word.contains(' '));
+            for path in words.filter(|word| roots.iter().any(|root| word.starts_with(root))) {
+                let exists = |path: &Path| {
+                    let path = Path::new(cargo::ROOT).join(path);
+                    path.exists() || path.with_extension("rs").exists()
+                };
+                ensure!(exists(Path::new(path)) || exists(&dir.join(path)), "{}: {path}", document.path);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_invariant_lives_in_files_that_exist() -> Result<()> {
+    let text = Document::read("operator/README.md")?.text;
+    let (_, section) = text.split_once("### Where each invariant lives").context("no such section")?;
+    let files = section.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs"));
+    let mut found = 0;
+    for file in files {
+        found += 1;
+        ensure!(Path::new(cargo::ROOT).join("operator/src").join(file).exists(), "operator/src/{file} does not exist");
+    }
+    ensure!(found > 10, "{found} files");
+    Ok(())
+}
+
 /// The help of the program behind `cargo ci` and `cargo run -p e2e`.
 fn help(args: &[&str]) -> Result<String> {
     cargo::output(Command::new(env!("CARGO_BIN_EXE_e2e")).args(args).arg("--help"))
