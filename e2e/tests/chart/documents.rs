@@ -182,12 +182,15 @@ fn the_runbook_names_reasons_that_exist() -> Result<()> {
 
 #[test]
 fn the_pictures_are_made_from_their_source() -> Result<()> {
-    let read = |name: &str| fs::read(format!("{}/docs/{name}", cargo::ROOT)).with_context(|| name.to_owned());
+    let read = |name: &str| fs::read(format!("{}/operator/docs/{name}", cargo::ROOT)).with_context(|| name.to_owned());
     let source = [read("flow.dot")?, read("render.sh")?].concat();
     let hash: String = Sha256::digest(source).iter().map(|byte| format!("{byte:02x}")).collect();
     for name in ["flow-light.svg", "flow-dark.svg"] {
         let picture = String::from_utf8(read(name)?)?;
-        ensure!(picture.contains(&format!("<!-- source: {hash} -->")), "docs/{name} is out of date: docs/render.sh");
+        ensure!(
+            picture.contains(&format!("<!-- source: {hash} -->")),
+            "operator/docs/{name} is out of date: operator/docs/render.sh"
+        );
     }
     Ok(())
 }

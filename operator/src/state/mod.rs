@@ -37,7 +37,7 @@ pub enum Object {
     /// A MaskReservation.
     Reservation(ReservationView),
     /// A MaskProvider.
-    Provider(ProviderView),
+    Provider(Box<ProviderView>),
     /// A copied Secret, metadata only.
     Copy(CopyView),
     /// A Pod.
