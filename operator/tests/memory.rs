@@ -111,7 +111,7 @@ fn provider() -> Object {
         "spec": {"secret": "credentials", "maxSlots": MASKS, "tags": ["preferred"], "verify": {"skip": true}},
         "status": status,
     }));
-    Object::Provider(provider.project().expect("complete metadata"))
+    Object::Provider(Box::new(provider.project().expect("complete metadata")))
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn provider(name: &str, slots: u32, tags: &[&str], phase: &str) -> Object {
         "status": {"phase": phase, "observedGeneration": 1},
     }))
     .unwrap();
-    Object::Provider(provider.project().unwrap())
+    Object::Provider(Box::new(provider.project().unwrap()))
 }
 
 fn waiting(namespace: &str, name: &str, tags: Option<&[&str]>) -> Object {

@@ -201,7 +201,7 @@ impl Prometheus {
     /// Waits until an expression gives one series with this value.
     ///
     /// # Errors
-    /// As [`Self::until`].
+    /// As [`Self::wait_until`].
     pub async fn wait_until_value(&self, expression: &str, value: f64) -> Result<()> {
         let is = |samples: &[Sample]| matches!(samples, [one] if one.value == value);
         self.wait_until(expression, &value.to_string(), is).await.map(drop)

@@ -127,8 +127,8 @@ impl VpnService {
 
     /// The data of a Secret for this scenario: the environment variables of gluetun, and a file if gluetun needs one.
     ///
-    /// OpenVPN's provider `custom` reads a file: mount the key [`CONFIG_FILE`] of the Secret as a file in
-    /// [`CREDENTIALS_DIR`], as [`mount`](super::client::mount) does.
+    /// OpenVPN's provider `custom` reads a file: mount the key [`CONFIG_FILE`](super::CONFIG_FILE) of the Secret as a file in
+    /// [`CREDENTIALS_DIR`](super::CREDENTIALS_DIR), as [`mount`](super::mount) does.
     pub fn credentials(&self, scenario: Scenario) -> BTreeMap<String, String> {
         scenario.credentials(&self.endpoints)
     }

@@ -60,8 +60,13 @@ async fn every_line_names_its_object() -> Result<()> {
         let names =
             fields["kind"].is_string() && fields["object"].as_str().is_some_and(|name| name.contains(['/', '*']));
         ensure!(names || OF_THE_PROCESS.contains(&message), "no object in {line}");
+        if fields["verb"] == "patch" {
+            let part = fields["part"].as_str();
+            ensure!(part.is_some_and(|part| ["status", "spec", "data", "finalizers"].contains(&part)), "{line}");
+        }
     }
     ensure!(lines.iter().any(|line| line.contains("QuotaExceeded") && line.contains("/refused")), "no refusal");
+    ensure!(lines.iter().any(|line| line.contains("\"part\":\"status\"")), "no patch of a status");
 
     let lines = logged(cluster, Layout::Combined, "text").await?;
     for line in &lines {

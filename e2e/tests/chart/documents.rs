@@ -182,13 +182,50 @@ fn the_runbook_names_reasons_that_exist() -> Result<()> {
 
 #[test]
 fn the_pictures_are_made_from_their_source() -> Result<()> {
-    let read = |name: &str| fs::read(format!("{}/docs/{name}", cargo::ROOT)).with_context(|| name.to_owned());
+    let read = |name: &str| fs::read(format!("{}/operator/docs/{name}", cargo::ROOT)).with_context(|| name.to_owned());
     let source = [read("flow.dot")?, read("render.sh")?].concat();
     let hash: String = Sha256::digest(source).iter().map(|byte| format!("{byte:02x}")).collect();
     for name in ["flow-light.svg", "flow-dark.svg"] {
         let picture = String::from_utf8(read(name)?)?;
-        ensure!(picture.contains(&format!("<!-- source: {hash} -->")), "docs/{name} is out of date: docs/render.sh");
+        ensure!(
+            picture.contains(&format!("<!-- source: {hash} -->")),
+            "operator/docs/{name} is out of date: operator/docs/render.sh"
+        );
     }
+    Ok(())
+}
+
+/// Paths in the text are those of the checkout, or of the document's directory.
+#[test]
+fn paths_exist() -> Result<()> {
+    let roots = ["chart/", "crds/", "docs/", "e2e/", "operator/", "src/", "tests/", "types/", "images/"];
+    for document in documents()? {
+        let dir = Path::new(&document.path).parent().unwrap_or(Path::new(""));
+        for line in document.prose() {
+            let words = line.split('`').skip(1).step_by(2).filter(|word| !word.contains(' '));
+            for path in words.filter(|word| roots.iter().any(|root| word.starts_with(root))) {
+                let exists = |path: &Path| {
+                    let path = Path::new(cargo::ROOT).join(path);
+                    path.exists() || path.with_extension("rs").exists()
+                };
+                ensure!(exists(Path::new(path)) || exists(&dir.join(path)), "{}: {path}", document.path);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_invariant_lives_in_files_that_exist() -> Result<()> {
+    let text = Document::read("operator/README.md")?.text;
+    let (_, section) = text.split_once("### Where each invariant lives").context("no such section")?;
+    let files = section.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs"));
+    let mut found = 0;
+    for file in files {
+        found += 1;
+        ensure!(Path::new(cargo::ROOT).join("operator/src").join(file).exists(), "operator/src/{file} does not exist");
+    }
+    ensure!(found > 10, "{found} files");
     Ok(())
 }
 

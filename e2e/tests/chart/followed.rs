@@ -133,7 +133,7 @@ async fn follow(cluster: &Cluster, f: &Framework) -> Result<()> {
     let spec = template["spec"].as_object_mut().context("no spec")?;
     let sidecars = spec.get("initContainers").cloned().context("no sidecar")?;
     spec.insert("containers".to_owned(), sidecars);
-    for path in ["docs/accounts.md", "chart/README.md", "types/README.md"] {
+    for path in ["operator/docs/accounts.md", "chart/README.md", "types/README.md"] {
         for block in Document::read(path)?.blocks(None, "yaml") {
             if block.contains("\nspec:") && block.starts_with("apiVersion:") {
                 let file = shell.dir.path().join("block.yaml");

@@ -25,6 +25,21 @@ const E2E: &[&[&str]] = &[
     &["main"],
 ];
 
+/// The floors of `operator/src`, from the ground up.
+const OPERATOR: &[&[&str]] = &[
+    &["model"],
+    &["state"],
+    &["allocator"],
+    &["controllers"],
+    &["engine"],
+    &["metrics"],
+    &["runtime"],
+    &["cli"],
+    &["process"],
+    &["lib"],
+    &["main"],
+];
+
 /// Fails with everything that [`check::check`] finds in a directory of this repository.
 fn floors(dir: &str, crate_name: &str, floors: &[&[&str]]) -> Result<()> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(dir);
@@ -36,4 +51,9 @@ fn floors(dir: &str, crate_name: &str, floors: &[&[&str]]) -> Result<()> {
 #[test]
 fn no_module_of_e2e_imports_one_above_it() -> Result<()> {
     floors("e2e/src", "e2e", E2E)
+}
+
+#[test]
+fn no_module_of_the_operator_imports_one_above_it() -> Result<()> {
+    floors("operator/src", "vpn-operator", OPERATOR)
 }

@@ -5,6 +5,7 @@ mod eviction;
 mod in_the_way;
 mod kubectl;
 mod limits;
+mod messages;
 mod queue;
 mod refusals;
 mod release;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    consumers,
+    consumers::Memory as ConsumersMemory,
     providers::LastWrites,
     reservations::Holds,
     verification::{Attempts, Logs, Settings},
@@ -47,7 +47,7 @@ pub struct Context {
 #[derive(Clone, Default)]
 pub struct Memory {
     /// Of the consumers controller.
-    pub consumers: consumers::Memory,
+    pub consumers: ConsumersMemory,
     /// Of the reservations controller.
     pub holds: Holds,
     /// Of the providers controller.

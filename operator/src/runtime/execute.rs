@@ -64,7 +64,7 @@ async fn dispatch(client: &Client, operation: &Operation) -> Result<Outcome, Err
                 Kind::Mask => Ok(shown($call::<Mask>(client, $($argument),*).await?, Object::Mask)),
                 Kind::Consumer => Ok(shown($call::<MaskConsumer>(client, $($argument),*).await?, Object::Consumer)),
                 Kind::Reservation => Ok(shown($call::<MaskReservation>(client, $($argument),*).await?, Object::Reservation)),
-                Kind::Provider => Ok(shown($call::<MaskProvider>(client, $($argument),*).await?, Object::Provider)),
+                Kind::Provider => Ok(shown($call::<MaskProvider>(client, $($argument),*).await?, |view| Object::Provider(Box::new(view)))),
                 Kind::Secret => Ok(shown($call::<Secret>(client, $($argument),*).await?, Object::Copy)),
                 Kind::Pod => Ok(shown($call::<Pod>(client, $($argument),*).await?, Object::Pod)),
             }

@@ -39,7 +39,9 @@ pub fn kind(client: &Client, kind: Kind, scope: Scope, inputs: Inputs) -> AbortH
         Kind::Mask => objects::<Mask>(client, kind, config, Object::Mask, inputs),
         Kind::Consumer => objects::<MaskConsumer>(client, kind, config, Object::Consumer, inputs),
         Kind::Reservation => objects::<MaskReservation>(client, kind, config, Object::Reservation, inputs),
-        Kind::Provider => objects::<MaskProvider>(client, kind, config, Object::Provider, inputs),
+        Kind::Provider => {
+            objects::<MaskProvider>(client, kind, config, |view| Object::Provider(Box::new(view)), inputs)
+        }
         Kind::Pod => {
             let stream = watcher(Api::<Pod>::all(client.clone()), config).default_backoff();
             let view = |pod: &Pod| VerificationPod::of(pod).map(|view| Object::VerificationPod(Box::new(view)));

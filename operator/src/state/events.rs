@@ -32,7 +32,10 @@ macro_rules! with_object {
             Object::Reservation($view) => {
                 with_store!(@ $state.reservations, StoreChange::Reservation, $store, $wrap, $body)
             }
-            Object::Provider($view) => with_store!(@ $state.providers, StoreChange::Provider, $store, $wrap, $body),
+            Object::Provider(view) => {
+                let $view = *view;
+                with_store!(@ $state.providers, StoreChange::Provider, $store, $wrap, $body)
+            }
             Object::Copy($view) => with_store!(@ $state.copies, StoreChange::Copy, $store, $wrap, $body),
             Object::VerificationPod(view) => {
                 let $view = *view;

@@ -41,7 +41,7 @@ pub enum Object {
     /// A MaskReservation.
     Reservation(ReservationView),
     /// A MaskProvider.
-    Provider(ProviderView),
+    Provider(Box<ProviderView>),
     /// The metadata of a copied Secret.
     Copy(CopyView),
     /// A Pod that may use a slot.

@@ -249,7 +249,7 @@ pub fn project(kind: Kind, value: &Value) -> Object {
         Kind::Mask => Object::Mask(typed::<Mask>(value).project().unwrap()),
         Kind::Consumer => Object::Consumer(typed::<MaskConsumer>(value).project().unwrap()),
         Kind::Reservation => Object::Reservation(typed::<MaskReservation>(value).project().unwrap()),
-        Kind::Provider => Object::Provider(typed::<MaskProvider>(value).project().unwrap()),
+        Kind::Provider => Object::Provider(Box::new(typed::<MaskProvider>(value).project().unwrap())),
         Kind::Secret => Object::Copy(typed::<Secret>(value).project().unwrap()),
         Kind::Pod => Object::Pod(typed::<Pod>(value).project().unwrap()),
     }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes docs/flow-light.svg and docs/flow-dark.svg from docs/flow.dot. Needs Graphviz (Debian package: graphviz).
+# Makes operator/docs/flow-light.svg and operator/docs/flow-dark.svg from operator/docs/flow.dot. Needs Graphviz (Debian package: graphviz).
 set -euo pipefail
 cd "$(dirname "$0")"
 # The pictures carry the hash of what they are made of, which a test compares.
