@@ -169,7 +169,7 @@ impl Project for MaskConsumer {
                 .spec
                 .mask
                 .as_ref()
-                .map(|mask| MaskReference { uid: Uid::from(mask.uid.as_str()), created: mask.creation_timestamp }),
+                .map(|mask| MaskReferenceView { uid: Uid::from(mask.uid.as_str()), created: mask.creation_timestamp }),
             tags: tags(self.spec.providers.as_ref()),
             priority: self.spec.priority.unwrap_or(0),
             assigned,

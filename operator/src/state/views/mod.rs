@@ -85,7 +85,7 @@ pub struct Assigned {
 
 /// The Mask that a consumer was created for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct MaskReference {
+pub struct MaskReferenceView {
     /// The UID of the Mask.
     pub uid: Uid,
     /// The creation time of the Mask, which determines the queue position.
@@ -111,7 +111,7 @@ pub struct ConsumerView {
     /// The UID of the Mask that owns it.
     pub owner: Option<Uid>,
     /// `spec.mask`: the Mask that the masks controller created it for; absent: a user created it.
-    pub mask: Option<MaskReference>,
+    pub mask: Option<MaskReferenceView>,
     /// `spec.providers`.
     pub tags: Option<Tags>,
     /// `spec.priority`.
