@@ -152,11 +152,11 @@ fn sample() -> (Metrics, Engine) {
         [ReconcileRequest::Mask, ReconcileRequest::Consumer, ReconcileRequest::Reservation, ReconcileRequest::Provider]
             .map(|request| request(key.clone()));
     for request in requests {
-        for op in
+        for operation in
             [Operation::Get(Kind::Consumer, key.clone()), Operation::PatchStatus(Kind::Mask, key.clone(), json!({}))]
         {
-            metrics.requested(&request, &op);
-            metrics.answered(&request, &op, Duration::from_millis(3));
+            metrics.requested(&request, &operation);
+            metrics.answered(&request, &operation, Duration::from_millis(3));
         }
     }
     (metrics, engine(objects.into_iter().chain(active("apps", "one", "paris", 0))))

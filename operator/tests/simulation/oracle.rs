@@ -48,8 +48,8 @@ fn capacity(sim: &Sim) -> CheckResult {
 }
 
 /// Whether the operator may delete the object (I6, I8), checked before the request takes effect.
-pub fn allowed(sim: &Sim, op: &Operation, before: Option<&Value>) -> CheckResult {
-    let (Operation::Delete { kind, key, .. }, Some(before)) = (op, before) else { return Ok(()) };
+pub fn allowed(sim: &Sim, operation: &Operation, before: Option<&Value>) -> CheckResult {
+    let (Operation::Delete { kind, key, .. }, Some(before)) = (operation, before) else { return Ok(()) };
     let fine = match kind {
         Kind::Consumer => is_deleting(before) || may_evict(sim, before),
         Kind::Reservation => true,
@@ -90,11 +90,11 @@ fn may_evict(sim: &Sim, consumer: &Value) -> bool {
 }
 
 /// I6: finalizers, owner references and labels of others stay unchanged.
-pub fn preserves_foreign_fields(server: &Server, op: &Operation, before: Option<&Value>) -> CheckResult {
-    let (Some((kind, key)), Some(before)) = (op.target(), before) else { return Ok(()) };
+pub fn preserves_foreign_fields(server: &Server, operation: &Operation, before: Option<&Value>) -> CheckResult {
+    let (Some((kind, key)), Some(before)) = (operation.target(), before) else { return Ok(()) };
     let last = server.log.last().map(|event| &event.last).filter(|last| uid_of(last) == uid_of(before));
     let Some(after) = server.get(kind, key).or(last) else { return Ok(()) };
-    if matches!(op, Operation::Get(..) | Operation::Delete { .. } | Operation::Create(..)) {
+    if matches!(operation, Operation::Get(..) | Operation::Delete { .. } | Operation::Create(..)) {
         return Ok(());
     }
     let foreign = |value: &Value| finalizers(value).into_iter().filter(|name| name != FINALIZER).collect::<Vec<_>>();

@@ -26,7 +26,7 @@ pub struct InFlight {
     pub process: usize,
     pub incarnation: u64,
     pub id: u64,
-    pub op: Operation,
+    pub operation: Operation,
     pub sent: u64,
     /// Set when the API server has handled it.
     pub outcome: Option<Outcome>,
@@ -50,8 +50,8 @@ pub fn start_watch(process: &mut Process, filter: Filter) {
     process.watches.insert(filter.clone(), Watch::new(filter));
 }
 
-pub fn describe(op: &Operation) -> String {
-    let detail = match op {
+pub fn describe(operation: &Operation) -> String {
+    let detail = match operation {
         Operation::PatchStatus(_, _, patch) | Operation::Patch(_, _, patch) | Operation::JsonPatch(_, _, patch) => {
             let mut patch = patch.clone();
             if let Some(status) = patch.get_mut("status").and_then(|status| status.as_object_mut()) {
@@ -64,9 +64,9 @@ pub fn describe(op: &Operation) -> String {
         Operation::Create(_, NewObject::Reservation(reservation)) => reservation.spec.uid.clone(),
         _ => String::new(),
     };
-    match op.target() {
-        Some((kind, key)) => format!("{} {} {key} {detail}", op.verb(), kind.as_str()),
-        None => op.verb().to_owned(),
+    match operation.target() {
+        Some((kind, key)) => format!("{} {} {key} {detail}", operation.verb(), kind.as_str()),
+        None => operation.verb().to_owned(),
     }
 }
 

@@ -171,17 +171,17 @@ impl Sim {
     }
 
     pub fn apply(&mut self, i: usize) -> Result<(), String> {
-        let op = self.in_flight[i].op.clone();
-        let before = op.target().and_then(|(kind, key)| self.server.get(kind, key).cloned());
-        let allowed = oracle::allowed(self, &op, before.as_deref());
-        let outcome = self.server.handle(&op);
-        self.note(format!("apply {} -> {}", describe(&op), outcome_name(&outcome)));
-        *self.counts.entry((op.verb(), op.target().map(|(kind, _)| kind))).or_default() += 1;
+        let operation = self.in_flight[i].operation.clone();
+        let before = operation.target().and_then(|(kind, key)| self.server.get(kind, key).cloned());
+        let allowed = oracle::allowed(self, &operation, before.as_deref());
+        let outcome = self.server.handle(&operation);
+        self.note(format!("apply {} -> {}", describe(&operation), outcome_name(&outcome)));
+        *self.counts.entry((operation.verb(), operation.target().map(|(kind, _)| kind))).or_default() += 1;
         let changed = matches!(outcome, Outcome::Object(_) | Outcome::Gone);
         self.in_flight[i].outcome = Some(outcome);
         if changed {
             allowed?;
-            oracle::preserves_foreign_fields(&self.server, &op, before.as_deref())?;
+            oracle::preserves_foreign_fields(&self.server, &operation, before.as_deref())?;
         }
         oracle::always(self)
     }
@@ -192,7 +192,7 @@ impl Sim {
         match crash {
             Crash::Before => drop(self.in_flight.remove(i)),
             Crash::After => self.apply(i)?,
-            Crash::Late => self.note(format!("late: {}", describe(&self.in_flight[i].op))),
+            Crash::Late => self.note(format!("late: {}", describe(&self.in_flight[i].operation))),
         }
         self.crash(p);
         Ok(())
@@ -202,14 +202,14 @@ impl Sim {
         let request = self.in_flight.remove(i);
         let outcome = request.outcome.unwrap();
         if self.processes[request.process].incarnation == request.incarnation {
-            self.note(format!("answer {}", describe(&request.op)));
+            self.note(format!("answer {}", describe(&request.operation)));
             self.feed(request.process, vec![Input::Answer(request.id, outcome)]);
         }
     }
 
     /// Loses the response of a request. The API server may still handle the request.
     pub fn lose(&mut self, i: usize) {
-        self.note(format!("no response to {}", describe(&self.in_flight[i].op)));
+        self.note(format!("no response to {}", describe(&self.in_flight[i].operation)));
         let (process, id, incarnation) =
             (self.in_flight[i].process, self.in_flight[i].id, self.in_flight[i].incarnation);
         self.in_flight[i].incarnation = u64::MAX;
@@ -224,7 +224,7 @@ impl Sim {
 
     pub fn refuse(&mut self, i: usize) {
         if self.in_flight[i].outcome.is_none() {
-            self.note(format!("reject {}", describe(&self.in_flight[i].op)));
+            self.note(format!("reject {}", describe(&self.in_flight[i].operation)));
             self.in_flight[i].outcome = Some(refused());
         }
     }
@@ -249,7 +249,7 @@ impl Sim {
                         process: p,
                         incarnation: process.incarnation,
                         id: request.id,
-                        op: request.operation,
+                        operation: request.operation,
                         sent: self.clock,
                         outcome: None,
                     });
@@ -263,9 +263,9 @@ impl Sim {
                 Effect::UnfollowLog(_) => {}
             }
         }
-        sent.sort_by_key(|request| describe(&request.op));
+        sent.sort_by_key(|request| describe(&request.operation));
         for request in sent {
-            self.note(format!("{p} sends {}", describe(&request.op)));
+            self.note(format!("{p} sends {}", describe(&request.operation)));
             self.in_flight.push(request);
         }
         for (key, uid) in logs {
@@ -341,7 +341,7 @@ impl Sim {
                 self.feed(p, vec![Input::Tick]);
             }
             if let Some(request) = self.in_flight.first() {
-                return Err(format!("I7: not quiet: {}", describe(&request.op)));
+                return Err(format!("I7: not quiet: {}", describe(&request.operation)));
             }
         }
         Ok(())

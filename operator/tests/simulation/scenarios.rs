@@ -155,9 +155,9 @@ fn a_release_completes_after_a_lost_response_to_the_deletion_of_a_pod() {
     settle(&mut sim);
     sim.delete(Kind::Mask, &key("a", "m"), "Background");
     let is_pod_delete = |sim: &Sim| {
-        sim.in_flight
-            .iter()
-            .position(|request| request.op.verb() == "delete" && request.op.target().unwrap().0 == Kind::Pod)
+        sim.in_flight.iter().position(|request| {
+            request.operation.verb() == "delete" && request.operation.target().unwrap().0 == Kind::Pod
+        })
     };
     while is_pod_delete(&sim).is_none() {
         let first = sim.moves()[0].clone();
@@ -271,8 +271,8 @@ fn a_stale_reservation_of_the_former_consumer_evicts_nobody() {
     let late = |sim: &Sim, chosen: &Move| match chosen {
         Move::Apply(i) => {
             let request = &sim.in_flight[*i];
-            let about = request.op.target().is_some_and(|(kind, _)| kind == Kind::Reservation);
-            request.process == 1 && about && request.op.verb() != "get"
+            let about = request.operation.target().is_some_and(|(kind, _)| kind == Kind::Reservation);
+            request.process == 1 && about && request.operation.verb() != "get"
         }
         chosen => *chosen == Move::Watch(1, crate::watch::Filter::Whole(Kind::Reservation)),
     };

@@ -189,8 +189,8 @@ impl Server {
     }
 
     /// Handles a request of the operator.
-    pub fn handle(&mut self, op: &Operation) -> Outcome {
-        let answer = match op {
+    pub fn handle(&mut self, operation: &Operation) -> Outcome {
+        let answer = match operation {
             Operation::Create(key, new) => match new {
                 NewObject::Consumer(object) => self.create(Kind::Consumer, key, json!(object)),
                 NewObject::Reservation(object) => self.create(Kind::Reservation, key, json!(object)),
@@ -220,8 +220,8 @@ impl Server {
         };
         match answer {
             Ok(Some(object)) => {
-                let kind = op.target().unwrap().0;
-                let view = if matches!(op, Operation::Create(_, NewObject::Pod(_))) {
+                let kind = operation.target().unwrap().0;
+                let view = if matches!(operation, Operation::Create(_, NewObject::Pod(_))) {
                     verification_pod(&object)
                 } else {
                     project(kind, &object)
