@@ -4,9 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use smallvec::SmallVec;
-
-use super::{Change, ClusterState, ConsumerView, CopyView, MaskView, ReservationView, StoreChange};
+use super::{Change, ClusterState, ConsumerView, CopyView, Keys, MaskView, ReservationView, StoreChange};
 use crate::model::{ObjectKey, Uid};
 
 /// A deleted consumer, remembered until its reservations are gone.
@@ -153,9 +151,6 @@ impl ClusterState {
         }
     }
 }
-
-/// The objects of one consumer. There is one of each kind, except while two operators compete.
-pub(super) type Keys = SmallVec<[ObjectKey; 1]>;
 
 fn add_to(index: &mut HashMap<Uid, Keys>, uid: Uid, key: &ObjectKey) {
     let keys = index.entry(uid).or_default();

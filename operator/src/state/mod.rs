@@ -15,9 +15,10 @@ use std::{
     sync::Arc,
 };
 
+use smallvec::SmallVec;
+
 pub use events::{CacheUpdate, PodsChange};
 pub use index::DeletedConsumer;
-use index::Keys;
 pub use logins::{Fingerprint, Login, LoginIndex, Logins, SharedWith};
 pub use outcome::{Outcome, WatchEvent};
 pub use pods::{Ending, NamespacePods};
@@ -99,6 +100,9 @@ pub enum StoreChange {
     /// A Pod that verifies a provider changed.
     VerificationPod(Change<VerificationPod>),
 }
+
+/// The objects of one consumer. There is one of each kind, except while two operators compete.
+type Keys = SmallVec<[ObjectKey; 1]>;
 
 /// The cache.
 #[derive(Clone, Default)]
