@@ -14,6 +14,8 @@ pub type Holds = HashMap<Uid, Hold>;
 pub struct Hold {
     /// Since when the reservation is without its consumer, never having been committed.
     pub uncommitted_since: Option<Duration>,
+    /// Since when the consumer has been giving the slot back.
+    pub releasing_since: Option<Duration>,
     /// The deadline that was read, and when that is.
     pub deadline: Option<(DateTime<Utc>, Duration)>,
 }
