@@ -6,6 +6,7 @@
 //! back by name before anything else is decided for that object; nothing is decided before every store has synced.
 
 mod answers;
+mod in_flight_limits;
 mod input;
 mod observe;
 mod queue;
@@ -19,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use in_flight_limits::InFlightLimits;
 pub use input::Input;
 use queue::WorkQueue;
 use secret_watches::SecretWatches;
@@ -36,6 +38,10 @@ use crate::{
     },
     state::{ClusterState, Epoch},
 };
+
+/// How many requests may be in flight at once, by priority: twice as many as the runtime sends at once, so that it never
+/// waits for the engine.
+const IN_FLIGHT: [usize; RequestPriority::ALL.len()] = [64, 16, 24];
 
 /// What is remembered of a request under way.
 #[derive(Clone)]
@@ -65,6 +71,7 @@ pub struct Engine {
     in_flight: HashMap<u64, InFlight>,
     in_progress: HashSet<ReconcileRequest>,
     writes_in_flight: WritesInFlight,
+    limits: InFlightLimits,
     next_id: u64,
     /// A standby takes everything in and decides nothing.
     leading: bool,
@@ -94,6 +101,7 @@ impl Engine {
             in_flight: HashMap::new(),
             in_progress: HashSet::new(),
             writes_in_flight: WritesInFlight::default(),
+            limits: InFlightLimits::new(IN_FLIGHT),
             next_id: 0,
             leading: true,
         }
@@ -107,6 +115,12 @@ impl Engine {
     /// With settings for verifications other than the default ones.
     pub fn with_settings(mut self, settings: Settings) -> Self {
         self.ctx.settings = Arc::new(settings);
+        self
+    }
+
+    /// With other limits for how many requests may be in flight at once, in the order of [`RequestPriority::ALL`].
+    pub fn with_limits(mut self, limits: [usize; RequestPriority::ALL.len()]) -> Self {
+        self.limits = InFlightLimits::new(limits);
         self
     }
 
@@ -175,8 +189,12 @@ impl Engine {
                 self.take_work();
             }
             if self.queue.is_empty() {
-                self.queue.shrink();
-                return;
+                let ready = self.limits.take_ready();
+                if ready.is_empty() {
+                    self.queue.shrink();
+                    return;
+                }
+                ready.into_iter().for_each(|request| self.queue.push(request));
             }
         }
     }
@@ -236,6 +254,10 @@ impl Engine {
                 }
                 _ => {
                     let target = send.operation.written();
+                    // What is read is needed to decide anything at all.
+                    if target.is_some() && self.limits.defer(send.priority, &request) {
+                        return;
+                    }
                     if !target.is_some_and(|target| self.writes_in_flight.defer(target, send.priority, &request)) {
                         self.send(request, *send);
                     }
@@ -285,6 +307,7 @@ impl Engine {
         };
         if let Some(target) = operation.written() {
             self.writes_in_flight.began(target, priority);
+            self.limits.sent(priority);
         }
         let request = Request { id, reconcile: reconcile.clone(), operation: operation.clone(), priority };
         self.ctx.effects.push(Effect::Send(request));

@@ -1,13 +1,12 @@
 //! Events for users. Nothing depends on whether one arrives.
 
-use std::sync::Arc;
-
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1;
 use kube::{
     Client, Resource,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
 use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation};
 
 use crate::{
@@ -15,22 +14,25 @@ use crate::{
     runtime::DEADLINE,
 };
 
-/// How many Events may be on their way; more than that are dropped rather than piled up.
-const UNDER_WAY: usize = 4096;
+/// How many Events may wait; more than that are dropped rather than piled up.
+const WAITING: usize = 4096;
 /// How many are sent at once.
 const AT_ONCE: usize = 4;
 /// Longest `note` of an Event, in bytes (events.k8s.io/v1).
 const LONGEST_NOTE: usize = 1024;
 
-/// Publishes Events, those of the same kind on the same object as one series.
+/// Records Events in the background, in order, a few at once.
 pub struct Publisher {
+    waiting: mpsc::Sender<EventRecord>,
+}
+
+/// Sends Events to the API server.
+struct Sender {
     client: Client,
     reporter: Reporter,
     /// Folds repetitions into one series. It remembers each Event for minutes, so that only what may be repeated goes
     /// through it: of what happens once to each of ten thousand Masks it would keep ten thousand.
     repeated: Recorder,
-    under_way: Arc<Semaphore>,
-    at_once: Arc<Semaphore>,
 }
 
 impl Publisher {
@@ -38,16 +40,16 @@ impl Publisher {
     pub fn new(client: Client) -> Self {
         let instance = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).ok();
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance };
-        Self {
-            repeated: Recorder::new(client.clone(), reporter.clone()),
-            client,
-            reporter,
-            under_way: Arc::new(Semaphore::new(UNDER_WAY)),
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
-        }
+        let sender = Sender { repeated: Recorder::new(client.clone(), reporter.clone()), client, reporter };
+        let (waiting, mut events) = mpsc::channel(WAITING);
+        tokio::spawn(async move {
+            let events = stream::poll_fn(|cx| events.poll_recv(cx));
+            events.for_each_concurrent(AT_ONCE, |event| sender.send(event)).await;
+        });
+        Self { waiting }
     }
 
-    /// Sends one in the background.
+    /// Records one.
     pub fn publish(&self, event: EventRecord) {
         tracing::info!(
             kind = event.regarding.kind.as_str(),
@@ -56,30 +58,29 @@ impl Publisher {
             "{}",
             event.message
         );
-        let Ok(pending) = self.under_way.clone().try_acquire_owned() else { return };
-        let recorder = match event.warning {
-            true => self.repeated.clone(),
-            false => Recorder::new(self.client.clone(), self.reporter.clone()),
+        // Fails when too many wait.
+        let _ = self.waiting.try_send(event);
+    }
+}
+
+impl Sender {
+    async fn send(&self, event: EventRecord) {
+        let published = Event {
+            type_: if event.warning { EventType::Warning } else { EventType::Normal },
+            reason: event.reason.as_str().to_owned(),
+            note: Some(cut(event.message)),
+            action: event.action.to_owned(),
+            secondary: event.related.as_ref().map(reference),
         };
-        let at_once = self.at_once.clone();
-        tokio::spawn(async move {
-            let _pending = pending;
-            let _permit = at_once.acquire_owned().await;
-            let published = Event {
-                type_: if event.warning { EventType::Warning } else { EventType::Normal },
-                reason: event.reason.as_str().to_owned(),
-                note: Some(cut(event.message)),
-                action: event.action.to_owned(),
-                secondary: event.related.as_ref().map(reference),
-            };
-            let regarding = reference(&event.regarding);
-            let (kind, object) = (event.regarding.kind.as_str(), event.regarding.key.to_string());
-            match tokio::time::timeout(DEADLINE, recorder.publish(&published, &regarding)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(kind, object, %error, "event not published"),
-                Err(_) => tracing::debug!(kind, object, "event not published in time"),
-            }
-        });
+        let regarding = reference(&event.regarding);
+        let (kind, object) = (event.regarding.kind.as_str(), event.regarding.key.to_string());
+        let once = Recorder::new(self.client.clone(), self.reporter.clone());
+        let recorder = if event.warning { &self.repeated } else { &once };
+        match tokio::time::timeout(DEADLINE, recorder.publish(&published, &regarding)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(kind, object, %error, "event not published"),
+            Err(_) => tracing::debug!(kind, object, "event not published in time"),
+        }
     }
 }
 

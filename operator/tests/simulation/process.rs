@@ -21,6 +21,9 @@ pub struct Process {
     pub started: u64,
 }
 
+/// So few that much has to wait for room.
+const LIMITS: [usize; 3] = [8, 1, 1];
+
 /// A request on its way.
 pub struct Flight {
     pub process: usize,
@@ -43,7 +46,7 @@ pub fn boot(roles: &ControllerSet, incarnation: u64, started: u64) -> Process {
         Scope::All => Filter::Whole(kind),
     });
     let watches = filters.map(|filter| (filter.clone(), Watch::new(filter))).collect();
-    Process { engine: Engine::new(roles.clone()), watches, incarnation, started }
+    Process { engine: Engine::new(roles.clone()).with_limits(LIMITS), watches, incarnation, started }
 }
 
 pub fn begin(process: &mut Process, filter: Filter) {

@@ -91,6 +91,10 @@ fn shown(ctx: &mut Context, key: &ObjectKey, object: &Object) {
 
 fn copy_shown(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
     let is_ours = copy.consumer_uid.as_ref() == Some(uid);
+    if is_ours && copy.labelled && !ctx.memory.consumers.by_uid.contains_key(uid) {
+        // As it should be: of most consumers nothing has to be remembered.
+        return;
+    }
     let memory = ctx.memory.consumers.of(uid);
     // Of that name, but not ours: as far as the release goes, our copy is gone.
     memory.copy_gone = !is_ours;

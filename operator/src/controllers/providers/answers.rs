@@ -15,6 +15,11 @@ use crate::{
 
 /// A request of this controller ended.
 pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
+    if let (ReconcileRequest::Provider(key), Operation::PatchStatus(..)) = (answer.request, answer.operation)
+        && let Some(provider) = ctx.state.providers.get(key)
+    {
+        ctx.memory.last_writes.insert(provider.meta.uid.clone(), ctx.now.monotonic);
+    }
     if let (ReconcileRequest::Verification(key), Operation::Get(..), Outcome::Object(object)) =
         (answer.request, answer.operation, answer.outcome)
     {

@@ -89,7 +89,7 @@ fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
                 are_apart: ctx.are_apart,
                 now: ctx.now,
             };
-            decide(&view, &mut ctx.memory.last_writes, key)
+            decide(&view, &ctx.memory.last_writes, key)
         }
         ReconcileRequest::Verification(key) => {
             let Memory { attempts, logs, .. } = &mut ctx.memory;
@@ -111,7 +111,7 @@ fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
 }
 
 /// The next step for the provider of that name.
-fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -> Step {
+fn decide(ctx: &ProviderContext<'_>, writes: &LastWrites, key: &ObjectKey) -> Step {
     let &ProviderContext { state, are_apart: apart, now, .. } = ctx;
     let Some(provider) = state.providers.get(key) else { return Step::Idle };
     if provider.meta.deleting {
@@ -144,7 +144,6 @@ fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -
     let shared = shared_credentials(state, provider);
     let patch = status::provider(provider, &verdict, &report, shared.as_deref(), used, observed, now.wall);
     let Some(patch) = patch else { return Step::Idle };
-    writes.insert(provider.meta.uid.clone(), now.monotonic);
     Step::tell(Operation::PatchStatus(Kind::Provider, key.clone(), patch))
         .with_event(tell(state, provider, &verdict, &report))
         .with_event(sharing::news(provider, shared.as_ref()))
