@@ -82,8 +82,10 @@ fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &R
             }
         }
         Some(_) => {
-            let message =
-                format!("a Secret {} exists that does not belong to this MaskConsumer; delete or rename it", key.name);
+            let message = format!(
+                "Secret {} already exists and does not belong to this MaskConsumer; delete or rename it",
+                key.name
+            );
             let backoff = Backoff::after(ctx.backoff.as_ref(), Reason::SecretNameTaken, message, ctx.now);
             *ctx.backoff = Some(backoff.without_gate());
             let memory = ctx.memory(consumer);
@@ -231,7 +233,7 @@ fn commit(
     let verdict = active(&assigned);
     let patch = status::consumer(&consumer.meta, &consumer.status, &verdict, Some(&assigned), ctx.now.wall);
     let Some(patch) = patch else { return Step::Idle };
-    let message = format!("{}, credentials in Secret {secret}", verdict.message);
+    let message = format!("{}, with the credentials in Secret {secret}", verdict.message);
     Step::send(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(Some(event(
         consumer,
         false,
@@ -243,6 +245,6 @@ fn commit(
 
 /// What an assigned consumer says.
 pub fn active(assigned: &Assigned) -> ReadyCondition<MaskConsumerPhase> {
-    let message = format!("slot {} of MaskProvider {}", assigned.slot, assigned.provider);
+    let message = format!("Assigned slot {} of MaskProvider {}", assigned.slot, assigned.provider);
     ReadyCondition::ready(MaskConsumerPhase::Active, Reason::Assigned, message)
 }

@@ -21,7 +21,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let state = ctx.state;
     let provider = match state.providers.get(&assigned.provider) {
         Some(provider) if provider.meta.uid == assigned.provider_uid => provider,
-        Some(_) => return evict(consumer, format!("MaskProvider {} was made anew", assigned.provider)),
+        Some(_) => return evict(consumer, format!("MaskProvider {} was deleted and created again", assigned.provider)),
         // Its event may be on its way: only a read tells that it is gone.
         None if ctx.recall(consumer).is_some_and(|memory| memory.provider_gone) => {
             return evict(consumer, format!("MaskProvider {} was deleted", assigned.provider));
@@ -33,7 +33,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     }
     if assigned.slot >= provider.max_slots {
         let why = format!(
-            "slot {} of MaskProvider {} is beyond its maxSlots {}",
+            "Slot {} of MaskProvider {} is beyond its maxSlots {}",
             assigned.slot, assigned.provider, provider.max_slots
         );
         return evict(consumer, why);
@@ -42,7 +42,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
         && provider.verify.as_ref().is_some_and(|verify| verify.release_on_failure)
         && consumer.verifies.is_none()
     {
-        let why = format!("MaskProvider {} has failed its verification (verify.onFailure: Release)", assigned.provider);
+        let why = format!("MaskProvider {} failed verification (spec.verify.onFailure: Release)", assigned.provider);
         return evict(consumer, why);
     }
     let grant =
@@ -62,7 +62,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
             Step::send(Operation::Get(Kind::Reservation, key))
         }
         Some(reservation) if reservation.consumer_uid != consumer.meta.uid => {
-            evict(consumer, format!("MaskReservation {key} was taken over by {}", reservation.consumer))
+            evict(consumer, format!("MaskReservation {key} is now held by MaskConsumer {}", reservation.consumer))
         }
         Some(reservation) => keep_copy(ctx, consumer, assigned, provider, reservation)
             .or_else(|| keep_status(ctx, consumer, assigned, reservation))
@@ -98,8 +98,8 @@ fn keep_copy(
             // One that does not say what it was made from is of an older version.
             let changed = copy.source_hash.as_ref().is_some_and(|hash| *hash != source.hash);
             let message = format!(
-                "Secret {} has the changed credentials of MaskProvider {}; running Pods keep the environment they \
-                 started with",
+                "Secret {} is being updated with the changed credentials of MaskProvider {}; running Pods keep the \
+                 environment they started with",
                 assigned.secret, assigned.provider
             );
             let news = changed.then(|| event(consumer, false, Reason::CredentialsChanged, "Copy", message));
@@ -109,7 +109,7 @@ fn keep_copy(
 }
 
 fn restored(consumer: &ConsumerView, kind: &str, key: &ObjectKey) -> Option<EventRecord> {
-    let message = format!("{kind} {key} was taken away, and is made again");
+    let message = format!("{kind} {key} was deleted and is being created again");
     Some(event(consumer, true, Reason::Restored, "Restore", message))
 }
 

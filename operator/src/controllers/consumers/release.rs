@@ -49,7 +49,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
 }
 
 fn tell_trouble(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, backoff: &Backoff) -> Step {
-    let message = format!("the slot cannot be given back: {}", backoff.message);
+    let message = format!("Cannot release the slot: {}", backoff.message);
     tell(ctx, consumer, backoff.reason, message).or_else(|| Step::WaitUntil(backoff.until))
 }
 
@@ -60,7 +60,10 @@ fn remove_copies(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step
         if !copy.meta.deleting {
             return Step::send(delete(Kind::Secret, &copy.meta, None));
         }
-        let message = format!("Secret {} is kept by somebody's finalizer", copy.meta.key.name);
+        let message = format!(
+            "A finalizer of another component keeps Secret {}; the slot is held until that finalizer is removed",
+            copy.meta.key.name
+        );
         return tell(ctx, consumer, Reason::HeldByFinalizer, message).or_else(|| Step::WaitUntil(Duration::MAX));
     }
     // A committed consumer has a copy. That the store holds none may be the watch's lag: only a read tells.
@@ -261,7 +264,7 @@ const OVERDUE: Duration = Duration::from_secs(30);
 fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<Wait> {
     let others = match left.len().checked_sub(1)? {
         0 => String::new(),
-        more => format!(" and {more} more"),
+        more => format!(" (and {more} more)"),
     };
     let describe = |pod: &PodView| {
         let node = pod.node.as_deref().unwrap_or_default();
@@ -274,23 +277,23 @@ fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<W
     };
     if let Some(pod) = left.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid)) {
         let message = format!(
-            "{} uses the credentials without an owner reference to this MaskConsumer; \
-             the slot is held until somebody deletes it",
+            "{} uses the credentials without an owner reference to this MaskConsumer; the slot is held until the Pod is \
+             deleted",
             describe(pod)
         );
         return Some(Wait { reason: Reason::HeldByPods, message, until: Duration::MAX });
     }
     if let Some(pod) = left.iter().find(|pod| pod.meta.deleting && rest_of(pod).is_none()) {
         let message = format!(
-            "{} should have stopped by now; if its node is lost for good, delete the Node object or the Pod by force: \
-             the slot is then held for the provider's release.uncleanDelay",
+            "{} should have stopped by now; if the node is lost for good, delete the Node object or force-delete the Pod: \
+             the slot is then held for spec.release.uncleanDelay of the MaskProvider",
             describe(pod)
         );
         return Some(Wait { reason: Reason::HeldByLostNode, message, until: Duration::MAX });
     }
     let rest = left.iter().filter_map(|pod| rest_of(pod)).min();
     let until = rest.map_or(Duration::MAX, |rest| now.monotonic + rest);
-    let message = format!("waiting for {} to stop", describe(left.first()?));
+    let message = format!("Waiting for {} to stop", describe(left.first()?));
     Some(Wait { reason: Reason::Releasing, message, until })
 }
 
@@ -314,7 +317,7 @@ fn let_go(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&Reser
         }
     }
     let released = consumer.assigned.as_ref().map(|assigned| {
-        let message = format!("slot {} of MaskProvider {} is given back", assigned.slot, assigned.provider);
+        let message = format!("Released slot {} of MaskProvider {}", assigned.slot, assigned.provider);
         event(consumer, false, Reason::SlotFree, "Release", message)
     });
     match remove_finalizer(Kind::Consumer, &consumer.meta) {

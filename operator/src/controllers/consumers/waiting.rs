@@ -88,7 +88,7 @@ fn outlook(
     fitting: &[ObjectKey],
 ) -> ReadyCondition<MaskConsumerPhase> {
     if let Some(provider) = verification::verified_by(state, consumer) {
-        let message = format!("the verification of MaskProvider {} waits for a free slot", provider.meta.key);
+        let message = format!("The verification of MaskProvider {} is waiting for a free slot", provider.meta.key);
         return ReadyCondition::not_ready(MaskConsumerPhase::Waiting, Reason::NoFreeSlot, message);
     }
     if fitting.is_empty() {
@@ -96,7 +96,7 @@ fn outlook(
             Some(tags) => format!(" with one of the tags {}", list(tags.iter())),
             None => String::new(),
         };
-        let message = format!("no MaskProvider{wanted} admits namespace {}", consumer.meta.key.namespace);
+        let message = format!("There is no MaskProvider{wanted} that allows namespace {}", consumer.meta.key.namespace);
         return ReadyCondition::not_ready(MaskConsumerPhase::ErrNoProviders, Reason::NoProviderFits, message);
     }
     let providers: Vec<_> = fitting.iter().filter_map(|key| state.providers.get(key)).collect();
@@ -104,12 +104,12 @@ fn outlook(
     if usable.is_empty() {
         let why =
             providers.iter().map(|provider| format!("{}: {}", provider.meta.key, why_not_usable(state, provider)));
-        let message = format!("no MaskProvider that fits can be used ({})", list(why));
+        let message = format!("There is no MaskProvider that matches and is usable ({})", list(why));
         return ReadyCondition::not_ready(MaskConsumerPhase::ErrNoProviders, Reason::NoProviderUsable, message);
     }
     let place = match place {
         Some(place) => format!("place {place} in line"),
-        None => format!("more than {} in line before it", crate::allocator::POSITIONS_SHOWN - 1),
+        None => format!("more than {} ahead in line", crate::allocator::POSITIONS_SHOWN - 1),
     };
     let names = list(usable.iter().map(|provider| {
         let why = if allocator.pool(&provider.meta.key).is_some_and(Pool::is_short_of_keys) {
@@ -119,7 +119,7 @@ fn outlook(
         };
         format!("{}{why}", provider.meta.key)
     }));
-    let message = format!("all slots of {names} are taken; {place}");
+    let message = format!("All slots of {names} are taken; {place}");
     ReadyCondition::not_ready(MaskConsumerPhase::Waiting, Reason::NoFreeSlot, message)
 }
 

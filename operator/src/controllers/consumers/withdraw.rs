@@ -27,9 +27,10 @@ fn fence(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &Reser
     }
     let (reason, message) = match &ctx.backoff {
         Some(backoff) => (backoff.reason, backoff.message.clone()),
-        None => {
-            (Reason::NoFreeSlot, format!("MaskReservation {} could not be used; back in line", reservation.meta.key))
-        }
+        None => (
+            Reason::NoFreeSlot,
+            format!("MaskReservation {} could not be used; the Mask is back in line", reservation.meta.key),
+        ),
     };
     let verdict = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, reason, message);
     let patch = status::fence(&consumer.meta, &consumer.status, &verdict, withdrawn, ctx.now.wall);

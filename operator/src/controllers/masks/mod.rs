@@ -188,7 +188,7 @@ fn follow_status(mask: &MaskView, consumer: &ConsumerView, now: Now) -> Step {
 }
 
 fn in_backoff(backoff: &Backoff) -> ReadyCondition<MaskPhase> {
-    let message = format!("the MaskConsumer cannot be created: {}", backoff.message);
+    let message = format!("Cannot create the MaskConsumer: {}", backoff.message);
     ReadyCondition::not_ready(MaskPhase::Pending, backoff.reason, message)
 }
 
@@ -196,11 +196,11 @@ fn in_the_way(consumer: &ConsumerView) -> ReadyCondition<MaskPhase> {
     let name = &consumer.meta.key.name;
     // A consumer that was made for a Mask goes with that Mask: it only has to be waited for.
     if consumer.meta.deleting || (consumer.mask.is_some() && consumer.owner.is_some()) {
-        let message = format!("waiting for the previous MaskConsumer {name} to give its slot back");
+        let message = format!("Waiting for the previous MaskConsumer {name} to release its slot");
         return ReadyCondition::not_ready(MaskPhase::Waiting, Reason::PreviousConsumerTerminating, message);
     }
     let message =
-        format!("a MaskConsumer {name} exists that does not belong to this Mask; delete it or rename the Mask");
+        format!("MaskConsumer {name} already exists and does not belong to this Mask; delete it or rename the Mask");
     ReadyCondition::not_ready(MaskPhase::Waiting, Reason::ConsumerNameTaken, message)
 }
 
@@ -249,7 +249,8 @@ fn release_orphan(consumer: &ConsumerView) -> Step {
         warning: true,
         reason: Reason::Evicted,
         action: "Evict",
-        message: "its Mask was deleted without it (as by --cascade=orphan); the slot is given back".to_owned(),
+        message: "The Mask was deleted without this MaskConsumer (--cascade=orphan); its slot is being released"
+            .to_owned(),
     };
     Step::send(delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background))).with_event(Some(note))
 }

@@ -26,7 +26,7 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
 fn name_read(ctx: &mut Context, request: &ReconcileRequest, key: &ObjectKey, object: &Object) {
     let Some(provider) = ctx.state.providers.get(key) else { return };
     let (kind, name) = (object.kind().as_str(), &object.meta().key);
-    let message = format!("a {kind} {name} exists that the operator did not make; delete or rename it");
+    let message = format!("{kind} {name} already exists and was not created by the operator; delete or rename it");
     match object {
         Object::Mask(mask) if mask.verifies.is_none() => {
             let before = ctx.backoffs.get(request, RequestPriority::Slots);

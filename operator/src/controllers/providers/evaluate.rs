@@ -16,7 +16,7 @@ pub fn evaluate(
     use MaskProviderPhase::{Active, ErrSecretNotFound, Pending, Ready, Terminating};
     let used = state.slots_used(&provider.meta.key);
     if provider.meta.deleting {
-        let message = format!("being deleted: {used} slots still have to be given back");
+        let message = format!("The MaskProvider is being deleted; slots still to be released: {used}");
         return Some(ReadyCondition::not_ready(Terminating, Reason::Deleting, message));
     }
     if let Some(why) = &provider.invalid {
@@ -36,11 +36,15 @@ pub fn evaluate(
         Source::Present(_) => {}
     }
     if is_draining(state, provider) {
-        let message = format!("maxSlots is {}: slots beyond it are being given back", provider.max_slots);
+        let message = format!("spec.maxSlots is {}; slots beyond it are being released", provider.max_slots);
         return Some(ReadyCondition::not_ready(Active, Reason::ProviderDraining, message));
     }
     if provider.max_slots == 0 {
-        return Some(ReadyCondition::not_ready(Pending, Reason::NoSlots, "maxSlots is 0"));
+        return Some(ReadyCondition::not_ready(
+            Pending,
+            Reason::NoSlots,
+            "spec.maxSlots is 0, so no slot can be assigned",
+        ));
     }
     if let Some((count, why)) = withheld(state, provider)
         && count >= provider.max_slots
@@ -52,8 +56,12 @@ pub fn evaluate(
     }
     let phase = if used == 0 { Ready } else { Active };
     let mut message = format!("{used} of {} slots are taken", provider.max_slots);
-    for (_, complaint) in complaints(state, provider) {
-        message += &format!("; {complaint}");
+    let complaints = complaints(state, provider);
+    for (_, complaint) in &complaints {
+        message += &format!(". {complaint}");
+    }
+    if !complaints.is_empty() {
+        message.push('.');
     }
     Some(ReadyCondition::ready(phase, Reason::Available, message))
 }
@@ -65,7 +73,10 @@ pub fn complaints(state: &ClusterState, provider: &ProviderView) -> Vec<(Reason,
     let mut foreign = state.reservations_on(&provider.meta.key).filter(|(_, other)| other.provider_uid.is_none());
     let foreign = foreign.next().map(|(_, other)| {
         let name = &other.meta.key.name;
-        (Reason::SlotBlocked, format!("MaskReservation {name} was not made by the operator and blocks its slot"))
+        (
+            Reason::SlotBlocked,
+            format!("MaskReservation {name} was not created by the operator and blocks its slot; delete it"),
+        )
     });
     withheld.into_iter().chain(foreign).collect()
 }
@@ -79,8 +90,8 @@ pub fn withheld(state: &ClusterState, provider: &ProviderView) -> Option<(u32, S
         _ => format!("does not exist in namespace {}", provider.meta.key.namespace),
     };
     let more = withheld.count();
-    let others = if more == 0 { String::new() } else { format!(" (nor are {more} others)") };
-    Some((1 + more as u32, format!("slot {slot} is not handed out{others}: its Secret {secret} {why}")))
+    let others = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+    Some((1 + more as u32, format!("Slot {slot}{others} cannot be assigned: Secret {secret} {why}")))
 }
 
 /// Whether a slot beyond `maxSlots` is held.
@@ -96,9 +107,9 @@ pub fn why_not_usable(state: &ClusterState, provider: &ProviderView) -> String {
         // What its status says of the verification.
         Some(_) if !verification::admits_users(state, provider) => match &provider.verified.condition {
             Some(condition) if condition.passed != Some(true) => condition.message.to_string(),
-            _ => "the credentials have not been verified yet".to_owned(),
+            _ => "The credentials have not been verified yet".to_owned(),
         },
-        Some(_) | None => "not looked at yet".to_owned(),
+        Some(_) | None => "Not reconciled yet".to_owned(),
     }
 }
 

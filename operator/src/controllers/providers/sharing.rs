@@ -67,8 +67,8 @@ fn slots_with_one_key(state: &ClusterState, provider: &ProviderView) -> Option<S
         let mut named: Vec<_> = slots.map(|slot| slot.to_string()).collect();
         let last = if count > SHOWN { format!("{} more", count - SHOWN) } else { named.pop()? };
         Some(format!(
-            "Slots {} and {last} have the same WireGuard private key, which is one device: only one of them is assigned \
-             at a time. Give each slot a key of its own (spec.slots).",
+            "Slots {} and {last} have the same WireGuard private key. One key is one device, so the operator assigns \
+             only one of these slots at a time. Give each slot its own key (spec.slots).",
             named.join(", ")
         ))
     })

@@ -145,7 +145,10 @@ fn accompany(state: &ClusterState, reservation: &ReservationView, consumer: &Con
         }
         // The slot would be free by now.
         if consumer.meta.finalizer.is_none() && consumer.meta.foreign {
-            let message = format!("MaskConsumer {} is kept by somebody's finalizer", reservation.consumer);
+            let message = format!(
+                "A finalizer of another component keeps MaskConsumer {}; the slot is held until that finalizer is removed",
+                reservation.consumer
+            );
             let phase = MaskReservationPhase::Terminating;
             let note = event(reservation, true, Reason::HeldByFinalizer, message.clone());
             return tell(reservation, phase, false, Reason::HeldByFinalizer, message, now).with_event(Some(note));
@@ -153,7 +156,7 @@ fn accompany(state: &ClusterState, reservation: &ReservationView, consumer: &Con
         if verification::verified_by(state, consumer).is_some() {
             return Step::Idle;
         }
-        let message = format!("MaskConsumer {} is giving the slot back", reservation.consumer);
+        let message = format!("MaskConsumer {} is releasing the slot", reservation.consumer);
         return tell(reservation, MaskReservationPhase::Terminating, false, Reason::Releasing, message, now);
     }
     if !committed {
@@ -164,12 +167,12 @@ fn accompany(state: &ClusterState, reservation: &ReservationView, consumer: &Con
     }
     if reservation.meta.deleting {
         let message =
-            format!("to be deleted; kept until MaskConsumer {} has given the slot back", reservation.consumer);
+            format!("Marked for deletion; kept until MaskConsumer {} has released the slot", reservation.consumer);
         let note = event(reservation, false, Reason::SlotInUse, message.clone());
         let phase = MaskReservationPhase::Active;
         return tell(reservation, phase, true, Reason::SlotInUse, message, now).with_event(Some(note));
     }
-    let message = format!("held by MaskConsumer {}", reservation.consumer);
+    let message = format!("Held by MaskConsumer {}", reservation.consumer);
     tell(reservation, MaskReservationPhase::Active, true, Reason::SlotInUse, message, now)
 }
 
@@ -179,7 +182,7 @@ fn hold(holds: &mut Holds, reservation: &ReservationView, until: Option<Duration
         && at > now.monotonic
     {
         let stored = stored.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let message = format!("the last Pod is gone; held until {stored}");
+        let message = format!("The last Pod is gone; the slot is held until {stored}");
         let phase = MaskReservationPhase::Terminating;
         return tell(reservation, phase, false, Reason::HeldUntilDeadline, message, now)
             .or_else(|| Step::WaitUntil(at));

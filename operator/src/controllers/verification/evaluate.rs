@@ -74,7 +74,7 @@ pub fn evaluate(
     if let Some(why) = &pod.failed {
         return Evaluation::Done(VerificationResult::failed(
             Reason::Interrupted,
-            format!("the verification Pod has failed: {why}"),
+            format!("The verification Pod failed: {why}"),
         ));
     }
     if let Some(result) = decisive(log) {
@@ -111,15 +111,15 @@ struct Addresses {
 
 fn probed(exit: &Exit) -> Option<VerificationResult> {
     let Ok(found) = serde_json::from_str::<Addresses>(&exit.message) else {
-        let message = format!("the probe ended with exit code {} and no result", exit.code);
+        let message = format!("The probe exited with code {} and without a result", exit.code);
         return Some(VerificationResult::failed(Reason::Timeout, message));
     };
     let Ok(address) = found.address.trim().parse::<IpAddr>() else {
-        let message = "the probe got no address from the address services through the tunnel";
+        let message = "The probe received no address from the IP address services through the tunnel";
         return Some(VerificationResult::failed(Reason::Timeout, message));
     };
     if found.unmasked.trim().parse() == Ok(address) {
-        let message = format!("connected, but the public address is {address} with and without the VPN");
+        let message = format!("Connected, but the public address is {address} with and without the VPN");
         return Some(VerificationResult::failed(Reason::SameAddress, message));
     }
     Some(VerificationResult::Passed(address))
@@ -132,18 +132,18 @@ fn decisive(log: &Log) -> Option<VerificationResult> {
         return Some(no_login(&log.missing));
     }
     if let Some(setting) = seen.missing {
-        return Some(VerificationResult::failed(Reason::CredentialsRejected, format!("the Secret lacks {setting}")));
+        return Some(VerificationResult::failed(Reason::CredentialsRejected, format!("The Secret lacks {setting}")));
     }
     if seen.bad_passphrase {
-        let message = "the passphrase of the private key is missing or wrong (OPENVPN_KEY_PASSPHRASE, which gluetun does \
-                       not use with VPN_SERVICE_PROVIDER custom)";
+        let message = "The passphrase of the private key is missing or wrong (OPENVPN_KEY_PASSPHRASE, which gluetun \
+                       ignores with VPN_SERVICE_PROVIDER=custom)";
         return Some(VerificationResult::failed(Reason::CredentialsRejected, message));
     }
     if seen.auth_failed >= 2 {
         return Some(refused(seen));
     }
     if seen.no_server {
-        let message = "no server matches the settings in the Secret (SERVER_COUNTRIES, SERVER_CITIES, …)";
+        let message = "No server matches the settings in the Secret (SERVER_COUNTRIES, SERVER_CITIES, …)";
         return Some(VerificationResult::failed(Reason::NoServer, message));
     }
     if seen.bad_config {
@@ -152,14 +152,14 @@ fn decisive(log: &Log) -> Option<VerificationResult> {
     if seen.exits >= 2 {
         return Some(ended_twice(seen));
     }
-    (seen.tls_failed >= 2).then(|| handshake("the server's certificate or the TLS handshake was not accepted"))
+    (seen.tls_failed >= 2)
+        .then(|| handshake("The certificate of the VPN server was rejected, or the TLS handshake failed"))
 }
 
 /// OpenVPN was given nothing to log in with.
 fn no_login(missing: &[&str]) -> VerificationResult {
     let message = if missing.is_empty() {
-        "OpenVPN has nothing to log in with: neither OPENVPN_USER and OPENVPN_PASSWORD nor a client certificate"
-            .to_owned()
+        "OpenVPN has no credentials: neither OPENVPN_USER and OPENVPN_PASSWORD nor a client certificate".to_owned()
     } else {
         let verb = if missing.len() == 1 { "is" } else { "are" };
         format!("{} {verb} missing or empty in the Secret", missing.join(" and "))
@@ -176,20 +176,20 @@ fn ended_twice(seen: &Digest) -> VerificationResult {
         return refused(seen);
     }
     if seen.unreachable > 0 || seen.tls_failed > 0 {
-        return handshake("the VPN server could not be reached, or gave no answer, and OpenVPN has given up");
+        return handshake("The VPN server could not be reached or did not answer, and OpenVPN gave up");
     }
     VerificationResult::failed(
         Reason::ConfigInvalid,
-        "OpenVPN cannot work with these settings: it ended with exit status 1, twice",
+        "OpenVPN cannot run with these settings: it exited with status 1 twice",
     )
 }
 
 fn refused(seen: &Digest) -> VerificationResult {
     if seen.too_many_connections {
-        let message = "the service says that too many devices are connected; the credentials may be good";
+        let message = "The VPN service reports that too many devices are connected; the credentials may be valid";
         return VerificationResult::failed(Reason::DeviceLimit, message);
     }
-    let message = "the service refuses the user name or the password (OPENVPN_USER, OPENVPN_PASSWORD)";
+    let message = "The VPN service rejects the user name or password (OPENVPN_USER, OPENVPN_PASSWORD)";
     VerificationResult::failed(Reason::CredentialsRejected, message)
 }
 
@@ -198,7 +198,7 @@ fn handshake(message: &str) -> VerificationResult {
 }
 
 fn no_tun() -> VerificationResult {
-    let message = "gluetun cannot make a tunnel: the container needs NET_ADMIN and a node with /dev/net/tun";
+    let message = "gluetun cannot create a tunnel device: it needs NET_ADMIN and a node with /dev/net/tun";
     VerificationResult::failed(Reason::TunUnavailable, message)
 }
 
@@ -209,7 +209,7 @@ fn exited(exit: &Exit, seen: &Digest) -> VerificationResult {
     if &*exit.reason == "OOMKilled" {
         return VerificationResult::failed(Reason::Interrupted, "gluetun ran out of memory (OOMKilled)");
     }
-    let message = format!("gluetun does not accept its settings (exit code {})", exit.code);
+    let message = format!("gluetun rejects its settings (exit code {})", exit.code);
     VerificationResult::failed(Reason::ConfigInvalid, message)
 }
 
@@ -223,16 +223,16 @@ fn out_of_time(log: &Log, timeout: Duration) -> VerificationResult {
         return no_tun();
     }
     if seen.tunnel_up {
-        let message = format!("connected, but nothing could be reached through the tunnel within {secs} s");
+        let message = format!("Connected, but nothing could be reached through the tunnel within {secs} s");
         return VerificationResult::failed(Reason::Timeout, message);
     }
     if seen.tls_failed > 0 || seen.unreachable > 0 {
-        return handshake(&format!("the VPN server could not be reached, or gave no answer, within {secs} s"));
+        return handshake(&format!("The VPN server could not be reached or did not answer within {secs} s"));
     }
     if seen.wireguard_up {
         return handshake(&format!(
-            "nothing could be reached through the WireGuard tunnel within {secs} s. WireGuard does not say why: check \
-             WIREGUARD_PRIVATE_KEY, WIREGUARD_PRESHARED_KEY, WIREGUARD_PUBLIC_KEY, WIREGUARD_ENDPOINT_IP, \
+            "Nothing could be reached through the WireGuard tunnel within {secs} s; WireGuard does not report why, so \
+             check WIREGUARD_PRIVATE_KEY, WIREGUARD_PRESHARED_KEY, WIREGUARD_PUBLIC_KEY, WIREGUARD_ENDPOINT_IP, \
              WIREGUARD_ENDPOINT_PORT and WIREGUARD_ADDRESSES"
         ));
     }
@@ -245,13 +245,13 @@ fn never_started(pod: &VerificationPod, limit: Duration) -> VerificationResult {
     if let Some(why) = &pod.unscheduled {
         return VerificationResult::failed(
             Reason::Unschedulable,
-            format!("no node took the Pod within {secs} s: {why}"),
+            format!("The Pod was not scheduled within {secs} s: {why}"),
         );
     }
     let Some(stuck) = &pod.stuck else {
-        return VerificationResult::failed(Reason::Timeout, format!("the containers did not start within {secs} s"));
+        return VerificationResult::failed(Reason::Timeout, format!("The containers did not start within {secs} s"));
     };
-    let message = format!("a container did not start within {secs} s: {}: {}", stuck.reason, stuck.message);
+    let message = format!("A container did not start within {secs} s: {}: {}", stuck.reason, stuck.message);
     let of_image = ["Image", "Registry"].iter().any(|word| stuck.reason.contains(word));
     VerificationResult::failed(if of_image { Reason::Timeout } else { Reason::ConfigInvalid }, message)
 }

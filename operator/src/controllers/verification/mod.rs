@@ -215,7 +215,7 @@ fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &Mask
 }
 
 fn interrupted() -> VerificationResult {
-    VerificationResult::failed(Reason::Interrupted, "the verification Pod was deleted before it came to an end")
+    VerificationResult::failed(Reason::Interrupted, "The verification Pod was deleted before it finished")
 }
 
 /// Reads the log of each run of gluetun, and judges.
@@ -266,7 +266,7 @@ fn with_log(
     let VerificationResult::Failed { reason, message } = result else { return result };
     let mut text = message;
     if let Some(secret) = provider.slot_secret(slot) {
-        text = format!("slot {slot}, with Secret {secret}: {text}");
+        text = format!("Slot {slot} with Secret {secret}: {text}");
     }
     let said: Vec<_> = log.digest.complaints().collect();
     if !said.is_empty() {
@@ -291,12 +291,12 @@ pub fn refused(reason: Reason, message: &str) -> VerificationResult {
     };
     let is_about_resources = reason == Reason::LimitRangeExceeded || message.contains("must specify");
     let hint = if is_about_resources {
-        "; set requests and limits of the containers for all verifications with the chart's value verify.resources, or \
-         for this MaskProvider in spec.verify.overrides.containers"
+        "; set requests and limits of the containers in the chart value verify.resources for all verifications, or in \
+         spec.verify.overrides.containers for this MaskProvider"
     } else {
         ""
     };
-    VerificationResult::failed(reason, format!("the verification Pod was refused: {message}{hint}"))
+    VerificationResult::failed(reason, format!("The verification Pod was rejected: {message}{hint}"))
 }
 
 /// Tells of keys of the Secret that the Pod does not get.
@@ -308,7 +308,7 @@ fn ignored_keys(provider: &ProviderView, source: &SourceView) -> Option<EventRec
         warning: true,
         reason: Reason::SecretKeysIgnored,
         action: "Verify",
-        message: format!("the verification ignores these keys of Secret {}: {keys}", provider.secret),
+        message: format!("The verification ignores these keys of Secret {}: {keys}", provider.secret),
     })
 }
 

@@ -81,7 +81,7 @@ fn use_of(key: &str, value: &ByteString) -> Use {
         && !key.starts_with(|first: char| first.is_ascii_digit());
     match std::str::from_utf8(&value.0) {
         _ if is_file(key) => Use::File,
-        _ if !is_name => Use::Skipped("is no name of an environment variable"),
+        _ if !is_name => Use::Skipped("is not a valid environment variable name"),
         Ok(text) if text.contains('\0') => Use::Skipped("is binary"),
         Err(_) => Use::Skipped("is binary"),
         Ok(text) if text.len() > LONGEST_VALUE => Use::Skipped("is too long for an environment variable"),

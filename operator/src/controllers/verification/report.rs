@@ -120,7 +120,8 @@ fn conclude(
             };
             let retry_at = now + TimeDelta::from_std(delay(failures)).unwrap_or_default();
             (status.failures, status.retry_at) = (Some(failures), DateTime::from_timestamp(retry_at.timestamp(), 0));
-            let message = format!("{message}; tried again at {}", retry_at.to_rfc3339_opts(SecondsFormat::Secs, true));
+            let message =
+                format!("{message}; will be tried again at {}", retry_at.to_rfc3339_opts(SecondsFormat::Secs, true));
             report.news = Some((true, *reason, message.clone()));
             let passed = match standing {
                 VerificationState::Passed(_) if !condemns(*reason) => Some(true),
@@ -138,7 +139,7 @@ fn conclude(
 }
 
 fn passed_message(address: Option<&str>) -> String {
-    format!("connected; the public address of the VPN is {}", address.unwrap_or("not known"))
+    format!("Connected; the public address of the VPN is {}", address.unwrap_or("unknown"))
 }
 
 fn gate(passed: Option<bool>, reason: Reason, message: &str) -> ReadyCondition<MaskProviderPhase> {
@@ -170,7 +171,7 @@ fn rest(
                     Verified { passed: Some(true), reason: said.reason, message: said.message.to_string() }
                 }
                 _ if is_due => {
-                    let message = "verified again as soon as a slot is free and no Mask waits for it".to_owned();
+                    let message = "To be verified again when a slot is free and no Mask waits for it".to_owned();
                     Verified { passed: Some(true), reason: Reason::ReverificationPending, message }
                 }
                 _ => {
@@ -180,7 +181,8 @@ fn rest(
             }
         }
         (VerificationState::Unverified, Some(_), _) => {
-            let message = format!("a Mask {name} exists that the operator did not make; delete or rename it");
+            let message =
+                format!("Mask {name} already exists and was not created by the operator; delete or rename it");
             Verified { passed: None, reason: Reason::VerificationNameTaken, message }
         }
         (VerificationState::Unverified, None, Some(backoff)) => {
@@ -209,11 +211,11 @@ fn under_way(state: &ClusterState, name: &ObjectKey, source: &SourceView) -> Str
         stuck.or_else(|| pod.unscheduled.as_ref().map(|why| format!("not scheduled: {why}")))
     });
     if let Some(why) = held_up {
-        return redact(&format!("Pod {} tries out the credentials; {why}", name.name), &source.data);
+        return redact(&format!("Pod {} cannot verify the credentials yet: {why}", name.name), &source.data);
     }
     let said = state.consumers.get(name).and_then(|consumer| consumer.said.as_ref());
     match said.filter(|said| !said.ready) {
-        Some(said) => format!("the credentials are to be tried out as soon as there is a slot: {}", said.message),
-        None => format!("the credentials are being tried out by Pod {}", name.name),
+        Some(said) => format!("Waiting for a slot to verify the credentials: {}", said.message),
+        None => format!("Pod {} is verifying the credentials", name.name),
     }
 }
