@@ -1,10 +1,10 @@
-//! Who gets the next slot. Owns the queue and what is known of every provider's slots; knows nothing of requests.
+//! Assignment of free slots. Owns the queues and the known state of every provider's slots; knows nothing of requests.
 //!
-//! Invariant (after [`Allocator::settle`]): no provider has a slot to hand out while a waiter that fits it is in line.
-//! Matching follows from what is held and who waits, not from wake-up messages, so there is none to lose.
+//! Invariant (after [`Allocator::settle`]): no provider has a free slot while a matching consumer is queued.
+//! Assignments follow from the held slots and the queued consumers, not from wake-up messages, so none can be lost.
 //!
-//! Waiters whose namespace and tags fit the same set of providers stand in one line. Order in a line, and between the
-//! heads of several lines: `priority`, then age, then name.
+//! Consumers whose namespace and tags match the same set of providers share a queue. The order in a queue, and between
+//! the heads of several queues, is: `priority`, then age, then name.
 
 mod pool;
 mod queue;
@@ -19,7 +19,7 @@ pub use queue::{POSITIONS_SHOWN, Queue, Rank, Requirements};
 
 use crate::model::{ObjectKey, Uid};
 
-/// A slot given to a consumer, to be turned into a reservation.
+/// A slot granted to a consumer, which has to create the reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The provider.
@@ -30,16 +30,16 @@ pub struct Grant {
     pub slot: u32,
 }
 
-/// How a consumer stands.
+/// The queue position of a consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueuePosition {
-    /// Not in line.
+    /// Not queued.
     NotQueued,
-    /// In line. The place counts from 1 and is told to the first few only.
+    /// Queued.
     Queued {
-        /// Place in line.
+        /// Position in the queue from 1; absent behind the first few.
         place: Option<usize>,
-        /// Providers that fit.
+        /// Matching providers.
         fitting: Arc<[ObjectKey]>,
     },
 }
@@ -51,30 +51,30 @@ struct Waiter {
     line: usize,
 }
 
-/// Queue and slots.
+/// The queues and the slots.
 #[derive(Clone, Default)]
 pub struct Allocator {
     pools: HashMap<ObjectKey, Pool>,
-    /// Slots held under provider names that we know no provider of (its event is still on its way, or it is gone).
+    /// Held slots of unknown providers: the event of the provider is still in flight, or the provider is gone.
     unowned: HashMap<ObjectKey, Slots>,
     waiters: HashMap<Uid, Waiter>,
     grants: HashMap<Uid, Grant>,
     granted: HashMap<(ObjectKey, u32), Uid>,
     lines: Vec<Queue>,
     line_of_class: HashMap<Requirements, usize>,
-    /// Providers that may have a slot to hand out to somebody in line.
+    /// Providers that may have a free slot for a queued consumer.
     open: BTreeSet<ObjectKey>,
-    /// Which provider fits whom may have changed.
+    /// Whether the matching of providers and consumers may have changed.
     reshuffle: bool,
     touched: BTreeSet<ObjectKey>,
-    /// Providers of which some slot was let go.
+    /// Providers that had a slot released.
     released: BTreeSet<ObjectKey>,
 }
 
 impl Allocator {
-    /// A provider appeared or changed.
+    /// Adds or updates a provider.
     pub fn set_pool(&mut self, key: ObjectKey, spec: PoolSpec) {
-        // Another provider of the same name: what was granted of the former one is worth nothing.
+        // Another provider with the same name: grants of the former one are void.
         if self.pools.get(&key).is_some_and(|pool| pool.spec.uid != spec.uid) {
             self.end_grants_of(&key);
         }
@@ -101,7 +101,7 @@ impl Allocator {
         self.open.insert(key);
     }
 
-    /// A provider is gone.
+    /// Removes a provider.
     pub fn remove_pool(&mut self, key: &ObjectKey) {
         self.end_grants_of(key);
         if let Some(pool) = self.pools.remove(key) {
@@ -119,8 +119,8 @@ impl Allocator {
         }
     }
 
-    /// A reservation of that slot exists. A grant of it has come to its end: it became this reservation, or somebody
-    /// else was there first.
+    /// Notes that a reservation of the slot exists. This ends a grant of the slot: it became this reservation, or
+    /// another operator was first.
     pub fn reserved(&mut self, provider: &ObjectKey, slot: u32) {
         self.hold(provider, slot, Holder::Reservation);
         if let Some(uid) = self.granted.get(&(provider.clone(), slot)).cloned() {
@@ -128,17 +128,17 @@ impl Allocator {
         }
     }
 
-    /// The reservation of that slot is gone.
+    /// Notes that the reservation of the slot is gone.
     pub fn unreserved(&mut self, provider: &ObjectKey, slot: u32) {
         self.let_go(provider, slot, Holder::Reservation);
     }
 
-    /// A consumer is committed to that slot: even without its reservation nobody else may have it.
+    /// Notes that a consumer is committed to the slot: even without its reservation, no other consumer may get it.
     pub fn committed(&mut self, provider: &ObjectKey, slot: u32) {
         self.hold(provider, slot, Holder::Consumer);
     }
 
-    /// A consumer that was committed to that slot is so no longer, or is gone.
+    /// Notes that a consumer is no longer committed to the slot, or is gone.
     pub fn uncommitted(&mut self, provider: &ObjectKey, slot: u32) {
         self.let_go(provider, slot, Holder::Consumer);
     }
@@ -163,7 +163,7 @@ impl Allocator {
         }
     }
 
-    /// Puts a consumer in line, or moves it when its tags or rank changed.
+    /// Queues a consumer, or moves it if its requirements or rank have changed.
     pub fn wait(&mut self, uid: &Uid, class: Requirements, rank: Rank) {
         if self.grants.contains_key(uid) {
             return;
@@ -175,25 +175,25 @@ impl Allocator {
         let line = self.line_for(&class);
         self.lines[line].insert(rank.clone(), &mut self.touched);
         let Self { open, lines, pools, .. } = self;
-        // A provider of this line may just have gone; the lines are formed anew when slots are handed out.
+        // A provider of this queue may just have gone; the queues are rebuilt before slots are assigned.
         let has_free = |key: &&ObjectKey| pools.get(*key).and_then(Pool::next_free).is_some();
         open.extend(lines[line].providers().iter().filter(has_free).cloned());
         self.waiters.insert(uid.clone(), Waiter { class, rank, line });
     }
 
-    /// Takes a consumer out of the line.
+    /// Removes a consumer from its queue.
     pub fn leave(&mut self, uid: &Uid) {
         if let Some(waiter) = self.waiters.remove(uid) {
             self.lines[waiter.line].remove(&waiter.rank, &mut self.touched);
         }
     }
 
-    /// The slot that a consumer was granted and that is not yet known to be reserved.
+    /// Returns the slot granted to a consumer, until its reservation is known.
     pub fn grant(&self, uid: &Uid) -> Option<&Grant> {
         self.grants.get(uid)
     }
 
-    /// The grant came to nothing.
+    /// Ends a grant.
     pub fn end_grant(&mut self, uid: &Uid) {
         if let Some(grant) = self.grants.remove(uid) {
             let slot = (grant.provider.clone(), grant.slot);
@@ -204,26 +204,27 @@ impl Allocator {
         }
     }
 
-    /// What is known of a provider's slots.
+    /// Returns the slots of a provider.
     pub fn pool(&self, provider: &ObjectKey) -> Option<&Pool> {
         self.pools.get(provider)
     }
 
-    /// How a consumer stands.
+    /// The queue position of a consumer.
     pub fn standing(&self, uid: &Uid) -> QueuePosition {
         let Some(waiter) = self.waiters.get(uid) else { return QueuePosition::NotQueued };
         let line = &self.lines[waiter.line];
         QueuePosition::Queued { place: line.place(&waiter.rank), fitting: line.providers().clone() }
     }
 
-    /// Hands out every slot that can be handed out. Returns the consumers that got one.
+    /// Grants every slot that can be assigned. Returns the consumers that got one.
     pub fn settle(&mut self) -> Vec<ObjectKey> {
         if std::mem::take(&mut self.reshuffle) {
             self.form_lines_anew();
         }
         let mut granted = Vec::new();
         let mut open = std::mem::take(&mut self.open);
-        // Providers that only some namespaces may use go first: what they serve need not take a slot that anyone could.
+        // Providers restricted to some namespaces come first: consumers that they serve do not take an unrestricted
+        // slot.
         let mut order: Vec<_> = std::mem::take(&mut open).into_iter().collect();
         order.sort_by_key(|key| self.pools.get(key).is_none_or(|pool| pool.spec.namespaces.is_none()));
         for provider in order {
@@ -244,12 +245,12 @@ impl Allocator {
         granted
     }
 
-    /// Consumers whose place or outlook may have changed since the last call.
+    /// Returns the consumers whose queue position or message may have changed since the last call.
     pub fn take_touched(&mut self) -> BTreeSet<ObjectKey> {
         std::mem::take(&mut self.touched)
     }
 
-    /// Providers of which a slot was let go since the last call.
+    /// Returns the providers that had a slot released since the last call.
     pub fn take_released(&mut self) -> BTreeSet<ObjectKey> {
         std::mem::take(&mut self.released)
     }

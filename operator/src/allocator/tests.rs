@@ -172,7 +172,7 @@ fn a_slot_that_is_withheld_is_left_out() {
     assert_eq!(allocator.grant(&Uid::from("c")).map(|grant| grant.slot), Some(2));
 }
 
-/// Fingerprints of keys, which only the index can make.
+/// Returns fingerprints of keys, which only the index can create.
 fn fingerprints() -> [Fingerprint; 2] {
     ["k0", "k1"]
         .map(|key| {
@@ -189,7 +189,7 @@ fn of_the_slots_with_one_key_one_is_handed_out_at_a_time() {
     for (age, name) in ["a", "b", "c", "d"].iter().enumerate() {
         wait(&mut allocator, name, 0, age as i64);
     }
-    // Slots 0 and 3 and all without a Secret of their own have the same key: among them very many.
+    // Slots 0 and 3 have the same key as all slots without their own Secret, of which there are very many.
     let own = [(0, Some(shared)), (1, Some(other)), (3, Some(shared))].into_iter().collect();
     let keys = DeviceKeys { common: Some(shared), own };
     allocator.set_pool(provider("p"), PoolSpec { keys, ..spec("u", u32::MAX >> 1) });

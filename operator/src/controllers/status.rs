@@ -1,5 +1,5 @@
-//! Statuses as they should be. A status is written only when something other than its timestamps would change, and
-//! `lastTransitionTime` moves only when the condition flips.
+//! The desired statuses. A status is written only when something other than its timestamps changes.
+//! `lastTransitionTime` moves only when the status of the condition changes.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -45,8 +45,8 @@ fn timestamp(now: DateTime<Utc>) -> String {
     now.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// The patch, unless the status is as it should be already. `cleared` are fields to remove where they are absent from
-/// `status`; `guard` makes the write fail when the object has changed since.
+/// Returns the patch, or `None` if the status is up to date. `cleared` are fields to remove if they are absent from
+/// `status`. With `guard`, the write fails if the object has changed since.
 fn patch<S: Serialize, P>(
     status: &S,
     current: &StatusView<P>,
@@ -79,7 +79,7 @@ fn provider_field(assigned: &Assigned) -> AssignedProvider {
     }
 }
 
-/// Status of a Mask.
+/// Returns the patch for the status of a Mask.
 pub fn mask(
     meta: &Meta,
     current: &StatusView<MaskPhase>,
@@ -98,7 +98,8 @@ pub fn mask(
     patch(&status, current, &["provider"], None)
 }
 
-/// Status of a MaskConsumer, guarded: it is what commits an assignment.
+/// Returns the patch for the status of a MaskConsumer. It is guarded by the resourceVersion, because it commits an
+/// assignment.
 pub fn consumer(
     meta: &Meta,
     current: &StatusView<MaskConsumerPhase>,
@@ -119,8 +120,8 @@ pub fn consumer(
     patch(&status, current, cleared, Some(meta))
 }
 
-/// Status of a MaskConsumer that makes a commit to `withdrawn` fail which is still under way: it always changes the
-/// object, and so the version that guards the commit.
+/// Returns the status of a MaskConsumer that fences `withdrawn`: a commit to that reservation that is still in flight
+/// fails. This write always changes the object, and so the resourceVersion that guards the commit.
 pub fn fence(
     meta: &Meta,
     current: &StatusView<MaskConsumerPhase>,
@@ -140,7 +141,7 @@ pub fn fence(
     json!({"metadata": {"resourceVersion": meta.version.to_string()}, "status": status})
 }
 
-/// Status of a MaskReservation, without the fields that the consumers controller keeps there.
+/// Returns the patch for the status of a MaskReservation, without the fields that the consumers controller writes.
 pub fn reservation(
     meta: &Meta,
     current: &StatusView<MaskReservationPhase>,
@@ -159,7 +160,7 @@ pub fn reservation(
     patch(&status, current, &[], Some(meta))
 }
 
-/// Status of a MaskProvider. `observed` is the generation whose `maxSlots` is in force.
+/// Returns the patch for the status of a MaskProvider. `observed` is the generation whose `maxSlots` is in force.
 pub fn provider(
     provider: &ProviderView,
     verdict: &ReadyCondition<MaskProviderPhase>,

@@ -1,4 +1,4 @@
-//! An assigned consumer: it keeps its slot (I3). What is missing beside it is made again; it is evicted only for the
+//! Assigned consumers: they keep their slot (I3). Missing objects are created again. A consumer is evicted only for the
 //! reasons of I8.
 
 use vpn_types::{MaskProviderPhase, Reason};
@@ -15,14 +15,14 @@ use crate::{
     state::{Assigned, ConsumerView, ProviderView, ReservationView, Source},
 };
 
-/// The next step for a consumer that is committed to a slot.
+/// Returns the next step for a consumer that is committed to a slot.
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let Some(assigned) = consumer.assigned.as_deref() else { return Step::Idle };
     let state = ctx.state;
     let provider = match state.providers.get(&assigned.provider) {
         Some(provider) if provider.meta.uid == assigned.provider_uid => provider,
         Some(_) => return evict(consumer, format!("MaskProvider {} was deleted and created again", assigned.provider)),
-        // Its event may be on its way: only a read tells that it is gone.
+        // Its event may still be in flight: only a read confirms that it is gone.
         None if ctx.recall(consumer).is_some_and(|memory| memory.provider_gone) => {
             return evict(consumer, format!("MaskProvider {} was deleted", assigned.provider));
         }
@@ -50,11 +50,11 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let name = vpn_types::reservation_name(&assigned.provider.name, assigned.slot as usize);
     let key = ObjectKey::new(assigned.provider.namespace.clone(), name);
     match state.reservations.get(&key) {
-        // Somebody forced it away: the lock is posted again.
+        // It was force-deleted: create the lock again.
         None => Step::send(assign::reserve(consumer, &grant)).with_event(restored(consumer, "MaskReservation", &key)),
-        // It may well be its own: the slot is locked, and nothing is known of anybody else who holds it.
+        // It is probably the consumer's own: the slot is locked, and no other holder is known.
         Some(reservation) if reservation.is_unreadable() => Step::Idle,
-        // This may be the former holder still, when its watch is late: only a read tells.
+        // If the watch lags, this may still be the former holder: only a read confirms it.
         Some(reservation)
             if reservation.consumer_uid != consumer.meta.uid
                 && !ctx.recall(consumer).is_some_and(|memory| memory.lock_gone) =>
@@ -70,7 +70,8 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     }
 }
 
-/// Evicts through the full release path. The masks controller makes a new consumer, which waits in its old place.
+/// Evicts a consumer through the full release path. The masks controller creates a new consumer, which keeps the queue
+/// position of the old one.
 fn evict(consumer: &ConsumerView, why: String) -> Step {
     let delete = delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background));
     Step::send(delete).with_event(Some(event(consumer, true, Reason::Evicted, "Evict", why)))
@@ -83,7 +84,7 @@ fn keep_copy(
     provider: &ProviderView,
     reservation: &ReservationView,
 ) -> Step {
-    // Without its source a copy stays as it is: assigned users keep running.
+    // Without its source, a copy stays unchanged: assigned users keep running.
     let Source::Present(source) = &ctx.state.credentials(provider, assigned.slot) else { return Step::Idle };
     let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: assigned.secret.clone() };
     let known = ctx.state.copies.get(&key).cloned();
@@ -95,7 +96,7 @@ fn keep_copy(
         Some(copy) if copy.consumer_uid.as_ref() != Some(&consumer.meta.uid) || copy.meta.deleting => Step::Idle,
         Some(copy) if assign::is_current(&copy, reservation, source) => Step::Idle,
         Some(copy) => {
-            // One that does not say what it was made from is of an older version.
+            // A copy without the hash of its source was created by an older version.
             let changed = copy.source_hash.as_ref().is_some_and(|hash| *hash != source.hash);
             let message = format!(
                 "Secret {} is being updated with the changed credentials of MaskProvider {}; running Pods keep the \
@@ -113,7 +114,7 @@ fn restored(consumer: &ConsumerView, kind: &str, key: &ObjectKey) -> Option<Even
     Some(event(consumer, true, Reason::Restored, "Restore", message))
 }
 
-/// The status names the reservation that is there now, and says what this version says.
+/// Updates the status: the reservation that exists now, and the message of this version.
 fn keep_status(
     ctx: &ConsumerContext<'_>,
     consumer: &ConsumerView,
@@ -128,7 +129,8 @@ fn keep_status(
     }
 }
 
-/// What another operator won or made for this consumer at the same time: the commit has settled what counts.
+/// Deletes what another operator created for this consumer at the same time: the commit has settled which objects
+/// count.
 fn free_surplus(
     ctx: &ConsumerContext<'_>,
     consumer: &ConsumerView,

@@ -1,5 +1,5 @@
-//! Waiting: puts a consumer in line and tells why it waits, once; places in line are told to the first few, and
-//! rewritten slowly.
+//! Waiting: queues a consumer, and reports once why it waits. Only the first few consumers get their queue position,
+//! and it is rewritten at a limited rate.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     state::{ClusterState, ConsumerView, ProviderView},
 };
 
-/// The next step for a consumer with neither slot nor grant.
+/// Returns the next step for a consumer with neither slot nor grant.
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let uid = &consumer.meta.uid;
     if let Some(backoff) = ctx.active_backoff() {
@@ -29,15 +29,15 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let newcomer = ctx.allocator.standing(uid) == QueuePosition::NotQueued;
     ctx.allocator.wait(uid, requirements(ctx.state, consumer), rank(consumer));
     if newcomer {
-        // It may get a slot this instant: nothing is written about a wait that does not happen.
+        // It may get a slot at once: do not write a status about a wait that does not happen.
         ctx.revisit.push(consumer.meta.key.clone());
         return Step::Idle;
     }
     let QueuePosition::Queued { place, fitting } = ctx.allocator.standing(uid) else { return Step::Idle };
     let verifies = verification::verified_by(ctx.state, consumer).is_some();
     if verifies || is_settling(ctx.state, &fitting) {
-        // A provider that fits is about to be judged (or, before a verification, to have its Secret read): what would be
-        // said now would be wrong in a moment.
+        // A matching provider is about to get a new condition (or, before a verification, to have its Secret read): a
+        // message written now would be outdated in a moment.
         let now = ctx.now.monotonic;
         let until = *ctx.memory(consumer).settling_since.get_or_insert(now) + SETTLING_TIME;
         if now < until {
@@ -49,7 +49,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     tell(ctx, consumer, &outlook(ctx.state, ctx.allocator, consumer, place, &fitting))
 }
 
-/// How long nothing is said while a provider that fits is about to be judged.
+/// How long no status is written while a matching provider is about to get a new condition.
 const SETTLING_TIME: Duration = Duration::from_secs(2);
 
 fn is_settling(state: &ClusterState, fitting: &[ObjectKey]) -> bool {
@@ -59,7 +59,7 @@ fn is_settling(state: &ClusterState, fitting: &[ObjectKey]) -> bool {
         && providers.any(|provider| is_about_to_open(state, provider))
 }
 
-/// What decides which providers fit a consumer.
+/// Returns the requirements that decide which providers match a consumer.
 pub fn requirements(state: &ClusterState, consumer: &ConsumerView) -> Requirements {
     Requirements {
         namespace: consumer.meta.key.namespace.clone(),
@@ -71,7 +71,7 @@ pub fn requirements(state: &ClusterState, consumer: &ConsumerView) -> Requiremen
 fn rank(consumer: &ConsumerView) -> Rank {
     Rank {
         priority: Reverse(consumer.priority),
-        // The Mask's age, not the consumer's: one that is made again keeps its place.
+        // The age of the Mask, not of the consumer: a recreated consumer keeps its queue position.
         created: consumer.mask.as_ref().map_or(consumer.meta.created, |mask| mask.created),
         name: consumer.meta.key.name.clone(),
         key: consumer.meta.key.clone(),
@@ -79,7 +79,7 @@ fn rank(consumer: &ConsumerView) -> Rank {
     }
 }
 
-/// Why it waits.
+/// Returns the condition that says why a consumer waits.
 fn outlook(
     state: &ClusterState,
     allocator: &Allocator,
@@ -123,7 +123,7 @@ fn outlook(
     ReadyCondition::not_ready(MaskConsumerPhase::Waiting, Reason::NoFreeSlot, message)
 }
 
-/// The first three of a list, and how many more there are.
+/// Joins the first three items of a list, and the number of the others.
 fn list<T: ToString>(mut items: impl Iterator<Item = T>) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<_> = items.by_ref().take(SHOWN).map(|item| item.to_string()).collect();
@@ -136,7 +136,8 @@ fn list<T: ToString>(mut items: impl Iterator<Item = T>) -> String {
 fn tell(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, verdict: &ReadyCondition<MaskConsumerPhase>) -> Step {
     let patch = status::consumer(&consumer.meta, &consumer.status, verdict, None, ctx.now.wall);
     let Some(patch) = patch else { return Step::Idle };
-    // Back from a refusal that has passed counts as a rewrite too: another operator may see that otherwise.
+    // The return from a rejection that has ended counts as a rewrite too: otherwise another operator may see it
+    // differently.
     let rewrite = consumer.status.phase == Some(verdict.phase)
         && (verdict.reason == Reason::NoFreeSlot
             || consumer.said.as_ref().is_some_and(|said| said.reason == verdict.reason));

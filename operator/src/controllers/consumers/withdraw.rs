@@ -1,9 +1,9 @@
-//! Gives a reservation back that its living consumer cannot use: W3 or W4 was refused, the slot or provider went away
-//! in between, or somebody deleted the reservation before the commit.
+//! Withdraws a reservation that its existing consumer cannot use: W3 or W4 was rejected, the slot or provider went away
+//! in between, or the reservation was deleted before the commit.
 //!
-//! Order matters: first the consumer's status names the reservation as withdrawn (the fence: it moves the
-//! resourceVersion that guards W4, so a commit to this reservation that is still on its way fails), then the copy
-//! goes, then the lock.
+//! Order matters: first the consumer's status names the reservation as withdrawn. This is the fence: it moves the
+//! resourceVersion that guards W4, so a commit to this reservation that is still in flight fails. Then the copy is
+//! deleted, then the lock.
 
 use vpn_types::{MaskConsumerPhase, Reason};
 
@@ -14,7 +14,7 @@ use crate::{
     state::{ClusterState, ConsumerView, CopyView, ReservationView},
 };
 
-/// The next step towards "no reservation".
+/// Returns the next step towards "no reservation".
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
     ctx.memory(consumer).withdrawing = Some(reservation.meta.uid.clone());
     fence(ctx, consumer, reservation).or_else(|| surrender(ctx, consumer, reservation))
@@ -40,13 +40,13 @@ fn fence(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &Reser
     Step::send(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).provisional().with_event(event)
 }
 
-/// Lets go of a reservation that nothing can be committed to any more: its copy, then the lock.
+/// Deletes a reservation that can no longer be committed: its copy, then the lock.
 pub fn surrender(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
     let of_it = |copy: &CopyView| copy.reservation.as_ref() == Some(&reservation.meta.uid);
     remove_copy(ctx.state, consumer, of_it).or_else(|| free(reservation))
 }
 
-/// Removes a copy that the consumer owns and has no use for.
+/// Removes a copy that the consumer owns and does not need.
 pub fn remove_copy(state: &ClusterState, consumer: &ConsumerView, useless: impl Fn(&CopyView) -> bool) -> Step {
     let mut copies = state.copies_of(&consumer.meta.uid);
     match copies.find(|copy| useless(copy) && !copy.meta.deleting) {

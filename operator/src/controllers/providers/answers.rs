@@ -1,5 +1,5 @@
-//! What the providers controller takes from answers to its requests, besides what the stores do: the name of a verification
-//! is taken, or its Pod was refused.
+//! Answers to requests of the providers controller that the stores do not handle: the name of a verification object is
+//! taken, or its Pod was rejected.
 
 use vpn_types::Reason;
 
@@ -13,7 +13,7 @@ use crate::{
     state::{Object, Outcome},
 };
 
-/// A request of this controller ended.
+/// Handles the outcome of a request of this controller.
 pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     if let (ReconcileRequest::Verification(key), Operation::Get(..), Outcome::Object(object)) =
         (answer.request, answer.operation, answer.outcome)
@@ -22,7 +22,7 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     }
 }
 
-/// The name of a verification's Mask or Pod was taken, and this is what has it.
+/// Handles a read of the object that has the name of a verification Mask or Pod.
 fn name_read(ctx: &mut Context, request: &ReconcileRequest, key: &ObjectKey, object: &Object) {
     let Some(provider) = ctx.state.providers.get(key) else { return };
     let (kind, name) = (object.kind().as_str(), &object.meta().key);
@@ -42,7 +42,8 @@ fn name_read(ctx: &mut Context, request: &ReconcileRequest, key: &ObjectKey, obj
     }
 }
 
-/// A verification Pod that is refused ends the attempt: the slot goes back, and it is tried again after a while.
+/// Handles a failed request. A rejected verification Pod ends the attempt: the slot is released, and a retry follows
+/// later.
 pub fn failed(ctx: &mut Context, failure: &Failure<'_>, backoff: Backoff) -> Option<Backoff> {
     if let (ReconcileRequest::Verification(key), Operation::Create(_, NewObject::Pod(_))) =
         (failure.request, failure.operation)

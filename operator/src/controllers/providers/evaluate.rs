@@ -1,4 +1,4 @@
-//! Whether slots of a MaskProvider can be assigned, and if not, why.
+//! Whether slots of a MaskProvider can be assigned, and the reason if not.
 
 use vpn_types::{MaskProviderPhase, Reason};
 
@@ -7,7 +7,8 @@ use crate::{
     state::{ClusterState, ProviderView, Source},
 };
 
-/// The state of a provider, from gates in order: the first that does not hold says why. `None`: not known yet.
+/// Evaluates the gates of a provider in order, and returns the condition of the first one that fails. Returns `None`
+/// while the Secret is unknown. `unverified` is the gate of the verification.
 pub fn evaluate(
     state: &ClusterState,
     provider: &ProviderView,
@@ -66,10 +67,10 @@ pub fn evaluate(
     Some(ReadyCondition::ready(phase, Reason::Available, message))
 }
 
-/// What is wrong with single slots of a provider that is usable.
+/// Returns the problems of single slots of a usable provider.
 pub fn complaints(state: &ClusterState, provider: &ProviderView) -> Vec<(Reason, String)> {
     let withheld = withheld(state, provider).map(|(_, why)| (Reason::SecretNotFound, why));
-    // Somebody's own object of such a name blocks the slot as well as ours would.
+    // A MaskReservation that was not created by the operator blocks the slot of that name too.
     let mut foreign = state.reservations_on(&provider.meta.key).filter(|(_, other)| other.provider_uid.is_none());
     let foreign = foreign.next().map(|(_, other)| {
         let name = &other.meta.key.name;
@@ -81,7 +82,7 @@ pub fn complaints(state: &ClusterState, provider: &ProviderView) -> Vec<(Reason,
     withheld.into_iter().chain(foreign).collect()
 }
 
-/// How many slots are not handed out because their own Secret is missing, and the first of them, in words.
+/// Returns how many slots cannot be assigned because their own Secret is missing, and a message about the first one.
 pub fn withheld(state: &ClusterState, provider: &ProviderView) -> Option<(u32, String)> {
     let mut withheld = state.withheld(provider);
     let (slot, secret, source) = withheld.next()?;
@@ -100,11 +101,11 @@ pub fn is_draining(state: &ClusterState, provider: &ProviderView) -> bool {
     highest.is_some_and(|(slot, _)| slot >= provider.max_slots)
 }
 
-/// Why nothing can be assigned to a provider, in words for those who wait for it.
+/// Returns the message for waiting consumers about why a provider cannot be used.
 pub fn why_not_usable(state: &ClusterState, provider: &ProviderView) -> String {
     match evaluate(state, provider, None) {
         Some(verdict) if !verdict.ready => verdict.message,
-        // What its status says of the verification.
+        // The message of its `Verified` condition.
         Some(_) if !verification::admits_users(state, provider) => match &provider.verified.condition {
             Some(condition) if condition.passed != Some(true) => condition.message.to_string(),
             _ => "The credentials have not been verified yet".to_owned(),
@@ -113,7 +114,7 @@ pub fn why_not_usable(state: &ClusterState, provider: &ProviderView) -> String {
     }
 }
 
-/// Whether what its status says (or that it says nothing yet) is about to be replaced by "usable" or by a first verdict.
+/// Whether a status that is not usable, or absent, is about to become usable or to get its first `Ready` condition.
 pub fn is_about_to_open(state: &ClusterState, provider: &ProviderView) -> bool {
     !provider.meta.deleting
         && (provider.status.phase.is_none()

@@ -1,7 +1,8 @@
-//! Providers: tells whether slots of an account can be assigned, and holds the provider until all of them are back.
+//! Providers: reports whether slots of an account can be assigned, and keeps the provider until all of them are
+//! released.
 //!
-//! Invariant: `status.observedGeneration` is the generation whose `maxSlots` is in force: it moves on only when no
-//! slot beyond `maxSlots` is held, and the consumers controller hands out slots by it. Nothing is assigned while it lags.
+//! Invariant: `status.observedGeneration` is the generation whose `maxSlots` is in force. It advances only when no slot
+//! beyond `maxSlots` is held, and the consumers controller assigns slots by it. Nothing is assigned while it lags.
 
 mod answers;
 mod evaluate;
@@ -35,20 +36,20 @@ use crate::{
     state::{ClusterState, ProviderView, Source},
 };
 
-/// `status` is written at most once in this time for each provider.
+/// The minimum interval between two status writes for one provider.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a decision works with.
+/// The input of a decision.
 pub struct ProviderContext<'a> {
-    /// All that is known.
+    /// The cached state of the cluster.
     pub state: &'a ClusterState,
-    /// Verifications under way.
+    /// Verifications in progress.
     pub attempts: &'a Attempts,
-    /// What holds up the verification at present.
+    /// The active backoff of the verification.
     pub backoff: Option<&'a Backoff>,
-    /// Whether the consumers controller is another process.
+    /// Whether the consumers controller runs in another process.
     pub are_apart: bool,
-    /// The time.
+    /// The current time.
     pub now: Now,
 }
 
@@ -110,7 +111,7 @@ fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
     }
 }
 
-/// The next step for the provider of that name.
+/// Returns the next step for the provider of that name.
 fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -> Step {
     let &ProviderContext { state, are_apart: apart, now, .. } = ctx;
     let Some(provider) = state.providers.get(key) else { return Step::Idle };
@@ -123,7 +124,7 @@ fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -
     } else if provider.meta.finalizer.is_none() {
         return Step::send(add_finalizer(Kind::Provider, &provider.meta));
     }
-    // Nothing is written before then, and what is to be said takes a look at all reservations.
+    // Checked before anything is computed: the status takes a scan of all reservations, and could not be written yet.
     if let Some(last) = writes.get(&provider.meta.uid)
         && *last + STATUS_INTERVAL > now.monotonic
     {
@@ -150,7 +151,7 @@ fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -
         .with_event(sharing::news(provider, shared.as_ref()))
 }
 
-/// An Event for each verdict of a verification, else for what is newly wrong with single slots, else [when the state
+/// Returns the Event for a new verification result, else for a new problem with a single slot, else [when the readiness
 /// changes](transition).
 fn tell(
     state: &ClusterState,
@@ -172,7 +173,7 @@ fn tell(
     complaint().or_else(|| transition(provider, verdict))
 }
 
-/// An Event when the provider turns usable or unusable, or is unusable from the start.
+/// Returns the Event when the provider becomes usable or unusable, or is unusable from the start.
 fn transition(provider: &ProviderView, verdict: &ReadyCondition<MaskProviderPhase>) -> Option<EventRecord> {
     let before = provider.status.ready.map(|(ready, _)| ready);
     let turned = before != Some(verdict.ready) || (!verdict.ready && provider.status.phase != Some(verdict.phase));

@@ -1,7 +1,7 @@
-//! Reservations: tells what each lock is doing (W6) and frees it when its consumer is gone (release, step 6).
+//! Reservations: reports the state of each lock (W6), and deletes it when its consumer is gone (release, step 6).
 //!
-//! Invariant: a reservation outlives the consumer that it names (by UID). Whether that is gone is known from the
-//! watch's own word or from a read, never from mere absence; any doubt holds the slot.
+//! Invariant: a reservation outlives the consumer that it names (by UID). Only a watch event or a read confirms that
+//! the consumer is gone. Absence from the store does not. In doubt, the slot stays held.
 
 mod holds;
 
@@ -26,12 +26,12 @@ use crate::{
     state::{ClusterState, ConsumerView, Outcome, ReservationView, StoreChange},
 };
 
-/// How long an uncommitted reservation is held once its consumer is gone: the POST of its Secret may be on its way,
-/// and ends by its deadline well before that.
+/// How long an uncommitted reservation is held after its consumer is gone. The POST of its Secret may still be in
+/// flight; it times out well before this hold ends.
 pub const UNCOMMITTED_HOLD: Duration = Duration::from_secs(15);
 
-/// When a stored deadline is, by the monotonic clock: by the wall clock at first sight, and no later than the provider's
-/// longest delay from then.
+/// Converts the stored deadline to the monotonic clock. The wall clock counts when the deadline is first seen; from
+/// then on the hold lasts at most the longest delay of the provider.
 fn deadline(state: &ClusterState, holds: &mut Holds, reservation: &ReservationView, now: Now) -> Option<Duration> {
     let stored = reservation.hold_until?;
     let hold = holds.entry(reservation.meta.uid.clone()).or_default();
@@ -95,7 +95,7 @@ fn observe(ctx: &mut Context, change: &Change<'_>) {
     }
 }
 
-/// The consumer of a reservation was read by name.
+/// Handles a read of the consumer of a reservation.
 fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     let ReconcileRequest::Reservation(key) = answer.request else { return };
     if answer.operation.target().is_none_or(|(kind, _)| kind != Kind::Consumer) {
@@ -113,10 +113,10 @@ fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     }
 }
 
-/// The next step for the reservation of that name.
+/// Returns the next step for the reservation of that name.
 fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) -> Step {
     let Some(reservation) = state.reservations.get(key) else { return Step::Idle };
-    // Not made by an operator: nothing of it is ours to write.
+    // Not created by an operator: never write to it.
     if reservation.provider_uid.is_none() {
         return Step::Idle;
     }
@@ -135,15 +135,15 @@ fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) ->
     }
 }
 
-/// While the consumer lives.
+/// Returns the next step while the consumer exists.
 fn accompany(state: &ClusterState, reservation: &ReservationView, consumer: &ConsumerView, now: Now) -> Step {
     let committed = consumer.assigned.as_ref().is_some_and(|assigned| assigned.reservation == reservation.meta.uid);
     if consumer.meta.deleting {
-        // Sent early, so that one write is enough once the consumer is gone; our finalizer holds it until then.
+        // Deleted early, so that a single write remains once the consumer is gone. The finalizer keeps it until then.
         if !reservation.meta.deleting && reservation.meta.finalizer.is_some() {
             return Step::send(delete(Kind::Reservation, &reservation.meta, None));
         }
-        // The slot would be free by now.
+        // Without that finalizer, the slot would be free by now.
         if consumer.meta.finalizer.is_none() && consumer.meta.foreign {
             let message = format!(
                 "A finalizer of another component keeps MaskConsumer {}; the slot is held until that finalizer is removed",
@@ -176,7 +176,7 @@ fn accompany(state: &ClusterState, reservation: &ReservationView, consumer: &Con
     tell(reservation, MaskReservationPhase::Active, true, Reason::SlotInUse, message, now)
 }
 
-/// The holds of a slot whose consumer is gone.
+/// Waits until the holds of a slot have expired after its consumer is gone.
 fn hold(holds: &mut Holds, reservation: &ReservationView, until: Option<Duration>, committed: bool, now: Now) -> Step {
     if let (Some(at), Some(stored)) = (until, reservation.hold_until)
         && at > now.monotonic

@@ -1,7 +1,7 @@
-//! What a verification Pod and gluetun's log amount to.
+//! Evaluation of a verification Pod and gluetun's log.
 //!
-//! Invariant: it passes only on an address that the probe read through the tunnel and that is not the one from before;
-//! an empty or unreadable answer is never success.
+//! Invariant: a verification passes only on an address that the probe read through the tunnel and that differs from the
+//! one before. An empty or unreadable answer is never success.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -12,53 +12,53 @@ use vpn_types::Reason;
 use super::{log::Digest, settings::Settings};
 use crate::state::{Exit, Stage, VerificationPod};
 
-/// How a verification ended.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq)]
 pub enum VerificationResult {
-    /// Connected; the public address of the VPN.
+    /// Connected, with this public address of the VPN.
     Passed(IpAddr),
-    /// Not.
+    /// Failed.
     Failed {
-        /// From the closed set.
+        /// The reason.
         reason: Reason,
-        /// For people, without what gluetun said.
+        /// The message, without the lines of gluetun.
         message: String,
     },
 }
 
 impl VerificationResult {
-    /// A failure.
+    /// Returns a failure.
     pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
         VerificationResult::Failed { reason, message: message.into() }
     }
 }
 
-/// How far a verification is.
+/// The progress of a verification.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Evaluation {
-    /// Under way; when it has to be looked at again if nothing happens before.
+    /// In progress. It has to be evaluated again at this time, or at the next change.
     Going(DateTime<Utc>),
-    /// Ended.
+    /// Finished.
     Done(VerificationResult),
 }
 
-/// What is known of gluetun's log.
+/// The state of gluetun's log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Log {
-    /// What was read so far.
+    /// Digest of the lines so far.
     pub digest: Digest,
-    /// Nothing more will come of this container.
+    /// No more lines will come from this container.
     pub ended: bool,
-    /// It cannot be read; why.
+    /// Why the log cannot be read.
     pub unreadable: Option<String>,
-    /// What a login with OpenVPN takes and the Secret lacks.
+    /// Keys for a login with OpenVPN that the Secret lacks.
     pub missing: Vec<&'static str>,
 }
 
-/// How long after gluetun's end its last lines are waited for.
+/// How long to wait for the last lines of gluetun after it has ended, in seconds.
 const LAST_LINES: i64 = 3;
 
-/// How far the verification is. `timeout` counts from the start of gluetun.
+/// Evaluates a verification. `timeout` counts from the start of gluetun.
 pub fn evaluate(
     pod: &VerificationPod,
     log: &Log,
@@ -100,7 +100,7 @@ pub fn evaluate(
     })
 }
 
-/// What the probe writes.
+/// The output of the probe.
 #[derive(Deserialize)]
 struct Addresses {
     #[serde(default)]
@@ -125,7 +125,7 @@ fn probed(exit: &Exit) -> Option<VerificationResult> {
     Some(VerificationResult::Passed(address))
 }
 
-/// What needs no waiting: trying again gives the same.
+/// Returns a result that is certain before the timeout, because a retry would give the same one.
 fn decisive(log: &Log) -> Option<VerificationResult> {
     let seen = &log.digest;
     if seen.no_login {
@@ -156,7 +156,7 @@ fn decisive(log: &Log) -> Option<VerificationResult> {
         .then(|| handshake("The certificate of the VPN server was rejected, or the TLS handshake failed"))
 }
 
-/// OpenVPN was given nothing to log in with.
+/// Returns the result for OpenVPN without credentials.
 fn no_login(missing: &[&str]) -> VerificationResult {
     let message = if missing.is_empty() {
         "OpenVPN has no credentials: neither OPENVPN_USER and OPENVPN_PASSWORD nor a client certificate".to_owned()
@@ -167,7 +167,7 @@ fn no_login(missing: &[&str]) -> VerificationResult {
     VerificationResult::failed(Reason::CredentialsRejected, message)
 }
 
-/// OpenVPN ended with an error as soon as it was started, and again: one more attempt gives the same.
+/// Returns the result for OpenVPN that failed twice right after its start: another attempt would give the same.
 fn ended_twice(seen: &Digest) -> VerificationResult {
     if seen.no_tun {
         return no_tun();

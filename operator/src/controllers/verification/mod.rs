@@ -1,11 +1,12 @@
-//! Verification: tries out a provider's credentials with a real gluetun Pod, on a slot of its own.
+//! Verification: tests a provider's credentials with a real gluetun Pod, on a slot of the provider.
 //!
-//! The providers controller makes a Mask for the slot; once its consumer has one, it makes the Pod, follows gluetun's
-//! log, and writes the result into the provider's status. Only when that is stored does the Mask go, and with it, by
-//! the ordinary release, Pod and slot.
+//! The providers controller creates a Mask for the slot. Once the MaskConsumer is assigned, the controller creates the
+//! Pod, follows gluetun's log, and writes the result to the provider's status. Only when the result is stored does it
+//! delete the Mask; the ordinary release then removes Pod and slot.
 //!
-//! Invariants: a result is about the very Secret and overrides that were tried (the Mask says which); an attempt whose
-//! result is stored (by the Mask's UID) is never judged again, one whose result is not is judged anew after a restart.
+//! Invariants: a result applies to exactly the Secret and overrides that were tested (the Mask names them). An attempt
+//! whose result is stored (by the Mask's UID) is never evaluated again; one whose result is not stored is evaluated
+//! again after a restart.
 
 mod attempt;
 mod evaluate;
@@ -40,26 +41,26 @@ use crate::{
     },
 };
 
-/// What a decision works with.
+/// The input of a decision.
 pub struct VerificationContext<'a> {
-    /// All that is known.
+    /// The cached state of the cluster.
     pub state: &'a ClusterState,
-    /// Verifications under way.
+    /// Verifications in progress.
     pub attempts: &'a mut Attempts,
-    /// Logs that are followed, or were.
+    /// Logs that are or were followed.
     pub logs: &'a mut Logs,
-    /// Logs to begin to follow.
+    /// Effects to carry out: logs to follow.
     pub effects: &'a mut Vec<Effect>,
-    /// What went wrong last.
+    /// The last backoff.
     pub backoff: Option<&'a Backoff>,
     /// Settings of this installation.
     pub settings: &'a Settings,
-    /// The time.
+    /// The current time.
     pub now: Now,
 }
 
-/// The provider that a consumer verifies. The masks controller hands the label on only from a Mask that the provider
-/// itself made.
+/// Returns the provider that a consumer verifies. The masks controller copies the label only from a Mask that the
+/// provider itself created.
 pub fn verified_by<'a>(state: &'a ClusterState, consumer: &ConsumerView) -> Option<&'a ProviderView> {
     let uid = consumer.verifies.as_ref()?;
     let provider = state.providers.get(&provider_of(&consumer.meta.key)?)?;
@@ -71,9 +72,9 @@ pub fn verified_by<'a>(state: &'a ClusterState, consumer: &ConsumerView) -> Opti
 enum Want {
     Never,
     At(DateTime<Utc>),
-    /// Before users may be assigned.
+    /// Now, before slots can be assigned.
     First,
-    /// When nobody waits.
+    /// When no Mask waits for a slot.
     Again,
 }
 
@@ -92,7 +93,7 @@ fn want(state: &ClusterState, provider: &ProviderView, now: DateTime<Utc>) -> Wa
     }
 }
 
-/// The next step for the verification of the provider of that name.
+/// Returns the next step for the verification of the provider of that name.
 pub fn decide(ctx: &mut VerificationContext<'_>, key: &ObjectKey) -> Step {
     let state = ctx.state;
     let Some(provider) = state.providers.get(key) else { return Step::Idle };
@@ -123,8 +124,8 @@ fn begin(ctx: &VerificationContext<'_>, provider: &ProviderView, want: Want) -> 
     Step::send(ask_for_slot(provider, verify, source, again))
 }
 
-/// The Mask of a verification. The first one goes before users, who could not be assigned anyway; a later one after all
-/// of them.
+/// Returns the operation that creates the Mask of a verification. A first verification comes before all Masks, which
+/// could not be assigned anyway; a later one comes after all of them.
 fn ask_for_slot(provider: &ProviderView, verify: &VerifySpecView, source: &SourceView, again: bool) -> Operation {
     let key = key_of(&provider.meta.key);
     let priority = if again { i32::MIN } else { i32::MAX };
@@ -148,13 +149,13 @@ fn ask_for_slot(provider: &ProviderView, verify: &VerifySpecView, source: &Sourc
     Operation::Create(key, NewObject::Mask(Box::new(mask)))
 }
 
-/// While the Mask exists.
+/// Returns the next step while the Mask exists.
 fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &MaskView, want: Want) -> Step {
     let state = ctx.state;
     let is_judged = provider.verified.status.attempt.as_deref() == Some(mask.meta.uid.as_str());
     let account = state.account(provider);
     let (verify, source) = match (&provider.verify, &account) {
-        // Not read yet, as after a start: nothing is known to have changed.
+        // Not read yet, as after a start: no change is known.
         (Some(_), Source::Unknown | Source::Unreadable(_)) if !provider.meta.deleting && !is_judged => {
             return Step::Idle;
         }
@@ -188,7 +189,7 @@ fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &Mask
             }
             follow(ctx, provider, verify, pod, assigned.slot)
         }
-        // That of the previous attempt is going.
+        // The Pod of the previous attempt is being deleted.
         Some(_) => Step::Idle,
         None if attempt.pod.is_some() => {
             attempt.result = Some(interrupted());
@@ -218,7 +219,7 @@ fn interrupted() -> VerificationResult {
     VerificationResult::failed(Reason::Interrupted, "The verification Pod was deleted before it finished")
 }
 
-/// Reads the log of each run of gluetun, and judges.
+/// Follows the log of each run of gluetun, and evaluates the attempt.
 fn follow(
     ctx: &mut VerificationContext<'_>,
     provider: &ProviderView,
@@ -252,10 +253,10 @@ fn follow(
     }
 }
 
-/// Longest message of a result, in bytes.
+/// The maximum length of a result message, in bytes.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// The result with the last warnings and errors of gluetun, without any value of the Secret.
+/// Adds the last warnings and errors of gluetun to a result, without any value of the Secret.
 fn with_log(
     state: &ClusterState,
     provider: &ProviderView,
@@ -283,7 +284,7 @@ fn with_log(
     VerificationResult::Failed { reason, message: text }
 }
 
-/// The result when the Pod was refused.
+/// Returns the result for a rejected Pod.
 pub fn refused(reason: Reason, message: &str) -> VerificationResult {
     let reason = match reason {
         Reason::RequestFailed if message.contains("is invalid") => Reason::InvalidSpec,
@@ -299,7 +300,7 @@ pub fn refused(reason: Reason, message: &str) -> VerificationResult {
     VerificationResult::failed(reason, format!("The verification Pod was rejected: {message}{hint}"))
 }
 
-/// Tells of keys of the Secret that the Pod does not get.
+/// Returns an Event about keys of the Secret that the Pod does not get.
 fn ignored_keys(provider: &ProviderView, source: &SourceView) -> Option<EventRecord> {
     let keys = pod::skipped_keys(&source.data)?;
     Some(EventRecord {

@@ -1,4 +1,4 @@
-//! What a provider's status says of verification: computed anew each time from what is stored and what is under way.
+//! The verification in a provider's status, computed from the stored status and the attempt in progress.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use vpn_types::{MaskProviderPhase, MaskProviderVerificationStatus, Reason};
@@ -15,18 +15,18 @@ use crate::{
     state::{ClusterState, ProviderView, SourceView},
 };
 
-/// What the status says of verification.
+/// The verification part of a provider's status.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// The `Verified` condition; absent when no verification is wanted.
+    /// The `Verified` condition; absent if verification is disabled.
     pub condition: Option<Verified>,
     /// `status.verification`.
     pub status: MaskProviderVerificationStatus,
     /// `status.lastVerified`.
     pub last_verified: Option<DateTime<Utc>>,
-    /// Why users may not be assigned.
+    /// Why slots cannot be assigned.
     pub gate: Option<ReadyCondition<MaskProviderPhase>>,
-    /// A result that this report is the first to tell of: whether it is bad, its reason and message.
+    /// A new result to record as an Event: whether it is a failure, its reason and its message.
     pub news: Option<(bool, Reason, String)>,
 }
 
@@ -41,7 +41,7 @@ pub struct Verified {
     pub message: String,
 }
 
-/// What to say while the Secret cannot be read: what was found out before.
+/// Returns the stored verification, for a Secret that cannot be read.
 pub fn unchanged(provider: &ProviderView) -> Report {
     let said = provider.verified.condition.as_ref().filter(|_| provider.verify.is_some());
     Report {
@@ -57,7 +57,7 @@ pub fn unchanged(provider: &ProviderView) -> Report {
     }
 }
 
-/// What to say of the verification of a provider whose Secret is there.
+/// Returns the verification of a provider whose Secret exists.
 pub fn report(
     state: &ClusterState,
     provider: &ProviderView,
@@ -71,7 +71,7 @@ pub fn report(
     if standing == VerificationState::Skipped {
         return stored;
     }
-    // A result on what was there before says nothing of what is there now.
+    // A result for an earlier Secret or earlier overrides does not apply.
     let unwritten = attempt.filter(|attempt| {
         stored.status.attempt.as_deref() != Some(attempt.mask.as_str())
             && is_current(attempt.inputs.as_ref(), provider, source)
@@ -80,7 +80,7 @@ pub fn report(
         return conclude(stored, provider, source, standing, mask.as_str(), result, now);
     }
     let mut at_rest = rest(stored, state, provider, source, backoff, now);
-    // The same data under a new version: nothing to try, but to be known after a restart.
+    // The same data with a new version: no verification is needed, but the version has to be known after a restart.
     if let Some(version) = &mut at_rest.status.secret_version
         && standing != VerificationState::Unverified
         && is_data_of(source, version)
@@ -90,7 +90,7 @@ pub fn report(
     at_rest
 }
 
-/// With a new result.
+/// Returns the report with a new result.
 fn conclude(
     mut report: Report,
     provider: &ProviderView,
@@ -147,7 +147,7 @@ fn gate(passed: Option<bool>, reason: Reason, message: &str) -> ReadyCondition<M
     ReadyCondition::not_ready(phase, reason, message)
 }
 
-/// Without a new result.
+/// Returns the report without a new result.
 fn rest(
     mut report: Report,
     state: &ClusterState,
@@ -166,7 +166,7 @@ fn rest(
             let failed_since = report.status.failures.is_some();
             let is_due = due.is_some_and(|at| at <= now);
             match said {
-                // What a failure said that does not count stays until the next result.
+                // The message of a failure that does not revoke the pass stays until the next result.
                 Some(said) if failed_since => {
                     Verified { passed: Some(true), reason: said.reason, message: said.message.to_string() }
                 }
@@ -203,7 +203,8 @@ fn rest(
     report
 }
 
-/// How far a first verification is. Rewritten only when something holds it up, so that one that goes well is told once.
+/// Returns the message for a first verification in progress. It changes only when something blocks the verification, so
+/// that a successful one is reported once.
 fn under_way(state: &ClusterState, name: &ObjectKey, source: &SourceView) -> String {
     let pod = state.verification_pods.get(name);
     let held_up = pod.and_then(|pod| {
