@@ -38,7 +38,7 @@ pub enum QueuePosition {
     /// Queued.
     Queued {
         /// Position in the queue from 1; absent behind the first few.
-        place: Option<usize>,
+        position: Option<usize>,
         /// Matching providers.
         fitting: Arc<[ObjectKey]>,
     },
@@ -46,9 +46,9 @@ pub enum QueuePosition {
 
 #[derive(Clone)]
 struct Waiter {
-    class: Requirements,
+    requirements: Requirements,
     rank: Rank,
-    line: usize,
+    queue: usize,
 }
 
 /// The queues and the slots.
@@ -60,12 +60,12 @@ pub struct Allocator {
     waiters: HashMap<Uid, Waiter>,
     grants: HashMap<Uid, Grant>,
     granted: HashMap<(ObjectKey, u32), Uid>,
-    lines: Vec<Queue>,
-    line_of_class: HashMap<Requirements, usize>,
+    queues: Vec<Queue>,
+    queue_by_requirements: HashMap<Requirements, usize>,
     /// Providers that may have a free slot for a queued consumer.
     open: BTreeSet<ObjectKey>,
     /// Whether the matching of providers and consumers may have changed.
-    reshuffle: bool,
+    matching_changed: bool,
     touched: BTreeSet<ObjectKey>,
     /// Providers that had a slot released.
     released: BTreeSet<ObjectKey>,
@@ -82,21 +82,21 @@ impl Allocator {
             if pool.spec == spec {
                 return;
             }
-            let same_fit = pool.spec.tags == spec.tags && pool.spec.namespaces == spec.namespaces;
+            let same_matching = pool.spec.tags == spec.tags && pool.spec.namespaces == spec.namespaces;
             let same_message = pool.spec.usable == spec.usable
-                && pool.spec.why_not == spec.why_not
+                && pool.spec.unusable_reason == spec.unusable_reason
                 && pool.spec.withheld == spec.withheld
                 && pool.spec.keys == spec.keys;
             pool.set_spec(spec);
-            if !same_fit {
-                self.reshuffle = true;
+            if !same_matching {
+                self.matching_changed = true;
             } else if !same_message {
-                self.touch_lines_of(&key);
+                self.touch_queues_of(&key);
             }
         } else {
             let slots = self.unowned.remove(&key).unwrap_or_default();
             self.pools.insert(key.clone(), Pool::new(spec, slots));
-            self.reshuffle = true;
+            self.matching_changed = true;
         }
         self.open.insert(key);
     }
@@ -108,7 +108,7 @@ impl Allocator {
             if !pool.slots.is_empty() {
                 self.unowned.insert(key.clone(), pool.slots);
             }
-            self.reshuffle = true;
+            self.matching_changed = true;
         }
     }
 
@@ -130,7 +130,7 @@ impl Allocator {
 
     /// Notes that the reservation of the slot is gone.
     pub fn unreserved(&mut self, provider: &ObjectKey, slot: u32) {
-        self.let_go(provider, slot, Holder::Reservation);
+        self.release(provider, slot, Holder::Reservation);
     }
 
     /// Notes that a consumer is committed to the slot: even without its reservation, no other consumer may get it.
@@ -140,7 +140,7 @@ impl Allocator {
 
     /// Notes that a consumer is no longer committed to the slot, or is gone.
     pub fn uncommitted(&mut self, provider: &ObjectKey, slot: u32) {
-        self.let_go(provider, slot, Holder::Consumer);
+        self.release(provider, slot, Holder::Consumer);
     }
 
     fn hold(&mut self, provider: &ObjectKey, slot: u32, holder: Holder) {
@@ -150,13 +150,13 @@ impl Allocator {
         }
     }
 
-    fn let_go(&mut self, provider: &ObjectKey, slot: u32, holder: Holder) {
+    fn release(&mut self, provider: &ObjectKey, slot: u32, holder: Holder) {
         if let Some(pool) = self.pools.get_mut(provider) {
-            pool.let_go(slot, holder);
+            pool.release(slot, holder);
             self.open.insert(provider.clone());
             self.released.insert(provider.clone());
         } else if let Some(slots) = self.unowned.get_mut(provider) {
-            slots.let_go(slot, holder);
+            slots.release(slot, holder);
             if slots.is_empty() {
                 self.unowned.remove(provider);
             }
@@ -164,27 +164,27 @@ impl Allocator {
     }
 
     /// Queues a consumer, or moves it if its requirements or rank have changed.
-    pub fn wait(&mut self, uid: &Uid, class: Requirements, rank: Rank) {
+    pub fn wait(&mut self, uid: &Uid, requirements: Requirements, rank: Rank) {
         if self.grants.contains_key(uid) {
             return;
         }
-        if self.waiters.get(uid).is_some_and(|waiter| waiter.class == class && waiter.rank == rank) {
+        if self.waiters.get(uid).is_some_and(|waiter| waiter.requirements == requirements && waiter.rank == rank) {
             return;
         }
         self.leave(uid);
-        let line = self.line_for(&class);
-        self.lines[line].insert(rank.clone(), &mut self.touched);
-        let Self { open, lines, pools, .. } = self;
+        let queue = self.queue_for(&requirements);
+        self.queues[queue].insert(rank.clone(), &mut self.touched);
+        let Self { open, queues, pools, .. } = self;
         // A provider of this queue may just have gone; the queues are rebuilt before slots are assigned.
         let has_free = |key: &&ObjectKey| pools.get(*key).and_then(Pool::next_free).is_some();
-        open.extend(lines[line].providers().iter().filter(has_free).cloned());
-        self.waiters.insert(uid.clone(), Waiter { class, rank, line });
+        open.extend(queues[queue].providers().iter().filter(has_free).cloned());
+        self.waiters.insert(uid.clone(), Waiter { requirements, rank, queue });
     }
 
     /// Removes a consumer from its queue.
     pub fn leave(&mut self, uid: &Uid) {
         if let Some(waiter) = self.waiters.remove(uid) {
-            self.lines[waiter.line].remove(&waiter.rank, &mut self.touched);
+            self.queues[waiter.queue].remove(&waiter.rank, &mut self.touched);
         }
     }
 
@@ -200,7 +200,7 @@ impl Allocator {
             if self.granted.get(&slot) == Some(uid) {
                 self.granted.remove(&slot);
             }
-            self.let_go(&grant.provider, grant.slot, Holder::Grant);
+            self.release(&grant.provider, grant.slot, Holder::Grant);
         }
     }
 
@@ -210,16 +210,16 @@ impl Allocator {
     }
 
     /// The queue position of a consumer.
-    pub fn standing(&self, uid: &Uid) -> QueuePosition {
+    pub fn position(&self, uid: &Uid) -> QueuePosition {
         let Some(waiter) = self.waiters.get(uid) else { return QueuePosition::NotQueued };
-        let line = &self.lines[waiter.line];
-        QueuePosition::Queued { place: line.place(&waiter.rank), fitting: line.providers().clone() }
+        let queue = &self.queues[waiter.queue];
+        QueuePosition::Queued { position: queue.position(&waiter.rank), fitting: queue.providers().clone() }
     }
 
     /// Grants every slot that can be assigned. Returns the consumers that got one.
     pub fn settle(&mut self) -> Vec<ObjectKey> {
-        if std::mem::take(&mut self.reshuffle) {
-            self.form_lines_anew();
+        if std::mem::take(&mut self.matching_changed) {
+            self.rebuild_queues();
         }
         let mut granted = Vec::new();
         let mut open = std::mem::take(&mut self.open);
@@ -232,7 +232,7 @@ impl Allocator {
                 break;
             }
             while let Some(slot) = self.pools.get(&provider).and_then(Pool::next_free) {
-                let Some(rank) = self.first_in_line_for(&provider) else { break };
+                let Some(rank) = self.next_consumer_for(&provider) else { break };
                 let Some(pool) = self.pools.get_mut(&provider) else { break };
                 pool.hold(slot, Holder::Grant);
                 let grant = Grant { provider: provider.clone(), provider_uid: pool.spec.uid.clone(), slot };
@@ -255,46 +255,46 @@ impl Allocator {
         std::mem::take(&mut self.released)
     }
 
-    fn first_in_line_for(&self, provider: &ObjectKey) -> Option<Rank> {
+    fn next_consumer_for(&self, provider: &ObjectKey) -> Option<Rank> {
         let pool = self.pools.get(provider)?;
-        let lines = self.lines.iter().filter(|line| line.providers().binary_search(provider).is_ok());
-        lines.filter(|line| pool.serves(line)).filter_map(Queue::head).min().cloned()
+        let queues = self.queues.iter().filter(|queue| queue.providers().binary_search(provider).is_ok());
+        queues.filter(|queue| pool.serves(queue)).filter_map(Queue::head).min().cloned()
     }
 
-    fn line_for(&mut self, class: &Requirements) -> usize {
-        if let Some(line) = self.line_of_class.get(class) {
-            return *line;
+    fn queue_for(&mut self, requirements: &Requirements) -> usize {
+        if let Some(queue) = self.queue_by_requirements.get(requirements) {
+            return *queue;
         }
         let mut fitting: Vec<_> =
-            (self.pools.iter()).filter(|(_, pool)| pool.fits(class)).map(|(key, _)| key.clone()).collect();
+            (self.pools.iter()).filter(|(_, pool)| pool.fits(requirements)).map(|(key, _)| key.clone()).collect();
         fitting.sort();
-        let verifying = class.verifies.is_some();
-        let same = |line: &Queue| **line.providers() == *fitting && line.is_verifying() == verifying;
-        let line = self.lines.iter().position(same).unwrap_or_else(|| {
-            self.lines.push(Queue::new(fitting, verifying));
-            self.lines.len() - 1
+        let verifying = requirements.verifies.is_some();
+        let is_same = |queue: &Queue| **queue.providers() == *fitting && queue.is_verifying() == verifying;
+        let queue = self.queues.iter().position(is_same).unwrap_or_else(|| {
+            self.queues.push(Queue::new(fitting, verifying));
+            self.queues.len() - 1
         });
-        self.line_of_class.insert(class.clone(), line);
-        line
+        self.queue_by_requirements.insert(requirements.clone(), queue);
+        queue
     }
 
-    fn form_lines_anew(&mut self) {
-        self.lines.clear();
-        self.line_of_class.clear();
+    fn rebuild_queues(&mut self) {
+        self.queues.clear();
+        self.queue_by_requirements.clear();
         let mut waiters = std::mem::take(&mut self.waiters);
         for waiter in waiters.values_mut() {
-            waiter.line = self.line_for(&waiter.class);
-            self.lines[waiter.line].insert(waiter.rank.clone(), &mut self.touched);
+            waiter.queue = self.queue_for(&waiter.requirements);
+            self.queues[waiter.queue].insert(waiter.rank.clone(), &mut self.touched);
             self.touched.insert(waiter.rank.key.clone());
         }
         self.waiters = waiters;
         self.open.extend(self.pools.keys().cloned());
     }
 
-    fn touch_lines_of(&mut self, provider: &ObjectKey) {
-        let Self { lines, touched, .. } = self;
-        for line in lines.iter().filter(|line| line.providers().binary_search(provider).is_ok()) {
-            touched.extend(line.keys().cloned());
+    fn touch_queues_of(&mut self, provider: &ObjectKey) {
+        let Self { queues, touched, .. } = self;
+        for queue in queues.iter().filter(|queue| queue.providers().binary_search(provider).is_ok()) {
+            touched.extend(queue.keys().cloned());
         }
     }
 }

@@ -49,7 +49,7 @@ impl Slots {
     }
 
     /// Removes a holder of the slot.
-    pub fn let_go(&mut self, slot: u32, holder: Holder) {
+    pub fn release(&mut self, slot: u32, holder: Holder) {
         let Some(holders) = self.held.get_mut(&slot) else { return };
         match holder {
             Holder::Reservation => holders.reservation = false,
@@ -116,7 +116,7 @@ pub struct PoolSpec {
     /// Whether `usable` is based on a status of the current spec.
     pub current: bool,
     /// The message about why the provider is not usable.
-    pub why_not: String,
+    pub unusable_reason: String,
 }
 
 impl PoolSpec {
@@ -190,9 +190,9 @@ impl Pool {
     }
 
     /// Removes a holder of the slot.
-    pub fn let_go(&mut self, slot: u32, holder: Holder) {
+    pub fn release(&mut self, slot: u32, holder: Holder) {
         let was_held = self.slots.is_held(slot);
-        self.slots.let_go(slot, holder);
+        self.slots.release(slot, holder);
         if was_held
             && !self.slots.is_held(slot)
             && let Some(key) = self.spec.keys.of(slot)
@@ -243,13 +243,13 @@ impl Pool {
     }
 
     /// Whether this provider serves a queue at present.
-    pub fn serves(&self, line: &Queue) -> bool {
-        if line.is_verifying() { self.spec.verifiable } else { self.spec.usable }
+    pub fn serves(&self, queue: &Queue) -> bool {
+        if queue.is_verifying() { self.spec.verifiable } else { self.spec.usable }
     }
 
     /// Whether a consumer with these requirements may use this provider.
-    pub fn fits(&self, class: &Requirements) -> bool {
-        let (spec, Requirements { namespace, tags, verifies }) = (&self.spec, class);
+    pub fn fits(&self, requirements: &Requirements) -> bool {
+        let (spec, Requirements { namespace, tags, verifies }) = (&self.spec, requirements);
         if let Some(uid) = verifies {
             return *uid == spec.uid;
         }

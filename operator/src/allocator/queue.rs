@@ -74,7 +74,7 @@ impl Queue {
     }
 
     /// Returns the position in the queue from 1, for the first few.
-    pub fn place(&self, rank: &Rank) -> Option<usize> {
+    pub fn position(&self, rank: &Rank) -> Option<usize> {
         self.queue.iter().take(POSITIONS_SHOWN).position(|other| other == rank).map(|ahead| ahead + 1)
     }
 

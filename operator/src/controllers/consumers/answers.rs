@@ -19,15 +19,15 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
             }
         }
         (_, Outcome::Gone | Outcome::NotFound | Outcome::Conflict) if is_about_pod(operation) => {
-            pod_vanished(ctx, operation);
+            pod_gone(ctx, operation);
         }
         // The write that removes the last finalizer returns the object one last time.
         (_, Outcome::Object(object)) if !operation.is_read() && object.is_last_sight() => {}
         (ReconcileRequest::Consumer(key), Outcome::Object(object)) => {
-            shown(ctx, key, object);
-            upgraded(ctx, operation, object);
+            object_seen(ctx, key, object);
+            note_foreground_deletion(ctx, operation, object);
         }
-        (ReconcileRequest::Consumer(key), Outcome::Gone | Outcome::NotFound) => gone(ctx, key, operation),
+        (ReconcileRequest::Consumer(key), Outcome::Gone | Outcome::NotFound) => dependency_gone(ctx, key, operation),
         _ => {}
     }
 }
@@ -36,7 +36,7 @@ fn is_about_pod(operation: &Operation) -> bool {
     operation.target().is_some_and(|(kind, _)| kind == Kind::Pod)
 }
 
-fn pod_vanished(ctx: &mut Context, operation: &Operation) {
+fn pod_gone(ctx: &mut Context, operation: &Operation) {
     if let Operation::Delete { key, uid, .. } = operation
         && let Some(pods) = ctx.state.pods.get_mut(&key.namespace)
     {
@@ -45,7 +45,7 @@ fn pod_vanished(ctx: &mut Context, operation: &Operation) {
 }
 
 /// Notes that step 4 of the release is done.
-fn upgraded(ctx: &mut Context, operation: &Operation, object: &Object) {
+fn note_foreground_deletion(ctx: &mut Context, operation: &Operation, object: &Object) {
     if let Operation::Delete { kind: Kind::Consumer, propagation: Some(Propagation::Foreground), .. } = operation {
         ctx.memory.consumers.of(&object.meta().uid).upgraded = true;
     }
@@ -56,13 +56,13 @@ fn uid_of(ctx: &Context, key: &ObjectKey) -> Option<Uid> {
 }
 
 /// Notes that an object that a consumer depends on is gone.
-fn gone(ctx: &mut Context, key: &ObjectKey, operation: &Operation) {
+fn dependency_gone(ctx: &mut Context, key: &ObjectKey, operation: &Operation) {
     let Some(uid) = uid_of(ctx, key) else { return };
     match operation.target().map(|(kind, _)| kind) {
         Some(Kind::Secret) => {
             let memory = ctx.memory.consumers.of(&uid);
             memory.copy_gone = true;
-            memory.obstacle = None;
+            memory.conflicting_secret = None;
         }
         Some(Kind::Provider) => ctx.memory.consumers.of(&uid).provider_gone = true,
         Some(Kind::Reservation) if matches!(operation, Operation::Get(..)) => {
@@ -73,10 +73,10 @@ fn gone(ctx: &mut Context, key: &ObjectKey, operation: &Operation) {
 }
 
 /// Notes an object that a consumer depends on, as it was written or read.
-fn shown(ctx: &mut Context, key: &ObjectKey, object: &Object) {
+fn object_seen(ctx: &mut Context, key: &ObjectKey, object: &Object) {
     let Some(uid) = uid_of(ctx, key) else { return };
     match object {
-        Object::Copy(copy) => copy_shown(ctx, &uid, copy),
+        Object::Copy(copy) => copy_seen(ctx, &uid, copy),
         Object::Provider(_) => ctx.memory.consumers.of(&uid).provider_gone = false,
         Object::Reservation(reservation) => {
             if uid != reservation.consumer_uid {
@@ -89,12 +89,12 @@ fn shown(ctx: &mut Context, key: &ObjectKey, object: &Object) {
     }
 }
 
-fn copy_shown(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
+fn copy_seen(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
     let is_ours = copy.consumer_uid.as_ref() == Some(uid);
     let memory = ctx.memory.consumers.of(uid);
     // With another owner, our copy of that name is gone, and that is what counts for the release.
     memory.copy_gone = !is_ours;
-    memory.obstacle = (!is_ours || !copy.labelled).then(|| copy.clone());
+    memory.conflicting_secret = (!is_ours || !copy.labelled).then(|| copy.clone());
 }
 
 fn pods_listed(ctx: &mut Context, namespace: &std::sync::Arc<str>, listed: &[PodView]) {

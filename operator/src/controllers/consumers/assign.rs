@@ -28,11 +28,11 @@ use crate::{
 /// Returns the next step for a consumer that is not committed to a slot.
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let state = ctx.state;
-    if let Some(reservation) = choose(state, consumer) {
-        ctx.out_of_line(consumer);
+    if let Some(reservation) = choose_reservation(state, consumer) {
+        ctx.leave_queue(consumer);
         return adopt(ctx, consumer, reservation);
     }
-    if let Some(memory) = ctx.recall(consumer) {
+    if let Some(memory) = ctx.existing_memory(consumer) {
         memory.withdrawing = None;
     }
     if let Some(grant) = ctx.allocator.grant(&consumer.meta.uid) {
@@ -44,7 +44,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
 
 /// Chooses among several reservations, as two operators may each have created one: the one that a copied Secret already
 /// names, else the first by age and name. All operators choose alike, and the commit settles it.
-fn choose<'a>(state: &'a ClusterState, consumer: &'a ConsumerView) -> Option<&'a ReservationView> {
+fn choose_reservation<'a>(state: &'a ClusterState, consumer: &'a ConsumerView) -> Option<&'a ReservationView> {
     let named = |reservation: &ReservationView| {
         let mut copies = state.copies_of(&consumer.meta.uid);
         copies.any(|copy| copy.reservation.as_ref() == Some(&reservation.meta.uid))
@@ -58,10 +58,12 @@ fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &R
     let state = ctx.state;
     let uid = &reservation.meta.uid;
     // Once the status names it as withdrawn (another operator may have written that), it can no longer be committed.
-    let fenced = consumer.withdrawn.as_ref() == Some(uid);
-    let withdrawing = fenced || ctx.recall(consumer).is_some_and(|memory| memory.withdrawing.as_ref() == Some(uid));
-    let lock_is_good = !reservation.meta.deleting && reservation.meta.finalizer.is_some();
-    let Some((provider, slot)) = usable_provider(state, reservation).filter(|_| lock_is_good && !withdrawing) else {
+    let is_fenced = consumer.withdrawn.as_ref() == Some(uid);
+    let is_withdrawing =
+        is_fenced || ctx.existing_memory(consumer).is_some_and(|memory| memory.withdrawing.as_ref() == Some(uid));
+    let is_lock_valid = !reservation.meta.deleting && reservation.meta.finalizer.is_some();
+    let Some((provider, slot)) = usable_provider(state, reservation).filter(|_| is_lock_valid && !is_withdrawing)
+    else {
         return withdraw::decide(ctx, consumer, reservation);
     };
     let credentials = state.credentials(provider, slot);
@@ -72,7 +74,7 @@ fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &R
     };
     let key = copy_key(consumer, provider);
     let known = state.copies.get(&key).cloned();
-    match known.or_else(|| ctx.obstacle(consumer)) {
+    match known.or_else(|| ctx.conflicting_secret(consumer)) {
         None => Step::send(copy_credentials(consumer, reservation, provider, source, key)).provisional(),
         Some(copy) if copy.consumer_uid.as_ref() == Some(&consumer.meta.uid) && !copy.meta.deleting => {
             if is_current(&copy, reservation, source) {
@@ -89,7 +91,7 @@ fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &R
             let backoff = Backoff::after(ctx.backoff.as_ref(), Reason::SecretNameTaken, message, ctx.now);
             *ctx.backoff = Some(backoff.without_gate());
             let memory = ctx.memory(consumer);
-            memory.obstacle = None;
+            memory.conflicting_secret = None;
             memory.withdrawing = Some(uid.clone());
             withdraw::decide(ctx, consumer, reservation)
         }
@@ -231,10 +233,10 @@ fn commit(
         reservation: reservation.meta.uid.clone(),
         secret: secret.clone(),
     };
-    let verdict = active(&assigned);
-    let patch = status::consumer(&consumer.meta, &consumer.status, &verdict, Some(&assigned), ctx.now.wall);
+    let condition = active_condition(&assigned);
+    let patch = status::consumer(&consumer.meta, &consumer.status, &condition, Some(&assigned), ctx.now.wall);
     let Some(patch) = patch else { return Step::Idle };
-    let message = format!("{}, with the credentials in Secret {secret}", verdict.message);
+    let message = format!("{}, with the credentials in Secret {secret}", condition.message);
     Step::send(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(Some(event(
         consumer,
         false,
@@ -245,7 +247,7 @@ fn commit(
 }
 
 /// Returns the condition of an assigned consumer.
-pub fn active(assigned: &Assigned) -> ReadyCondition<MaskConsumerPhase> {
+pub fn active_condition(assigned: &Assigned) -> ReadyCondition<MaskConsumerPhase> {
     let message = format!("Assigned slot {} of MaskProvider {}", assigned.slot, assigned.provider);
     ReadyCondition::ready(MaskConsumerPhase::Active, Reason::Assigned, message)
 }

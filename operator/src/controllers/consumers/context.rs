@@ -42,13 +42,13 @@ impl ConsumerContext<'_> {
     }
 
     /// Returns the state of a consumer if it exists; for most consumers it does not.
-    pub fn recall(&mut self, consumer: &ConsumerView) -> Option<&mut ConsumerMemory> {
+    pub fn existing_memory(&mut self, consumer: &ConsumerView) -> Option<&mut ConsumerMemory> {
         self.memory.get_mut(&consumer.meta.uid)
     }
 
     /// Returns the conflicting Secret of a consumer.
-    pub fn obstacle(&mut self, consumer: &ConsumerView) -> Option<CopyView> {
-        self.recall(consumer)?.obstacle.clone()
+    pub fn conflicting_secret(&mut self, consumer: &ConsumerView) -> Option<CopyView> {
+        self.existing_memory(consumer)?.conflicting_secret.clone()
     }
 
     /// Returns the last backoff while it is active.
@@ -57,7 +57,7 @@ impl ConsumerContext<'_> {
     }
 
     /// Removes a consumer from its queue, and ends its grant.
-    pub fn out_of_line(&mut self, consumer: &ConsumerView) {
+    pub fn leave_queue(&mut self, consumer: &ConsumerView) {
         self.allocator.leave(&consumer.meta.uid);
         self.allocator.end_grant(&consumer.meta.uid);
     }

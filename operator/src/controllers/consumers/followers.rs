@@ -28,7 +28,7 @@ struct Namespace {
     /// Consumers that wait for a list that has not been requested yet.
     wanted: BTreeSet<ObjectKey>,
     /// Consumers that the list in flight serves.
-    under_way: BTreeSet<ObjectKey>,
+    in_flight: BTreeSet<ObjectKey>,
 }
 
 #[derive(Clone, Default)]
@@ -53,7 +53,7 @@ impl Followers {
         followed.secrets.iter().for_each(|secret| forget(&mut namespace.by_secret, secret, consumer));
         followed.users.iter().for_each(|user| forget(&mut namespace.by_user, user, consumer));
         namespace.wanted.remove(key);
-        namespace.under_way.remove(key);
+        namespace.in_flight.remove(key);
         let last = namespace.releases.is_empty();
         if last {
             self.0.remove(&key.namespace);
@@ -84,7 +84,7 @@ impl Followers {
     }
 
     /// Returns the UIDs of the consumers whose release a Pod affects.
-    pub fn concerned(&self, namespace: &str, pod: &PodView) -> BTreeSet<Uid> {
+    pub fn affected(&self, namespace: &str, pod: &PodView) -> BTreeSet<Uid> {
         let Some(namespace) = self.0.get(namespace) else { return BTreeSet::new() };
         let owners = pod.consumers.iter().filter(|uid| namespace.releases.contains_key(*uid));
         let readers = pod.secrets.iter().filter_map(|secret| namespace.by_secret.get(secret)).flatten();
@@ -100,7 +100,7 @@ impl Followers {
     /// Notes that a release needs a list of the Pods that is requested from now on.
     pub fn want_list(&mut self, key: &ObjectKey) {
         let Some(namespace) = self.0.get_mut(&key.namespace) else { return };
-        if !namespace.under_way.contains(key) {
+        if !namespace.in_flight.contains(key) {
             namespace.wanted.insert(key.clone());
         }
     }
@@ -113,13 +113,13 @@ impl Followers {
     /// Notes that a list is being requested.
     pub fn list_sent(&mut self, namespace: &str) {
         if let Some(namespace) = self.0.get_mut(namespace) {
-            namespace.under_way.append(&mut namespace.wanted);
+            namespace.in_flight.append(&mut namespace.wanted);
         }
     }
 
     /// Notes that the list has arrived, and returns the consumers that it serves.
     pub fn list_answered(&mut self, namespace: &str) -> BTreeSet<ObjectKey> {
-        self.0.get_mut(namespace).map(|namespace| std::mem::take(&mut namespace.under_way)).unwrap_or_default()
+        self.0.get_mut(namespace).map(|namespace| std::mem::take(&mut namespace.in_flight)).unwrap_or_default()
     }
 
     /// Notes that the list failed, and returns the consumers that keep waiting.
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_serves_those_who_wanted_it_before_it_was_asked_for() {
+    fn a_list_serves_only_releases_that_wanted_it_before_it_was_requested() {
         let mut followers = Followers::default();
         let (one, two) = (ObjectKey::new("ns", "one"), ObjectKey::new("ns", "two"));
         assert!(followers.begin(&one.namespace, &Uid::from("1")));

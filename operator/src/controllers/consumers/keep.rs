@@ -6,7 +6,7 @@ use vpn_types::{MaskProviderPhase, Reason};
 use super::{
     assign,
     context::{ConsumerContext, event, reservations},
-    withdraw::{remove_copy, surrender},
+    withdraw::{delete_reservation, remove_copy},
 };
 use crate::{
     allocator::Grant,
@@ -23,7 +23,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
         Some(provider) if provider.meta.uid == assigned.provider_uid => provider,
         Some(_) => return evict(consumer, format!("MaskProvider {} was deleted and created again", assigned.provider)),
         // Its event may still be in flight: only a read confirms that it is gone.
-        None if ctx.recall(consumer).is_some_and(|memory| memory.provider_gone) => {
+        None if ctx.existing_memory(consumer).is_some_and(|memory| memory.provider_gone) => {
             return evict(consumer, format!("MaskProvider {} was deleted", assigned.provider));
         }
         None => return Step::send(Operation::Get(Kind::Provider, assigned.provider.clone())),
@@ -57,7 +57,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
         // If the watch lags, this may still be the former holder: only a read confirms it.
         Some(reservation)
             if reservation.consumer_uid != consumer.meta.uid
-                && !ctx.recall(consumer).is_some_and(|memory| memory.lock_gone) =>
+                && !ctx.existing_memory(consumer).is_some_and(|memory| memory.lock_gone) =>
         {
             Step::send(Operation::Get(Kind::Reservation, key))
         }
@@ -88,10 +88,10 @@ fn keep_copy(
     let Source::Present(source) = &ctx.state.credentials(provider, assigned.slot) else { return Step::Idle };
     let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: assigned.secret.clone() };
     let known = ctx.state.copies.get(&key).cloned();
-    match known.or_else(|| ctx.obstacle(consumer)) {
+    match known.or_else(|| ctx.conflicting_secret(consumer)) {
         None => {
-            let note = restored(consumer, "Secret", &key);
-            Step::maintain(assign::copy_credentials(consumer, reservation, provider, source, key)).with_event(note)
+            let event = restored(consumer, "Secret", &key);
+            Step::maintain(assign::copy_credentials(consumer, reservation, provider, source, key)).with_event(event)
         }
         Some(copy) if copy.consumer_uid.as_ref() != Some(&consumer.meta.uid) || copy.meta.deleting => Step::Idle,
         Some(copy) if assign::is_current(&copy, reservation, source) => Step::Idle,
@@ -103,8 +103,8 @@ fn keep_copy(
                  environment they started with",
                 assigned.secret, assigned.provider
             );
-            let news = changed.then(|| event(consumer, false, Reason::CredentialsChanged, "Copy", message));
-            Step::maintain(assign::refresh_copy(&copy, Some(reservation), provider, source)).with_event(news)
+            let event = changed.then(|| event(consumer, false, Reason::CredentialsChanged, "Copy", message));
+            Step::maintain(assign::refresh_copy(&copy, Some(reservation), provider, source)).with_event(event)
         }
     }
 }
@@ -122,8 +122,8 @@ fn keep_status(
     reservation: &ReservationView,
 ) -> Step {
     let assigned = Assigned { reservation: reservation.meta.uid.clone(), ..assigned.clone() };
-    let verdict = assign::active(&assigned);
-    match status::consumer(&consumer.meta, &consumer.status, &verdict, Some(&assigned), ctx.now.wall) {
+    let condition = assign::active_condition(&assigned);
+    match status::consumer(&consumer.meta, &consumer.status, &condition, Some(&assigned), ctx.now.wall) {
         Some(patch) => Step::tell(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)),
         None => Step::Idle,
     }
@@ -140,6 +140,6 @@ fn free_surplus(
     let mut others = reservations(ctx.state, consumer).filter(|other| other.meta.uid != kept.meta.uid);
     others
         .next()
-        .map_or(Step::Idle, |other| surrender(ctx, consumer, other))
+        .map_or(Step::Idle, |other| delete_reservation(ctx, consumer, other))
         .or_else(|| remove_copy(ctx.state, consumer, |copy| *copy.meta.key.name != *assigned.secret))
 }

@@ -140,15 +140,15 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, key: &ObjectKey) -> Step {
     let state = ctx.state;
     let Some(consumer) = state.consumers.get(key) else { return Step::Idle };
     if consumer.meta.deleting {
-        ctx.out_of_line(consumer);
+        ctx.leave_queue(consumer);
         return release::decide(ctx, consumer);
     }
     if consumer.meta.finalizer.is_none() {
-        let op = add_finalizer(Kind::Consumer, &consumer.meta);
-        return if consumer.assigned.is_some() { Step::maintain(op) } else { Step::send(op) };
+        let operation = add_finalizer(Kind::Consumer, &consumer.meta);
+        return if consumer.assigned.is_some() { Step::maintain(operation) } else { Step::send(operation) };
     }
     if consumer.assigned.is_some() {
-        ctx.out_of_line(consumer);
+        ctx.leave_queue(consumer);
         return keep::decide(ctx, consumer);
     }
     assign::decide(ctx, consumer)

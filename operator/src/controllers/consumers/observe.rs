@@ -101,7 +101,7 @@ fn provider_changed(ctx: &mut Context, state::Change { key, before }: &state::Ch
     }
     // Status changes are frequent, and do not affect consumers that have a slot.
     let now = ctx.state.providers.get(key);
-    let concerns_holders = match (before, now) {
+    let affects_holders = match (before, now) {
         (Some(before), Some(now)) => {
             before.meta.uid != now.meta.uid
                 || before.meta.deleting != now.meta.deleting
@@ -113,7 +113,7 @@ fn provider_changed(ctx: &mut Context, state::Change { key, before }: &state::Ch
         _ => true,
     };
     refresh_pool(ctx, key);
-    if concerns_holders {
+    if affects_holders {
         enqueue_holders(ctx, key);
     }
     enqueue_acknowledgement(ctx, key);
@@ -147,7 +147,7 @@ fn refresh_pool(ctx: &mut Context, key: &ObjectKey) {
         usable,
         verifiable: provider.verify.is_some() && held,
         current: provider.is_current(),
-        why_not: if usable { String::new() } else { why_not_usable(state, provider) },
+        unusable_reason: if usable { String::new() } else { why_not_usable(state, provider) },
     };
     ctx.allocator.set_pool(key.clone(), spec);
 }
@@ -171,9 +171,9 @@ fn copy_changed(ctx: &mut Context, state::Change { key, before }: &state::Change
             ctx.memory.consumers.of(&uid).copy_gone = true;
         }
         if let Some(memory) = ctx.memory.consumers.by_uid.get_mut(&uid) {
-            let ConsumerMemory { copy_gone, obstacle, .. } = memory;
+            let ConsumerMemory { copy_gone, conflicting_secret, .. } = memory;
             *copy_gone &= is_gone || !was_its_copy;
-            *obstacle = None;
+            *conflicting_secret = None;
         }
         ctx.enqueue(ReconcileRequest::Consumer(consumer));
     }
@@ -181,11 +181,11 @@ fn copy_changed(ctx: &mut Context, state::Change { key, before }: &state::Change
 
 fn pods_changed(ctx: &mut Context, namespace: &Arc<str>, change: &PodsChange) {
     let followers = &ctx.memory.consumers.followers;
-    let concerned: Vec<_> = match change {
+    let affected: Vec<_> = match change {
         PodsChange::Listed => followers.all(namespace).cloned().collect(),
-        PodsChange::Pod(pod) => followers.concerned(namespace, pod).into_iter().collect(),
+        PodsChange::Pod(pod) => followers.affected(namespace, pod).into_iter().collect(),
     };
-    for uid in concerned {
+    for uid in affected {
         if let Some(consumer) = ctx.state.consumer_by_uid(&uid) {
             let key = consumer.meta.key.clone();
             ctx.enqueue(ReconcileRequest::Consumer(key));

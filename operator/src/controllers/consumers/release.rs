@@ -39,18 +39,18 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let held: Vec<_> = reservations(state, consumer).collect();
     if let Some(backoff) = ctx.active_backoff().filter(|backoff| backoff.is_worth_telling()) {
         let backoff = backoff.clone();
-        return tell_trouble(ctx, consumer, &backoff);
+        return report_backoff(ctx, consumer, &backoff);
     }
     let took_no_slot = held.is_empty() && consumer.assigned.is_none();
     remove_copies(ctx, consumer)
         .or_else(|| find_lock(ctx, consumer, &held))
         .or_else(|| if took_no_slot { Step::Idle } else { stop_users(ctx, consumer, &held) })
-        .or_else(|| let_go(ctx, consumer, &held))
+        .or_else(|| finish(ctx, consumer, &held))
 }
 
-fn tell_trouble(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, backoff: &Backoff) -> Step {
+fn report_backoff(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, backoff: &Backoff) -> Step {
     let message = format!("Cannot release the slot: {}", backoff.message);
-    tell(ctx, consumer, backoff.reason, message).or_else(|| Step::WaitUntil(backoff.until))
+    report(ctx, consumer, backoff.reason, message).or_else(|| Step::WaitUntil(backoff.until))
 }
 
 /// Step 1. `WaitUntil(MAX)` means "wait for the watch".
@@ -64,7 +64,7 @@ fn remove_copies(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step
             "A finalizer of another component keeps Secret {}; the slot is held until that finalizer is removed",
             copy.meta.key.name
         );
-        return tell(ctx, consumer, Reason::HeldByFinalizer, message).or_else(|| Step::WaitUntil(Duration::MAX));
+        return report(ctx, consumer, Reason::HeldByFinalizer, message).or_else(|| Step::WaitUntil(Duration::MAX));
     }
     // A committed consumer has a copy. If the store has none, the watch may lag: only a read confirms that it is gone.
     match &consumer.assigned {
@@ -96,12 +96,12 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     }
     let namespace = &consumer.meta.key.namespace;
     let Some(pods) = ctx.state.pods.get(namespace) else { return Step::WaitUntil(Duration::MAX) };
-    let users = still_more_users(ctx, consumer, held, pods);
+    let users = update_users(ctx, consumer, held, pods);
     // Order and other details do not count: another operator may not have seen yet that the same Pod is on a node.
-    let says = |known: &SlotUserView, user: &SlotUserView| {
+    let covers = |known: &SlotUserView, user: &SlotUserView| {
         known.uid == user.uid && (known.node.is_some() || user.node.is_none())
     };
-    let lacks = |recorded: &[SlotUserView]| users.iter().any(|user| !recorded.iter().any(|known| says(known, user)));
+    let lacks = |recorded: &[SlotUserView]| users.iter().any(|user| !recorded.iter().any(|known| covers(known, user)));
     let present: Vec<_> = users.iter().filter_map(|user| pods.get(&user.uid)).collect();
     if let Some(reservation) = held.iter().find(|reservation| lacks(&reservation.users)) {
         return Step::send(record(reservation, &users)).with_event(shared(consumer, &present));
@@ -110,12 +110,12 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     if let Some(pod) = present.iter().find(owned) {
         return Step::send(delete(Kind::Pod, &pod.meta, None));
     }
-    if let Some(step) = upgrade(ctx, consumer, held, pods) {
+    if let Some(step) = delete_in_foreground(ctx, consumer, held, pods) {
         return step;
     }
     let left: Vec<_> = present.into_iter().filter(|pod| pod.stage == PodStage::Running).collect();
-    if let Some(wait) = waiting_for(consumer, &left, ctx.now) {
-        return tell(ctx, consumer, wait.reason, wait.message).or_else(|| Step::WaitUntil(wait.until));
+    if let Some(wait) = describe_wait(consumer, &left, ctx.now) {
+        return report(ctx, consumer, wait.reason, wait.message).or_else(|| Step::WaitUntil(wait.until));
     }
     // Gone without evidence: the watch saw the user disappear while it ran, or never saw it.
     let unclean =
@@ -128,7 +128,7 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
 
 /// Returns the known users, and Pods that have been created since. A controller may recreate a Pod, and it counts as
 /// soon as it is bound, even if it cannot start without the Secret.
-fn still_more_users(
+fn update_users(
     ctx: &mut ConsumerContext<'_>,
     consumer: &ConsumerView,
     held: &[&ReservationView],
@@ -151,7 +151,7 @@ fn still_more_users(
 
 /// Step 4, once, where it is needed. Pods without a node count too: a Pod of a Deployment would start with the next
 /// Secret of that name, which exists again when the Mask is recreated.
-fn upgrade(
+fn delete_in_foreground(
     ctx: &mut ConsumerContext<'_>,
     consumer: &ConsumerView,
     held: &[&ReservationView],
@@ -190,7 +190,7 @@ fn list_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
         Listing::ByRequest => {
             ctx.followers.want_list(&consumer.meta.key);
             Some(match ctx.list_backoff.clone() {
-                Some(backoff) => tell_trouble(ctx, consumer, &backoff),
+                Some(backoff) => report_backoff(ctx, consumer, &backoff),
                 None => Step::WaitUntil(Duration::MAX),
             })
         }
@@ -262,7 +262,7 @@ struct Wait {
 const OVERDUE: Duration = Duration::from_secs(30);
 
 /// Describes the Pods that still hold the slot. A Pod that needs manual action comes first.
-fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<Wait> {
+fn describe_wait(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<Wait> {
     let others = match left.len().checked_sub(1)? {
         0 => String::new(),
         more => format!(" (and {more} more)"),
@@ -278,16 +278,16 @@ fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<W
     };
     if let Some(pod) = left.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid)) {
         let message = format!(
-            "{} uses the credentials without an owner reference to this MaskConsumer; the slot is held until the Pod is \
-             deleted",
+            "{} uses the credentials without an owner reference to this MaskConsumer; the slot is held until the Pod \
+             is deleted",
             describe(pod)
         );
         return Some(Wait { reason: Reason::HeldByPods, message, until: Duration::MAX });
     }
     if let Some(pod) = left.iter().find(|pod| pod.meta.deleting && rest_of(pod).is_none()) {
         let message = format!(
-            "{} should have stopped by now; if the node is lost for good, delete the Node object or force-delete the Pod: \
-             the slot is then held for spec.release.uncleanDelay of the MaskProvider",
+            "{} should have stopped by now; if the node is lost for good, delete the Node object or force-delete the \
+             Pod: the slot is then held for spec.release.uncleanDelay of the MaskProvider",
             describe(pod)
         );
         return Some(Wait { reason: Reason::HeldByLostNode, message, until: Duration::MAX });
@@ -299,16 +299,16 @@ fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<W
 }
 
 /// Step 5.
-fn let_go(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
+fn finish(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
     for reservation in held {
         let delay = hold(ctx, consumer, reservation);
         if delay > Duration::ZERO && reservation.hold_until.is_none() {
             let until = ctx.now.wall + delay;
             let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
             let message = format!("MaskReservation {} is held until {until}", reservation.meta.key);
-            let op = patch_reservation(reservation, &json!({ "holdUntil": until }));
+            let operation = patch_reservation(reservation, &json!({ "holdUntil": until }));
             let reason = Reason::HeldUntilDeadline;
-            return Step::send(op).with_event(Some(event(
+            return Step::send(operation).with_event(Some(event(
                 consumer,
                 ctx.memory(consumer).unclean,
                 reason,
@@ -322,7 +322,7 @@ fn let_go(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&Reser
         event(consumer, false, Reason::SlotFree, "Release", message)
     });
     match remove_finalizer(Kind::Consumer, &consumer.meta) {
-        Some(op) => Step::send(op).with_event(released),
+        Some(operation) => Step::send(operation).with_event(released),
         None => Step::Idle,
     }
 }
@@ -339,17 +339,17 @@ fn hold(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &Re
     }
 }
 
-fn tell(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reason: Reason, message: String) -> Step {
+fn report(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reason: Reason, message: String) -> Step {
     // The end of a verification is not worth a status or an Event.
     if reason == Reason::Releasing && verification::verified_by(ctx.state, consumer).is_some() {
         return Step::Idle;
     }
-    let verdict = ReadyCondition::not_ready(MaskConsumerPhase::Terminating, reason, message);
+    let condition = ReadyCondition::not_ready(MaskConsumerPhase::Terminating, reason, message);
     // The slot still belongs to this consumer: `status.provider` stays until the consumer is gone.
     let assigned = consumer.assigned.as_deref();
-    let patch = status::consumer(&consumer.meta, &consumer.status, &verdict, assigned, ctx.now.wall);
+    let patch = status::consumer(&consumer.meta, &consumer.status, &condition, assigned, ctx.now.wall);
     let Some(patch) = patch else { return Step::Idle };
     let event =
-        (reason != Reason::Releasing).then(|| event(consumer, true, reason, "Release", verdict.message.clone()));
+        (reason != Reason::Releasing).then(|| event(consumer, true, reason, "Release", condition.message.clone()));
     Step::tell(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(event)
 }

@@ -24,8 +24,8 @@ pub fn shared(consumer: &ConsumerView, users: &[&PodView]) -> Option<EventRecord
         more => format!(" and {more} more"),
     };
     let message = format!(
-        "{} Pods use this slot at the same time: {}{more}; the VPN service counts each Pod as a device, so give each Pod \
-         its own Mask",
+        "{} Pods use this slot at the same time: {}{more}; the VPN service counts each Pod as a device, so give each \
+         Pod its own Mask",
         running.len(),
         names.join(", ")
     );

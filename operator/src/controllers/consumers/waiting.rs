@@ -9,7 +9,7 @@ use super::context::{ConsumerContext, event};
 use crate::{
     allocator::{Allocator, Pool, QueuePosition, Rank, Requirements},
     controllers::{
-        providers::{is_about_to_open, why_not_usable, withheld},
+        providers::{is_about_to_change, why_not_usable, withheld},
         ready::ReadyCondition,
         status, verification,
     },
@@ -21,19 +21,19 @@ use crate::{
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let uid = &consumer.meta.uid;
     if let Some(backoff) = ctx.active_backoff() {
-        let verdict = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, backoff.reason, backoff.message.clone());
+        let condition = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, backoff.reason, backoff.message.clone());
         let until = backoff.until;
         ctx.allocator.leave(uid);
-        return tell(ctx, consumer, &verdict).or_else(|| Step::WaitUntil(until));
+        return report(ctx, consumer, &condition).or_else(|| Step::WaitUntil(until));
     }
-    let newcomer = ctx.allocator.standing(uid) == QueuePosition::NotQueued;
+    let is_new = ctx.allocator.position(uid) == QueuePosition::NotQueued;
     ctx.allocator.wait(uid, requirements(ctx.state, consumer), rank(consumer));
-    if newcomer {
+    if is_new {
         // It may get a slot at once: do not write a status about a wait that does not happen.
         ctx.revisit.push(consumer.meta.key.clone());
         return Step::Idle;
     }
-    let QueuePosition::Queued { place, fitting } = ctx.allocator.standing(uid) else { return Step::Idle };
+    let QueuePosition::Queued { position, fitting } = ctx.allocator.position(uid) else { return Step::Idle };
     let verifies = verification::verified_by(ctx.state, consumer).is_some();
     if verifies || is_settling(ctx.state, &fitting) {
         // A matching provider is about to get a new condition (or, before a verification, to have its Secret read): a
@@ -43,10 +43,10 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
         if now < until {
             return Step::WaitUntil(until);
         }
-    } else if let Some(memory) = ctx.recall(consumer) {
+    } else if let Some(memory) = ctx.existing_memory(consumer) {
         memory.settling_since = None;
     }
-    tell(ctx, consumer, &outlook(ctx.state, ctx.allocator, consumer, place, &fitting))
+    report(ctx, consumer, &waiting_condition(ctx.state, ctx.allocator, consumer, position, &fitting))
 }
 
 /// How long no status is written while a matching provider is about to get a new condition.
@@ -56,7 +56,7 @@ fn is_settling(state: &ClusterState, fitting: &[ObjectKey]) -> bool {
     let mut providers = fitting.iter().filter_map(|key| state.providers.get(key)).peekable();
     providers.peek().is_some()
         && !providers.clone().any(ProviderView::is_usable)
-        && providers.any(|provider| is_about_to_open(state, provider))
+        && providers.any(|provider| is_about_to_change(state, provider))
 }
 
 /// Returns the requirements that decide which providers match a consumer.
@@ -80,11 +80,11 @@ fn rank(consumer: &ConsumerView) -> Rank {
 }
 
 /// Returns the condition that says why a consumer waits.
-fn outlook(
+fn waiting_condition(
     state: &ClusterState,
     allocator: &Allocator,
     consumer: &ConsumerView,
-    place: Option<usize>,
+    position: Option<usize>,
     fitting: &[ObjectKey],
 ) -> ReadyCondition<MaskConsumerPhase> {
     if let Some(provider) = verification::verified_by(state, consumer) {
@@ -107,8 +107,8 @@ fn outlook(
         let message = format!("There is no MaskProvider that matches and is usable ({})", list(why));
         return ReadyCondition::not_ready(MaskConsumerPhase::ErrNoProviders, Reason::NoProviderUsable, message);
     }
-    let place = match place {
-        Some(place) => format!("place {place} in line"),
+    let place = match position {
+        Some(position) => format!("place {position} in line"),
         None => format!("more than {} ahead in line", crate::allocator::POSITIONS_SHOWN - 1),
     };
     let names = list(usable.iter().map(|provider| {
@@ -133,18 +133,21 @@ fn list<T: ToString>(mut items: impl Iterator<Item = T>) -> String {
     }
 }
 
-fn tell(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, verdict: &ReadyCondition<MaskConsumerPhase>) -> Step {
-    let patch = status::consumer(&consumer.meta, &consumer.status, verdict, None, ctx.now.wall);
+fn report(
+    ctx: &mut ConsumerContext<'_>,
+    consumer: &ConsumerView,
+    condition: &ReadyCondition<MaskConsumerPhase>,
+) -> Step {
+    let patch = status::consumer(&consumer.meta, &consumer.status, condition, None, ctx.now.wall);
     let Some(patch) = patch else { return Step::Idle };
-    // The return from a rejection that has ended counts as a rewrite too: otherwise another operator may see it
-    // differently.
-    let rewrite = consumer.status.phase == Some(verdict.phase)
-        && (verdict.reason == Reason::NoFreeSlot
-            || consumer.said.as_ref().is_some_and(|said| said.reason == verdict.reason));
+    // The return to `NoFreeSlot` after a rejection counts as a rewrite too: another operator may see it differently.
+    let rewrite = consumer.status.phase == Some(condition.phase)
+        && (condition.reason == Reason::NoFreeSlot
+            || consumer.said.as_ref().is_some_and(|said| said.reason == condition.reason));
     if rewrite && let Err(until) = ctx.throttle.take(ctx.now) {
         return Step::WaitUntil(until);
     }
-    let warning = verdict.reason != Reason::NoFreeSlot;
-    let event = (!rewrite).then(|| event(consumer, warning, verdict.reason, "Wait", verdict.message.clone()));
+    let warning = condition.reason != Reason::NoFreeSlot;
+    let event = (!rewrite).then(|| event(consumer, warning, condition.reason, "Wait", condition.message.clone()));
     Step::tell(Operation::PatchStatus(crate::model::Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(event)
 }

@@ -17,7 +17,7 @@ use crate::{
 /// Returns the next step towards "no reservation".
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
     ctx.memory(consumer).withdrawing = Some(reservation.meta.uid.clone());
-    fence(ctx, consumer, reservation).or_else(|| surrender(ctx, consumer, reservation))
+    fence(ctx, consumer, reservation).or_else(|| delete_reservation(ctx, consumer, reservation))
 }
 
 fn fence(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
@@ -32,35 +32,35 @@ fn fence(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &Reser
             format!("MaskReservation {} could not be used; the Mask is back in line", reservation.meta.key),
         ),
     };
-    let verdict = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, reason, message);
-    let patch = status::fence(&consumer.meta, &consumer.status, &verdict, withdrawn, ctx.now.wall);
-    let known = consumer.said.as_ref().is_some_and(|said| said.reason == reason);
-    let news = ctx.backoff.is_some() && !known;
-    let event = news.then(|| event(consumer, true, reason, "Assign", verdict.message));
+    let condition = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, reason, message);
+    let patch = status::fence(&consumer.meta, &consumer.status, &condition, withdrawn, ctx.now.wall);
+    let is_known = consumer.said.as_ref().is_some_and(|said| said.reason == reason);
+    let is_new = ctx.backoff.is_some() && !is_known;
+    let event = is_new.then(|| event(consumer, true, reason, "Assign", condition.message));
     Step::send(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).provisional().with_event(event)
 }
 
 /// Deletes a reservation that can no longer be committed: its copy, then the lock.
-pub fn surrender(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
-    let of_it = |copy: &CopyView| copy.reservation.as_ref() == Some(&reservation.meta.uid);
-    remove_copy(ctx.state, consumer, of_it).or_else(|| free(reservation))
+pub fn delete_reservation(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
+    let is_its_copy = |copy: &CopyView| copy.reservation.as_ref() == Some(&reservation.meta.uid);
+    remove_copy(ctx.state, consumer, is_its_copy).or_else(|| delete_lock(reservation))
 }
 
 /// Removes a copy that the consumer owns and does not need.
-pub fn remove_copy(state: &ClusterState, consumer: &ConsumerView, useless: impl Fn(&CopyView) -> bool) -> Step {
+pub fn remove_copy(state: &ClusterState, consumer: &ConsumerView, is_useless: impl Fn(&CopyView) -> bool) -> Step {
     let mut copies = state.copies_of(&consumer.meta.uid);
-    match copies.find(|copy| useless(copy) && !copy.meta.deleting) {
+    match copies.find(|copy| is_useless(copy) && !copy.meta.deleting) {
         Some(copy) => Step::send(delete(Kind::Secret, &copy.meta, None)).provisional(),
         None => Step::Idle,
     }
 }
 
-fn free(reservation: &ReservationView) -> Step {
+fn delete_lock(reservation: &ReservationView) -> Step {
     if !reservation.meta.deleting {
         return Step::send(delete(Kind::Reservation, &reservation.meta, None)).provisional();
     }
     match remove_finalizer(Kind::Reservation, &reservation.meta) {
-        Some(op) => Step::send(op).provisional(),
+        Some(operation) => Step::send(operation).provisional(),
         None => Step::Idle,
     }
 }

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_of_tools_are_known_and_others_are_not() {
+    fn labels_of_delivery_tools_are_recognized() {
         for label in [
             "argocd.argoproj.io/instance",
             "app.kubernetes.io/instance",

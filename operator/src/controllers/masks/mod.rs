@@ -85,11 +85,11 @@ fn answered(ctx: &mut Context, answer: &Answer<'_>) {
 fn decide(state: &ClusterState, key: &ObjectKey, backoff: Option<&Backoff>, now: Now) -> Step {
     let consumer = state.consumers.get(key);
     let Some(mask) = state.masks.get(key) else {
-        return consumer.map_or(Step::Idle, |consumer| release_left_behind(state, consumer));
+        return consumer.map_or(Step::Idle, |consumer| release_abandoned(state, consumer));
     };
     // Masks stored by 1.0.1 have a finalizer. They no longer need one, because their MaskConsumer has one.
-    if let Some(op) = remove_finalizer(Kind::Mask, &mask.meta) {
-        return Step::maintain(op);
+    if let Some(operation) = remove_finalizer(Kind::Mask, &mask.meta) {
+        return Step::maintain(operation);
     }
     if mask.meta.deleting {
         // With foreground deletion, the Mask stays until its MaskConsumer is gone.
@@ -98,7 +98,7 @@ fn decide(state: &ClusterState, key: &ObjectKey, backoff: Option<&Backoff>, now:
     }
     match consumer {
         None => match backoff.filter(|backoff| backoff.is_active(now)) {
-            Some(backoff) => tell(mask, &in_backoff(backoff), now).or_else(|| Step::WaitUntil(backoff.until)),
+            Some(backoff) => report(mask, &in_backoff(backoff), now).or_else(|| Step::WaitUntil(backoff.until)),
             None => Step::send(create_consumer(mask)),
         },
         Some(consumer) if consumer.owner.as_ref() == Some(&mask.meta.uid) && !consumer.meta.deleting => {
@@ -106,9 +106,9 @@ fn decide(state: &ClusterState, key: &ObjectKey, backoff: Option<&Backoff>, now:
         }
         // Created for a former Mask of this name.
         Some(consumer) if consumer.mask.as_ref().is_some_and(|made_for| made_for.uid != mask.meta.uid) => {
-            release_left_behind(state, consumer).or_else(|| tell(mask, &in_the_way(consumer), now))
+            release_abandoned(state, consumer).or_else(|| report(mask, &name_conflict(consumer), now))
         }
-        Some(consumer) => tell(mask, &in_the_way(consumer), now),
+        Some(consumer) => report(mask, &name_conflict(consumer), now),
     }
 }
 
@@ -167,12 +167,12 @@ fn follow_spec(mask: &MaskView, consumer: &ConsumerView) -> Step {
         "metadata": {"uid": consumer.meta.uid.as_str(), "resourceVersion": consumer.meta.version.to_string()},
         "spec": spec,
     });
-    let op = Operation::Patch(Kind::Consumer, consumer.meta.key.clone(), patch);
-    if same { Step::maintain(op) } else { Step::send(op) }
+    let operation = Operation::Patch(Kind::Consumer, consumer.meta.key.clone(), patch);
+    if same { Step::maintain(operation) } else { Step::send(operation) }
 }
 
 fn follow_status(mask: &MaskView, consumer: &ConsumerView, now: Now) -> Step {
-    let Some(said) = &consumer.said else { return Step::Idle };
+    let Some(stored) = &consumer.said else { return Step::Idle };
     let phase = match consumer.status.phase {
         // Nothing to report yet.
         None | Some(MaskConsumerPhase::Pending) => return Step::Idle,
@@ -181,8 +181,9 @@ fn follow_status(mask: &MaskView, consumer: &ConsumerView, now: Now) -> Step {
         Some(MaskConsumerPhase::Terminating) => MaskPhase::Terminating,
         Some(MaskConsumerPhase::ErrNoProviders) => MaskPhase::ErrNoProviders,
     };
-    let verdict = ReadyCondition { phase, ready: said.ready, reason: said.reason, message: said.message.to_string() };
-    match status::mask(&mask.meta, &mask.status, &verdict, consumer.assigned.as_deref(), now.wall) {
+    let condition =
+        ReadyCondition { phase, ready: stored.ready, reason: stored.reason, message: stored.message.to_string() };
+    match status::mask(&mask.meta, &mask.status, &condition, consumer.assigned.as_deref(), now.wall) {
         Some(patch) => Step::tell(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)),
         None => Step::Idle,
     }
@@ -193,7 +194,7 @@ fn in_backoff(backoff: &Backoff) -> ReadyCondition<MaskPhase> {
     ReadyCondition::not_ready(MaskPhase::Pending, backoff.reason, message)
 }
 
-fn in_the_way(consumer: &ConsumerView) -> ReadyCondition<MaskPhase> {
+fn name_conflict(consumer: &ConsumerView) -> ReadyCondition<MaskPhase> {
     let name = &consumer.meta.key.name;
     // A MaskConsumer that was created for a Mask is deleted with that Mask: waiting is enough.
     if consumer.meta.deleting || (consumer.mask.is_some() && consumer.owner.is_some()) {
@@ -205,21 +206,21 @@ fn in_the_way(consumer: &ConsumerView) -> ReadyCondition<MaskPhase> {
     ReadyCondition::not_ready(MaskPhase::Waiting, Reason::ConsumerNameTaken, message)
 }
 
-fn tell(mask: &MaskView, verdict: &ReadyCondition<MaskPhase>, now: Now) -> Step {
-    let Some(patch) = status::mask(&mask.meta, &mask.status, verdict, None, now.wall) else { return Step::Idle };
-    let note = EventRecord {
+fn report(mask: &MaskView, condition: &ReadyCondition<MaskPhase>, now: Now) -> Step {
+    let Some(patch) = status::mask(&mask.meta, &mask.status, condition, None, now.wall) else { return Step::Idle };
+    let event = EventRecord {
         regarding: object_reference(Kind::Mask, &mask.meta.key, &mask.meta.uid),
         related: None,
         warning: true,
-        reason: verdict.reason,
+        reason: condition.reason,
         action: "Wait",
-        message: verdict.message.clone(),
+        message: condition.message.clone(),
     };
-    Step::tell(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)).with_event(Some(note))
+    Step::tell(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)).with_event(Some(event))
 }
 
 /// Releases a MaskConsumer whose Mask does not exist, or no longer exists.
-fn release_left_behind(state: &ClusterState, consumer: &ConsumerView) -> Step {
+fn release_abandoned(state: &ClusterState, consumer: &ConsumerView) -> Step {
     if consumer.meta.deleting {
         return Step::Idle;
     }
@@ -245,7 +246,7 @@ fn release(consumer: &ConsumerView) -> Step {
 /// A Mask deleted with `--cascade=orphan` leaves its MaskConsumer without an owner: no other component would release
 /// it.
 fn release_orphan(consumer: &ConsumerView) -> Step {
-    let note = EventRecord {
+    let event = EventRecord {
         regarding: object_reference(Kind::Consumer, &consumer.meta.key, &consumer.meta.uid),
         related: None,
         warning: true,
@@ -254,5 +255,5 @@ fn release_orphan(consumer: &ConsumerView) -> Step {
         message: "The Mask was deleted without this MaskConsumer (--cascade=orphan); its slot is being released"
             .to_owned(),
     };
-    Step::send(delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background))).with_event(Some(note))
+    Step::send(delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background))).with_event(Some(event))
 }

@@ -57,18 +57,18 @@ pub fn evaluate(
     }
     let phase = if used == 0 { Ready } else { Active };
     let mut message = format!("{used} of {} slots are taken", provider.max_slots);
-    let complaints = complaints(state, provider);
-    for (_, complaint) in &complaints {
-        message += &format!(". {complaint}");
+    let slot_problems = slot_problems(state, provider);
+    for (_, problem) in &slot_problems {
+        message += &format!(". {problem}");
     }
-    if !complaints.is_empty() {
+    if !slot_problems.is_empty() {
         message.push('.');
     }
     Some(ReadyCondition::ready(phase, Reason::Available, message))
 }
 
 /// Returns the problems of single slots of a usable provider.
-pub fn complaints(state: &ClusterState, provider: &ProviderView) -> Vec<(Reason, String)> {
+pub fn slot_problems(state: &ClusterState, provider: &ProviderView) -> Vec<(Reason, String)> {
     let withheld = withheld(state, provider).map(|(_, why)| (Reason::SecretNotFound, why));
     // A MaskReservation that was not created by the operator blocks the slot of that name too.
     let mut foreign = state.reservations_on(&provider.meta.key).filter(|(_, other)| other.provider_uid.is_none());
@@ -104,7 +104,7 @@ pub fn is_draining(state: &ClusterState, provider: &ProviderView) -> bool {
 /// Returns the message for waiting consumers about why a provider cannot be used.
 pub fn why_not_usable(state: &ClusterState, provider: &ProviderView) -> String {
     match evaluate(state, provider, None) {
-        Some(verdict) if !verdict.ready => verdict.message,
+        Some(condition) if !condition.ready => condition.message,
         // The message of its `Verified` condition.
         Some(_) if !verification::admits_users(state, provider) => match &provider.verified.condition {
             Some(condition) if condition.passed != Some(true) => condition.message.to_string(),
@@ -115,10 +115,10 @@ pub fn why_not_usable(state: &ClusterState, provider: &ProviderView) -> String {
 }
 
 /// Whether a status that is not usable, or absent, is about to become usable or to get its first `Ready` condition.
-pub fn is_about_to_open(state: &ClusterState, provider: &ProviderView) -> bool {
+pub fn is_about_to_change(state: &ClusterState, provider: &ProviderView) -> bool {
     !provider.meta.deleting
         && (provider.status.phase.is_none()
-            || evaluate(state, provider, None).is_none_or(|verdict| {
-                verdict.ready && !provider.is_usable() && verification::admits_users(state, provider)
+            || evaluate(state, provider, None).is_none_or(|condition| {
+                condition.ready && !provider.is_usable() && verification::admits_users(state, provider)
             }))
 }

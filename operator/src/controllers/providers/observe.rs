@@ -29,13 +29,13 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
         Change::SharedCredentials { providers, is_complete } => {
             let mut providers = providers.to_vec();
             if *is_complete {
-                providers.extend(sharing::with_condition(&ctx.state));
+                providers.extend(sharing::providers_with_condition(&ctx.state));
             }
             for provider in providers {
                 ctx.enqueue(ReconcileRequest::Provider(provider));
             }
         }
-        Change::Log(pod, event) => log_went_on(ctx, pod, event),
+        Change::Log(pod, event) => log_continued(ctx, pod, event),
     }
 }
 
@@ -73,7 +73,7 @@ fn enqueue_verification(ctx: &mut Context, key: &ObjectKey) {
     }
 }
 
-fn log_went_on(ctx: &mut Context, pod: &Uid, event: &LogEvent) {
+fn log_continued(ctx: &mut Context, pod: &Uid, event: &LogEvent) {
     let Some((_, log)) = ctx.memory.logs.get_mut(pod) else { return };
     match event {
         LogEvent::Line(line) => log.digest.push(line),

@@ -12,10 +12,10 @@ use crate::{
 /// Returns the message of the `SharedCredentials` condition, or `None` if credentials are not shared.
 pub fn shared_credentials(state: &ClusterState, provider: &ProviderView) -> Option<String> {
     // Until all Secrets are known, the stored condition stays.
-    if let Some(said) = &provider.shared
+    if let Some(stored) = &provider.shared
         && !state.logins.is_complete()
     {
-        return Some(said.message.to_string());
+        return Some(stored.message.to_string());
     }
     let key = &provider.meta.key;
     let providers = state.logins.shared_with(key).map(|other| {
@@ -36,9 +36,9 @@ pub fn shared_credentials(state: &ClusterState, provider: &ProviderView) -> Opti
 }
 
 /// Returns the Event when the condition is new or its message has changed.
-pub fn news(provider: &ProviderView, message: Option<&String>) -> Option<EventRecord> {
+pub fn change_event(provider: &ProviderView, message: Option<&String>) -> Option<EventRecord> {
     let message = message?;
-    let is_new = provider.shared.as_ref().is_none_or(|said| *said.message != **message);
+    let is_new = provider.shared.as_ref().is_none_or(|stored| *stored.message != **message);
     is_new.then(|| event(provider, true, Reason::SharedCredentials, "Judge", message.clone()))
 }
 
@@ -75,7 +75,7 @@ fn slots_with_one_key(state: &ClusterState, provider: &ProviderView) -> Option<S
 }
 
 /// Returns the providers to reconcile once all Secrets are known.
-pub fn with_condition(state: &ClusterState) -> impl Iterator<Item = ObjectKey> {
-    let told = state.providers.values().filter(|provider| provider.shared.is_some());
-    told.map(|provider| provider.meta.key.clone())
+pub fn providers_with_condition(state: &ClusterState) -> impl Iterator<Item = ObjectKey> {
+    let shared = state.providers.values().filter(|provider| provider.shared.is_some());
+    shared.map(|provider| provider.meta.key.clone())
 }

@@ -123,7 +123,7 @@ fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) ->
     let until = deadline(state, holds, reservation, now);
     let consumer = state.consumers.get(&reservation.consumer);
     match consumer.filter(|consumer| consumer.meta.uid == reservation.consumer_uid) {
-        Some(consumer) => accompany(state, reservation, consumer, now),
+        Some(consumer) => follow_consumer(state, reservation, consumer, now),
         None => match state.departed(&reservation.consumer_uid) {
             None => Step::send(Operation::Get(Kind::Consumer, reservation.consumer.clone())),
             Some(departed) => {
@@ -136,7 +136,7 @@ fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) ->
 }
 
 /// Returns the next step while the consumer exists.
-fn accompany(state: &ClusterState, reservation: &ReservationView, consumer: &ConsumerView, now: Now) -> Step {
+fn follow_consumer(state: &ClusterState, reservation: &ReservationView, consumer: &ConsumerView, now: Now) -> Step {
     let committed = consumer.assigned.as_ref().is_some_and(|assigned| assigned.reservation == reservation.meta.uid);
     if consumer.meta.deleting {
         // Deleted early, so that a single write remains once the consumer is gone. The finalizer keeps it until then.
@@ -146,18 +146,19 @@ fn accompany(state: &ClusterState, reservation: &ReservationView, consumer: &Con
         // Without that finalizer, the slot would be free by now.
         if consumer.meta.finalizer.is_none() && consumer.meta.foreign {
             let message = format!(
-                "A finalizer of another component keeps MaskConsumer {}; the slot is held until that finalizer is removed",
+                "A finalizer of another component keeps MaskConsumer {}; the slot is held until that finalizer is \
+                 removed",
                 reservation.consumer
             );
             let phase = MaskReservationPhase::Terminating;
-            let note = event(reservation, true, Reason::HeldByFinalizer, message.clone());
-            return tell(reservation, phase, false, Reason::HeldByFinalizer, message, now).with_event(Some(note));
+            let event = event(reservation, true, Reason::HeldByFinalizer, message.clone());
+            return report(reservation, phase, false, Reason::HeldByFinalizer, message, now).with_event(Some(event));
         }
         if verification::verified_by(state, consumer).is_some() {
             return Step::Idle;
         }
         let message = format!("MaskConsumer {} is releasing the slot", reservation.consumer);
-        return tell(reservation, MaskReservationPhase::Terminating, false, Reason::Releasing, message, now);
+        return report(reservation, MaskReservationPhase::Terminating, false, Reason::Releasing, message, now);
     }
     if !committed {
         return Step::Idle;
@@ -168,12 +169,12 @@ fn accompany(state: &ClusterState, reservation: &ReservationView, consumer: &Con
     if reservation.meta.deleting {
         let message =
             format!("Marked for deletion; kept until MaskConsumer {} has released the slot", reservation.consumer);
-        let note = event(reservation, false, Reason::SlotInUse, message.clone());
+        let event = event(reservation, false, Reason::SlotInUse, message.clone());
         let phase = MaskReservationPhase::Active;
-        return tell(reservation, phase, true, Reason::SlotInUse, message, now).with_event(Some(note));
+        return report(reservation, phase, true, Reason::SlotInUse, message, now).with_event(Some(event));
     }
     let message = format!("Held by MaskConsumer {}", reservation.consumer);
-    tell(reservation, MaskReservationPhase::Active, true, Reason::SlotInUse, message, now)
+    report(reservation, MaskReservationPhase::Active, true, Reason::SlotInUse, message, now)
 }
 
 /// Waits until the holds of a slot have expired after its consumer is gone.
@@ -184,7 +185,7 @@ fn hold(holds: &mut Holds, reservation: &ReservationView, until: Option<Duration
         let stored = stored.to_rfc3339_opts(SecondsFormat::Secs, true);
         let message = format!("The last Pod is gone; the slot is held until {stored}");
         let phase = MaskReservationPhase::Terminating;
-        return tell(reservation, phase, false, Reason::HeldUntilDeadline, message, now)
+        return report(reservation, phase, false, Reason::HeldUntilDeadline, message, now)
             .or_else(|| Step::WaitUntil(at));
     }
     if !committed {
@@ -209,7 +210,7 @@ fn event(reservation: &ReservationView, warning: bool, reason: Reason, message: 
     EventRecord { regarding, related: None, warning, reason, action: "Hold", message }
 }
 
-fn tell(
+fn report(
     reservation: &ReservationView,
     phase: MaskReservationPhase,
     ready: bool,
@@ -217,8 +218,8 @@ fn tell(
     message: String,
     now: Now,
 ) -> Step {
-    let verdict = ReadyCondition { phase, ready, reason, message };
-    match status::reservation(&reservation.meta, &reservation.status, &verdict, now.wall) {
+    let condition = ReadyCondition { phase, ready, reason, message };
+    match status::reservation(&reservation.meta, &reservation.status, &condition, now.wall) {
         Some(patch) => Step::tell(Operation::PatchStatus(Kind::Reservation, reservation.meta.key.clone(), patch)),
         None => Step::Idle,
     }

@@ -37,9 +37,9 @@ impl VerificationResult {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Evaluation {
     /// In progress. It has to be evaluated again at this time, or at the next change.
-    Going(DateTime<Utc>),
+    InProgress(DateTime<Utc>),
     /// Finished.
-    Done(VerificationResult),
+    Finished(VerificationResult),
 }
 
 /// The state of gluetun's log.
@@ -67,24 +67,24 @@ pub fn evaluate(
     now: DateTime<Utc>,
 ) -> Evaluation {
     if let Stage::Ended(exit) = &pod.probe
-        && let Some(result) = probed(exit)
+        && let Some(result) = probe_result(exit)
     {
-        return Evaluation::Done(result);
+        return Evaluation::Finished(result);
     }
     if let Some(why) = &pod.failed {
-        return Evaluation::Done(VerificationResult::failed(
+        return Evaluation::Finished(VerificationResult::failed(
             Reason::Interrupted,
             format!("The verification Pod failed: {why}"),
         ));
     }
-    if let Some(result) = decisive(log) {
-        return Evaluation::Done(result);
+    if let Some(result) = certain_result(log) {
+        return Evaluation::Finished(result);
     }
     if let Some(exit) = pod.vpn_exit.as_ref().filter(|exit| exit.code != 0 || pod.vpn_restarts > 0) {
         if log.ended || log.unreadable.is_some() {
-            return Evaluation::Done(exited(exit, &log.digest));
+            return Evaluation::Finished(gluetun_exited(exit, &log.digest));
         }
-        return Evaluation::Going(now + chrono::TimeDelta::seconds(LAST_LINES));
+        return Evaluation::InProgress(now + chrono::TimeDelta::seconds(LAST_LINES));
     }
     let (since, limit) = match pod.vpn {
         Stage::Running(since) => (since, timeout),
@@ -92,10 +92,10 @@ pub fn evaluate(
     };
     let deadline = since + chrono::TimeDelta::from_std(limit).unwrap_or(chrono::TimeDelta::MAX);
     if now < deadline {
-        return Evaluation::Going(deadline);
+        return Evaluation::InProgress(deadline);
     }
-    Evaluation::Done(match pod.vpn {
-        Stage::Running(_) => out_of_time(log, timeout),
+    Evaluation::Finished(match pod.vpn {
+        Stage::Running(_) => timed_out(log, timeout),
         Stage::Waiting | Stage::Ended(_) => never_started(pod, limit),
     })
 }
@@ -109,7 +109,7 @@ struct Addresses {
     address: String,
 }
 
-fn probed(exit: &Exit) -> Option<VerificationResult> {
+fn probe_result(exit: &Exit) -> Option<VerificationResult> {
     let Ok(found) = serde_json::from_str::<Addresses>(&exit.message) else {
         let message = format!("The probe exited with code {} and without a result", exit.code);
         return Some(VerificationResult::failed(Reason::Timeout, message));
@@ -126,7 +126,7 @@ fn probed(exit: &Exit) -> Option<VerificationResult> {
 }
 
 /// Returns a result that is certain before the timeout, because a retry would give the same one.
-fn decisive(log: &Log) -> Option<VerificationResult> {
+fn certain_result(log: &Log) -> Option<VerificationResult> {
     let seen = &log.digest;
     if seen.no_login {
         return Some(no_login(&log.missing));
@@ -140,7 +140,7 @@ fn decisive(log: &Log) -> Option<VerificationResult> {
         return Some(VerificationResult::failed(Reason::CredentialsRejected, message));
     }
     if seen.auth_failed >= 2 {
-        return Some(refused(seen));
+        return Some(login_rejected(seen));
     }
     if seen.no_server {
         let message = "No server matches the settings in the Secret (SERVER_COUNTRIES, SERVER_CITIES, …)";
@@ -150,7 +150,7 @@ fn decisive(log: &Log) -> Option<VerificationResult> {
         return Some(VerificationResult::failed(Reason::ConfigInvalid, "OpenVPN cannot read its configuration"));
     }
     if seen.exits >= 2 {
-        return Some(ended_twice(seen));
+        return Some(exited_twice(seen));
     }
     (seen.tls_failed >= 2)
         .then(|| handshake("The certificate of the VPN server was rejected, or the TLS handshake failed"))
@@ -168,12 +168,12 @@ fn no_login(missing: &[&str]) -> VerificationResult {
 }
 
 /// Returns the result for OpenVPN that failed twice right after its start: another attempt would give the same.
-fn ended_twice(seen: &Digest) -> VerificationResult {
+fn exited_twice(seen: &Digest) -> VerificationResult {
     if seen.no_tun {
         return no_tun();
     }
     if seen.auth_failed > 0 {
-        return refused(seen);
+        return login_rejected(seen);
     }
     if seen.unreachable > 0 || seen.tls_failed > 0 {
         return handshake("The VPN server could not be reached or did not answer, and OpenVPN gave up");
@@ -184,7 +184,7 @@ fn ended_twice(seen: &Digest) -> VerificationResult {
     )
 }
 
-fn refused(seen: &Digest) -> VerificationResult {
+fn login_rejected(seen: &Digest) -> VerificationResult {
     if seen.too_many_connections {
         let message = "The VPN service reports that too many devices are connected; the credentials may be valid";
         return VerificationResult::failed(Reason::DeviceLimit, message);
@@ -202,7 +202,7 @@ fn no_tun() -> VerificationResult {
     VerificationResult::failed(Reason::TunUnavailable, message)
 }
 
-fn exited(exit: &Exit, seen: &Digest) -> VerificationResult {
+fn gluetun_exited(exit: &Exit, seen: &Digest) -> VerificationResult {
     if seen.no_net_admin || seen.no_tun {
         return no_tun();
     }
@@ -213,11 +213,11 @@ fn exited(exit: &Exit, seen: &Digest) -> VerificationResult {
     VerificationResult::failed(Reason::ConfigInvalid, message)
 }
 
-fn out_of_time(log: &Log, timeout: Duration) -> VerificationResult {
+fn timed_out(log: &Log, timeout: Duration) -> VerificationResult {
     let seen = &log.digest;
     let secs = timeout.as_secs();
     if seen.auth_failed > 0 {
-        return refused(seen);
+        return login_rejected(seen);
     }
     if seen.no_tun {
         return no_tun();

@@ -87,7 +87,7 @@ const SIGNS: &[(&str, Sign)] = &[
 
 impl Sign {
     /// Whether the line is reported whatever its level: OpenVPN logs its last messages as INFO.
-    fn is_told(self) -> bool {
+    fn is_reported(self) -> bool {
         matches!(self, Sign::NoLogin | Sign::Missing(_) | Sign::BadPassphrase | Sign::BadConfig)
     }
 }
@@ -95,7 +95,7 @@ impl Sign {
 /// The line of gluetun when OpenVPN has exited with an error.
 const EXITED: &str = "[vpn] exit status 1";
 /// How many of OpenVPN's last lines are reported then.
-const LAST_WORDS: usize = 3;
+const LAST_LINES: usize = 3;
 /// How many of the last warnings and errors are kept.
 const KEPT: usize = 6;
 /// The maximum length of a kept line, in characters.
@@ -143,7 +143,7 @@ impl Digest {
     /// Adds one line.
     pub fn push(&mut self, line: &str) {
         let line = plain(line);
-        let mut is_told = false;
+        let mut is_reported = false;
         for (_, sign) in SIGNS.iter().filter(|(words, _)| line.contains(words)) {
             match sign {
                 Sign::NoLogin => self.no_login = true,
@@ -164,35 +164,35 @@ impl Digest {
                 Sign::TunnelUp => self.tunnel_up = true,
                 Sign::Unhealthy => self.unhealthy = self.unhealthy.saturating_add(1),
             }
-            is_told |= sign.is_told();
+            is_reported |= sign.is_reported();
         }
-        if let Some(said) = complaint(&line).or_else(|| is_told.then(|| from_level(&line))) {
-            self.keep(said);
+        if let Some(kept) = problem(&line).or_else(|| is_reported.then(|| from_level(&line))) {
+            self.keep(kept);
         } else if line.contains("[openvpn]") {
-            if self.of_openvpn.len() == LAST_WORDS {
+            if self.of_openvpn.len() == LAST_LINES {
                 self.of_openvpn.pop_front();
             }
             self.of_openvpn.push_back(from_level(&line));
         }
         if line.contains(EXITED) {
-            for said in std::mem::take(&mut self.of_openvpn) {
-                self.keep(said);
+            for kept in std::mem::take(&mut self.of_openvpn) {
+                self.keep(kept);
             }
         }
     }
 
-    fn keep(&mut self, said: String) {
-        if self.last.iter().any(|known| *known == said) {
+    fn keep(&mut self, line: String) {
+        if self.last.iter().any(|known| *known == line) {
             return;
         }
         if self.last.len() == KEPT {
             self.last.pop_front();
         }
-        self.last.push_back(said);
+        self.last.push_back(line);
     }
 
     /// Returns the last distinct warnings and errors, the oldest first.
-    pub fn complaints(&self) -> impl Iterator<Item = &str> {
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
         self.last.iter().map(String::as_str)
     }
 }
@@ -206,11 +206,11 @@ fn plain(line: &str) -> String {
 /// Whether the server gave a reason with AUTH_FAILED that is unrelated to user name and password.
 fn is_another_refusal(line: &str) -> bool {
     let reasons = ["Data channel", "Client incompatible", "TEMP", "SESSION"];
-    line.split_once("AUTH_FAILED,").is_some_and(|(_, said)| reasons.iter().any(|reason| said.starts_with(reason)))
+    line.split_once("AUTH_FAILED,").is_some_and(|(_, reason)| reasons.iter().any(|known| reason.starts_with(known)))
 }
 
 /// Returns a warning or an error without its time, and `None` for any other line. OpenVPN's own messages come as INFO.
-fn complaint(line: &str) -> Option<String> {
+fn problem(line: &str) -> Option<String> {
     let words = ["ERROR", "WARN", "AUTH_FAILED", "refused", "No route to host"];
     words.iter().any(|word| line.contains(word)).then(|| from_level(line))
 }
@@ -233,18 +233,18 @@ mod tests {
     }
 
     #[test]
-    fn signs_are_found_under_colours() {
+    fn signs_are_found_despite_colors() {
         let seen = digest(&[
             "2026-08-01T10:00:00Z \u{1b}[31mERROR\u{1b}[0m [openvpn] AUTH: Received control message: AUTH_FAILED",
             "2026-08-01T10:00:00Z INFO [openvpn] SIGUSR1[soft,auth-failure] received, process restarting",
         ]);
         assert_eq!(seen.auth_failed, 1);
-        let said: Vec<_> = seen.complaints().collect();
-        assert_eq!(said, ["ERROR [openvpn] AUTH: Received control message: AUTH_FAILED"]);
+        let kept: Vec<_> = seen.problems().collect();
+        assert_eq!(kept, ["ERROR [openvpn] AUTH: Received control message: AUTH_FAILED"]);
     }
 
     #[test]
-    fn reasons_of_a_refusal_are_told_apart() {
+    fn reasons_of_a_rejection_are_distinguished() {
         let refused =
             |reason: &str| digest(&[&format!("INFO [openvpn] AUTH: Received control message: AUTH_FAILED{reason}")]);
         assert_eq!(refused("").auth_failed, 1);
@@ -257,14 +257,14 @@ mod tests {
 
     /// OpenVPN 2.6 logs this at every start without `cipher`.
     #[test]
-    fn a_note_is_no_sign() {
+    fn a_note_is_not_a_sign() {
         let note = "INFO [openvpn] Note: --cipher is not set. OpenVPN versions before 2.5 defaulted to BF-CBC as fallback \
                     when cipher negotiation failed in this case.";
         assert_eq!(digest(&[note]), Digest { of_openvpn: [note.to_owned()].into(), ..Digest::default() });
     }
 
     #[test]
-    fn the_last_words_of_openvpn_are_told_when_it_ends() {
+    fn the_last_lines_of_openvpn_are_reported_when_it_exits() {
         let seen = digest(&[
             "t INFO [openvpn] OpenVPN 2.6.11 x86_64-alpine-linux-musl",
             "t INFO [openvpn] library versions: OpenSSL 3.3.3",
@@ -274,19 +274,19 @@ mod tests {
             "t INFO [vpn] retrying in 15s",
         ]);
         assert_eq!(seen.exits, 1);
-        let said: Vec<_> = seen.complaints().collect();
-        assert!(said.contains(&"INFO [openvpn] Cipher NONE-128 not supported"), "{said:?}");
-        assert!(!said.iter().any(|line| line.contains("retrying")));
+        let kept: Vec<_> = seen.problems().collect();
+        assert!(kept.contains(&"INFO [openvpn] Cipher NONE-128 not supported"), "{kept:?}");
+        assert!(!kept.iter().any(|line| line.contains("retrying")));
     }
 
     #[test]
-    fn a_repeated_complaint_is_kept_once_and_the_log_takes_no_room() {
+    fn a_repeated_problem_is_kept_once_and_memory_is_bounded() {
         let mut seen = Digest::default();
         for i in 0..10_000 {
             seen.push(&format!("2026-08-01T10:00:0{}Z WARN same", i % 10));
             seen.push(&format!("t WARN {} {}", i, "x".repeat(1000)));
         }
-        assert_eq!(seen.complaints().count(), KEPT);
-        assert!(seen.complaints().all(|line| line.len() <= LONGEST_LINE));
+        assert_eq!(seen.problems().count(), KEPT);
+        assert!(seen.problems().all(|line| line.len() <= LONGEST_LINE));
     }
 }

@@ -69,7 +69,7 @@ pub fn verified_by<'a>(state: &'a ClusterState, consumer: &ConsumerView) -> Opti
 
 /// Whether and when to verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Want {
+enum Due {
     Never,
     At(DateTime<Utc>),
     /// Now, before slots can be assigned.
@@ -78,18 +78,18 @@ enum Want {
     Again,
 }
 
-fn want(state: &ClusterState, provider: &ProviderView, now: DateTime<Utc>) -> Want {
-    let Source::Present(source) = &state.account(provider) else { return Want::Never };
+fn due(state: &ClusterState, provider: &ProviderView, now: DateTime<Utc>) -> Due {
+    let Source::Present(source) = &state.account(provider) else { return Due::Never };
     let usable = provider.invalid.is_none() && provider.max_slots > 0 && provider.meta.finalizer.is_some();
     if provider.meta.deleting || !usable {
-        return Want::Never;
+        return Due::Never;
     }
     match verification_state(provider, source) {
-        VerificationState::Skipped | VerificationState::Passed(None) => Want::Never,
-        VerificationState::Unverified => Want::First,
-        VerificationState::Passed(Some(at)) if at <= now => Want::Again,
-        VerificationState::Failed(at) if at <= now => Want::First,
-        VerificationState::Passed(Some(at)) | VerificationState::Failed(at) => Want::At(at),
+        VerificationState::Skipped | VerificationState::Passed(None) => Due::Never,
+        VerificationState::Unverified => Due::First,
+        VerificationState::Passed(Some(at)) if at <= now => Due::Again,
+        VerificationState::Failed(at) if at <= now => Due::First,
+        VerificationState::Passed(Some(at)) | VerificationState::Failed(at) => Due::At(at),
     }
 }
 
@@ -97,23 +97,23 @@ fn want(state: &ClusterState, provider: &ProviderView, now: DateTime<Utc>) -> Wa
 pub fn decide(ctx: &mut VerificationContext<'_>, key: &ObjectKey) -> Step {
     let state = ctx.state;
     let Some(provider) = state.providers.get(key) else { return Step::Idle };
-    let want = want(state, provider, ctx.now.wall);
+    let due = due(state, provider, ctx.now.wall);
     match state.masks.get(&key_of(key)) {
         None => {
             ctx.attempts.remove(&provider.meta.uid);
-            begin(ctx, provider, want)
+            start_attempt(ctx, provider, due)
         }
         Some(mask) if !is_ours(mask, provider) || mask.meta.deleting => Step::Idle,
-        Some(mask) => go_on(ctx, provider, mask, want),
+        Some(mask) => continue_attempt(ctx, provider, mask, due),
     }
 }
 
-fn begin(ctx: &VerificationContext<'_>, provider: &ProviderView, want: Want) -> Step {
-    let again = match want {
-        Want::Never => return Step::Idle,
-        Want::At(at) => return wait_until(at, ctx.now),
-        Want::First => false,
-        Want::Again => true,
+fn start_attempt(ctx: &VerificationContext<'_>, provider: &ProviderView, due: Due) -> Step {
+    let again = match due {
+        Due::Never => return Step::Idle,
+        Due::At(at) => return wait_until(at, ctx.now),
+        Due::First => false,
+        Due::Again => true,
     };
     if let Some(backoff) = ctx.backoff.filter(|backoff| backoff.is_active(ctx.now)) {
         return Step::WaitUntil(backoff.until);
@@ -121,12 +121,12 @@ fn begin(ctx: &VerificationContext<'_>, provider: &ProviderView, want: Want) -> 
     let (Some(verify), Source::Present(source)) = (&provider.verify, &ctx.state.account(provider)) else {
         return Step::Idle;
     };
-    Step::send(ask_for_slot(provider, verify, source, again))
+    Step::send(create_mask(provider, verify, source, again))
 }
 
 /// Returns the operation that creates the Mask of a verification. A first verification comes before all Masks, which
 /// could not be assigned anyway; a later one comes after all of them.
-fn ask_for_slot(provider: &ProviderView, verify: &VerifySpecView, source: &SourceView, again: bool) -> Operation {
+fn create_mask(provider: &ProviderView, verify: &VerifySpecView, source: &SourceView, again: bool) -> Operation {
     let key = key_of(&provider.meta.key);
     let priority = if again { i32::MIN } else { i32::MAX };
     let mut mask = Mask::new(&key.name, MaskSpec { providers: None, priority: Some(priority) });
@@ -150,21 +150,21 @@ fn ask_for_slot(provider: &ProviderView, verify: &VerifySpecView, source: &Sourc
 }
 
 /// Returns the next step while the Mask exists.
-fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &MaskView, want: Want) -> Step {
+fn continue_attempt(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &MaskView, due: Due) -> Step {
     let state = ctx.state;
-    let is_judged = provider.verified.status.attempt.as_deref() == Some(mask.meta.uid.as_str());
+    let is_stored = provider.verified.status.attempt.as_deref() == Some(mask.meta.uid.as_str());
     let account = state.account(provider);
     let (verify, source) = match (&provider.verify, &account) {
         // Not read yet, as after a start: no change is known.
-        (Some(_), Source::Unknown | Source::Unreadable(_)) if !provider.meta.deleting && !is_judged => {
+        (Some(_), Source::Unknown | Source::Unreadable(_)) if !provider.meta.deleting && !is_stored => {
             return Step::Idle;
         }
-        (Some(verify), Source::Present(source)) if matches!(want, Want::First | Want::Again) => (verify, source),
-        _ => return give_back(mask),
+        (Some(verify), Source::Present(source)) if matches!(due, Due::First | Due::Again) => (verify, source),
+        _ => return delete_mask(mask),
     };
     let inputs = mask.verifies.as_ref().and_then(|verifies| verifies.inputs.as_ref());
-    if is_judged || !verification_state::is_current(inputs, provider, source) {
-        return give_back(mask);
+    if is_stored || !verification_state::is_current(inputs, provider, source) {
+        return delete_mask(mask);
     }
     let consumer = state
         .consumers
@@ -187,7 +187,7 @@ fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &Mask
                 attempt.result = Some(interrupted());
                 return Step::Idle;
             }
-            follow(ctx, provider, verify, pod, assigned.slot)
+            follow_log(ctx, provider, verify, pod, assigned.slot)
         }
         // The Pod of the previous attempt is being deleted.
         Some(_) => Step::Idle,
@@ -203,7 +203,7 @@ fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &Mask
             match pod::build(provider, verify, consumer, &assigned.secret, &credentials.data, ctx.settings) {
                 Ok(pod) => {
                     let create = Operation::Create(mask.meta.key.clone(), NewObject::Pod(Box::new(pod)));
-                    Step::send(create).with_event(ignored_keys(provider, &credentials))
+                    Step::send(create).with_event(ignored_keys_event(provider, &credentials))
                 }
                 Err(why) => {
                     let why = format!("spec.verify.overrides.{why}");
@@ -220,7 +220,7 @@ fn interrupted() -> VerificationResult {
 }
 
 /// Follows the log of each run of gluetun, and evaluates the attempt.
-fn follow(
+fn follow_log(
     ctx: &mut VerificationContext<'_>,
     provider: &ProviderView,
     verify: &VerifySpecView,
@@ -242,8 +242,8 @@ fn follow(
     let log = ctx.logs.get(uid).map_or(&nothing, |(_, log)| log);
     let timeout = verify.timeout.unwrap_or(ctx.settings.timeout);
     match evaluate::evaluate(pod, log, timeout, ctx.settings, ctx.now.wall) {
-        evaluate::Evaluation::Going(until) => wait_until(until, ctx.now),
-        evaluate::Evaluation::Done(result) => {
+        evaluate::Evaluation::InProgress(until) => wait_until(until, ctx.now),
+        evaluate::Evaluation::Finished(result) => {
             let result = with_log(ctx.state, provider, slot, result, log);
             if let Some(attempt) = ctx.attempts.get_mut(&provider.meta.uid) {
                 attempt.result = Some(result);
@@ -269,9 +269,9 @@ fn with_log(
     if let Some(secret) = provider.slot_secret(slot) {
         text = format!("Slot {slot} with Secret {secret}: {text}");
     }
-    let said: Vec<_> = log.digest.complaints().collect();
-    if !said.is_empty() {
-        text = format!("{text}; gluetun: {}", said.join(" | "));
+    let lines: Vec<_> = log.digest.problems().collect();
+    if !lines.is_empty() {
+        text = format!("{text}; gluetun: {}", lines.join(" | "));
     }
     if let Source::Present(credentials) = state.credentials(provider, slot) {
         text = redact::redact(&text, &credentials.data);
@@ -301,7 +301,7 @@ pub fn refused(reason: Reason, message: &str) -> VerificationResult {
 }
 
 /// Returns an Event about keys of the Secret that the Pod does not get.
-fn ignored_keys(provider: &ProviderView, source: &SourceView) -> Option<EventRecord> {
+fn ignored_keys_event(provider: &ProviderView, source: &SourceView) -> Option<EventRecord> {
     let keys = pod::skipped_keys(&source.data)?;
     Some(EventRecord {
         regarding: object_reference(Kind::Provider, &provider.meta.key, &provider.meta.uid),
@@ -313,7 +313,7 @@ fn ignored_keys(provider: &ProviderView, source: &SourceView) -> Option<EventRec
     })
 }
 
-fn give_back(mask: &MaskView) -> Step {
+fn delete_mask(mask: &MaskView) -> Step {
     Step::send(delete(Kind::Mask, &mask.meta, Some(Propagation::Background)))
 }
 

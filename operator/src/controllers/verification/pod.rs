@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn files_go_where_they_are_looked_for() {
+    fn files_are_mounted_where_gluetun_reads_them() {
         let data: SecretData = std::sync::Arc::new(
             [("OPENVPN_CUSTOM_CONFIG", "/gluetun/here/custom.conf"), ("custom.conf", "client\n"), ("wg0.conf", "x")]
                 .map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())))

@@ -7,7 +7,7 @@ use super::{
     attempt::{Attempt, is_ours, key_of},
     evaluate::VerificationResult,
     redact::redact,
-    verification_state::{VerificationState, condemns, delay, is_current, is_data_of, verification_state},
+    verification_state::{VerificationState, delay, is_current, is_data_of, revokes_pass, verification_state},
 };
 use crate::{
     controllers::ready::ReadyCondition,
@@ -27,7 +27,7 @@ pub struct Report {
     /// Why slots cannot be assigned.
     pub gate: Option<ReadyCondition<MaskProviderPhase>>,
     /// A new result to record as an Event: whether it is a failure, its reason and its message.
-    pub news: Option<(bool, Reason, String)>,
+    pub new_result: Option<(bool, Reason, String)>,
 }
 
 /// The `Verified` condition.
@@ -43,17 +43,17 @@ pub struct Verified {
 
 /// Returns the stored verification, for a Secret that cannot be read.
 pub fn unchanged(provider: &ProviderView) -> Report {
-    let said = provider.verified.condition.as_ref().filter(|_| provider.verify.is_some());
+    let stored = provider.verified.condition.as_ref().filter(|_| provider.verify.is_some());
     Report {
-        condition: said.map(|said| Verified {
-            passed: said.passed,
-            reason: said.reason,
-            message: said.message.to_string(),
+        condition: stored.map(|stored| Verified {
+            passed: stored.passed,
+            reason: stored.reason,
+            message: stored.message.to_string(),
         }),
         status: provider.verified.status.clone(),
         last_verified: provider.verified.last,
         gate: None,
-        news: None,
+        new_result: None,
     }
 }
 
@@ -67,8 +67,8 @@ pub fn report(
     now: DateTime<Utc>,
 ) -> Report {
     let stored = unchanged(provider);
-    let standing = verification_state(provider, source);
-    if standing == VerificationState::Skipped {
+    let verification = verification_state(provider, source);
+    if verification == VerificationState::Skipped {
         return stored;
     }
     // A result for an earlier Secret or earlier overrides does not apply.
@@ -77,25 +77,25 @@ pub fn report(
             && is_current(attempt.inputs.as_ref(), provider, source)
     });
     if let Some(Attempt { mask, result: Some(result), .. }) = unwritten {
-        return conclude(stored, provider, source, standing, mask.as_str(), result, now);
+        return with_new_result(stored, provider, source, verification, mask.as_str(), result, now);
     }
-    let mut at_rest = rest(stored, state, provider, source, backoff, now);
+    let mut report = without_new_result(stored, state, provider, source, backoff, now);
     // The same data with a new version: no verification is needed, but the version has to be known after a restart.
-    if let Some(version) = &mut at_rest.status.secret_version
-        && standing != VerificationState::Unverified
+    if let Some(version) = &mut report.status.secret_version
+        && verification != VerificationState::Unverified
         && is_data_of(source, version)
     {
         *version = source.version.to_string();
     }
-    at_rest
+    report
 }
 
 /// Returns the report with a new result.
-fn conclude(
+fn with_new_result(
     mut report: Report,
     provider: &ProviderView,
     source: &SourceView,
-    standing: VerificationState,
+    verification: VerificationState,
     mask: &str,
     result: &VerificationResult,
     now: DateTime<Utc>,
@@ -110,11 +110,11 @@ fn conclude(
             (status.failures, status.retry_at) = (None, None);
             let message = passed_message(Some(&address.to_string()));
             report.last_verified = Some(now);
-            report.news = Some((false, Reason::Passed, message.clone()));
+            report.new_result = Some((false, Reason::Passed, message.clone()));
             report.condition = Some(Verified { passed: Some(true), reason: Reason::Passed, message });
         }
         VerificationResult::Failed { reason, message } => {
-            let failures = match standing {
+            let failures = match verification {
                 VerificationState::Unverified => 1,
                 _ => status.failures.unwrap_or(0).saturating_add(1),
             };
@@ -122,9 +122,9 @@ fn conclude(
             (status.failures, status.retry_at) = (Some(failures), DateTime::from_timestamp(retry_at.timestamp(), 0));
             let message =
                 format!("{message}; will be tried again at {}", retry_at.to_rfc3339_opts(SecondsFormat::Secs, true));
-            report.news = Some((true, *reason, message.clone()));
-            let passed = match standing {
-                VerificationState::Passed(_) if !condemns(*reason) => Some(true),
+            report.new_result = Some((true, *reason, message.clone()));
+            let passed = match verification {
+                VerificationState::Passed(_) if !revokes_pass(*reason) => Some(true),
                 _ if *reason == Reason::DeviceLimit => None,
                 _ => Some(false),
             };
@@ -148,7 +148,7 @@ fn gate(passed: Option<bool>, reason: Reason, message: &str) -> ReadyCondition<M
 }
 
 /// Returns the report without a new result.
-fn rest(
+fn without_new_result(
     mut report: Report,
     state: &ClusterState,
     provider: &ProviderView,
@@ -158,9 +158,9 @@ fn rest(
 ) -> Report {
     let said = provider.verified.condition.as_ref();
     let name = key_of(&provider.meta.key);
-    let standing = verification_state(provider, source);
+    let verification = verification_state(provider, source);
     let foreign = state.masks.get(&name).filter(|mask| !is_ours(mask, provider));
-    let condition = match (standing, foreign, backoff) {
+    let condition = match (verification, foreign, backoff) {
         (VerificationState::Skipped, _, _) => return report,
         (VerificationState::Passed(due), _, _) => {
             let failed_since = report.status.failures.is_some();
@@ -189,14 +189,14 @@ fn rest(
             Verified { passed: None, reason: backoff.reason, message: backoff.message.clone() }
         }
         (VerificationState::Unverified, None, None) => {
-            Verified { passed: None, reason: Reason::Verifying, message: under_way(state, &name, source) }
+            Verified { passed: None, reason: Reason::Verifying, message: progress_message(state, &name, source) }
         }
         (VerificationState::Failed(_), _, _) => match said {
             Some(said) => Verified { passed: said.passed, reason: said.reason, message: said.message.to_string() },
             None => Verified { passed: Some(false), reason: Reason::NotVerified, message: String::new() },
         },
     };
-    if !matches!(standing, VerificationState::Passed(_)) {
+    if !matches!(verification, VerificationState::Passed(_)) {
         report.gate = Some(gate(condition.passed, condition.reason, &condition.message));
     }
     report.condition = Some(condition);
@@ -205,13 +205,13 @@ fn rest(
 
 /// Returns the message for a first verification in progress. It changes only when something blocks the verification, so
 /// that a successful one is reported once.
-fn under_way(state: &ClusterState, name: &ObjectKey, source: &SourceView) -> String {
+fn progress_message(state: &ClusterState, name: &ObjectKey, source: &SourceView) -> String {
     let pod = state.verification_pods.get(name);
-    let held_up = pod.and_then(|pod| {
+    let blocked_by = pod.and_then(|pod| {
         let stuck = pod.stuck.as_ref().map(|stuck| format!("{}: {}", stuck.reason, stuck.message));
         stuck.or_else(|| pod.unscheduled.as_ref().map(|why| format!("not scheduled: {why}")))
     });
-    if let Some(why) = held_up {
+    if let Some(why) = blocked_by {
         return redact(&format!("Pod {} cannot verify the credentials yet: {why}", name.name), &source.data);
     }
     let said = state.consumers.get(name).and_then(|consumer| consumer.said.as_ref());

@@ -1,4 +1,4 @@
-//! The verification state of a provider, from its stored status alone.
+//! The verification state of a provider, from its status status alone.
 
 use std::time::Duration;
 
@@ -28,21 +28,21 @@ pub enum VerificationState {
 /// Returns the verification state of a provider with these credentials.
 pub fn verification_state(provider: &ProviderView, source: &SourceView) -> VerificationState {
     let Some(verify) = &provider.verify else { return VerificationState::Skipped };
-    let (stored, now_if_absent) = (&provider.verified.status, DateTime::<Utc>::MIN_UTC);
-    if !stored.secret_version.as_deref().is_some_and(|version| is_data_of(source, version)) {
+    let (status, now_if_absent) = (&provider.verified.status, DateTime::<Utc>::MIN_UTC);
+    if !status.secret_version.as_deref().is_some_and(|version| is_data_of(source, version)) {
         return VerificationState::Unverified;
     }
-    let same_overrides = stored.overrides.as_deref() == Some(&*verify.overrides_hash);
+    let same_overrides = status.overrides.as_deref() == Some(&*verify.overrides_hash);
     let passed = provider.verified.condition.as_ref().map(|condition| condition.passed);
     match passed {
         None => VerificationState::Unverified,
         Some(Some(true)) if !same_overrides => VerificationState::Passed(Some(now_if_absent)),
-        Some(Some(true)) => VerificationState::Passed(stored.retry_at.or_else(|| {
+        Some(Some(true)) => VerificationState::Passed(status.retry_at.or_else(|| {
             let interval = TimeDelta::from_std(verify.interval?).ok()?;
             provider.verified.last.unwrap_or(now_if_absent).checked_add_signed(interval)
         })),
         Some(Some(false) | None) if !same_overrides => VerificationState::Unverified,
-        Some(Some(false) | None) => VerificationState::Failed(stored.retry_at.unwrap_or(now_if_absent)),
+        Some(Some(false) | None) => VerificationState::Failed(status.retry_at.unwrap_or(now_if_absent)),
     }
 }
 
@@ -73,7 +73,7 @@ pub fn delay(failures: i32) -> Duration {
 }
 
 /// Whether a failure proves that the account cannot be used, and so revokes an earlier pass.
-pub fn condemns(reason: Reason) -> bool {
+pub fn revokes_pass(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::CredentialsRejected
