@@ -62,7 +62,7 @@ fn order_is_priority_then_age_then_name() {
 }
 
 #[test]
-fn nothing_is_handed_out_while_a_slot_beyond_the_capacity_is_held() {
+fn nothing_is_assigned_while_a_slot_beyond_the_capacity_is_held() {
     let mut allocator = Allocator::default();
     allocator.set_pool(provider("p"), spec("u", 4));
     allocator.reserved(&provider("p"), 3);
@@ -104,12 +104,12 @@ fn held_slots_of_an_unknown_provider_stay_held_when_it_appears() {
 
 #[test]
 fn grants_of_a_provider_that_is_gone_are_void() {
-    for anew in [false, true] {
+    for recreated in [false, true] {
         let mut allocator = Allocator::default();
         allocator.set_pool(provider("p"), spec("old", 1));
         wait(&mut allocator, "a", 0, 0);
         assert_eq!(names(allocator.settle()), ["a"]);
-        if !anew {
+        if !recreated {
             allocator.remove_pool(&provider("p"));
         }
         allocator.set_pool(provider("p"), spec("new", 1));

@@ -113,8 +113,8 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     if let Some(step) = delete_in_foreground(ctx, consumer, held, pods) {
         return step;
     }
-    let left: Vec<_> = present.into_iter().filter(|pod| pod.stage == PodStage::Running).collect();
-    if let Some(wait) = describe_wait(consumer, &left, ctx.now) {
+    let remaining: Vec<_> = present.into_iter().filter(|pod| pod.stage == PodStage::Running).collect();
+    if let Some(wait) = describe_wait(consumer, &remaining, ctx.now) {
         return report(ctx, consumer, wait.reason, wait.message).or_else(|| Step::WaitUntil(wait.until));
     }
     // Gone without evidence: the watch saw the user disappear while it ran, or never saw it.
@@ -262,8 +262,8 @@ struct Wait {
 const OVERDUE: Duration = Duration::from_secs(30);
 
 /// Describes the Pods that still hold the slot. A Pod that needs manual action comes first.
-fn describe_wait(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<Wait> {
-    let others = match left.len().checked_sub(1)? {
+fn describe_wait(consumer: &ConsumerView, remaining: &[&PodView], now: Now) -> Option<Wait> {
+    let others = match remaining.len().checked_sub(1)? {
         0 => String::new(),
         more => format!(" (and {more} more)"),
     };
@@ -276,7 +276,7 @@ fn describe_wait(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option
         let Some(stop_by) = pod.stop_by else { return Some(OVERDUE) };
         (stop_by + OVERDUE - now.wall).to_std().ok().filter(|rest| !rest.is_zero())
     };
-    if let Some(pod) = left.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid)) {
+    if let Some(pod) = remaining.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid)) {
         let message = format!(
             "{} uses the credentials without an owner reference to this MaskConsumer; the slot is held until the Pod \
              is deleted",
@@ -284,7 +284,7 @@ fn describe_wait(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option
         );
         return Some(Wait { reason: Reason::HeldByPods, message, until: Duration::MAX });
     }
-    if let Some(pod) = left.iter().find(|pod| pod.meta.deleting && rest_of(pod).is_none()) {
+    if let Some(pod) = remaining.iter().find(|pod| pod.meta.deleting && rest_of(pod).is_none()) {
         let message = format!(
             "{} should have stopped by now; if the node is lost for good, delete the Node object or force-delete the \
              Pod: the slot is then held for spec.release.uncleanDelay of the MaskProvider",
@@ -292,9 +292,9 @@ fn describe_wait(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option
         );
         return Some(Wait { reason: Reason::HeldByLostNode, message, until: Duration::MAX });
     }
-    let rest = left.iter().filter_map(|pod| rest_of(pod)).min();
+    let rest = remaining.iter().filter_map(|pod| rest_of(pod)).min();
     let until = rest.map_or(Duration::MAX, |rest| now.monotonic + rest);
-    let message = format!("Waiting for {} to stop", describe(left.first()?));
+    let message = format!("Waiting for {} to stop", describe(remaining.first()?));
     Some(Wait { reason: Reason::Releasing, message, until })
 }
 

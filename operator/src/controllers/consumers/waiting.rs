@@ -143,7 +143,7 @@ fn report(
     // The return to `NoFreeSlot` after a rejection counts as a rewrite too: another operator may see it differently.
     let rewrite = consumer.status.phase == Some(condition.phase)
         && (condition.reason == Reason::NoFreeSlot
-            || consumer.said.as_ref().is_some_and(|said| said.reason == condition.reason));
+            || consumer.said.as_ref().is_some_and(|stored| stored.reason == condition.reason));
     if rewrite && let Err(until) = ctx.throttle.take(ctx.now) {
         return Step::WaitUntil(until);
     }

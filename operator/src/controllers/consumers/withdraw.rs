@@ -34,7 +34,7 @@ fn fence(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &Reser
     };
     let condition = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, reason, message);
     let patch = status::fence(&consumer.meta, &consumer.status, &condition, withdrawn, ctx.now.wall);
-    let is_known = consumer.said.as_ref().is_some_and(|said| said.reason == reason);
+    let is_known = consumer.said.as_ref().is_some_and(|stored| stored.reason == reason);
     let is_new = ctx.backoff.is_some() && !is_known;
     let event = is_new.then(|| event(consumer, true, reason, "Assign", condition.message));
     Step::send(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).provisional().with_event(event)

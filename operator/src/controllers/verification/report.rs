@@ -156,7 +156,7 @@ fn without_new_result(
     backoff: Option<&Backoff>,
     now: DateTime<Utc>,
 ) -> Report {
-    let said = provider.verified.condition.as_ref();
+    let stored = provider.verified.condition.as_ref();
     let name = key_of(&provider.meta.key);
     let verification = verification_state(provider, source);
     let foreign = state.masks.get(&name).filter(|mask| !is_ours(mask, provider));
@@ -165,10 +165,10 @@ fn without_new_result(
         (VerificationState::Passed(due), _, _) => {
             let failed_since = report.status.failures.is_some();
             let is_due = due.is_some_and(|at| at <= now);
-            match said {
+            match stored {
                 // The message of a failure that does not revoke the pass stays until the next result.
-                Some(said) if failed_since => {
-                    Verified { passed: Some(true), reason: said.reason, message: said.message.to_string() }
+                Some(stored) if failed_since => {
+                    Verified { passed: Some(true), reason: stored.reason, message: stored.message.to_string() }
                 }
                 _ if is_due => {
                     let message = "To be verified again when a slot is free and no Mask waits for it".to_owned();
@@ -191,8 +191,10 @@ fn without_new_result(
         (VerificationState::Unverified, None, None) => {
             Verified { passed: None, reason: Reason::Verifying, message: progress_message(state, &name, source) }
         }
-        (VerificationState::Failed(_), _, _) => match said {
-            Some(said) => Verified { passed: said.passed, reason: said.reason, message: said.message.to_string() },
+        (VerificationState::Failed(_), _, _) => match stored {
+            Some(stored) => {
+                Verified { passed: stored.passed, reason: stored.reason, message: stored.message.to_string() }
+            }
             None => Verified { passed: Some(false), reason: Reason::NotVerified, message: String::new() },
         },
     };
@@ -214,9 +216,9 @@ fn progress_message(state: &ClusterState, name: &ObjectKey, source: &SourceView)
     if let Some(why) = blocked_by {
         return redact(&format!("Pod {} cannot verify the credentials yet: {why}", name.name), &source.data);
     }
-    let said = state.consumers.get(name).and_then(|consumer| consumer.said.as_ref());
-    match said.filter(|said| !said.ready) {
-        Some(said) => format!("Waiting for a slot to verify the credentials: {}", said.message),
+    let condition = state.consumers.get(name).and_then(|consumer| consumer.said.as_ref());
+    match condition.filter(|condition| !condition.ready) {
+        Some(condition) => format!("Waiting for a slot to verify the credentials: {}", condition.message),
         None => format!("Pod {} is verifying the credentials", name.name),
     }
 }
