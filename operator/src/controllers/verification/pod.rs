@@ -111,7 +111,7 @@ pub fn skipped_keys(data: &SecretData) -> Option<String> {
 ///
 /// # Errors
 ///
-/// If the overrides are invalid, which [`super::check_overrides`] has reported before.
+/// If the overrides are invalid, which the condition `InvalidSpec` has reported before.
 pub fn build(
     provider: &ProviderView,
     verify: &VerifySpecView,
