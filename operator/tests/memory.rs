@@ -65,7 +65,7 @@ fn objects(number: usize) -> Vec<Object> {
         "name": "my-vpn", "namespace": "a-namespace-of-usual-length", "uid": uid("provider", 0), "slot": number,
         "reservation": uid("reservation", number), "secret": format!("{name}-{}", uid("provider", 0)),
     });
-    let message = format!("slot {number} of MaskProvider a-namespace-of-usual-length/my-vpn");
+    let message = format!("Assigned slot {number} of MaskProvider a-namespace-of-usual-length/my-vpn");
     let mut active = status("Active", "Assigned", &message);
     active["provider"] = assigned;
     let mut mask = metadata("mask", &name, number, None);
@@ -83,7 +83,7 @@ fn objects(number: usize) -> Vec<Object> {
         "apiVersion": "vpn.beebs.dev/v1", "kind": "MaskReservation",
         "metadata": metadata("reservation", &format!("my-vpn-{number}"), number, Some(("MaskProvider", "my-vpn", uid("provider", 0)))),
         "spec": {"name": name, "namespace": "a-namespace-of-usual-length", "uid": uid("consumer", number)},
-        "status": status("Active", "SlotInUse", &format!("held by MaskConsumer a-namespace-of-usual-length/{name}")),
+        "status": status("Active", "SlotInUse", &format!("Held by MaskConsumer a-namespace-of-usual-length/{name}")),
     }));
     let mut copy = metadata(
         "copy",

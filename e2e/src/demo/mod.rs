@@ -146,7 +146,7 @@ impl<'a> Tour<'a> {
             };
             let told = view.consumer(&freed.name).and_then(|consumer| consumer.status.as_ref());
             let told = told.and_then(|status| status.message.as_deref()).unwrap_or_default();
-            view.reservations().any(names_pod) && told.contains("waiting for Pod")
+            view.reservations().any(names_pod) && told.contains("Waiting for Pod")
         };
         self.wait_until("the slot is held for the Pod that stops", held).await?;
         self.screen.table();

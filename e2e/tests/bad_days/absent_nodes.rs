@@ -49,7 +49,7 @@ async fn verified_on(cluster: &Cluster, operator: &Operator, node: &str) -> Resu
 async fn held(f: &Framework, node: &str) -> Result<()> {
     let held = f.wait_for_reason::<MaskConsumer>("first", "HeldByLostNode").await?;
     let message = ready_condition(&held).context("no condition")?.message;
-    let words = ["Pod user", node, "delete the Node object or the Pod by force"];
+    let words = ["Pod user", node, "delete the Node object or force-delete the Pod"];
     ensure!(words.iter().all(|word| message.contains(word)), "{message:?}");
     f.wait_for_event::<Mask>("first", "HeldByLostNode", &words).await?;
     let lock = f.api::<MaskReservation>().get("vpn-0").await?;

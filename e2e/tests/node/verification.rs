@@ -168,7 +168,7 @@ pub async fn a_refused_password_is_told_at_once_and_heals() -> Result<()> {
         let verification = told.verification.context("no verification")?;
         ensure!(verification.failures == Some(1) && verification.retry_at.is_some(), "{verification:?}");
         // Whoever waits is told why.
-        let why = "refuses the user name or the password";
+        let why = "rejects the user name or password";
         let told = |mask: &Mask| mask.status.clone().and_then(|status| status.message).unwrap_or_default();
         let waits = |mask: &Mask| ready_condition(mask).is_some_and(|ready| ready.reason == "NoProviderUsable");
         f.wait_until::<Mask>("user", why, |mask| waits(mask) && told(mask).contains(why)).await?;
@@ -265,7 +265,7 @@ pub async fn who_has_a_slot_of_a_bad_account_may_lose_it() -> Result<()> {
             let wrong = json!({ "stringData": { "OPENVPN_PASSWORD": "a-wrong-password" } });
             f.patch::<Secret>(name, wrong).await?;
             f.wait_for_reason::<MaskProvider>(name, "CredentialsRejected").await?;
-            f.wait_for_event::<MaskProvider>(name, "CredentialsRejected", &["refuses"]).await?;
+            f.wait_for_event::<MaskProvider>(name, "CredentialsRejected", &["rejects"]).await?;
             if policy == "Release" {
                 f.wait_deleted(&consumer).await?;
                 f.wait_for_event::<Mask>(name, "Evicted", &["verify.onFailure: Release"]).await?;
@@ -317,7 +317,7 @@ pub async fn odd_secrets() -> Result<()> {
         }
         let is_ready = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::Ready);
         f.wait_until::<MaskProvider>("full", "Ready", is_ready).await?;
-        let words = ["9-lives is no name", "binary is binary", "huge is too long"];
+        let words = ["9-lives is not a valid environment variable name", "binary is binary", "huge is too long"];
         f.wait_for_event::<MaskProvider>("full", "SecretKeysIgnored", &words).await?;
         let failed = |provider: &MaskProvider| status(provider).phase == Some(MaskProviderPhase::ErrVerifyFailed);
         let empty = f.wait_until::<MaskProvider>("empty", "ErrVerifyFailed", failed).await?;

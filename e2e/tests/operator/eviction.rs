@@ -69,7 +69,7 @@ async fn a_deleted_provider_stays_until_its_last_user_is_gone() -> Result<()> {
         let pod = f.run_pod(owned_pod("user", &consumer, 2)?).await?;
         f.delete::<MaskProvider>("vpn").await?;
         f.wait_for_reason::<MaskProvider>("vpn", "Deleting").await?;
-        f.wait_for_event::<MaskProvider>("vpn", "Deleting", &["slots still have to be given back"]).await?;
+        f.wait_for_event::<MaskProvider>("vpn", "Deleting", &["slots still to be released"]).await?;
         f.wait_for_event::<Mask>("mine", "Evicted", &["is being deleted"]).await?;
         f.wait_deleted(&provider).await?;
         ensure!(f.api::<Pod>().get_opt("user").await?.is_none_or(|now| now.uid() != pod.uid()), "its Pod runs on");
@@ -131,7 +131,7 @@ async fn a_reservation_deleted_by_hand_still_holds_its_slot() -> Result<()> {
         f.run_pod(owned_pod("user", &consumer, 1)?).await?;
         let reservation = f.api::<MaskReservation>().get("vpn-0").await?;
         f.delete::<MaskReservation>("vpn-0").await?;
-        f.wait_for_event::<MaskReservation>("vpn-0", "SlotInUse", &["to be deleted", "MaskConsumer"]).await?;
+        f.wait_for_event::<MaskReservation>("vpn-0", "SlotInUse", &["Marked for deletion", "MaskConsumer"]).await?;
         f.create_mask("other").await?;
         f.wait_for_reason::<MaskConsumer>("other", "NoFreeSlot").await?;
         let now = f.api::<MaskReservation>().get("vpn-0").await?;

@@ -90,8 +90,8 @@ async fn a_consumer_made_by_hand_is_no_masks() -> Result<()> {
         let theirs = f.wait_active("mine").await?;
         let mask = f.create_mask("mine").await?;
         let told = f.wait_for_reason::<Mask>("mine", "ConsumerNameTaken").await?;
-        ensure!(message(&told).contains("a MaskConsumer mine exists"), "{}", message(&told));
-        f.wait_for_event::<Mask>("mine", "ConsumerNameTaken", &["a MaskConsumer mine exists"]).await?;
+        ensure!(message(&told).contains("MaskConsumer mine already exists"), "{}", message(&told));
+        f.wait_for_event::<Mask>("mine", "ConsumerNameTaken", &["MaskConsumer mine already exists"]).await?;
 
         let now = f.api::<MaskConsumer>().get("mine").await?;
         ensure_eq("spec", &now.spec, &spec)?;
@@ -123,7 +123,7 @@ async fn a_reservation_made_by_hand_blocks_its_slot_and_no_other() -> Result<()>
         let consumer = f.create_active_mask("mine").await?;
         let slot = consumer.status.and_then(|status| status.provider).map(|provider| provider.slot);
         ensure_eq("slot", slot, Some(1))?;
-        let named = |provider: &MaskProvider| message(provider).contains("MaskReservation vpn-0 was not made by");
+        let named = |provider: &MaskProvider| message(provider).contains("MaskReservation vpn-0 was not created by");
         f.wait_until("vpn", "the reservation is named", named).await?;
         f.wait_for_event::<MaskProvider>("vpn", "SlotBlocked", &["MaskReservation vpn-0"]).await?;
         f.create_mask("second").await?;

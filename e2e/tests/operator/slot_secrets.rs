@@ -54,9 +54,9 @@ async fn each_slot_has_its_own_credentials_once_they_are_there() -> Result<()> {
         f.create_mask("second").await?;
         let waits: MaskConsumer = f.wait_for_reason("second", "NoFreeSlot").await?;
         let told = ready_condition(&waits).map(|ready| ready.message).unwrap_or_default();
-        ensure!(told.contains("slot 1 is not handed out: its Secret key-1 does not exist"), "{told}");
-        f.wait_for_event::<MaskProvider>("vpn", "SecretNotFound", &["slot 1", "key-1"]).await?;
-        let names_it = |provider: &MaskProvider| message(provider).contains("slot 1 is not handed out");
+        ensure!(told.contains("Slot 1 cannot be assigned: Secret key-1 does not exist"), "{told}");
+        f.wait_for_event::<MaskProvider>("vpn", "SecretNotFound", &["Slot 1", "key-1"]).await?;
+        let names_it = |provider: &MaskProvider| message(provider).contains("Slot 1 cannot be assigned");
         f.wait_until("vpn", "the slot is named", names_it).await?;
 
         key(f, 1, "second").await?;
@@ -83,7 +83,7 @@ async fn a_changed_key_reaches_its_slot_and_no_other() -> Result<()> {
 
         // Without its Secret the slot is kept by who has it, and then handed to nobody.
         f.delete::<Secret>("key-1").await?;
-        f.wait_for_event::<MaskProvider>("vpn", "SecretNotFound", &["slot 1", "key-1"]).await?;
+        f.wait_for_event::<MaskProvider>("vpn", "SecretNotFound", &["Slot 1", "key-1"]).await?;
         ensure_eq("credentials", credentials(f, &second).await?, expected("changed", 1))?;
         let now = f.api::<Pod>().get("user").await?;
         ensure_eq("Pod", (now.uid(), now.metadata.deletion_timestamp), (pod.uid(), None))?;
@@ -107,7 +107,7 @@ async fn an_account_without_any_of_them_is_not_used() -> Result<()> {
         f.create(provider).await?;
         f.create_mask("mine").await?;
         let told = f.wait_for_reason::<MaskProvider>("vpn", "SecretNotFound").await?;
-        ensure!(message(&told).contains("slot 0 is not handed out: its Secret key-0"), "{}", message(&told));
+        ensure!(message(&told).contains("Slot 0 cannot be assigned: Secret key-0"), "{}", message(&told));
         f.wait_for_reason::<Mask>("mine", "NoProviderUsable").await?;
         key(f, 0, "first").await?;
         let mine = f.wait_active("mine").await?;

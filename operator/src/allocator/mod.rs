@@ -1,10 +1,10 @@
-//! Who gets the next slot. Owns the queue and what is known of every provider's slots; knows nothing of requests.
+//! Assignment of free slots. Owns the queues and the known state of every provider's slots; knows nothing of requests.
 //!
-//! Invariant (after [`Allocator::settle`]): no provider has a slot to hand out while a waiter that fits it is in line.
-//! Matching follows from what is held and who waits, not from wake-up messages, so there is none to lose.
+//! Invariant (after [`Allocator::settle`]): no provider has a free slot while a matching consumer is queued.
+//! Assignments follow from the held slots and the queued consumers, not from wake-up messages, so none can be lost.
 //!
-//! Waiters whose namespace and tags fit the same set of providers stand in one line. Order in a line, and between the
-//! heads of several lines: `priority`, then age, then name.
+//! Consumers whose namespace and tags match the same set of providers share a queue. The order in a queue, and between
+//! the heads of several queues, is: `priority`, then age, then name.
 
 mod pool;
 mod queue;
@@ -19,7 +19,7 @@ pub use queue::{POSITIONS_SHOWN, Queue, Rank, Requirements};
 
 use crate::model::{ObjectKey, Uid};
 
-/// A slot given to a consumer, to be turned into a reservation.
+/// A slot granted to a consumer, which has to create the reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The provider.
@@ -30,51 +30,51 @@ pub struct Grant {
     pub slot: u32,
 }
 
-/// How a consumer stands.
+/// The queue position of a consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueuePosition {
-    /// Not in line.
+    /// Not queued.
     NotQueued,
-    /// In line. The place counts from 1 and is told to the first few only.
+    /// Queued.
     Queued {
-        /// Place in line.
-        place: Option<usize>,
-        /// Providers that fit.
+        /// Position in the queue from 1; absent behind the first few.
+        position: Option<usize>,
+        /// Matching providers.
         fitting: Arc<[ObjectKey]>,
     },
 }
 
 #[derive(Clone)]
 struct Waiter {
-    class: Requirements,
+    requirements: Requirements,
     rank: Rank,
-    line: usize,
+    queue: usize,
 }
 
-/// Queue and slots.
+/// The queues and the slots.
 #[derive(Clone, Default)]
 pub struct Allocator {
     pools: HashMap<ObjectKey, Pool>,
-    /// Slots held under provider names that we know no provider of (its event is still on its way, or it is gone).
+    /// Held slots of unknown providers: the event of the provider is still in flight, or the provider is gone.
     unowned: HashMap<ObjectKey, Slots>,
     waiters: HashMap<Uid, Waiter>,
     grants: HashMap<Uid, Grant>,
     granted: HashMap<(ObjectKey, u32), Uid>,
-    lines: Vec<Queue>,
-    line_of_class: HashMap<Requirements, usize>,
-    /// Providers that may have a slot to hand out to somebody in line.
+    queues: Vec<Queue>,
+    queue_by_requirements: HashMap<Requirements, usize>,
+    /// Providers that may have a free slot for a queued consumer.
     open: BTreeSet<ObjectKey>,
-    /// Which provider fits whom may have changed.
-    reshuffle: bool,
+    /// Whether the matching of providers and consumers may have changed.
+    matching_changed: bool,
     touched: BTreeSet<ObjectKey>,
-    /// Providers of which some slot was let go.
+    /// Providers that had a slot released.
     released: BTreeSet<ObjectKey>,
 }
 
 impl Allocator {
-    /// A provider appeared or changed.
+    /// Adds or updates a provider.
     pub fn set_pool(&mut self, key: ObjectKey, spec: PoolSpec) {
-        // Another provider of the same name: what was granted of the former one is worth nothing.
+        // Another provider with the same name: grants of the former one are void.
         if self.pools.get(&key).is_some_and(|pool| pool.spec.uid != spec.uid) {
             self.end_grants_of(&key);
         }
@@ -82,33 +82,33 @@ impl Allocator {
             if pool.spec == spec {
                 return;
             }
-            let same_fit = pool.spec.tags == spec.tags && pool.spec.namespaces == spec.namespaces;
+            let same_matching = pool.spec.tags == spec.tags && pool.spec.namespaces == spec.namespaces;
             let same_message = pool.spec.usable == spec.usable
-                && pool.spec.why_not == spec.why_not
+                && pool.spec.unusable_reason == spec.unusable_reason
                 && pool.spec.withheld == spec.withheld
                 && pool.spec.keys == spec.keys;
             pool.set_spec(spec);
-            if !same_fit {
-                self.reshuffle = true;
+            if !same_matching {
+                self.matching_changed = true;
             } else if !same_message {
-                self.touch_lines_of(&key);
+                self.touch_queues_of(&key);
             }
         } else {
             let slots = self.unowned.remove(&key).unwrap_or_default();
             self.pools.insert(key.clone(), Pool::new(spec, slots));
-            self.reshuffle = true;
+            self.matching_changed = true;
         }
         self.open.insert(key);
     }
 
-    /// A provider is gone.
+    /// Removes a provider.
     pub fn remove_pool(&mut self, key: &ObjectKey) {
         self.end_grants_of(key);
         if let Some(pool) = self.pools.remove(key) {
             if !pool.slots.is_empty() {
                 self.unowned.insert(key.clone(), pool.slots);
             }
-            self.reshuffle = true;
+            self.matching_changed = true;
         }
     }
 
@@ -119,8 +119,8 @@ impl Allocator {
         }
     }
 
-    /// A reservation of that slot exists. A grant of it has come to its end: it became this reservation, or somebody
-    /// else was there first.
+    /// Notes that a reservation of the slot exists. This ends a grant of the slot: it became this reservation, or
+    /// another operator was first.
     pub fn reserved(&mut self, provider: &ObjectKey, slot: u32) {
         self.hold(provider, slot, Holder::Reservation);
         if let Some(uid) = self.granted.get(&(provider.clone(), slot)).cloned() {
@@ -128,19 +128,19 @@ impl Allocator {
         }
     }
 
-    /// The reservation of that slot is gone.
+    /// Notes that the reservation of the slot is gone.
     pub fn unreserved(&mut self, provider: &ObjectKey, slot: u32) {
-        self.let_go(provider, slot, Holder::Reservation);
+        self.release(provider, slot, Holder::Reservation);
     }
 
-    /// A consumer is committed to that slot: even without its reservation nobody else may have it.
+    /// Notes that a consumer is committed to the slot: even without its reservation, no other consumer may get it.
     pub fn committed(&mut self, provider: &ObjectKey, slot: u32) {
         self.hold(provider, slot, Holder::Consumer);
     }
 
-    /// A consumer that was committed to that slot is so no longer, or is gone.
+    /// Notes that a consumer is no longer committed to the slot, or is gone.
     pub fn uncommitted(&mut self, provider: &ObjectKey, slot: u32) {
-        self.let_go(provider, slot, Holder::Consumer);
+        self.release(provider, slot, Holder::Consumer);
     }
 
     fn hold(&mut self, provider: &ObjectKey, slot: u32, holder: Holder) {
@@ -150,80 +150,81 @@ impl Allocator {
         }
     }
 
-    fn let_go(&mut self, provider: &ObjectKey, slot: u32, holder: Holder) {
+    fn release(&mut self, provider: &ObjectKey, slot: u32, holder: Holder) {
         if let Some(pool) = self.pools.get_mut(provider) {
-            pool.let_go(slot, holder);
+            pool.release(slot, holder);
             self.open.insert(provider.clone());
             self.released.insert(provider.clone());
         } else if let Some(slots) = self.unowned.get_mut(provider) {
-            slots.let_go(slot, holder);
+            slots.release(slot, holder);
             if slots.is_empty() {
                 self.unowned.remove(provider);
             }
         }
     }
 
-    /// Puts a consumer in line, or moves it when its tags or rank changed.
-    pub fn wait(&mut self, uid: &Uid, class: Requirements, rank: Rank) {
+    /// Queues a consumer, or moves it if its requirements or rank have changed.
+    pub fn wait(&mut self, uid: &Uid, requirements: Requirements, rank: Rank) {
         if self.grants.contains_key(uid) {
             return;
         }
-        if self.waiters.get(uid).is_some_and(|waiter| waiter.class == class && waiter.rank == rank) {
+        if self.waiters.get(uid).is_some_and(|waiter| waiter.requirements == requirements && waiter.rank == rank) {
             return;
         }
         self.leave(uid);
-        let line = self.line_for(&class);
-        self.lines[line].insert(rank.clone(), &mut self.touched);
-        let Self { open, lines, pools, .. } = self;
-        // A provider of this line may just have gone; the lines are formed anew when slots are handed out.
+        let queue = self.queue_for(&requirements);
+        self.queues[queue].insert(rank.clone(), &mut self.touched);
+        let Self { open, queues, pools, .. } = self;
+        // A provider of this queue may just have gone; the queues are rebuilt before slots are assigned.
         let has_free = |key: &&ObjectKey| pools.get(*key).and_then(Pool::next_free).is_some();
-        open.extend(lines[line].providers().iter().filter(has_free).cloned());
-        self.waiters.insert(uid.clone(), Waiter { class, rank, line });
+        open.extend(queues[queue].providers().iter().filter(has_free).cloned());
+        self.waiters.insert(uid.clone(), Waiter { requirements, rank, queue });
     }
 
-    /// Takes a consumer out of the line.
+    /// Removes a consumer from its queue.
     pub fn leave(&mut self, uid: &Uid) {
         if let Some(waiter) = self.waiters.remove(uid) {
-            self.lines[waiter.line].remove(&waiter.rank, &mut self.touched);
+            self.queues[waiter.queue].remove(&waiter.rank, &mut self.touched);
         }
     }
 
-    /// The slot that a consumer was granted and that is not yet known to be reserved.
+    /// Returns the slot granted to a consumer, until its reservation is known.
     pub fn grant(&self, uid: &Uid) -> Option<&Grant> {
         self.grants.get(uid)
     }
 
-    /// The grant came to nothing.
+    /// Ends a grant.
     pub fn end_grant(&mut self, uid: &Uid) {
         if let Some(grant) = self.grants.remove(uid) {
             let slot = (grant.provider.clone(), grant.slot);
             if self.granted.get(&slot) == Some(uid) {
                 self.granted.remove(&slot);
             }
-            self.let_go(&grant.provider, grant.slot, Holder::Grant);
+            self.release(&grant.provider, grant.slot, Holder::Grant);
         }
     }
 
-    /// What is known of a provider's slots.
+    /// Returns the slots of a provider.
     pub fn pool(&self, provider: &ObjectKey) -> Option<&Pool> {
         self.pools.get(provider)
     }
 
-    /// How a consumer stands.
-    pub fn standing(&self, uid: &Uid) -> QueuePosition {
+    /// The queue position of a consumer.
+    pub fn position(&self, uid: &Uid) -> QueuePosition {
         let Some(waiter) = self.waiters.get(uid) else { return QueuePosition::NotQueued };
-        let line = &self.lines[waiter.line];
-        QueuePosition::Queued { place: line.place(&waiter.rank), fitting: line.providers().clone() }
+        let queue = &self.queues[waiter.queue];
+        QueuePosition::Queued { position: queue.position(&waiter.rank), fitting: queue.providers().clone() }
     }
 
-    /// Hands out every slot that can be handed out. Returns the consumers that got one.
+    /// Grants every slot that can be assigned. Returns the consumers that got one.
     pub fn settle(&mut self) -> Vec<ObjectKey> {
-        if std::mem::take(&mut self.reshuffle) {
-            self.form_lines_anew();
+        if std::mem::take(&mut self.matching_changed) {
+            self.rebuild_queues();
         }
         let mut granted = Vec::new();
         let mut open = std::mem::take(&mut self.open);
-        // Providers that only some namespaces may use go first: what they serve need not take a slot that anyone could.
+        // Providers restricted to some namespaces come first: consumers that they serve do not take an unrestricted
+        // slot.
         let mut order: Vec<_> = std::mem::take(&mut open).into_iter().collect();
         order.sort_by_key(|key| self.pools.get(key).is_none_or(|pool| pool.spec.namespaces.is_none()));
         for provider in order {
@@ -231,7 +232,7 @@ impl Allocator {
                 break;
             }
             while let Some(slot) = self.pools.get(&provider).and_then(Pool::next_free) {
-                let Some(rank) = self.first_in_line_for(&provider) else { break };
+                let Some(rank) = self.next_consumer_for(&provider) else { break };
                 let Some(pool) = self.pools.get_mut(&provider) else { break };
                 pool.hold(slot, Holder::Grant);
                 let grant = Grant { provider: provider.clone(), provider_uid: pool.spec.uid.clone(), slot };
@@ -244,56 +245,56 @@ impl Allocator {
         granted
     }
 
-    /// Consumers whose place or outlook may have changed since the last call.
+    /// Returns the consumers whose queue position or message may have changed since the last call.
     pub fn take_touched(&mut self) -> BTreeSet<ObjectKey> {
         std::mem::take(&mut self.touched)
     }
 
-    /// Providers of which a slot was let go since the last call.
+    /// Returns the providers that had a slot released since the last call.
     pub fn take_released(&mut self) -> BTreeSet<ObjectKey> {
         std::mem::take(&mut self.released)
     }
 
-    fn first_in_line_for(&self, provider: &ObjectKey) -> Option<Rank> {
+    fn next_consumer_for(&self, provider: &ObjectKey) -> Option<Rank> {
         let pool = self.pools.get(provider)?;
-        let lines = self.lines.iter().filter(|line| line.providers().binary_search(provider).is_ok());
-        lines.filter(|line| pool.serves(line)).filter_map(Queue::head).min().cloned()
+        let queues = self.queues.iter().filter(|queue| queue.providers().binary_search(provider).is_ok());
+        queues.filter(|queue| pool.serves(queue)).filter_map(Queue::head).min().cloned()
     }
 
-    fn line_for(&mut self, class: &Requirements) -> usize {
-        if let Some(line) = self.line_of_class.get(class) {
-            return *line;
+    fn queue_for(&mut self, requirements: &Requirements) -> usize {
+        if let Some(queue) = self.queue_by_requirements.get(requirements) {
+            return *queue;
         }
         let mut fitting: Vec<_> =
-            (self.pools.iter()).filter(|(_, pool)| pool.fits(class)).map(|(key, _)| key.clone()).collect();
+            (self.pools.iter()).filter(|(_, pool)| pool.fits(requirements)).map(|(key, _)| key.clone()).collect();
         fitting.sort();
-        let verifying = class.verifies.is_some();
-        let same = |line: &Queue| **line.providers() == *fitting && line.is_verifying() == verifying;
-        let line = self.lines.iter().position(same).unwrap_or_else(|| {
-            self.lines.push(Queue::new(fitting, verifying));
-            self.lines.len() - 1
+        let verifying = requirements.verifies.is_some();
+        let is_same = |queue: &Queue| **queue.providers() == *fitting && queue.is_verifying() == verifying;
+        let queue = self.queues.iter().position(is_same).unwrap_or_else(|| {
+            self.queues.push(Queue::new(fitting, verifying));
+            self.queues.len() - 1
         });
-        self.line_of_class.insert(class.clone(), line);
-        line
+        self.queue_by_requirements.insert(requirements.clone(), queue);
+        queue
     }
 
-    fn form_lines_anew(&mut self) {
-        self.lines.clear();
-        self.line_of_class.clear();
+    fn rebuild_queues(&mut self) {
+        self.queues.clear();
+        self.queue_by_requirements.clear();
         let mut waiters = std::mem::take(&mut self.waiters);
         for waiter in waiters.values_mut() {
-            waiter.line = self.line_for(&waiter.class);
-            self.lines[waiter.line].insert(waiter.rank.clone(), &mut self.touched);
+            waiter.queue = self.queue_for(&waiter.requirements);
+            self.queues[waiter.queue].insert(waiter.rank.clone(), &mut self.touched);
             self.touched.insert(waiter.rank.key.clone());
         }
         self.waiters = waiters;
         self.open.extend(self.pools.keys().cloned());
     }
 
-    fn touch_lines_of(&mut self, provider: &ObjectKey) {
-        let Self { lines, touched, .. } = self;
-        for line in lines.iter().filter(|line| line.providers().binary_search(provider).is_ok()) {
-            touched.extend(line.keys().cloned());
+    fn touch_queues_of(&mut self, provider: &ObjectKey) {
+        let Self { queues, touched, .. } = self;
+        for queue in queues.iter().filter(|queue| queue.providers().binary_search(provider).is_ok()) {
+            touched.extend(queue.keys().cloned());
         }
     }
 }

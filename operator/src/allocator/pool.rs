@@ -10,14 +10,14 @@ use crate::{
     state::{Fingerprint, Tags},
 };
 
-/// Who holds a slot. A slot is free when nobody does.
+/// The holder of a slot. A slot without a holder is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// A MaskReservation of that name exists.
+    /// The MaskReservation of the slot exists.
     Reservation,
-    /// We granted it and the reservation is on its way.
+    /// The slot is granted, and the reservation is in flight.
     Grant,
-    /// A MaskConsumer is committed to it, even if somebody forced its reservation away.
+    /// A MaskConsumer is committed to the slot, even if its reservation was force-deleted.
     Consumer,
 }
 
@@ -28,16 +28,16 @@ struct Holders {
     consumers: usize,
 }
 
-/// Slots that are held: numbers up to 2³¹ − 1, and nothing here counts through them.
+/// Held slots: numbers up to 2³¹ − 1, so no operation iterates over all numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Slots {
     held: BTreeMap<u32, Holders>,
-    /// The same slots as runs: the lowest free one is the first gap.
+    /// The same slots as ranges: the lowest free slot is the first gap.
     runs: RangeSet<u32>,
 }
 
 impl Slots {
-    /// Notes that `holder` has the slot.
+    /// Adds a holder of the slot.
     pub fn hold(&mut self, slot: u32, holder: Holder) {
         let holders = self.held.entry(slot).or_default();
         match holder {
@@ -48,8 +48,8 @@ impl Slots {
         self.runs.insert(slot..slot.saturating_add(1));
     }
 
-    /// Notes that `holder` no longer has the slot.
-    pub fn let_go(&mut self, slot: u32, holder: Holder) {
+    /// Removes a holder of the slot.
+    pub fn release(&mut self, slot: u32, holder: Holder) {
         let Some(holders) = self.held.get_mut(&slot) else { return };
         match holder {
             Holder::Reservation => holders.reservation = false,
@@ -62,7 +62,7 @@ impl Slots {
         }
     }
 
-    /// Whether somebody holds the slot.
+    /// Whether the slot is held.
     pub fn is_held(&self, slot: u32) -> bool {
         self.held.contains_key(&slot)
     }
@@ -72,19 +72,19 @@ impl Slots {
         self.held.is_empty()
     }
 
-    /// Number of slots held.
+    /// Returns the number of held slots.
     pub fn len(&self) -> usize {
         self.held.len()
     }
 }
 
-/// The slots that log in with a key that is one device (WireGuard): of those with the same key, one is handed out at a
+/// The keys of slots where one key is one device (WireGuard): of the slots with the same key, only one is assigned at a
 /// time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceKeys {
     /// Key of all slots that are not in `own`.
     pub common: Option<Fingerprint>,
-    /// Slots with a Secret of their own.
+    /// Keys of the slots with their own Secret.
     pub own: BTreeMap<u32, Option<Fingerprint>>,
 }
 
@@ -94,33 +94,33 @@ impl DeviceKeys {
     }
 }
 
-/// What a pool is made of, as the provider's spec and status say.
+/// The pool of a provider, from its spec and status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolSpec {
     /// UID of the provider.
     pub uid: Uid,
-    /// Number of slots: 0 … `capacity` − 1 may be handed out.
+    /// Number of slots: 0 … `capacity` − 1 can be assigned.
     pub capacity: u32,
-    /// Those among them that cannot be handed out at present. Few, in order.
+    /// Slots that cannot be assigned at present. Few, sorted.
     pub withheld: Vec<u32>,
-    /// Which of them are one device.
+    /// Keys of slots that are one device.
     pub keys: DeviceKeys,
     /// Tags of the provider.
     pub tags: Tags,
-    /// Namespaces that may use it; absent: any.
+    /// Namespaces that may use the provider; absent: any.
     pub namespaces: Option<Tags>,
-    /// Whether users may be assigned, from all that is known besides the slots.
+    /// Whether slots can be assigned to users, apart from free slots.
     pub usable: bool,
-    /// Whether a verification may be, likewise.
+    /// Whether a slot can be assigned to a verification, apart from free slots.
     pub verifiable: bool,
-    /// Whether `usable` follows from a status that tells of the present spec.
+    /// Whether `usable` is based on a status of the current spec.
     pub current: bool,
-    /// Why it is not usable, in words for users.
-    pub why_not: String,
+    /// The message about why the provider is not usable.
+    pub unusable_reason: String,
 }
 
 impl PoolSpec {
-    /// How many slots can be handed out one after the other beside those that are `taken`.
+    /// Returns how many slots can be assigned in addition to the `taken` ones.
     pub fn count_free<T>(&self, taken: &BTreeMap<u32, T>) -> u64 {
         let in_use: BTreeSet<_> = taken.keys().filter_map(|slot| self.keys.of(*slot)).collect();
         let is_common = |slot: &&u32| **slot < self.capacity && !self.keys.own.contains_key(*slot);
@@ -147,23 +147,23 @@ impl PoolSpec {
 /// A provider and its slots.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    /// What the provider says.
+    /// The spec of the pool.
     pub spec: PoolSpec,
-    /// Its slots that are held.
+    /// The held slots.
     pub slots: Slots,
-    /// How many of these log in with each key.
+    /// The number of held slots by key.
     keys_in_use: HashMap<Fingerprint, u32>,
 }
 
 impl Pool {
-    /// The pool of a provider of which these slots are held.
+    /// Returns the pool of a provider with these held slots.
     pub fn new(spec: PoolSpec, slots: Slots) -> Self {
         let mut pool = Self { spec, slots, keys_in_use: HashMap::new() };
         pool.count_keys();
         pool
     }
 
-    /// The provider says something else now.
+    /// Updates the spec of the pool.
     pub fn set_spec(&mut self, spec: PoolSpec) {
         let same_keys = self.spec.keys == spec.keys;
         self.spec = spec;
@@ -179,7 +179,7 @@ impl Pool {
         }
     }
 
-    /// Notes that `holder` has the slot.
+    /// Adds a holder of the slot.
     pub fn hold(&mut self, slot: u32, holder: Holder) {
         if !self.slots.is_held(slot)
             && let Some(key) = self.spec.keys.of(slot)
@@ -189,10 +189,10 @@ impl Pool {
         self.slots.hold(slot, holder);
     }
 
-    /// Notes that `holder` no longer has the slot.
-    pub fn let_go(&mut self, slot: u32, holder: Holder) {
+    /// Removes a holder of the slot.
+    pub fn release(&mut self, slot: u32, holder: Holder) {
         let was_held = self.slots.is_held(slot);
-        self.slots.let_go(slot, holder);
+        self.slots.release(slot, holder);
         if was_held
             && !self.slots.is_held(slot)
             && let Some(key) = self.spec.keys.of(slot)
@@ -209,7 +209,7 @@ impl Pool {
         key.is_some_and(|key| self.keys_in_use.contains_key(&key))
     }
 
-    /// Whether a slot is held back because another one with the same key is held.
+    /// Whether all free slots are withheld because another slot with the same key is held.
     pub fn is_short_of_keys(&self) -> bool {
         !self.is_draining()
             && (self.slots.len() as u64) < u64::from(self.spec.capacity)
@@ -217,12 +217,12 @@ impl Pool {
             && self.spec.count_free(&self.slots.held) == 0
     }
 
-    /// Whether a slot beyond the capacity is still held; nothing is handed out until it is back.
+    /// Whether a slot beyond the capacity is still held. Nothing is assigned until it is released.
     pub fn is_draining(&self) -> bool {
         self.slots.held.last_key_value().is_some_and(|(slot, _)| *slot >= self.spec.capacity)
     }
 
-    /// The slot to hand out next: the lowest free one, if any may be handed out to users or to a verification.
+    /// Returns the slot to assign next: the lowest free one, if slots can be assigned to users or to a verification.
     pub fn next_free(&self) -> Option<u32> {
         if !(self.spec.usable || self.spec.verifiable)
             || !self.spec.current
@@ -235,21 +235,21 @@ impl Pool {
         let is_offered =
             |slot: &u32| self.spec.withheld.binary_search(slot).is_err() && !self.is_key_in_use(keys.of(*slot));
         if self.is_key_in_use(keys.common) {
-            // Only those with a Secret of their own are left, and these are few.
+            // Only the few slots with their own Secret remain.
             let mut own = keys.own.range(all).map(|(slot, _)| *slot);
             return own.find(|slot| !self.slots.held.contains_key(slot) && is_offered(slot));
         }
         self.slots.runs.gaps(&all).flatten().find(is_offered)
     }
 
-    /// Whether a line gets slots of this provider now.
-    pub fn serves(&self, line: &Queue) -> bool {
-        if line.is_verifying() { self.spec.verifiable } else { self.spec.usable }
+    /// Whether this provider serves a queue at present.
+    pub fn serves(&self, queue: &Queue) -> bool {
+        if queue.is_verifying() { self.spec.verifiable } else { self.spec.usable }
     }
 
-    /// Whether a waiter of that class may use this provider.
-    pub fn fits(&self, class: &Requirements) -> bool {
-        let (spec, Requirements { namespace, tags, verifies }) = (&self.spec, class);
+    /// Whether a consumer with these requirements may use this provider.
+    pub fn fits(&self, requirements: &Requirements) -> bool {
+        let (spec, Requirements { namespace, tags, verifies }) = (&self.spec, requirements);
         if let Some(uid) = verifies {
             return *uid == spec.uid;
         }

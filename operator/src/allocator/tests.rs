@@ -21,7 +21,7 @@ fn spec(uid: &str, capacity: u32) -> PoolSpec {
         usable: true,
         verifiable: false,
         current: true,
-        why_not: String::new(),
+        unusable_reason: String::new(),
     }
 }
 
@@ -29,7 +29,7 @@ fn tags(all: &[&str]) -> crate::state::Tags {
     all.iter().map(|tag| (*tag).into()).collect()
 }
 
-fn class(namespace: &str, wanted: Option<&[&str]>) -> Requirements {
+fn requirements(namespace: &str, wanted: Option<&[&str]>) -> Requirements {
     Requirements { namespace: namespace.into(), tags: wanted.map(tags), verifies: None }
 }
 
@@ -44,7 +44,7 @@ fn rank(name: &str, priority: i32, created: i64) -> Rank {
 }
 
 fn wait(allocator: &mut Allocator, name: &str, priority: i32, created: i64) {
-    allocator.wait(&Uid::from(name), class("ns", None), rank(name, priority, created));
+    allocator.wait(&Uid::from(name), requirements("ns", None), rank(name, priority, created));
 }
 
 fn names(granted: Vec<ObjectKey>) -> Vec<String> {
@@ -62,7 +62,7 @@ fn order_is_priority_then_age_then_name() {
 }
 
 #[test]
-fn nothing_is_handed_out_while_a_slot_beyond_the_capacity_is_held() {
+fn nothing_is_assigned_while_a_slot_beyond_the_capacity_is_held() {
     let mut allocator = Allocator::default();
     allocator.set_pool(provider("p"), spec("u", 4));
     allocator.reserved(&provider("p"), 3);
@@ -74,7 +74,7 @@ fn nothing_is_handed_out_while_a_slot_beyond_the_capacity_is_held() {
 }
 
 #[test]
-fn a_slot_stays_with_the_consumer_that_is_committed_to_it_though_its_reservation_is_gone() {
+fn a_committed_consumer_keeps_its_slot_without_its_reservation() {
     for known in [true, false] {
         let mut allocator = Allocator::default();
         if known {
@@ -92,7 +92,7 @@ fn a_slot_stays_with_the_consumer_that_is_committed_to_it_though_its_reservation
 }
 
 #[test]
-fn slots_held_under_the_name_of_an_unknown_provider_stay_held_when_it_appears() {
+fn held_slots_of_an_unknown_provider_stay_held_when_it_appears() {
     let mut allocator = Allocator::default();
     allocator.reserved(&provider("p"), 0);
     allocator.set_pool(provider("p"), spec("u", 2));
@@ -104,12 +104,12 @@ fn slots_held_under_the_name_of_an_unknown_provider_stay_held_when_it_appears() 
 
 #[test]
 fn grants_of_a_provider_that_is_gone_are_void() {
-    for anew in [false, true] {
+    for recreated in [false, true] {
         let mut allocator = Allocator::default();
         allocator.set_pool(provider("p"), spec("old", 1));
         wait(&mut allocator, "a", 0, 0);
         assert_eq!(names(allocator.settle()), ["a"]);
-        if !anew {
+        if !recreated {
             allocator.remove_pool(&provider("p"));
         }
         allocator.set_pool(provider("p"), spec("new", 1));
@@ -123,7 +123,7 @@ fn grants_of_a_provider_that_is_gone_are_void() {
 }
 
 #[test]
-fn a_slot_that_is_reserved_by_somebody_else_ends_the_grant_and_the_next_one_is_given() {
+fn a_grant_ends_when_another_consumer_reserves_the_slot_and_the_next_slot_is_granted() {
     let mut allocator = Allocator::default();
     allocator.set_pool(provider("p"), spec("u", 2));
     wait(&mut allocator, "a", 0, 0);
@@ -136,18 +136,18 @@ fn a_slot_that_is_reserved_by_somebody_else_ends_the_grant_and_the_next_one_is_g
 }
 
 #[test]
-fn a_waiter_that_nothing_fits_does_not_block_the_one_behind_it() {
+fn a_consumer_without_a_matching_provider_does_not_block_the_next_one() {
     let mut allocator = Allocator::default();
     allocator.set_pool(provider("p"), PoolSpec { tags: tags(&["x"]), ..spec("u", 1) });
-    allocator.wait(&Uid::from("a"), class("ns", Some(&["y"])), rank("a", 9, 0));
-    allocator.wait(&Uid::from("b"), class("ns", Some(&["y", "x"])), rank("b", 0, 1));
+    allocator.wait(&Uid::from("a"), requirements("ns", Some(&["y"])), rank("a", 9, 0));
+    allocator.wait(&Uid::from("b"), requirements("ns", Some(&["y", "x"])), rank("b", 0, 1));
     assert_eq!(names(allocator.settle()), ["b"]);
     allocator.set_pool(provider("q"), PoolSpec { tags: tags(&["y"]), ..spec("v", 1) });
     assert_eq!(names(allocator.settle()), ["a"]);
 }
 
 #[test]
-fn somebody_may_get_in_line_for_a_provider_that_has_just_gone() {
+fn a_consumer_can_queue_for_a_provider_that_has_just_gone() {
     let mut allocator = Allocator::default();
     allocator.set_pool(provider("p"), spec("u", 1));
     wait(&mut allocator, "a", 0, 0);
@@ -158,7 +158,7 @@ fn somebody_may_get_in_line_for_a_provider_that_has_just_gone() {
 }
 
 #[test]
-fn a_slot_that_is_withheld_is_left_out() {
+fn a_withheld_slot_is_skipped() {
     let mut allocator = Allocator::default();
     for name in ["a", "b", "c"] {
         wait(&mut allocator, name, 0, 0);
@@ -172,7 +172,7 @@ fn a_slot_that_is_withheld_is_left_out() {
     assert_eq!(allocator.grant(&Uid::from("c")).map(|grant| grant.slot), Some(2));
 }
 
-/// Fingerprints of keys, which only the index can make.
+/// Returns fingerprints of keys, which only the index can create.
 fn fingerprints() -> [Fingerprint; 2] {
     ["k0", "k1"]
         .map(|key| {
@@ -183,13 +183,13 @@ fn fingerprints() -> [Fingerprint; 2] {
 }
 
 #[test]
-fn of_the_slots_with_one_key_one_is_handed_out_at_a_time() {
+fn slots_with_the_same_key_are_assigned_one_at_a_time() {
     let [shared, other] = fingerprints();
     let mut allocator = Allocator::default();
     for (age, name) in ["a", "b", "c", "d"].iter().enumerate() {
         wait(&mut allocator, name, 0, age as i64);
     }
-    // Slots 0 and 3 and all without a Secret of their own have the same key: among them very many.
+    // Slots 0 and 3 have the same key as all slots without their own Secret, of which there are very many.
     let own = [(0, Some(shared)), (1, Some(other)), (3, Some(shared))].into_iter().collect();
     let keys = DeviceKeys { common: Some(shared), own };
     allocator.set_pool(provider("p"), PoolSpec { keys, ..spec("u", u32::MAX >> 1) });
@@ -210,7 +210,7 @@ fn of_the_slots_with_one_key_one_is_handed_out_at_a_time() {
 
 proptest! {
     #[test]
-    fn as_many_slots_are_free_as_can_be_handed_out(
+    fn the_free_count_equals_the_slots_that_can_be_assigned(
         capacity in 0..6u32,
         common in prop::option::of(0..2usize),
         own in prop::collection::btree_map(0..8u32, prop::option::of(0..2usize), 0..6),
@@ -230,15 +230,15 @@ proptest! {
         let taken: std::collections::BTreeMap<_, _> =
             (0..capacity).filter(|slot| pool.slots.is_held(*slot)).map(|slot| (slot, ())).collect();
         let free = pool.spec.count_free(&taken);
-        let mut handed_out = 0;
+        let mut assigned = 0;
         while let Some(slot) = pool.next_free() {
             prop_assert!(!pool.slots.is_held(slot));
             pool.hold(slot, Holder::Grant);
-            handed_out += 1;
+            assigned += 1;
         }
-        prop_assert_eq!(free, handed_out);
+        prop_assert_eq!(free, assigned);
         for slot in 0..capacity {
-            pool.let_go(slot, Holder::Grant);
+            pool.release(slot, Holder::Grant);
         }
         prop_assert_eq!(pool.spec.count_free(&taken), free);
         prop_assert_eq!(free > 0, pool.next_free().is_some());
@@ -307,8 +307,8 @@ fn take(allocator: &mut Allocator, step: &Step) {
         Step::Unreserved(which, slot) => allocator.unreserved(&provider(POOLS[which]), slot),
         Step::Wait { who: number, namespace, tag, priority } => {
             let wanted = [TAGS[tag]];
-            let class = class(&format!("n{namespace}"), (tag < 2).then_some(&wanted));
-            allocator.wait(&who(number), class, rank(&format!("w{number}"), priority, 0));
+            let requirements = requirements(&format!("n{namespace}"), (tag < 2).then_some(&wanted));
+            allocator.wait(&who(number), requirements, rank(&format!("w{number}"), priority, 0));
         }
         Step::Leave(number) => allocator.leave(&who(number)),
         Step::EndGrant(number) => allocator.end_grant(&who(number)),
@@ -318,7 +318,7 @@ fn take(allocator: &mut Allocator, step: &Step) {
 
 proptest! {
     #[test]
-    fn after_settle_no_slot_is_free_that_somebody_in_line_could_have(steps in vec(step(), 0..60)) {
+    fn after_settle_no_queued_consumer_matches_a_free_slot(steps in vec(step(), 0..60)) {
         let mut allocator = Allocator::default();
         for step in &steps {
             take(&mut allocator, step);
@@ -326,7 +326,7 @@ proptest! {
         allocator.settle();
         for name in POOLS {
             let Some(pool) = allocator.pool(&provider(name)) else { continue };
-            let fits = |waiter: &Waiter| pool.fits(&waiter.class);
+            let fits = |waiter: &Waiter| pool.fits(&waiter.requirements);
             prop_assert!(pool.next_free().is_none() || !allocator.waiters.values().any(fits));
             if let Some(slot) = pool.next_free() {
                 prop_assert!(slot < pool.spec.capacity && !pool.spec.withheld.contains(&slot));
@@ -343,7 +343,7 @@ proptest! {
     }
 
     #[test]
-    fn a_slot_goes_to_the_first_that_it_fits(priorities in vec(0..3i32, 1..8), capacity in 1..8u32) {
+    fn a_slot_goes_to_the_first_matching_consumer(priorities in vec(0..3i32, 1..8), capacity in 1..8u32) {
         let mut allocator = Allocator::default();
         for (number, priority) in priorities.iter().enumerate() {
             wait(&mut allocator, &format!("w{number}"), *priority, number as i64);

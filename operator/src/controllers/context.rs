@@ -1,4 +1,4 @@
-//! What controllers work with. All that they share is here; what each remembers for itself is in [`Memory`].
+//! The state that controllers share. What each controller keeps for itself is in [`Memory`].
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,42 +17,44 @@ use crate::{
     state::{ClusterState, Outcome, PodsChange, StoreChange},
 };
 
-/// What controllers work with. A clone goes its own way from here.
+/// The state that controllers share. Changes to a clone do not affect the original.
 #[derive(Clone)]
 pub struct Context {
-    /// Whether the consumers controller, which hands out slots by a provider's `maxSlots`, has a watch of its own on
-    /// providers: then the providers controller has to hear from it which `maxSlots` is in force.
+    /// Whether the consumers controller and the providers controller run in separate processes. The consumers
+    /// controller, which assigns slots by a provider's `maxSlots`, then has to report to the providers controller which
+    /// `maxSlots` is in force.
     pub are_apart: bool,
-    /// The cluster as it is known.
+    /// The cached state of the cluster.
     pub state: ClusterState,
-    /// Queue and slots.
+    /// The queues and the slots.
     pub allocator: Allocator,
-    /// What each controller remembers.
+    /// State of each controller.
     pub memory: Memory,
     /// Settings of this installation for verifications.
     pub settings: Arc<Settings>,
-    /// What failed, and when to try again.
+    /// Backoffs of requests that failed.
     pub backoffs: Backoffs,
-    /// What the runtime has to do, requests apart.
+    /// Effects for the runtime to carry out, except requests to the API server.
     pub effects: Vec<Effect>,
     /// Changes of the work queue, in order.
     pub work: Vec<WorkChange>,
-    /// What happened, for metrics.
+    /// Counters for metrics.
     pub counters: Counters,
-    /// The time.
+    /// The current time.
     pub now: Now,
 }
 
-/// What controllers remember beside what the stores say. All of it can be lost: a restart finds it out again.
+/// State that controllers keep in addition to the stores. All of it can be lost: after a restart, the controllers
+/// determine it again.
 #[derive(Clone, Default)]
 pub struct Memory {
-    /// Of the consumers controller.
+    /// State of the consumers controller.
     pub consumers: ConsumersMemory,
-    /// Of the reservations controller.
+    /// State of the reservations controller.
     pub holds: Holds,
-    /// Of the providers controller.
+    /// State of the providers controller.
     pub last_writes: LastWrites,
-    /// Verifications under way.
+    /// Verifications in progress.
     pub attempts: Attempts,
     /// Logs of verifications.
     pub logs: Logs,
@@ -61,96 +63,96 @@ pub struct Memory {
 /// A change of the work queue.
 #[derive(Clone, Debug)]
 pub enum WorkChange {
-    /// To be reconciled.
+    /// Adds a request.
     Enqueue(ReconcileRequest),
-    /// The object is gone: nothing of it may hold back the next one of its name.
+    /// Drops a request and its backoffs: the object is gone, and they must not delay the next object with its name.
     Forget(ReconcileRequest),
 }
 
-/// Why requests are held back for a while.
+/// Backoffs by request and priority.
 #[derive(Clone, Default)]
 pub struct Backoffs(HashMap<(ReconcileRequest, RequestPriority), Backoff>);
 
 impl Backoffs {
-    /// The one that holds back requests of that priority.
+    /// Returns the backoff of a request with that priority.
     pub fn get(&self, request: &ReconcileRequest, priority: RequestPriority) -> Option<&Backoff> {
         self.0.get(&(request.clone(), priority))
     }
 
-    /// The same, to be changed.
+    /// Returns the backoff of a request with that priority, for a change.
     pub fn get_mut(&mut self, request: &ReconcileRequest, priority: RequestPriority) -> Option<&mut Backoff> {
         self.0.get_mut(&(request.clone(), priority))
     }
 
-    /// Holds back requests of that priority.
+    /// Sets the backoff of a request with that priority.
     pub fn insert(&mut self, request: &ReconcileRequest, priority: RequestPriority, backoff: Backoff) {
         self.0.insert((request.clone(), priority), backoff);
     }
 
-    /// Ends it.
+    /// Removes the backoff.
     pub fn remove(&mut self, request: &ReconcileRequest, priority: RequestPriority) -> Option<Backoff> {
         self.0.remove(&(request.clone(), priority))
     }
 }
 
-/// What happened, for controllers to take in.
+/// A change that controllers observe.
 pub enum Change<'a> {
-    /// An object changed in its store.
+    /// An object in a store changed.
     Store(&'a StoreChange),
-    /// A credentials Secret of a provider changed, or what is known of it. `data`: its data did.
+    /// A credentials Secret of a provider, or what is known about it, changed.
     Credentials {
         /// The provider.
         provider: &'a ObjectKey,
-        /// Whether there is other data now, or none.
+        /// Whether the data changed or disappeared.
         data: bool,
     },
-    /// Providers that have an account in common with others changed, or such others did.
+    /// Providers that share an account with other providers, where the set of these others changed.
     SharedCredentials {
-        /// These providers.
+        /// The providers.
         providers: &'a [ObjectKey],
-        /// Whether the Secrets of all providers are known from now on.
+        /// Whether this change made the Secrets of all providers known.
         is_complete: bool,
     },
-    /// The Pods of a namespace in which slots are being released changed.
+    /// The Pods changed in a namespace where slots are being released.
     Pods(&'a Arc<str>, &'a PodsChange),
-    /// The log of the Pod with that UID went on.
+    /// The log of the Pod with that UID continued or ended.
     Log(&'a Uid, &'a LogEvent),
 }
 
-/// How a request to the API server ended.
+/// The outcome of a request to the API server.
 pub struct Answer<'a> {
-    /// For what it was sent.
+    /// The reconcile request that it belongs to.
     pub request: &'a ReconcileRequest,
-    /// What it asked for.
+    /// The operation.
     pub operation: &'a Operation,
-    /// How it ended.
+    /// The outcome.
     pub outcome: &'a Outcome,
-    /// Of a read of a Mask: the owner of its MaskConsumer when the request was sent, which the answer is about.
+    /// For a read of a Mask: the owner of its MaskConsumer when the request was sent. The answer is about that owner.
     pub owner: Option<&'a Uid>,
 }
 
-/// A request that was refused, or repeatedly not answered.
+/// A request that the API server rejected, or repeatedly did not answer.
 pub struct Failure<'a> {
-    /// For what it was sent.
+    /// The reconcile request that it belongs to.
     pub request: &'a ReconcileRequest,
-    /// What it asked for.
+    /// The operation.
     pub operation: &'a Operation,
-    /// The API server's words, if it was refused; absent: it did not answer.
+    /// The message of the API server if it rejected the request; absent if it did not answer.
     pub refusal: Option<&'a str>,
 }
 
 impl Context {
-    /// Has an object reconciled.
+    /// Enqueues a reconcile request.
     pub fn enqueue(&mut self, request: ReconcileRequest) {
         self.work.push(WorkChange::Enqueue(request));
     }
 
-    /// Drops what holds back an object that is gone.
+    /// Drops the request and the backoffs of an object that is gone.
     pub fn forget(&mut self, request: ReconcileRequest) {
         self.work.push(WorkChange::Forget(request));
     }
 
-    /// Has an Event recorded.
+    /// Records an Event.
     pub fn record(&mut self, event: EventRecord) {
         self.effects.push(Effect::RecordEvent(event));
     }

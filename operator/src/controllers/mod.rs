@@ -1,5 +1,5 @@
-//! The controllers. Each one is a [`Controller`] in the [`table`]: which kinds it watches, what it reconciles, and how it
-//! takes in what happened. The engine knows them by that table only.
+//! The controllers. Each one is a [`Controller`] in the [`table`], which declares the kinds that it watches, the
+//! requests that it reconciles, and how it observes changes. The engine knows controllers only by that table.
 //!
 //! To add a controller, write its module and add it to the table.
 

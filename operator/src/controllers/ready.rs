@@ -1,27 +1,27 @@
-//! The `Ready` condition that an object should have.
+//! The desired `Ready` condition of an object.
 
 use vpn_types::Reason;
 
-/// What the `Ready` condition and the message say.
+/// Phase, message and `Ready` condition of a status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadyCondition<P> {
-    /// Phase, from the closed set that clients know.
+    /// Phase.
     pub phase: P,
     /// Status of the `Ready` condition.
     pub ready: bool,
     /// Reason of the condition.
     pub reason: Reason,
-    /// Message, of the condition and of the status.
+    /// Message of the condition and of the status.
     pub message: String,
 }
 
 impl<P> ReadyCondition<P> {
-    /// Ready.
+    /// Returns a condition with the status `True`.
     pub fn ready(phase: P, reason: Reason, message: impl Into<String>) -> Self {
         Self { phase, ready: true, reason, message: message.into() }
     }
 
-    /// Not ready.
+    /// Returns a condition with the status `False`.
     pub fn not_ready(phase: P, reason: Reason, message: impl Into<String>) -> Self {
         Self { phase, ready: false, reason, message: message.into() }
     }

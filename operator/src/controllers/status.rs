@@ -1,5 +1,5 @@
-//! Statuses as they should be. A status is written only when something other than its timestamps would change, and
-//! `lastTransitionTime` moves only when the condition flips.
+//! The desired statuses. A status is written only when something other than its timestamps changes.
+//! `lastTransitionTime` moves only when the status of the condition changes.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -21,21 +21,21 @@ use crate::{
 };
 
 fn conditions<P>(
-    verdict: &ReadyCondition<P>,
+    condition: &ReadyCondition<P>,
     current: &StatusView<P>,
     generation: i64,
     now: DateTime<Utc>,
 ) -> Vec<Condition> {
     let since = match current.ready {
-        Some((ready, since)) if ready == verdict.ready => since,
+        Some((ready, since)) if ready == condition.ready => since,
         _ => now,
     };
     let since = k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default();
     vec![Condition {
         type_: READY.to_owned(),
-        status: if verdict.ready { "True" } else { "False" }.to_owned(),
-        reason: verdict.reason.as_str().to_owned(),
-        message: verdict.message.clone(),
+        status: if condition.ready { "True" } else { "False" }.to_owned(),
+        reason: condition.reason.as_str().to_owned(),
+        message: condition.message.clone(),
         observed_generation: Some(generation),
         last_transition_time: Time(since),
     }]
@@ -45,8 +45,8 @@ fn timestamp(now: DateTime<Utc>) -> String {
     now.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// The patch, unless the status is as it should be already. `cleared` are fields to remove where they are absent from
-/// `status`; `guard` makes the write fail when the object has changed since.
+/// Returns the patch, or `None` if the status is up to date. `cleared` are fields to remove if they are absent from
+/// `status`. With `guard`, the write fails if the object has changed since.
 fn patch<S: Serialize, P>(
     status: &S,
     current: &StatusView<P>,
@@ -79,90 +79,91 @@ fn provider_field(assigned: &Assigned) -> AssignedProvider {
     }
 }
 
-/// Status of a Mask.
+/// Returns the patch for the status of a Mask.
 pub fn mask(
     meta: &Meta,
     current: &StatusView<MaskPhase>,
-    verdict: &ReadyCondition<MaskPhase>,
+    condition: &ReadyCondition<MaskPhase>,
     assigned: Option<&Assigned>,
     now: DateTime<Utc>,
 ) -> Option<Value> {
     let status = vpn_types::MaskStatus {
-        phase: Some(verdict.phase),
-        message: Some(verdict.message.clone()),
+        phase: Some(condition.phase),
+        message: Some(condition.message.clone()),
         last_updated: Some(timestamp(now)),
         provider: assigned.map(provider_field),
         observed_generation: Some(meta.generation),
-        conditions: Some(conditions(verdict, current, meta.generation, now)),
+        conditions: Some(conditions(condition, current, meta.generation, now)),
     };
     patch(&status, current, &["provider"], None)
 }
 
-/// Status of a MaskConsumer, guarded: it is what commits an assignment.
+/// Returns the patch for the status of a MaskConsumer. It is guarded by the resourceVersion, because it commits an
+/// assignment.
 pub fn consumer(
     meta: &Meta,
     current: &StatusView<MaskConsumerPhase>,
-    verdict: &ReadyCondition<MaskConsumerPhase>,
+    condition: &ReadyCondition<MaskConsumerPhase>,
     assigned: Option<&Assigned>,
     now: DateTime<Utc>,
 ) -> Option<Value> {
     let status = MaskConsumerStatus {
-        phase: Some(verdict.phase),
-        message: Some(verdict.message.clone()),
+        phase: Some(condition.phase),
+        message: Some(condition.message.clone()),
         last_updated: Some(timestamp(now)),
         provider: assigned.map(provider_field),
         withdrawn_reservation: None,
         observed_generation: Some(meta.generation),
-        conditions: Some(conditions(verdict, current, meta.generation, now)),
+        conditions: Some(conditions(condition, current, meta.generation, now)),
     };
     let cleared: &[_] = if assigned.is_some() { &["provider", "withdrawnReservation"] } else { &["provider"] };
     patch(&status, current, cleared, Some(meta))
 }
 
-/// Status of a MaskConsumer that makes a commit to `withdrawn` fail which is still under way: it always changes the
-/// object, and so the version that guards the commit.
+/// Returns the status of a MaskConsumer that fences `withdrawn`: a commit to that reservation that is still in flight
+/// fails. This write always changes the object, and so the resourceVersion that guards the commit.
 pub fn fence(
     meta: &Meta,
     current: &StatusView<MaskConsumerPhase>,
-    verdict: &ReadyCondition<MaskConsumerPhase>,
+    condition: &ReadyCondition<MaskConsumerPhase>,
     withdrawn: &Uid,
     now: DateTime<Utc>,
 ) -> Value {
     let status = MaskConsumerStatus {
-        phase: Some(verdict.phase),
-        message: Some(verdict.message.clone()),
+        phase: Some(condition.phase),
+        message: Some(condition.message.clone()),
         last_updated: Some(timestamp(now)),
         provider: None,
         withdrawn_reservation: Some(withdrawn.to_string()),
         observed_generation: Some(meta.generation),
-        conditions: Some(conditions(verdict, current, meta.generation, now)),
+        conditions: Some(conditions(condition, current, meta.generation, now)),
     };
     json!({"metadata": {"resourceVersion": meta.version.to_string()}, "status": status})
 }
 
-/// Status of a MaskReservation, without the fields that the consumers controller keeps there.
+/// Returns the patch for the status of a MaskReservation, without the fields that the consumers controller writes.
 pub fn reservation(
     meta: &Meta,
     current: &StatusView<MaskReservationPhase>,
-    verdict: &ReadyCondition<MaskReservationPhase>,
+    condition: &ReadyCondition<MaskReservationPhase>,
     now: DateTime<Utc>,
 ) -> Option<Value> {
     let status = MaskReservationStatus {
-        phase: Some(verdict.phase),
-        message: Some(verdict.message.clone()),
+        phase: Some(condition.phase),
+        message: Some(condition.message.clone()),
         last_updated: Some(timestamp(now)),
         users: None,
         hold_until: None,
         observed_generation: Some(meta.generation),
-        conditions: Some(conditions(verdict, current, meta.generation, now)),
+        conditions: Some(conditions(condition, current, meta.generation, now)),
     };
     patch(&status, current, &[], Some(meta))
 }
 
-/// Status of a MaskProvider. `observed` is the generation whose `maxSlots` is in force.
+/// Returns the patch for the status of a MaskProvider. `observed` is the generation whose `maxSlots` is in force.
 pub fn provider(
     provider: &ProviderView,
-    verdict: &ReadyCondition<MaskProviderPhase>,
+    condition: &ReadyCondition<MaskProviderPhase>,
     report: &Report,
     shared: Option<&str>,
     active_slots: usize,
@@ -170,12 +171,12 @@ pub fn provider(
     now: DateTime<Utc>,
 ) -> Option<Value> {
     let (meta, current) = (&provider.meta, &provider.status);
-    let mut all = conditions(verdict, current, meta.generation, now);
-    all.extend(report.condition.as_ref().map(|told| verified(told, provider, now)));
+    let mut all = conditions(condition, current, meta.generation, now);
+    all.extend(report.condition.as_ref().map(|condition| verified(condition, provider, now)));
     all.extend(shared.map(|message| shared_credentials(message, provider, now)));
     let status = MaskProviderStatus {
-        phase: Some(verdict.phase),
-        message: Some(verdict.message.clone()),
+        phase: Some(condition.phase),
+        message: Some(condition.message.clone()),
         last_updated: Some(timestamp(now)),
         last_verified: report.last_verified.map(timestamp),
         verification: (report.status != MaskProviderVerificationStatus::default()).then(|| report.status.clone()),
@@ -194,26 +195,26 @@ pub fn provider(
     Some(patch)
 }
 
-fn verified(told: &Verified, provider: &ProviderView, now: DateTime<Utc>) -> Condition {
-    let before = provider.verified.condition.as_ref().filter(|before| before.passed == told.passed);
+fn verified(condition: &Verified, provider: &ProviderView, now: DateTime<Utc>) -> Condition {
+    let before = provider.verified.condition.as_ref().filter(|before| before.passed == condition.passed);
     let since = before.map_or(now, |before| before.since);
     Condition {
         type_: VERIFIED.to_owned(),
-        status: match told.passed {
+        status: match condition.passed {
             Some(true) => "True",
             Some(false) => "False",
             None => "Unknown",
         }
         .to_owned(),
-        reason: told.reason.as_str().to_owned(),
-        message: told.message.clone(),
+        reason: condition.reason.as_str().to_owned(),
+        message: condition.message.clone(),
         observed_generation: Some(provider.meta.generation),
         last_transition_time: Time(k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default()),
     }
 }
 
 fn shared_credentials(message: &str, provider: &ProviderView, now: DateTime<Utc>) -> Condition {
-    let since = provider.shared.as_ref().map_or(now, |said| said.since);
+    let since = provider.shared.as_ref().map_or(now, |stored| stored.since);
     Condition {
         type_: SHARED_CREDENTIALS.to_owned(),
         status: "True".to_owned(),

@@ -3,22 +3,22 @@
 use super::{Controller, ControllerSet, consumers, masks, providers, reservations};
 use crate::model::{Kind, ReconcileRequest};
 
-/// All controllers, in the order in which they take in changes.
+/// All controllers, in the order in which they observe changes.
 pub const CONTROLLERS: [&Controller; 4] =
     [&masks::CONTROLLER, &consumers::CONTROLLER, &reservations::CONTROLLER, &providers::CONTROLLER];
 
-/// All controllers, in one process.
+/// Returns all controllers, to run in one process.
 pub fn all() -> ControllerSet {
     CONTROLLERS.into_iter().collect()
 }
 
-/// The controller of that name, in a process of its own.
+/// Returns the controller of that name, to run in its own process.
 pub fn only(name: &str) -> ControllerSet {
     CONTROLLERS.into_iter().filter(|controller| controller.name == name).collect()
 }
 
-/// The controller that a request to reconcile counts for. One that is nobody's, such as an object to be read back, counts
-/// for the controller of its kind; Secrets and Pods are those of consumers.
+/// Returns the controller whose metrics count a reconcile request. A request that no controller handles, such as an
+/// object to read back, counts for the controller of its kind. Secrets and Pods count for the consumers controller.
 pub fn controller_of(request: &ReconcileRequest) -> &'static Controller {
     let kind = match request {
         ReconcileRequest::Read(kind, _) | ReconcileRequest::Unreadable(kind, _) => *kind,

@@ -18,6 +18,9 @@ impl Engine {
         let Some(request) = self.in_flight.remove(&id) else { return };
         self.in_progress.remove(&request.reconcile);
         let deferred = request.operation.written().map(|target| self.writes_in_flight.ended(target, request.priority));
+        if deferred.is_some() {
+            self.limits.ended(request.priority);
+        }
         for deferred in deferred.into_iter().flatten() {
             self.enqueue(deferred);
         }

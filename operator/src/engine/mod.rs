@@ -7,6 +7,7 @@
 //! has synced.
 
 mod answers;
+mod in_flight_limits;
 mod input;
 mod observe;
 mod queue;
@@ -20,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use in_flight_limits::InFlightLimits;
 pub use input::Input;
 use queue::WorkQueue;
 use secret_watches::SecretWatches;
@@ -37,6 +39,10 @@ use crate::{
     },
     state::{ClusterState, Epoch},
 };
+
+/// The maximum number of requests in flight, by priority. It is twice the number of concurrent requests of the runtime, so
+/// that the runtime never waits for the engine.
+const IN_FLIGHT: [usize; RequestPriority::ALL.len()] = [64, 16, 24];
 
 /// A request in flight.
 #[derive(Clone)]
@@ -66,6 +72,7 @@ pub struct Engine {
     in_flight: HashMap<u64, InFlight>,
     in_progress: HashSet<ReconcileRequest>,
     writes_in_flight: WritesInFlight,
+    limits: InFlightLimits,
     next_id: u64,
     /// A standby updates its cache, and makes no decisions.
     leading: bool,
@@ -95,6 +102,7 @@ impl Engine {
             in_flight: HashMap::new(),
             in_progress: HashSet::new(),
             writes_in_flight: WritesInFlight::default(),
+            limits: InFlightLimits::new(IN_FLIGHT),
             next_id: 0,
             leading: true,
         }
@@ -108,6 +116,12 @@ impl Engine {
     /// Sets the settings of verifications.
     pub fn with_settings(mut self, settings: Settings) -> Self {
         self.ctx.settings = Arc::new(settings);
+        self
+    }
+
+    /// Sets the maximum number of requests in flight, in the order of [`RequestPriority::ALL`].
+    pub fn with_limits(mut self, limits: [usize; RequestPriority::ALL.len()]) -> Self {
+        self.limits = InFlightLimits::new(limits);
         self
     }
 
@@ -176,8 +190,12 @@ impl Engine {
                 self.apply_work_changes();
             }
             if self.queue.is_empty() {
-                self.queue.shrink();
-                return;
+                let ready = self.limits.take_ready();
+                if ready.is_empty() {
+                    self.queue.shrink();
+                    return;
+                }
+                ready.into_iter().for_each(|request| self.queue.push(request));
             }
         }
     }
@@ -237,6 +255,10 @@ impl Engine {
                 }
                 _ => {
                     let target = send.operation.written();
+                    // What is read is needed to decide anything at all.
+                    if target.is_some() && self.limits.defer(send.priority, &request) {
+                        return;
+                    }
                     if !target.is_some_and(|target| self.writes_in_flight.defer(target, send.priority, &request)) {
                         self.send(request, *send);
                     }
@@ -287,6 +309,7 @@ impl Engine {
         };
         if let Some(target) = operation.written() {
             self.writes_in_flight.started(target, priority);
+            self.limits.sent(priority);
         }
         let request = Request { id, reconcile: reconcile.clone(), operation: operation.clone(), priority };
         self.ctx.effects.push(Effect::Send(request));

@@ -1,13 +1,12 @@
 //! Publishes Events. Nothing depends on whether they arrive.
 
-use std::sync::Arc;
-
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1;
 use kube::{
     Client, Resource,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
 use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation};
 
 use crate::{
@@ -22,15 +21,18 @@ const MAX_CONCURRENT: usize = 4;
 /// The maximum length of `note` in events.k8s.io/v1, in bytes.
 const MAX_NOTE_LENGTH: usize = 1024;
 
-/// Publishes Events. Repetitions of a warning on the same object become a series.
+/// Publishes Events in the background, in order, a few at a time.
 pub struct Publisher {
+    pending: mpsc::Sender<EventRecord>,
+}
+
+/// Sends Events to the API server.
+struct Sender {
     client: Client,
     reporter: Reporter,
     /// Aggregates repetitions to a series. It caches each Event for minutes, so it is only for warnings: normal Events,
     /// of which ten thousand Masks have one each, would fill the cache.
     warnings: Recorder,
-    pending: Arc<Semaphore>,
-    concurrent: Arc<Semaphore>,
 }
 
 impl Publisher {
@@ -38,13 +40,13 @@ impl Publisher {
     pub fn new(client: Client) -> Self {
         let instance = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).ok();
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance };
-        Self {
-            warnings: Recorder::new(client.clone(), reporter.clone()),
-            client,
-            reporter,
-            pending: Arc::new(Semaphore::new(MAX_PENDING)),
-            concurrent: Arc::new(Semaphore::new(MAX_CONCURRENT)),
-        }
+        let sender = Sender { warnings: Recorder::new(client.clone(), reporter.clone()), client, reporter };
+        let (pending, mut events) = mpsc::channel(MAX_PENDING);
+        tokio::spawn(async move {
+            let events = stream::poll_fn(|cx| events.poll_recv(cx));
+            events.for_each_concurrent(MAX_CONCURRENT, |event| sender.send(event)).await;
+        });
+        Self { pending }
     }
 
     /// Logs an Event, and publishes it in the background.
@@ -56,30 +58,29 @@ impl Publisher {
             "{}",
             event.message
         );
-        let Ok(pending) = self.pending.clone().try_acquire_owned() else { return };
-        let recorder = match event.warning {
-            true => self.warnings.clone(),
-            false => Recorder::new(self.client.clone(), self.reporter.clone()),
+        // Fails if too many are pending.
+        let _ = self.pending.try_send(event);
+    }
+}
+
+impl Sender {
+    async fn send(&self, event: EventRecord) {
+        let published = Event {
+            type_: if event.warning { EventType::Warning } else { EventType::Normal },
+            reason: event.reason.as_str().to_owned(),
+            note: Some(truncate(event.message)),
+            action: event.action.to_owned(),
+            secondary: event.related.as_ref().map(reference),
         };
-        let concurrent = self.concurrent.clone();
-        tokio::spawn(async move {
-            let _pending = pending;
-            let _permit = concurrent.acquire_owned().await;
-            let published = Event {
-                type_: if event.warning { EventType::Warning } else { EventType::Normal },
-                reason: event.reason.as_str().to_owned(),
-                note: Some(truncate(event.message)),
-                action: event.action.to_owned(),
-                secondary: event.related.as_ref().map(reference),
-            };
-            let regarding = reference(&event.regarding);
-            let (kind, object) = (event.regarding.kind.as_str(), event.regarding.key.to_string());
-            match tokio::time::timeout(DEADLINE, recorder.publish(&published, &regarding)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(kind, object, %error, "Event not published"),
-                Err(_) => tracing::debug!(kind, object, "Event not published in time"),
-            }
-        });
+        let regarding = reference(&event.regarding);
+        let (kind, object) = (event.regarding.kind.as_str(), event.regarding.key.to_string());
+        let once = Recorder::new(self.client.clone(), self.reporter.clone());
+        let recorder = if event.warning { &self.warnings } else { &once };
+        match tokio::time::timeout(DEADLINE, recorder.publish(&published, &regarding)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(kind, object, %error, "Event not published"),
+            Err(_) => tracing::debug!(kind, object, "Event not published in time"),
+        }
     }
 }
 

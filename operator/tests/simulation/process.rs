@@ -21,6 +21,9 @@ pub struct Process {
     pub started: u64,
 }
 
+/// Low limits, so that many requests have to wait.
+const LIMITS: [usize; 3] = [8, 1, 1];
+
 /// A request in flight.
 pub struct InFlight {
     pub process: usize,
@@ -43,7 +46,7 @@ pub fn start_process(roles: &ControllerSet, incarnation: u64, started: u64) -> P
         Scope::All => Filter::Whole(kind),
     });
     let watches = filters.map(|filter| (filter.clone(), Watch::new(filter))).collect();
-    Process { engine: Engine::new(roles.clone()), watches, incarnation, started }
+    Process { engine: Engine::new(roles.clone()).with_limits(LIMITS), watches, incarnation, started }
 }
 
 pub fn start_watch(process: &mut Process, filter: Filter) {

@@ -1,4 +1,4 @@
-//! What the consumers controller takes from answers to its requests, besides what the stores do.
+//! Answers to requests of the consumers controller that the stores do not handle.
 
 use crate::{
     controllers::{Answer, Context, context::Failure},
@@ -8,7 +8,7 @@ use crate::{
 
 use super::release::find_users;
 
-/// A request of this controller ended.
+/// Handles the outcome of a request of this controller.
 pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     let Answer { request, operation, outcome, .. } = answer;
     match (request, outcome) {
@@ -19,15 +19,15 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
             }
         }
         (_, Outcome::Gone | Outcome::NotFound | Outcome::Conflict) if is_about_pod(operation) => {
-            pod_vanished(ctx, operation);
+            pod_gone(ctx, operation);
         }
-        // The write that removed the last finalizer shows the object a last time.
+        // The write that removes the last finalizer returns the object one last time.
         (_, Outcome::Object(object)) if !operation.is_read() && object.is_final_state() => {}
         (ReconcileRequest::Consumer(key), Outcome::Object(object)) => {
-            shown(ctx, key, object);
-            upgraded(ctx, operation, object);
+            object_seen(ctx, key, object);
+            note_foreground_deletion(ctx, operation, object);
         }
-        (ReconcileRequest::Consumer(key), Outcome::Gone | Outcome::NotFound) => gone(ctx, key, operation),
+        (ReconcileRequest::Consumer(key), Outcome::Gone | Outcome::NotFound) => dependency_gone(ctx, key, operation),
         _ => {}
     }
 }
@@ -36,7 +36,7 @@ fn is_about_pod(operation: &Operation) -> bool {
     operation.target().is_some_and(|(kind, _)| kind == Kind::Pod)
 }
 
-fn pod_vanished(ctx: &mut Context, operation: &Operation) {
+fn pod_gone(ctx: &mut Context, operation: &Operation) {
     if let Operation::Delete { key, uid, .. } = operation
         && let Some(pods) = ctx.state.pods.get_mut(&key.namespace)
     {
@@ -44,8 +44,8 @@ fn pod_vanished(ctx: &mut Context, operation: &Operation) {
     }
 }
 
-/// Release, step 4, was carried out.
-fn upgraded(ctx: &mut Context, operation: &Operation, object: &Object) {
+/// Notes that step 4 of the release is done.
+fn note_foreground_deletion(ctx: &mut Context, operation: &Operation, object: &Object) {
     if let Operation::Delete { kind: Kind::Consumer, propagation: Some(Propagation::Foreground), .. } = operation {
         ctx.memory.consumers.of(&object.meta().uid).upgraded = true;
     }
@@ -55,14 +55,14 @@ fn uid_of(ctx: &Context, key: &ObjectKey) -> Option<Uid> {
     ctx.state.consumers.get(key).map(|consumer| consumer.meta.uid.clone())
 }
 
-/// What a consumer needs is gone.
-fn gone(ctx: &mut Context, key: &ObjectKey, operation: &Operation) {
+/// Notes that an object that a consumer depends on is gone.
+fn dependency_gone(ctx: &mut Context, key: &ObjectKey, operation: &Operation) {
     let Some(uid) = uid_of(ctx, key) else { return };
     match operation.target().map(|(kind, _)| kind) {
         Some(Kind::Secret) => {
             let memory = ctx.memory.consumers.of(&uid);
             memory.copy_gone = true;
-            memory.obstacle = None;
+            memory.conflicting_secret = None;
         }
         Some(Kind::Provider) => ctx.memory.consumers.of(&uid).provider_gone = true,
         Some(Kind::Reservation) if matches!(operation, Operation::Get(..)) => {
@@ -72,11 +72,11 @@ fn gone(ctx: &mut Context, key: &ObjectKey, operation: &Operation) {
     }
 }
 
-/// Something that a consumer needs was written or read.
-fn shown(ctx: &mut Context, key: &ObjectKey, object: &Object) {
+/// Notes an object that a consumer depends on, as it was written or read.
+fn object_seen(ctx: &mut Context, key: &ObjectKey, object: &Object) {
     let Some(uid) = uid_of(ctx, key) else { return };
     match object {
-        Object::Copy(copy) => copy_shown(ctx, &uid, copy),
+        Object::Copy(copy) => copy_seen(ctx, &uid, copy),
         Object::Provider(_) => ctx.memory.consumers.of(&uid).provider_gone = false,
         Object::Reservation(reservation) => {
             if uid != reservation.consumer_uid {
@@ -89,12 +89,16 @@ fn shown(ctx: &mut Context, key: &ObjectKey, object: &Object) {
     }
 }
 
-fn copy_shown(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
+fn copy_seen(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
     let is_ours = copy.consumer_uid.as_ref() == Some(uid);
+    if is_ours && copy.labeled && !ctx.memory.consumers.by_uid.contains_key(uid) {
+        // As it should be: of most consumers nothing has to be remembered.
+        return;
+    }
     let memory = ctx.memory.consumers.of(uid);
-    // Of that name, but not ours: as far as the release goes, our copy is gone.
+    // With another owner, our copy of that name is gone, and that is what counts for the release.
     memory.copy_gone = !is_ours;
-    memory.obstacle = (!is_ours || !copy.labeled).then(|| copy.clone());
+    memory.conflicting_secret = (!is_ours || !copy.labeled).then(|| copy.clone());
 }
 
 fn pods_listed(ctx: &mut Context, namespace: &std::sync::Arc<str>, listed: &[PodView]) {
@@ -110,7 +114,8 @@ fn pods_listed(ctx: &mut Context, namespace: &std::sync::Arc<str>, listed: &[Pod
     }
 }
 
-/// A consumer that cannot take its slot leaves it to the next in line, and tries again after a while.
+/// Handles a failed request. A consumer that cannot take its slot leaves it to the next one in the queue, and retries
+/// after a backoff.
 pub fn failed(ctx: &mut Context, failure: &Failure<'_>, mut backoff: Backoff) -> Option<Backoff> {
     if let ReconcileRequest::Consumer(key) = failure.request
         && let Some(consumer) = ctx.state.consumers.get(key)
@@ -126,7 +131,7 @@ pub fn failed(ctx: &mut Context, failure: &Failure<'_>, mut backoff: Backoff) ->
             Operation::Create(_, NewObject::Secret(_)) | Operation::PatchStatus(Kind::Consumer, ..) => {
                 let reservation = ctx.state.reservations_of(&uid).next().map(|view| view.meta.uid.clone());
                 let memory = ctx.memory.consumers.of(&uid);
-                // A second refusal while withdrawing means that the fence itself is refused: that has to wait.
+                // A second rejection while withdrawing means that the fence itself is rejected: that has to wait.
                 backoff.gate = memory.withdrawing.is_some();
                 memory.withdrawing = reservation;
             }

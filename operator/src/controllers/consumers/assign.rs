@@ -1,5 +1,5 @@
-//! Assignment: W2 (the lock), W3 (the credentials), W4 (the commit). Each step follows from what exists, so a restart
-//! after any of them goes on where it stopped.
+//! Assignment: W2 (the lock), W3 (the credentials), W4 (the commit). Each step follows from the objects that exist, so
+//! a restart after any of them continues with the next one.
 
 use std::sync::Arc;
 
@@ -28,26 +28,26 @@ use crate::{
     },
 };
 
-/// The next step for a consumer that is not committed to a slot.
+/// Returns the next step for a consumer that is not committed to a slot.
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let state = ctx.state;
-    if let Some(reservation) = choose(state, consumer) {
-        ctx.out_of_line(consumer);
+    if let Some(reservation) = choose_reservation(state, consumer) {
+        ctx.leave_queue(consumer);
         return adopt(ctx, consumer, reservation);
     }
-    if let Some(memory) = ctx.recall(consumer) {
+    if let Some(memory) = ctx.existing_memory(consumer) {
         memory.withdrawing = None;
     }
     if let Some(grant) = ctx.allocator.grant(&consumer.meta.uid) {
         return Step::send(reserve(consumer, grant)).provisional();
     }
-    // A copy whose lock is gone, made by a request that arrived late.
+    // Removes a copy whose lock is gone: its request arrived late.
     withdraw::remove_copy(state, consumer, |_| true).or_else(|| waiting::decide(ctx, consumer))
 }
 
-/// Of several reservations (two operators may each have won one), the one that a copied Secret already names, else the
-/// first by age and name: all operators choose alike, and the commit clears_backoff it.
-fn choose<'a>(state: &'a ClusterState, consumer: &'a ConsumerView) -> Option<&'a ReservationView> {
+/// Chooses among several reservations, as two operators may each have created one: the one that a copied Secret already
+/// names, else the first by age and name. All operators choose alike, and the commit settles it.
+fn choose_reservation<'a>(state: &'a ClusterState, consumer: &'a ConsumerView) -> Option<&'a ReservationView> {
     let named = |reservation: &ReservationView| {
         let mut copies = state.copies_of(&consumer.meta.uid);
         copies.any(|copy| copy.reservation.as_ref() == Some(&reservation.meta.uid))
@@ -60,11 +60,13 @@ fn choose<'a>(state: &'a ClusterState, consumer: &'a ConsumerView) -> Option<&'a
 fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
     let state = ctx.state;
     let uid = &reservation.meta.uid;
-    // Once the status says so (another operator may have written it), nothing is committed to it any more.
-    let fenced = consumer.withdrawn.as_ref() == Some(uid);
-    let withdrawing = fenced || ctx.recall(consumer).is_some_and(|memory| memory.withdrawing.as_ref() == Some(uid));
-    let lock_is_good = !reservation.meta.deleting && reservation.meta.finalizer.is_some();
-    let Some((provider, slot)) = usable_provider(state, reservation).filter(|_| lock_is_good && !withdrawing) else {
+    // Once the status names it as withdrawn (another operator may have written that), it can no longer be committed.
+    let is_fenced = consumer.withdrawn.as_ref() == Some(uid);
+    let is_withdrawing =
+        is_fenced || ctx.existing_memory(consumer).is_some_and(|memory| memory.withdrawing.as_ref() == Some(uid));
+    let is_lock_valid = !reservation.meta.deleting && reservation.meta.finalizer.is_some();
+    let Some((provider, slot)) = usable_provider(state, reservation).filter(|_| is_lock_valid && !is_withdrawing)
+    else {
         return withdraw::decide(ctx, consumer, reservation);
     };
     let credentials = state.slot_credentials(provider, slot);
@@ -75,7 +77,7 @@ fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &R
     };
     let key = copy_key(consumer, provider);
     let known = state.copies.get(&key).cloned();
-    match known.or_else(|| ctx.obstacle(consumer)) {
+    match known.or_else(|| ctx.conflicting_secret(consumer)) {
         None => Step::send(copy_credentials(consumer, reservation, provider, source, key)).provisional(),
         Some(copy) if copy.consumer_uid.as_ref() == Some(&consumer.meta.uid) && !copy.meta.deleting => {
             if is_current(&copy, reservation, source) {
@@ -85,19 +87,21 @@ fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &R
             }
         }
         Some(_) => {
-            let message =
-                format!("a Secret {} exists that does not belong to this MaskConsumer; delete or rename it", key.name);
+            let message = format!(
+                "Secret {} already exists and does not belong to this MaskConsumer; delete or rename it",
+                key.name
+            );
             let backoff = Backoff::after(ctx.backoff.as_ref(), Reason::SecretNameTaken, message, ctx.now);
             *ctx.backoff = Some(backoff.without_gate());
             let memory = ctx.memory(consumer);
-            memory.obstacle = None;
+            memory.conflicting_secret = None;
             memory.withdrawing = Some(uid.clone());
             withdraw::decide(ctx, consumer, reservation)
         }
     }
 }
 
-/// The provider of a reservation, and the slot, if users may still be put there.
+/// Returns the provider and the slot of a reservation if the slot can still be assigned.
 fn usable_provider<'a>(state: &'a ClusterState, reservation: &ReservationView) -> Option<(&'a ProviderView, u32)> {
     let (_, slot) = reservation.slot.as_ref()?;
     let provider = state.providers.get(&reservation.provider()?)?;
@@ -105,20 +109,20 @@ fn usable_provider<'a>(state: &'a ClusterState, reservation: &ReservationView) -
     (same && !provider.meta.deleting && *slot < provider.max_slots).then_some((provider, *slot))
 }
 
-/// Where the credentials of a provider go for a consumer.
+/// Returns the key of the Secret with a consumer's copy of a provider's credentials.
 pub fn copy_key(consumer: &ConsumerView, provider: &ProviderView) -> ObjectKey {
     let name = secret_name(&consumer.meta.key.name, provider.meta.uid.as_str());
     ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: Arc::from(name) }
 }
 
-/// Whether a copy is what it should be.
+/// Whether a copy is up to date.
 pub fn is_current(copy: &CopyView, reservation: &ReservationView, source: &CredentialsView) -> bool {
     copy.labeled
         && copy.reservation.as_ref() == Some(&reservation.meta.uid)
         && copy.source_hash.as_ref() == Some(&source.hash)
 }
 
-/// W2: the lock. Its name exists once, so the slot is taken once.
+/// W2: creates the lock. Its name is unique, so the slot is taken only once.
 pub fn reserve(consumer: &ConsumerView, grant: &Grant) -> Operation {
     let name = reservation_name(&grant.provider.name, grant.slot as usize);
     let mut reservation = MaskReservation::new(
@@ -144,7 +148,8 @@ pub fn reserve(consumer: &ConsumerView, grant: &Grant) -> Operation {
     Operation::Create(key, NewObject::Reservation(Box::new(reservation)))
 }
 
-/// W3: the credentials, owned by the consumer. The annotations say which lock and which data they belong to.
+/// W3: creates the copy of the credentials, owned by the consumer. The annotations name the lock and the hash of the
+/// source data.
 pub fn copy_credentials(
     consumer: &ConsumerView,
     reservation: &ReservationView,
@@ -181,7 +186,7 @@ pub fn copy_credentials(
     Operation::Create(key, NewObject::Secret(Box::new(secret)))
 }
 
-/// Brings a copy up to date: data, label and, where the lock is another than it names, the annotation.
+/// Updates a copy: data, label and, if it names another lock, the annotation.
 pub fn refresh_copy(
     copy: &CopyView,
     reservation: Option<&ReservationView>,
@@ -195,7 +200,7 @@ pub fn refresh_copy(
     let mut patch = vec![
         json!({"op": "test", "path": "/metadata/uid", "value": copy.meta.uid.as_str()}),
         json!({"op": "test", "path": "/metadata/resourceVersion", "value": copy.meta.version.to_string()}),
-        // `data` is replaced as a whole (`add` does that): keys that the source no longer has must go.
+        // `add` replaces `data` as a whole: keys that the source no longer has must go.
         json!({"op": "add", "path": "/data", "value": &*source.data}),
     ];
     let annotated = copy.reservation.is_some() || copy.source_hash.is_some();
@@ -205,7 +210,7 @@ pub fn refresh_copy(
     Operation::JsonPatch(Kind::Secret, copy.meta.key.clone(), patch)
 }
 
-/// JSON patch operations that set entries of a map of strings, which is known to be there or made anew.
+/// Returns the JSON patch operations that set entries of a map of strings, which exists or is created.
 fn set_entries(path: &str, exists: bool, entries: &[(&str, &str)]) -> Vec<serde_json::Value> {
     if !exists {
         let map: serde_json::Map<_, _> = entries.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
@@ -215,7 +220,7 @@ fn set_entries(path: &str, exists: bool, entries: &[(&str, &str)]) -> Vec<serde_
     entries.iter().map(|(key, value)| json!({"op": "add", "path": pointer(key), "value": value})).collect()
 }
 
-/// W4: the commit, guarded by the consumer's version.
+/// W4: commits the assignment, guarded by the consumer's resourceVersion.
 fn commit(
     ctx: &ConsumerContext<'_>,
     consumer: &ConsumerView,
@@ -231,10 +236,10 @@ fn commit(
         reservation: reservation.meta.uid.clone(),
         secret: secret.clone(),
     };
-    let verdict = active(&assigned);
-    let patch = status::consumer(&consumer.meta, &consumer.status, &verdict, Some(&assigned), ctx.now.wall);
+    let condition = active_condition(&assigned);
+    let patch = status::consumer(&consumer.meta, &consumer.status, &condition, Some(&assigned), ctx.now.wall);
     let Some(patch) = patch else { return Step::Idle };
-    let message = format!("{}, credentials in Secret {secret}", verdict.message);
+    let message = format!("{}, with the credentials in Secret {secret}", condition.message);
     Step::send(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(Some(event(
         consumer,
         false,
@@ -244,8 +249,8 @@ fn commit(
     )))
 }
 
-/// What an assigned consumer says.
-pub fn active(assigned: &Assigned) -> ReadyCondition<MaskConsumerPhase> {
-    let message = format!("slot {} of MaskProvider {}", assigned.slot, assigned.provider);
+/// Returns the condition of an assigned consumer.
+pub fn active_condition(assigned: &Assigned) -> ReadyCondition<MaskConsumerPhase> {
+    let message = format!("Assigned slot {} of MaskProvider {}", assigned.slot, assigned.provider);
     ReadyCondition::ready(MaskConsumerPhase::Active, Reason::Assigned, message)
 }

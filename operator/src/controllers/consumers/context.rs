@@ -1,4 +1,4 @@
-//! What a decision for a MaskConsumer works with.
+//! The input of a decision for a MaskConsumer.
 
 use std::collections::HashMap;
 
@@ -11,59 +11,59 @@ use crate::{
     state::{ClusterState, ConsumerView, CopyView, ReservationView},
 };
 
-/// What a decision for a consumer works with.
+/// The input of a decision for a consumer.
 pub struct ConsumerContext<'a> {
-    /// All that is known.
+    /// The cached state of the cluster.
     pub state: &'a ClusterState,
-    /// Queue and slots.
+    /// The queues and the slots.
     pub allocator: &'a mut Allocator,
-    /// Per consumer, by UID.
+    /// State by UID of the consumer.
     pub memory: &'a mut HashMap<Uid, ConsumerMemory>,
-    /// Limits how often places in line are rewritten.
+    /// Limits how often queue positions are rewritten.
     pub throttle: &'a mut Throttle,
-    /// Watches to begin or end.
+    /// Watches to start or stop.
     pub effects: &'a mut Vec<Effect>,
-    /// Releases under way.
+    /// Releases in progress.
     pub followers: &'a mut Followers,
-    /// Why the Pods of its namespace cannot be listed at present.
+    /// The backoff of the list of Pods in its namespace.
     pub list_backoff: Option<Backoff>,
-    /// Consumers to look at again once the free slots have been handed out.
+    /// Consumers to reconcile again after the free slots are assigned.
     pub revisit: &'a mut Vec<ObjectKey>,
-    /// What went wrong last with this consumer.
+    /// The last backoff of this consumer.
     pub backoff: &'a mut Option<Backoff>,
-    /// The time.
+    /// The current time.
     pub now: Now,
 }
 
 impl ConsumerContext<'_> {
-    /// What is remembered of a consumer.
+    /// Returns the state of a consumer, and creates it if it is absent.
     pub fn memory(&mut self, consumer: &ConsumerView) -> &mut ConsumerMemory {
         self.memory.entry(consumer.meta.uid.clone()).or_default()
     }
 
-    /// What is remembered of a consumer, if anything is: of most there is nothing.
-    pub fn recall(&mut self, consumer: &ConsumerView) -> Option<&mut ConsumerMemory> {
+    /// Returns the state of a consumer if it exists; for most consumers it does not.
+    pub fn existing_memory(&mut self, consumer: &ConsumerView) -> Option<&mut ConsumerMemory> {
         self.memory.get_mut(&consumer.meta.uid)
     }
 
-    /// The Secret in the way of a consumer.
-    pub fn obstacle(&mut self, consumer: &ConsumerView) -> Option<CopyView> {
-        self.recall(consumer)?.obstacle.clone()
+    /// Returns the conflicting Secret of a consumer.
+    pub fn conflicting_secret(&mut self, consumer: &ConsumerView) -> Option<CopyView> {
+        self.existing_memory(consumer)?.conflicting_secret.clone()
     }
 
-    /// What went wrong last, while it is not yet time to try again.
+    /// Returns the last backoff while it is active.
     pub fn active_backoff(&self) -> Option<&Backoff> {
         self.backoff.as_ref().filter(|backoff| backoff.is_active(self.now))
     }
 
-    /// Takes a consumer out of the line.
-    pub fn out_of_line(&mut self, consumer: &ConsumerView) {
+    /// Removes a consumer from its queue, and ends its grant.
+    pub fn leave_queue(&mut self, consumer: &ConsumerView) {
         self.allocator.leave(&consumer.meta.uid);
         self.allocator.end_grant(&consumer.meta.uid);
     }
 }
 
-/// The reservations that point at this consumer by name and UID.
+/// Returns the reservations that name this consumer by name and UID.
 pub fn reservations<'a>(
     state: &'a ClusterState,
     consumer: &'a ConsumerView,
@@ -71,7 +71,7 @@ pub fn reservations<'a>(
     state.reservations_of(&consumer.meta.uid).filter(|reservation| reservation.consumer == consumer.meta.key)
 }
 
-/// An Event about a consumer.
+/// Returns an Event about a consumer.
 pub fn event(
     consumer: &ConsumerView,
     warning: bool,

@@ -1,7 +1,7 @@
-//! The releases under way in each namespace: which of them a Pod concerns, and which wait for a list of its Pods.
+//! The releases in progress in each namespace: which of them a Pod affects, and which wait for a list of its Pods.
 //!
-//! Invariant: a list serves only releases whose copied Secret was gone before the list was asked for. It serves all of
-//! them at once: of a thousand Masks that are deleted together each one costs a part of a list, not a whole one.
+//! Invariant: a list serves only releases whose copied Secret was gone before the list was requested. It serves all of
+//! them at once: when a thousand Masks are deleted together, they share a few lists.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,22 +13,22 @@ use crate::{
     state::PodView,
 };
 
-/// The releases under way, by namespace.
+/// The releases in progress, by namespace.
 #[derive(Clone, Default)]
 pub struct Followers(HashMap<Arc<str>, Namespace>);
 
 #[derive(Clone, Default)]
 struct Namespace {
-    /// What each release follows, by UID of its consumer.
+    /// The Secrets and Pods of each release, by UID of its consumer.
     releases: HashMap<Uid, Followed>,
-    /// UID of the consumer whose copied Secret had that name.
+    /// UIDs of the consumers by the name of their copied Secret.
     by_secret: HashMap<Arc<str>, BTreeSet<Uid>>,
-    /// UIDs of the consumers that a Pod (UID) uses.
+    /// UIDs of the consumers by the UID of a Pod that uses them.
     by_user: HashMap<Uid, BTreeSet<Uid>>,
-    /// Who waits for a list that has not been asked for yet.
+    /// Consumers that wait for a list that has not been requested yet.
     wanted: BTreeSet<ObjectKey>,
-    /// Whom the list serves that is under way.
-    under_way: BTreeSet<ObjectKey>,
+    /// Consumers that the list in flight serves.
+    in_flight: BTreeSet<ObjectKey>,
 }
 
 #[derive(Clone, Default)]
@@ -38,7 +38,7 @@ struct Followed {
 }
 
 impl Followers {
-    /// A release begins. True when it is the first in its namespace, whose Pods have to be watched from now on.
+    /// Adds a release. Returns whether it is the first in its namespace, whose Pods have to be watched from now on.
     pub fn begin(&mut self, namespace: &Arc<str>, consumer: &Uid) -> bool {
         let namespace = self.0.entry(namespace.clone()).or_default();
         let first = namespace.releases.is_empty();
@@ -46,14 +46,14 @@ impl Followers {
         first
     }
 
-    /// A release is over. True when it was the last in its namespace.
+    /// Removes a release. Returns whether it was the last in its namespace.
     pub fn end(&mut self, key: &ObjectKey, consumer: &Uid) -> bool {
         let Some(namespace) = self.0.get_mut(&key.namespace) else { return false };
         let Some(followed) = namespace.releases.remove(consumer) else { return false };
         followed.secrets.iter().for_each(|secret| forget(&mut namespace.by_secret, secret, consumer));
         followed.users.iter().for_each(|user| forget(&mut namespace.by_user, user, consumer));
         namespace.wanted.remove(key);
-        namespace.under_way.remove(key);
+        namespace.in_flight.remove(key);
         let last = namespace.releases.is_empty();
         if last {
             self.0.remove(&key.namespace);
@@ -61,7 +61,7 @@ impl Followers {
         last
     }
 
-    /// Notes by what a Pod concerns a release.
+    /// Adds Secrets and Pods to a release.
     pub fn follow<'a>(
         &mut self,
         namespace: &Arc<str>,
@@ -83,8 +83,8 @@ impl Followers {
         }
     }
 
-    /// UIDs of the consumers whose release a Pod concerns.
-    pub fn concerned(&self, namespace: &str, pod: &PodView) -> BTreeSet<Uid> {
+    /// Returns the UIDs of the consumers whose release a Pod affects.
+    pub fn affected(&self, namespace: &str, pod: &PodView) -> BTreeSet<Uid> {
         let Some(namespace) = self.0.get(namespace) else { return BTreeSet::new() };
         let owners = pod.consumers.iter().filter(|uid| namespace.releases.contains_key(*uid));
         let readers = pod.secrets.iter().filter_map(|secret| namespace.by_secret.get(secret)).flatten();
@@ -92,37 +92,37 @@ impl Followers {
         owners.chain(readers).chain(users).cloned().collect()
     }
 
-    /// UIDs of all consumers that are being released in a namespace.
+    /// Returns the UIDs of all consumers that are being released in a namespace.
     pub fn all(&self, namespace: &str) -> impl Iterator<Item = &Uid> {
         self.0.get(namespace).into_iter().flat_map(|namespace| namespace.releases.keys())
     }
 
-    /// A release needs a list of the Pods, to be asked for from now on.
+    /// Notes that a release needs a list of the Pods that is requested from now on.
     pub fn want_list(&mut self, key: &ObjectKey) {
         let Some(namespace) = self.0.get_mut(&key.namespace) else { return };
-        if !namespace.under_way.contains(key) {
+        if !namespace.in_flight.contains(key) {
             namespace.wanted.insert(key.clone());
         }
     }
 
-    /// Whether somebody waits for a list that has not been asked for.
+    /// Whether a release waits for a list that has not been requested yet.
     pub fn wants_list(&self, namespace: &str) -> bool {
         self.0.get(namespace).is_some_and(|namespace| !namespace.wanted.is_empty())
     }
 
-    /// A list is asked for now.
+    /// Notes that a list is being requested.
     pub fn list_sent(&mut self, namespace: &str) {
         if let Some(namespace) = self.0.get_mut(namespace) {
-            namespace.under_way.append(&mut namespace.wanted);
+            namespace.in_flight.append(&mut namespace.wanted);
         }
     }
 
-    /// It is there: the consumers that it serves.
+    /// Notes that the list has arrived, and returns the consumers that it serves.
     pub fn list_answered(&mut self, namespace: &str) -> BTreeSet<ObjectKey> {
-        self.0.get_mut(namespace).map(|namespace| std::mem::take(&mut namespace.under_way)).unwrap_or_default()
+        self.0.get_mut(namespace).map(|namespace| std::mem::take(&mut namespace.in_flight)).unwrap_or_default()
     }
 
-    /// It could not be had: the consumers that go on waiting.
+    /// Notes that the list failed, and returns the consumers that keep waiting.
     pub fn list_failed(&mut self, namespace: &str) -> BTreeSet<ObjectKey> {
         let waiting = self.list_answered(namespace);
         if let Some(namespace) = self.0.get_mut(namespace) {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_serves_those_who_wanted_it_before_it_was_asked_for() {
+    fn a_list_serves_only_releases_that_wanted_it_before_it_was_requested() {
         let mut followers = Followers::default();
         let (one, two) = (ObjectKey::new("ns", "one"), ObjectKey::new("ns", "two"));
         assert!(followers.begin(&one.namespace, &Uid::from("1")));

@@ -1,4 +1,4 @@
-//! An assigned consumer: it keeps its slot (I3). What is missing beside it is made again; it is evicted only for the
+//! Assigned consumers: they keep their slot (I3). Missing objects are created again. A consumer is evicted only for the
 //! reasons of I8.
 
 use vpn_types::{MaskProviderPhase, Reason};
@@ -6,7 +6,7 @@ use vpn_types::{MaskProviderPhase, Reason};
 use super::{
     assign,
     context::{ConsumerContext, event, reservations},
-    withdraw::{remove_copy, surrender},
+    withdraw::{delete_reservation, remove_copy},
 };
 use crate::{
     allocator::Grant,
@@ -15,15 +15,15 @@ use crate::{
     state::{Assigned, ConsumerView, CredentialsState, ProviderView, ReservationView},
 };
 
-/// The next step for a consumer that is committed to a slot.
+/// Returns the next step for a consumer that is committed to a slot.
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let Some(assigned) = consumer.assigned.as_deref() else { return Step::Idle };
     let state = ctx.state;
     let provider = match state.providers.get(&assigned.provider) {
         Some(provider) if provider.meta.uid == assigned.provider_uid => provider,
-        Some(_) => return evict(consumer, format!("MaskProvider {} was made anew", assigned.provider)),
-        // Its event may be on its way: only a read tells that it is gone.
-        None if ctx.recall(consumer).is_some_and(|memory| memory.provider_gone) => {
+        Some(_) => return evict(consumer, format!("MaskProvider {} was deleted and created again", assigned.provider)),
+        // Its event may still be in flight: only a read confirms that it is gone.
+        None if ctx.existing_memory(consumer).is_some_and(|memory| memory.provider_gone) => {
             return evict(consumer, format!("MaskProvider {} was deleted", assigned.provider));
         }
         None => return Step::send(Operation::Get(Kind::Provider, assigned.provider.clone())),
@@ -33,7 +33,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     }
     if assigned.slot >= provider.max_slots {
         let why = format!(
-            "slot {} of MaskProvider {} is beyond its maxSlots {}",
+            "Slot {} of MaskProvider {} is beyond its maxSlots {}",
             assigned.slot, assigned.provider, provider.max_slots
         );
         return evict(consumer, why);
@@ -42,7 +42,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
         && provider.verify.as_ref().is_some_and(|verify| verify.release_on_failure)
         && consumer.verifies.is_none()
     {
-        let why = format!("MaskProvider {} has failed its verification (verify.onFailure: Release)", assigned.provider);
+        let why = format!("MaskProvider {} failed verification (spec.verify.onFailure: Release)", assigned.provider);
         return evict(consumer, why);
     }
     let grant =
@@ -50,19 +50,19 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let name = vpn_types::reservation_name(&assigned.provider.name, assigned.slot as usize);
     let key = ObjectKey::new(assigned.provider.namespace.clone(), name);
     match state.reservations.get(&key) {
-        // Somebody forced it away: the lock is posted again.
+        // It was force-deleted: create the lock again.
         None => Step::send(assign::reserve(consumer, &grant)).with_event(restored(consumer, "MaskReservation", &key)),
-        // It may well be its own: the slot is locked, and nothing is known of anybody else who holds it.
+        // It is probably the consumer's own: the slot is locked, and no other holder is known.
         Some(reservation) if reservation.is_unreadable() => Step::Idle,
-        // This may be the former holder still, when its watch is late: only a read tells.
+        // If the watch lags, this may still be the former holder: only a read confirms it.
         Some(reservation)
             if reservation.consumer_uid != consumer.meta.uid
-                && !ctx.recall(consumer).is_some_and(|memory| memory.lock_gone) =>
+                && !ctx.existing_memory(consumer).is_some_and(|memory| memory.lock_gone) =>
         {
             Step::send(Operation::Get(Kind::Reservation, key))
         }
         Some(reservation) if reservation.consumer_uid != consumer.meta.uid => {
-            evict(consumer, format!("MaskReservation {key} was taken over by {}", reservation.consumer))
+            evict(consumer, format!("MaskReservation {key} is now held by MaskConsumer {}", reservation.consumer))
         }
         Some(reservation) => keep_copy(ctx, consumer, assigned, provider, reservation)
             .or_else(|| keep_status(ctx, consumer, assigned, reservation))
@@ -70,7 +70,8 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     }
 }
 
-/// Evicts through the full release path. The masks controller makes a new consumer, which waits in its old place.
+/// Evicts a consumer through the full release path. The masks controller creates a new consumer, which keeps the queue
+/// position of the old one.
 fn evict(consumer: &ConsumerView, why: String) -> Step {
     let delete = delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background));
     Step::send(delete).with_event(Some(event(consumer, true, Reason::Evicted, "Evict", why)))
@@ -83,39 +84,39 @@ fn keep_copy(
     provider: &ProviderView,
     reservation: &ReservationView,
 ) -> Step {
-    // Without its source a copy stays as it is: assigned users keep running.
+    // Without its source, a copy stays unchanged: assigned users keep running.
     let CredentialsState::Present(source) = &ctx.state.slot_credentials(provider, assigned.slot) else {
         return Step::Idle;
     };
     let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: assigned.secret.clone() };
     let known = ctx.state.copies.get(&key).cloned();
-    match known.or_else(|| ctx.obstacle(consumer)) {
+    match known.or_else(|| ctx.conflicting_secret(consumer)) {
         None => {
-            let note = restored(consumer, "Secret", &key);
-            Step::maintain(assign::copy_credentials(consumer, reservation, provider, source, key)).with_event(note)
+            let event = restored(consumer, "Secret", &key);
+            Step::maintain(assign::copy_credentials(consumer, reservation, provider, source, key)).with_event(event)
         }
         Some(copy) if copy.consumer_uid.as_ref() != Some(&consumer.meta.uid) || copy.meta.deleting => Step::Idle,
         Some(copy) if assign::is_current(&copy, reservation, source) => Step::Idle,
         Some(copy) => {
-            // One that does not say what it was made from is of an older version.
+            // A copy without the hash of its source was created by an older version.
             let changed = copy.source_hash.as_ref().is_some_and(|hash| *hash != source.hash);
             let message = format!(
-                "Secret {} has the changed credentials of MaskProvider {}; running Pods keep the environment they \
-                 started with",
+                "Secret {} is being updated with the changed credentials of MaskProvider {}; running Pods keep the \
+                 environment they started with",
                 assigned.secret, assigned.provider
             );
-            let news = changed.then(|| event(consumer, false, Reason::CredentialsChanged, "Copy", message));
-            Step::maintain(assign::refresh_copy(&copy, Some(reservation), provider, source)).with_event(news)
+            let event = changed.then(|| event(consumer, false, Reason::CredentialsChanged, "Copy", message));
+            Step::maintain(assign::refresh_copy(&copy, Some(reservation), provider, source)).with_event(event)
         }
     }
 }
 
 fn restored(consumer: &ConsumerView, kind: &str, key: &ObjectKey) -> Option<EventRecord> {
-    let message = format!("{kind} {key} was taken away, and is made again");
+    let message = format!("{kind} {key} was deleted and is being created again");
     Some(event(consumer, true, Reason::Restored, "Restore", message))
 }
 
-/// The status names the reservation that is there now, and says what this version says.
+/// Updates the status: the reservation that exists now, and the message of this version.
 fn keep_status(
     ctx: &ConsumerContext<'_>,
     consumer: &ConsumerView,
@@ -123,14 +124,15 @@ fn keep_status(
     reservation: &ReservationView,
 ) -> Step {
     let assigned = Assigned { reservation: reservation.meta.uid.clone(), ..assigned.clone() };
-    let verdict = assign::active(&assigned);
-    match status::consumer(&consumer.meta, &consumer.status, &verdict, Some(&assigned), ctx.now.wall) {
+    let condition = assign::active_condition(&assigned);
+    match status::consumer(&consumer.meta, &consumer.status, &condition, Some(&assigned), ctx.now.wall) {
         Some(patch) => Step::status(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)),
         None => Step::Idle,
     }
 }
 
-/// What another operator won or made for this consumer at the same time: the commit has settled what counts.
+/// Deletes what another operator created for this consumer at the same time: the commit has settled which objects
+/// count.
 fn free_surplus(
     ctx: &ConsumerContext<'_>,
     consumer: &ConsumerView,
@@ -140,6 +142,6 @@ fn free_surplus(
     let mut others = reservations(ctx.state, consumer).filter(|other| other.meta.uid != kept.meta.uid);
     others
         .next()
-        .map_or(Step::Idle, |other| surrender(ctx, consumer, other))
+        .map_or(Step::Idle, |other| delete_reservation(ctx, consumer, other))
         .or_else(|| remove_copy(ctx.state, consumer, |copy| *copy.meta.key.name != *assigned.secret))
 }

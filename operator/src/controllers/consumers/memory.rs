@@ -1,4 +1,5 @@
-//! What the consumers controller remembers. All of it can be lost: a restart reads or does the same again.
+//! State of the consumers controller. All of it can be lost: after a restart, the controller reads or does the same
+//! again.
 
 use std::collections::HashMap;
 
@@ -8,61 +9,61 @@ use crate::{
     state::{CopyView, SlotUserView},
 };
 
-/// What the consumers controller remembers.
+/// State of the consumers controller.
 #[derive(Clone, Default)]
 pub struct Memory {
-    /// By UID of the consumer; of most there is nothing.
+    /// State by UID of the consumer; most consumers have none.
     pub by_uid: HashMap<Uid, ConsumerMemory>,
-    /// Limits how often places in line are rewritten.
+    /// Limits how often queue positions are rewritten.
     pub throttle: Throttle,
-    /// Releases under way.
+    /// Releases in progress.
     pub followers: Followers,
-    /// Consumers to look at again once the free slots have been handed out.
+    /// Consumers to reconcile again after the free slots are assigned.
     pub revisit: Vec<ObjectKey>,
 }
 
 impl Memory {
-    /// What is remembered of a consumer, to be changed.
+    /// Returns the state of a consumer, and creates it if it is absent.
     pub fn of(&mut self, consumer: &Uid) -> &mut ConsumerMemory {
         self.by_uid.entry(consumer.clone()).or_default()
     }
 }
 
-/// What has to be remembered of a consumer beside what the stores say. All of it can be lost: a restart reads or does
+/// State of a consumer in addition to the stores. All of it can be lost: after a restart, the controller reads or does
 /// the same again.
 #[derive(Clone, Debug, Default)]
 pub struct ConsumerMemory {
-    /// The reservation that is being given back because the assignment met a refusal.
+    /// The reservation that is being withdrawn because the assignment was rejected.
     pub withdrawing: Option<Uid>,
-    /// The Secret in the way, as read after W3 found the name taken.
-    pub obstacle: Option<CopyView>,
-    /// Release: the copied Secret is known to be gone.
+    /// The conflicting Secret, as read after W3 found the name taken.
+    pub conflicting_secret: Option<CopyView>,
+    /// Release: the copied Secret is confirmed to be gone.
     pub copy_gone: bool,
-    /// Release: the Pods that are waited for. Absent until they have been listed.
+    /// Release: the Pods that still use the slot. Absent until they have been listed.
     pub users: Option<Vec<SlotUserView>>,
-    /// Release: how the Pods are, or were, listed.
+    /// Release: how the Pods are listed.
     pub listing: Listing,
-    /// The reservation that the consumer is committed to was read and is not there, or not its own.
+    /// A read confirmed that the reservation that the consumer is committed to is gone or belongs to another consumer.
     pub lock_gone: bool,
-    /// Release: the deletion was upgraded to foreground. The garbage collector takes its finalizer away again as soon
-    /// as no dependent blocks, which may be long before the last user is gone.
+    /// Release: the deletion was upgraded to foreground. The garbage collector removes its finalizer again as soon as
+    /// no dependent blocks, which may be long before the last user is gone.
     pub upgraded: bool,
-    /// Release: some user vanished without evidence that its containers ended.
+    /// Release: a user disappeared without evidence that its containers ended.
     pub unclean: bool,
-    /// Waiting: since when (monotonic) a provider that fits is about to be judged.
+    /// Waiting: since when (monotonic) a matching provider is about to get a new condition.
     pub settling_since: Option<std::time::Duration>,
-    /// The provider was read and is gone.
+    /// A read confirmed that the provider is gone.
     pub provider_gone: bool,
 }
 
-/// How the one consistent list of Pods comes about.
+/// How the one consistent list of Pods is obtained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Listing {
-    /// Not begun.
+    /// Not started.
     #[default]
     NotYet,
-    /// The watch on the namespace was begun for this release; its first list serves.
+    /// The watch on the namespace was started for this release; its first list serves.
     ByWatch,
-    /// The watch was there already: a list of its own.
+    /// The watch existed already: a separate list.
     ByRequest,
 }

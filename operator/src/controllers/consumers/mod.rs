@@ -1,7 +1,7 @@
-//! Consumers: gives each MaskConsumer a slot (W2–W4), keeps what it has, and takes the slot back (release).
+//! Consumers: assigns a slot to each MaskConsumer (W2–W4), maintains its objects, and releases the slot.
 //!
-//! Invariants: a consumer that has a reservation adopts it and never takes another (I2); a reservation is given up
-//! only when its consumer is going away, is committed to another, or has been fenced (I3).
+//! Invariants: a consumer that has a reservation adopts it and never takes another one (I2). A reservation is given up
+//! only when its consumer is being deleted, is committed to another one, or has been fenced (I3).
 
 mod answers;
 mod assign;
@@ -87,8 +87,7 @@ fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
     }
 }
 
-/// Waits while requests of this kind are held back. The engine would see to that too, but then the list would count as
-/// sent.
+/// Waits while the list is in backoff. The engine would hold it back too, but then the list would count as sent.
 fn gate(backoffs: &Backoffs, request: &ReconcileRequest, now: crate::model::Now) -> Option<Step> {
     let backoff = backoffs.get(request, RequestPriority::Slots)?;
     (backoff.gate && backoff.is_active(now)).then_some(Step::WaitUntil(backoff.until))
@@ -123,7 +122,7 @@ fn reconcile_consumer(ctx: &mut Context, request: &ReconcileRequest, key: &Objec
     step
 }
 
-/// Hands out the slots that are free.
+/// Assigns the free slots.
 fn settle(ctx: &mut Context) {
     let mut consumers = std::mem::take(&mut ctx.memory.consumers.revisit);
     consumers.extend(ctx.allocator.settle());
@@ -136,28 +135,28 @@ fn settle(ctx: &mut Context) {
     }
 }
 
-/// The next step for the MaskConsumer of that name.
+/// Returns the next step for the MaskConsumer of that name.
 pub fn decide(ctx: &mut ConsumerContext<'_>, key: &ObjectKey) -> Step {
     let state = ctx.state;
     let Some(consumer) = state.consumers.get(key) else { return Step::Idle };
     if consumer.meta.deleting {
-        ctx.out_of_line(consumer);
+        ctx.leave_queue(consumer);
         return release::decide(ctx, consumer);
     }
     if consumer.meta.finalizer.is_none() {
-        let op = add_finalizer(Kind::Consumer, &consumer.meta);
-        return if consumer.assigned.is_some() { Step::maintain(op) } else { Step::send(op) };
+        let operation = add_finalizer(Kind::Consumer, &consumer.meta);
+        return if consumer.assigned.is_some() { Step::maintain(operation) } else { Step::send(operation) };
     }
     if consumer.assigned.is_some() {
-        ctx.out_of_line(consumer);
+        ctx.leave_queue(consumer);
         return keep::decide(ctx, consumer);
     }
     assign::decide(ctx, consumer)
 }
 
-/// What the consumers controller, in a process of its own, says to the providers controller: from now on it hands out
-/// slots by the `maxSlots` of this generation, and none beyond it is held. A reservation of a slot beyond it that is
-/// still on its way from an earlier process leads to no commit.
+/// Reports to the providers controller in another process that slots are now assigned by the `maxSlots` of this
+/// generation, and that no slot beyond it is held. A reservation of a slot beyond it that is still in flight from an
+/// earlier process never leads to a commit.
 fn acknowledge(ctx: &Context, key: &ObjectKey) -> Step {
     let Some(provider) = ctx.state.providers.get(key) else { return Step::Idle };
     let generation = provider.meta.generation;

@@ -1,4 +1,4 @@
-//! What a change means for MaskConsumers, and for who may have which slot.
+//! Changes that affect MaskConsumers and the assignment of slots.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Takes in a change.
+/// Observes a change.
 pub fn observe(ctx: &mut Context, change: &Change<'_>) {
     match change {
         Change::Store(StoreChange::Consumer(change)) => consumer_changed(ctx, change),
@@ -31,7 +31,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
     }
 }
 
-/// Has the providers controller of another process told which `maxSlots` is in force.
+/// Enqueues the report to the providers controller in another process about the `maxSlots` in force.
 pub fn enqueue_acknowledgement(ctx: &mut Context, provider: &ObjectKey) {
     if ctx.are_apart {
         ctx.enqueue(ReconcileRequest::Acknowledgement(provider.clone()));
@@ -46,7 +46,7 @@ fn consumer_changed(ctx: &mut Context, state::Change { key, before }: &state::Ch
     if let (Some(_), None, Some(before)) = (&assigned, assigned_before, before) {
         ctx.counters.assigned.push(before.meta.created);
     }
-    // The new holder first, so that a slot that stays with it is never free in between.
+    // The new holder comes first, so that a slot that stays with it is never free in between.
     if let Some(assigned) = &assigned {
         ctx.allocator.committed(&assigned.provider, assigned.slot);
     }
@@ -54,7 +54,7 @@ fn consumer_changed(ctx: &mut Context, state::Change { key, before }: &state::Ch
         ctx.allocator.uncommitted(&assigned.provider, assigned.slot);
     }
     if is_deleting && before.as_ref().is_some_and(|view| !view.meta.deleting) {
-        // What was refused before is not what the release asks for.
+        // Backoffs of the assignment do not apply to the release.
         ctx.forget(ReconcileRequest::Consumer(key.clone()));
     }
     if let Some(before) = before
@@ -70,7 +70,7 @@ fn consumer_changed(ctx: &mut Context, state::Change { key, before }: &state::Ch
     ctx.enqueue(ReconcileRequest::Consumer(key.clone()));
 }
 
-/// Ends the watch on a namespace's Pods once no release there needs it.
+/// Stops the watch on a namespace's Pods once no release needs it.
 fn end_follow(ctx: &mut Context, key: &ObjectKey, uid: &Uid) {
     if ctx.memory.consumers.followers.end(key, uid) {
         ctx.state.pods.remove(&key.namespace);
@@ -100,9 +100,9 @@ fn provider_changed(ctx: &mut Context, state::Change { key, before }: &state::Ch
     {
         ctx.forget(ReconcileRequest::Acknowledgement(key.clone()));
     }
-    // Status changes, of which there are many, change nothing for those who have a slot.
+    // Status changes are frequent, and do not affect consumers that have a slot.
     let now = ctx.state.providers.get(key);
-    let concerns_holders = match (before, now) {
+    let affects_holders = match (before, now) {
         (Some(before), Some(now)) => {
             before.meta.uid != now.meta.uid
                 || before.meta.deleting != now.meta.deleting
@@ -114,21 +114,21 @@ fn provider_changed(ctx: &mut Context, state::Change { key, before }: &state::Ch
         _ => true,
     };
     refresh_pool(ctx, key);
-    if concerns_holders {
+    if affects_holders {
         enqueue_holders(ctx, key);
     }
     enqueue_acknowledgement(ctx, key);
 }
 
 fn enqueue_holders(ctx: &mut Context, provider: &ObjectKey) {
-    // Highest slot first: the order in which they are evicted when `maxSlots` was lowered.
+    // Highest slot first: the order of eviction when `maxSlots` is lowered.
     let holders = ctx.state.reservations_on(provider).rev().map(|(_, view)| view.consumer.clone());
     for consumer in holders.collect::<Vec<_>>() {
         ctx.enqueue(ReconcileRequest::Consumer(consumer));
     }
 }
 
-/// Says to the allocator what a provider offers now.
+/// Updates the pool of a provider in the allocator.
 fn refresh_pool(ctx: &mut Context, key: &ObjectKey) {
     let state = &ctx.state;
     let Some(provider) = state.providers.get(key) else {
@@ -148,12 +148,12 @@ fn refresh_pool(ctx: &mut Context, key: &ObjectKey) {
         usable,
         verifiable: provider.verify.is_some() && held,
         current: provider.is_current(),
-        why_not: if usable { String::new() } else { why_not_usable(state, provider) },
+        unusable_reason: if usable { String::new() } else { why_not_usable(state, provider) },
     };
     ctx.allocator.set_pool(key.clone(), spec);
 }
 
-/// The keys of slots that log in as one device.
+/// Returns the keys of slots that log in as one device.
 fn device_keys(logins: &Logins) -> DeviceKeys {
     let key = |login: &Option<Login>| login.as_ref().filter(|login| login.is_device).map(|login| login.fingerprint);
     let own = logins.own.iter().map(|(slot, login)| (*slot, key(login))).collect();
@@ -172,9 +172,9 @@ fn copy_changed(ctx: &mut Context, state::Change { key, before }: &state::Change
             ctx.memory.consumers.of(&uid).copy_gone = true;
         }
         if let Some(memory) = ctx.memory.consumers.by_uid.get_mut(&uid) {
-            let ConsumerMemory { copy_gone, obstacle, .. } = memory;
+            let ConsumerMemory { copy_gone, conflicting_secret, .. } = memory;
             *copy_gone &= is_gone || !was_its_copy;
-            *obstacle = None;
+            *conflicting_secret = None;
         }
         ctx.enqueue(ReconcileRequest::Consumer(consumer));
     }
@@ -182,11 +182,11 @@ fn copy_changed(ctx: &mut Context, state::Change { key, before }: &state::Change
 
 fn pods_changed(ctx: &mut Context, namespace: &Arc<str>, change: &PodsChange) {
     let followers = &ctx.memory.consumers.followers;
-    let concerned: Vec<_> = match change {
+    let affected: Vec<_> = match change {
         PodsChange::Listed => followers.all(namespace).cloned().collect(),
-        PodsChange::Pod(pod) => followers.concerned(namespace, pod).into_iter().collect(),
+        PodsChange::Pod(pod) => followers.affected(namespace, pod).into_iter().collect(),
     };
-    for uid in concerned {
+    for uid in affected {
         if let Some(consumer) = ctx.state.consumer_by_uid(&uid) {
             let key = consumer.meta.key.clone();
             ctx.enqueue(ReconcileRequest::Consumer(key));

@@ -1,17 +1,17 @@
 //! Release: the slot is free only when its last user is gone.
 //!
-//! 0. the consumer's deletionTimestamp is the durable intent; our finalizer holds it
-//! 1. the copied Secret goes: no new container can start with it
-//! 2. one consistent list of the namespace's Pods gives the users that are left; they are recorded on the reservation
-//! 3. those that the consumer owns are deleted, before the garbage collector could strip a second owner's Pod of its
-//!    reference
-//! 4. where a user belongs to another workload, such as a Deployment, the consumer's deletion is upgraded to foreground,
-//!    so that owned workloads of any kind go. Elsewhere nothing is left that could start a container with the
-//!    credentials, as the Secret is gone, and the garbage collector, which is slow when there is much to do, is not
-//!    waited for
-//! 5. when no user is left (and a hold, if any, is written down), our finalizer goes
+//! 0. The deletionTimestamp of the consumer is the durable intent; our finalizer keeps the object.
+//! 1. The copied Secret is deleted: no new container can start with it.
+//! 2. One consistent list of the namespace's Pods returns the remaining users; they are recorded on the reservation.
+//! 3. Users that the consumer owns are deleted, before the garbage collector can remove its owner reference from a Pod
+//!    that has a second owner.
+//! 4. If a user belongs to another workload, such as a Deployment, the deletion of the consumer is upgraded to
+//!    foreground, so that owned workloads of any kind are deleted. Otherwise nothing is left that could start a
+//!    container with the credentials, because the Secret is gone. The release then does not wait for the garbage
+//!    collector, which is slow when there is much to do.
+//! 5. When no user is left and any hold is recorded, our finalizer is removed.
 //!
-//! Step 6, freeing the reservation, is the reservations controller's.
+//! Step 6, deleting the reservation, belongs to the reservations controller.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ use crate::{
     state::{ConsumerView, Ending, NamespacePods, PodStage, PodView, ReservationView, SlotUserView},
 };
 
-/// The next step for a consumer that is going away.
+/// Returns the next step for a consumer that is being deleted.
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     if consumer.meta.finalizer.is_none() {
         return Step::Idle;
@@ -39,31 +39,34 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let held: Vec<_> = reservations(state, consumer).collect();
     if let Some(backoff) = ctx.active_backoff().filter(|backoff| backoff.should_be_reported()) {
         let backoff = backoff.clone();
-        return tell_trouble(ctx, consumer, &backoff);
+        return report_backoff(ctx, consumer, &backoff);
     }
     let took_no_slot = held.is_empty() && consumer.assigned.is_none();
     remove_copies(ctx, consumer)
         .or_else(|| find_lock(ctx, consumer, &held))
         .or_else(|| if took_no_slot { Step::Idle } else { stop_users(ctx, consumer, &held) })
-        .or_else(|| let_go(ctx, consumer, &held))
+        .or_else(|| finish(ctx, consumer, &held))
 }
 
-fn tell_trouble(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, backoff: &Backoff) -> Step {
-    let message = format!("the slot cannot be given back: {}", backoff.message);
-    tell(ctx, consumer, backoff.reason, message).or_else(|| Step::WaitUntil(backoff.until))
+fn report_backoff(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, backoff: &Backoff) -> Step {
+    let message = format!("Cannot release the slot: {}", backoff.message);
+    report(ctx, consumer, backoff.reason, message).or_else(|| Step::WaitUntil(backoff.until))
 }
 
-/// Step 1. `WaitUntil(MAX)` is "wait for the watch".
+/// Step 1. `WaitUntil(MAX)` means "wait for the watch".
 fn remove_copies(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let state = ctx.state;
     if let Some(copy) = state.copies_of(&consumer.meta.uid).next() {
         if !copy.meta.deleting {
             return Step::send(delete(Kind::Secret, &copy.meta, None));
         }
-        let message = format!("Secret {} is kept by somebody's finalizer", copy.meta.key.name);
-        return tell(ctx, consumer, Reason::HeldByFinalizer, message).or_else(|| Step::WaitUntil(Duration::MAX));
+        let message = format!(
+            "A finalizer of another component keeps Secret {}; the slot is held until that finalizer is removed",
+            copy.meta.key.name
+        );
+        return report(ctx, consumer, Reason::HeldByFinalizer, message).or_else(|| Step::WaitUntil(Duration::MAX));
     }
-    // A committed consumer has a copy. That the store holds none may be the watch's lag: only a read tells.
+    // A committed consumer has a copy. If the store has none, the watch may lag: only a read confirms that it is gone.
     match &consumer.assigned {
         Some(assigned) if !ctx.memory(consumer).copy_gone => {
             let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: assigned.secret.clone() };
@@ -73,7 +76,8 @@ fn remove_copies(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step
     }
 }
 
-/// A committed consumer has a lock. That the store holds none may be the watch's lag: only a read tells.
+/// Reads the lock of a committed consumer if the store has none: the watch may lag, and only a read confirms that it is
+/// gone.
 fn find_lock(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
     let Some(assigned) = consumer.assigned.as_deref() else { return Step::Idle };
     let name = vpn_types::reservation_name(&assigned.provider.name, assigned.slot as usize);
@@ -92,12 +96,12 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     }
     let namespace = &consumer.meta.key.namespace;
     let Some(pods) = ctx.state.pods.get(namespace) else { return Step::WaitUntil(Duration::MAX) };
-    let users = still_more_users(ctx, consumer, held, pods);
-    // Not by order or detail: another operator may not have seen yet that the same Pod is on a node.
-    let says = |known: &SlotUserView, user: &SlotUserView| {
+    let users = update_users(ctx, consumer, held, pods);
+    // Order and other details do not count: another operator may not have seen yet that the same Pod is on a node.
+    let covers = |known: &SlotUserView, user: &SlotUserView| {
         known.uid == user.uid && (known.node.is_some() || user.node.is_none())
     };
-    let lacks = |recorded: &[SlotUserView]| users.iter().any(|user| !recorded.iter().any(|known| says(known, user)));
+    let lacks = |recorded: &[SlotUserView]| users.iter().any(|user| !recorded.iter().any(|known| covers(known, user)));
     let present: Vec<_> = users.iter().filter_map(|user| pods.get(&user.uid)).collect();
     if let Some(reservation) = held.iter().find(|reservation| lacks(&reservation.users)) {
         return Step::send(record(reservation, &users)).with_event(shared(consumer, &present));
@@ -106,14 +110,14 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     if let Some(pod) = present.iter().find(owned) {
         return Step::send(delete(Kind::Pod, &pod.meta, None));
     }
-    if let Some(step) = upgrade(ctx, consumer, held, pods) {
+    if let Some(step) = delete_in_foreground(ctx, consumer, held, pods) {
         return step;
     }
-    let left: Vec<_> = present.into_iter().filter(|pod| pod.stage == PodStage::Running).collect();
-    if let Some(wait) = waiting_for(consumer, &left, ctx.now) {
-        return tell(ctx, consumer, wait.reason, wait.message).or_else(|| Step::WaitUntil(wait.until));
+    let remaining: Vec<_> = present.into_iter().filter(|pod| pod.stage == PodStage::Running).collect();
+    if let Some(wait) = describe_wait(consumer, &remaining, ctx.now) {
+        return report(ctx, consumer, wait.reason, wait.message).or_else(|| Step::WaitUntil(wait.until));
     }
-    // Gone without evidence: a user that the watch saw vanish while it ran, or that it never saw.
+    // Gone without evidence: the watch saw the user disappear while it ran, or never saw it.
     let unclean =
         users.iter().any(|user| pods.get(&user.uid).is_none() && pods.ending(&user.uid) != Some(Ending::Clean));
     if unclean {
@@ -122,9 +126,9 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     Step::Idle
 }
 
-/// The users so far, and Pods that have come since: a controller may make one anew, and it counts as soon as it is
-/// bound, whether or not it can start without the Secret.
-fn still_more_users(
+/// Returns the known users, and Pods that have been created since. A controller may recreate a Pod, and it counts as
+/// soon as it is bound, even if it cannot start without the Secret.
+fn update_users(
     ctx: &mut ConsumerContext<'_>,
     consumer: &ConsumerView,
     held: &[&ReservationView],
@@ -145,9 +149,9 @@ fn still_more_users(
     users
 }
 
-/// Step 4, once, where it is needed. Counted are Pods without a node too: one that belongs to a Deployment would start
-/// with the next Secret of that name, which a Mask gets that is made again.
-fn upgrade(
+/// Step 4, once, where it is needed. Pods without a node count too: a Pod of a Deployment would start with the next
+/// Secret of that name, which exists again when the Mask is recreated.
+fn delete_in_foreground(
     ctx: &mut ConsumerContext<'_>,
     consumer: &ConsumerView,
     held: &[&ReservationView],
@@ -163,7 +167,7 @@ fn upgrade(
     (!memory.upgraded).then(|| Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Foreground))))
 }
 
-/// Step 2. `None` once the users are known.
+/// Step 2. Returns `None` once the users are known.
 fn list_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Option<Step> {
     let namespace = consumer.meta.key.namespace.clone();
     if ctx.memory(consumer).users.is_some() {
@@ -175,18 +179,18 @@ fn list_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
             let first = ctx.followers.begin(&namespace, &consumer.meta.uid);
             ctx.memory(consumer).listing = if first { Listing::ByWatch } else { Listing::ByRequest };
             if first {
-                // The watch begins after the Secret is gone, so its first list is the consistent list.
+                // The watch starts after the Secret is gone, so its first list is the consistent list.
                 ctx.effects.push(Effect::WatchPods(namespace));
                 return Some(Step::WaitUntil(Duration::MAX));
             }
             list_users(ctx, consumer, held)
         }
-        // Only from its first list on does the watch miss no ending.
+        // Only after its first list does the watch miss no ending.
         _ if !watched.is_some_and(NamespacePods::is_synced) => Some(Step::WaitUntil(Duration::MAX)),
         Listing::ByRequest => {
             ctx.followers.want_list(&consumer.meta.key);
             Some(match ctx.list_backoff.clone() {
-                Some(backoff) => tell_trouble(ctx, consumer, &backoff),
+                Some(backoff) => report_backoff(ctx, consumer, &backoff),
                 None => Step::WaitUntil(Duration::MAX),
             })
         }
@@ -198,7 +202,7 @@ fn list_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     }
 }
 
-/// Names that the copied Secret of a consumer has or had.
+/// Returns the names that the copied Secret of a consumer has or had.
 fn secrets(consumer: &ConsumerView, held: &[&ReservationView]) -> Vec<Arc<str>> {
     let providers = held.iter().filter_map(|reservation| reservation.provider_uid.as_ref());
     let mut secrets: Vec<Arc<str>> =
@@ -209,11 +213,11 @@ fn secrets(consumer: &ConsumerView, held: &[&ReservationView]) -> Vec<Arc<str>> 
     secrets
 }
 
-/// The users at this moment, and those that were recorded before a restart.
+/// Returns the current users, and those that were recorded before a restart.
 pub fn find_users(consumer: &ConsumerView, held: &[&ReservationView], pods: &NamespacePods) -> Vec<SlotUserView> {
     let uses = |pod: &&PodView| match pod.stage {
         PodStage::Ended => false,
-        // It is no user yet, but would become one: owned, it is deleted with the rest.
+        // Not a user yet, but about to become one: if the consumer owns it, it is deleted with the others.
         PodStage::Unbound => pod.consumers.contains(&consumer.meta.uid),
         PodStage::Running => true,
     };
@@ -247,64 +251,64 @@ fn patch_reservation(reservation: &ReservationView, status: &serde_json::Value) 
     Operation::PatchStatus(Kind::Reservation, reservation.meta.key.clone(), patch)
 }
 
-/// Why the slot is still held, and when there may be something else to say.
+/// Why the slot is still held, and when the reason may change.
 struct Wait {
     reason: Reason,
     message: String,
     until: Duration,
 }
 
-/// How long after its grace period a Pod is given until its node counts as lost: kubelet needs a moment to report.
+/// How long after the grace period of a Pod its node counts as lost: kubelet needs a moment to report.
 const OVERDUE: Duration = Duration::from_secs(30);
 
-/// Which Pods are still waited for, in words. The one that needs somebody's hand comes first.
-fn waiting_for(consumer: &ConsumerView, left: &[&PodView], now: Now) -> Option<Wait> {
-    let others = match left.len().checked_sub(1)? {
+/// Describes the Pods that still hold the slot. A Pod that needs manual action comes first.
+fn describe_wait(consumer: &ConsumerView, remaining: &[&PodView], now: Now) -> Option<Wait> {
+    let others = match remaining.len().checked_sub(1)? {
         0 => String::new(),
-        more => format!(" and {more} more"),
+        more => format!(" (and {more} more)"),
     };
     let describe = |pod: &PodView| {
         let node = pod.node.as_deref().unwrap_or_default();
         format!("Pod {} on node {node}{others}", pod.meta.key.name)
     };
-    // How long it may still take to stop, unless it should have by now.
+    // The time that the Pod may still take to stop; `None` if it is overdue.
     let rest_of = |pod: &PodView| {
         let Some(stop_by) = pod.stop_by else { return Some(OVERDUE) };
         (stop_by + OVERDUE - now.wall).to_std().ok().filter(|rest| !rest.is_zero())
     };
-    if let Some(pod) = left.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid)) {
+    if let Some(pod) = remaining.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid)) {
         let message = format!(
-            "{} uses the credentials without an owner reference to this MaskConsumer; \
-             the slot is held until somebody deletes it",
+            "{} uses the credentials without an owner reference to this MaskConsumer; the slot is held until the Pod \
+             is deleted",
             describe(pod)
         );
         return Some(Wait { reason: Reason::HeldByPods, message, until: Duration::MAX });
     }
-    if let Some(pod) = left.iter().find(|pod| pod.meta.deleting && rest_of(pod).is_none()) {
+    if let Some(pod) = remaining.iter().find(|pod| pod.meta.deleting && rest_of(pod).is_none()) {
         let message = format!(
-            "{} should have stopped by now; if its node is lost for good, delete the Node object or the Pod by force: \
-             the slot is then held for the provider's release.uncleanDelay",
+            "{} should have stopped by now; if the node is lost for good, delete the Node object or force-delete the \
+             Pod: the slot is then held for spec.release.uncleanDelay of the MaskProvider",
             describe(pod)
         );
         return Some(Wait { reason: Reason::HeldByLostNode, message, until: Duration::MAX });
     }
-    let rest = left.iter().filter_map(|pod| rest_of(pod)).min();
+    let rest = remaining.iter().filter_map(|pod| rest_of(pod)).min();
     let until = rest.map_or(Duration::MAX, |rest| now.monotonic + rest);
-    let message = format!("waiting for {} to stop", describe(left.first()?));
+    let message = format!("Waiting for {} to stop", describe(remaining.first()?));
     Some(Wait { reason: Reason::Releasing, message, until })
 }
 
 /// Step 5.
-fn let_go(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
+fn finish(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&ReservationView]) -> Step {
     for reservation in held {
         let delay = hold(ctx, consumer, reservation);
         if delay > Duration::ZERO && reservation.hold_until.is_none() {
             let until = ctx.now.wall + delay;
             let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
             let message = format!("MaskReservation {} is held until {until}", reservation.meta.key);
-            let op = patch_reservation(reservation, &json!({ "holdUntil": until }));
+            let operation = patch_reservation(reservation, &json!({ "holdUntil": until }));
             let reason = Reason::HeldUntilDeadline;
-            return Step::send(op).with_event(Some(event(
+            return Step::send(operation).with_event(Some(event(
                 consumer,
                 ctx.memory(consumer).unclean,
                 reason,
@@ -314,16 +318,16 @@ fn let_go(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&Reser
         }
     }
     let released = consumer.assigned.as_ref().map(|assigned| {
-        let message = format!("slot {} of MaskProvider {} is given back", assigned.slot, assigned.provider);
+        let message = format!("Released slot {} of MaskProvider {}", assigned.slot, assigned.provider);
         event(consumer, false, Reason::SlotFree, "Release", message)
     });
     match remove_finalizer(Kind::Consumer, &consumer.meta) {
-        Some(op) => Step::send(op).with_event(released),
+        Some(operation) => Step::send(operation).with_event(released),
         None => Step::Idle,
     }
 }
 
-/// How long the slot stays taken after its last user: a VPN service counts a dropped session for a while.
+/// Returns how long the slot stays held after its last user: a VPN service counts a dropped session for a while.
 fn hold(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Duration {
     let unclean = ctx.memory(consumer).unclean;
     let provider = reservation.provider().and_then(|key| ctx.state.providers.get(&key));
@@ -335,17 +339,17 @@ fn hold(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &Re
     }
 }
 
-fn tell(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reason: Reason, message: String) -> Step {
-    // That a verification comes to its end is no news to anybody.
+fn report(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reason: Reason, message: String) -> Step {
+    // The end of a verification is not worth a status or an Event.
     if reason == Reason::Releasing && verification::verified_by(ctx.state, consumer).is_some() {
         return Step::Idle;
     }
-    let verdict = ReadyCondition::not_ready(MaskConsumerPhase::Terminating, reason, message);
-    // The slot is still this consumer's: `status.provider` stays until it is gone.
+    let condition = ReadyCondition::not_ready(MaskConsumerPhase::Terminating, reason, message);
+    // The slot still belongs to this consumer: `status.provider` stays until the consumer is gone.
     let assigned = consumer.assigned.as_deref();
-    let patch = status::consumer(&consumer.meta, &consumer.status, &verdict, assigned, ctx.now.wall);
+    let patch = status::consumer(&consumer.meta, &consumer.status, &condition, assigned, ctx.now.wall);
     let Some(patch) = patch else { return Step::Idle };
     let event =
-        (reason != Reason::Releasing).then(|| event(consumer, true, reason, "Release", verdict.message.clone()));
+        (reason != Reason::Releasing).then(|| event(consumer, true, reason, "Release", condition.message.clone()));
     Step::status(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(event)
 }

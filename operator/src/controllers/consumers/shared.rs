@@ -1,4 +1,4 @@
-//! More than one Pod on a slot: each is a device of its own, and the account allows one a slot.
+//! Several Pods on one slot: each of them is a device, and the account allows one device for each slot.
 
 use vpn_types::Reason;
 
@@ -8,10 +8,10 @@ use crate::{
     state::{ConsumerView, PodStage, PodView},
 };
 
-/// How many Pods are named.
+/// The maximum number of Pods that are named.
 const SHOWN: usize = 3;
 
-/// Tells of the Pods that use a slot at the same time, if there are several.
+/// Returns an Event if several Pods use a slot at the same time.
 pub fn shared(consumer: &ConsumerView, users: &[&PodView]) -> Option<EventRecord> {
     let mut running: Vec<_> = users.iter().filter(|pod| pod.stage == PodStage::Running).collect();
     if running.len() < 2 {
@@ -24,8 +24,8 @@ pub fn shared(consumer: &ConsumerView, users: &[&PodView]) -> Option<EventRecord
         more => format!(" and {more} more"),
     };
     let message = format!(
-        "{} Pods use this one slot at the same time: {}{more}. Each of them is a device of its own to the VPN service; \
-         give each a Mask of its own",
+        "{} Pods use this slot at the same time: {}{more}; the VPN service counts each Pod as a device, so give each \
+         Pod its own Mask",
         running.len(),
         names.join(", ")
     );

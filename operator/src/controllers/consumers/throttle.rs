@@ -1,11 +1,11 @@
-//! Limits how often what waiting consumers say is rewritten.
+//! A rate limit for the statuses of waiting consumers.
 
 use std::time::Duration;
 
 use crate::model::Now;
 
-/// A token bucket: at most `RATE` rewrites of waiting statuses a second. The Mask follows its consumer, which doubles
-/// them.
+/// A rate limiter: allows one rewrite of a waiting status in each `INTERVAL`. The Mask follows its consumer, which
+/// doubles the writes.
 #[derive(Clone, Debug)]
 pub struct Throttle {
     next: Duration,
@@ -14,12 +14,12 @@ pub struct Throttle {
 impl Throttle {
     const INTERVAL: Duration = Duration::from_millis(450);
 
-    /// No token taken yet.
+    /// Returns a limiter that allows a rewrite at once.
     pub fn new() -> Self {
         Self { next: Duration::ZERO }
     }
 
-    /// Takes the token for a rewrite, or says when there is one.
+    /// Allows a rewrite, or returns the time of the next one.
     pub fn take(&mut self, now: Now) -> Result<(), Duration> {
         if now.monotonic < self.next {
             return Err(self.next);

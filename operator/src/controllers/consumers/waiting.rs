@@ -1,5 +1,5 @@
-//! Waiting: puts a consumer in line and tells why it waits, once; places in line are told to the first few, and
-//! rewritten slowly.
+//! Waiting: queues a consumer, and reports once why it waits. Only the first few consumers get their queue position,
+//! and it is rewritten at a limited rate.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -9,7 +9,7 @@ use super::context::{ConsumerContext, event};
 use crate::{
     allocator::{Allocator, Pool, QueuePosition, Rank, Requirements},
     controllers::{
-        providers::{is_about_to_open, why_not_usable, withheld},
+        providers::{is_about_to_change, why_not_usable, withheld},
         ready::ReadyCondition,
         status, verification,
     },
@@ -17,49 +17,49 @@ use crate::{
     state::{ClusterState, ConsumerView, ProviderView},
 };
 
-/// The next step for a consumer with neither slot nor grant.
+/// Returns the next step for a consumer with neither slot nor grant.
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let uid = &consumer.meta.uid;
     if let Some(backoff) = ctx.active_backoff() {
-        let verdict = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, backoff.reason, backoff.message.clone());
+        let condition = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, backoff.reason, backoff.message.clone());
         let until = backoff.until;
         ctx.allocator.leave(uid);
-        return tell(ctx, consumer, &verdict).or_else(|| Step::WaitUntil(until));
+        return report(ctx, consumer, &condition).or_else(|| Step::WaitUntil(until));
     }
-    let newcomer = ctx.allocator.standing(uid) == QueuePosition::NotQueued;
+    let is_new = ctx.allocator.position(uid) == QueuePosition::NotQueued;
     ctx.allocator.wait(uid, requirements(ctx.state, consumer), rank(consumer));
-    if newcomer {
-        // It may get a slot this instant: nothing is written about a wait that does not happen.
+    if is_new {
+        // It may get a slot at once: do not write a status about a wait that does not happen.
         ctx.revisit.push(consumer.meta.key.clone());
         return Step::Idle;
     }
-    let QueuePosition::Queued { place, fitting } = ctx.allocator.standing(uid) else { return Step::Idle };
+    let QueuePosition::Queued { position, fitting } = ctx.allocator.position(uid) else { return Step::Idle };
     let verifies = verification::verified_by(ctx.state, consumer).is_some();
     if verifies || is_settling(ctx.state, &fitting) {
-        // A provider that fits is about to be judged (or, before a verification, to have its Secret read): what would be
-        // said now would be wrong in a moment.
+        // A matching provider is about to get a new condition (or, before a verification, to have its Secret read): a
+        // message written now would be outdated in a moment.
         let now = ctx.now.monotonic;
         let until = *ctx.memory(consumer).settling_since.get_or_insert(now) + SETTLING_TIME;
         if now < until {
             return Step::WaitUntil(until);
         }
-    } else if let Some(memory) = ctx.recall(consumer) {
+    } else if let Some(memory) = ctx.existing_memory(consumer) {
         memory.settling_since = None;
     }
-    tell(ctx, consumer, &outlook(ctx.state, ctx.allocator, consumer, place, &fitting))
+    report(ctx, consumer, &waiting_condition(ctx.state, ctx.allocator, consumer, position, &fitting))
 }
 
-/// How long nothing is said while a provider that fits is about to be judged.
+/// How long no status is written while a matching provider is about to get a new condition.
 const SETTLING_TIME: Duration = Duration::from_secs(2);
 
 fn is_settling(state: &ClusterState, fitting: &[ObjectKey]) -> bool {
     let mut providers = fitting.iter().filter_map(|key| state.providers.get(key)).peekable();
     providers.peek().is_some()
         && !providers.clone().any(ProviderView::is_usable)
-        && providers.any(|provider| is_about_to_open(state, provider))
+        && providers.any(|provider| is_about_to_change(state, provider))
 }
 
-/// What decides which providers fit a consumer.
+/// Returns the requirements that decide which providers match a consumer.
 pub fn requirements(state: &ClusterState, consumer: &ConsumerView) -> Requirements {
     Requirements {
         namespace: consumer.meta.key.namespace.clone(),
@@ -71,7 +71,7 @@ pub fn requirements(state: &ClusterState, consumer: &ConsumerView) -> Requiremen
 fn rank(consumer: &ConsumerView) -> Rank {
     Rank {
         priority: Reverse(consumer.priority),
-        // The Mask's age, not the consumer's: one that is made again keeps its place.
+        // The age of the Mask, not of the consumer: a recreated consumer keeps its queue position.
         created: consumer.mask.as_ref().map_or(consumer.meta.created, |mask| mask.created),
         name: consumer.meta.key.name.clone(),
         key: consumer.meta.key.clone(),
@@ -79,16 +79,16 @@ fn rank(consumer: &ConsumerView) -> Rank {
     }
 }
 
-/// Why it waits.
-fn outlook(
+/// Returns the condition that says why a consumer waits.
+fn waiting_condition(
     state: &ClusterState,
     allocator: &Allocator,
     consumer: &ConsumerView,
-    place: Option<usize>,
+    position: Option<usize>,
     fitting: &[ObjectKey],
 ) -> ReadyCondition<MaskConsumerPhase> {
     if let Some(provider) = verification::verified_by(state, consumer) {
-        let message = format!("the verification of MaskProvider {} waits for a free slot", provider.meta.key);
+        let message = format!("The verification of MaskProvider {} is waiting for a free slot", provider.meta.key);
         return ReadyCondition::not_ready(MaskConsumerPhase::Waiting, Reason::NoFreeSlot, message);
     }
     if fitting.is_empty() {
@@ -96,7 +96,7 @@ fn outlook(
             Some(tags) => format!(" with one of the tags {}", list(tags.iter())),
             None => String::new(),
         };
-        let message = format!("no MaskProvider{wanted} admits namespace {}", consumer.meta.key.namespace);
+        let message = format!("There is no MaskProvider{wanted} that allows namespace {}", consumer.meta.key.namespace);
         return ReadyCondition::not_ready(MaskConsumerPhase::ErrNoProviders, Reason::NoProviderFits, message);
     }
     let providers: Vec<_> = fitting.iter().filter_map(|key| state.providers.get(key)).collect();
@@ -104,12 +104,12 @@ fn outlook(
     if usable.is_empty() {
         let why =
             providers.iter().map(|provider| format!("{}: {}", provider.meta.key, why_not_usable(state, provider)));
-        let message = format!("no MaskProvider that fits can be used ({})", list(why));
+        let message = format!("There is no MaskProvider that matches and is usable ({})", list(why));
         return ReadyCondition::not_ready(MaskConsumerPhase::ErrNoProviders, Reason::NoProviderUsable, message);
     }
-    let place = match place {
-        Some(place) => format!("place {place} in line"),
-        None => format!("more than {} in line before it", crate::allocator::POSITIONS_SHOWN - 1),
+    let place = match position {
+        Some(position) => format!("place {position} in line"),
+        None => format!("more than {} ahead in line", crate::allocator::POSITIONS_SHOWN - 1),
     };
     let names = list(usable.iter().map(|provider| {
         let why = if allocator.pool(&provider.meta.key).is_some_and(Pool::is_short_of_keys) {
@@ -119,11 +119,11 @@ fn outlook(
         };
         format!("{}{why}", provider.meta.key)
     }));
-    let message = format!("all slots of {names} are taken; {place}");
+    let message = format!("All slots of {names} are taken; {place}");
     ReadyCondition::not_ready(MaskConsumerPhase::Waiting, Reason::NoFreeSlot, message)
 }
 
-/// The first three of a list, and how many more there are.
+/// Joins the first three items of a list, and the number of the others.
 fn list<T: ToString>(mut items: impl Iterator<Item = T>) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<_> = items.by_ref().take(SHOWN).map(|item| item.to_string()).collect();
@@ -133,18 +133,22 @@ fn list<T: ToString>(mut items: impl Iterator<Item = T>) -> String {
     }
 }
 
-fn tell(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, verdict: &ReadyCondition<MaskConsumerPhase>) -> Step {
-    let patch = status::consumer(&consumer.meta, &consumer.status, verdict, None, ctx.now.wall);
+fn report(
+    ctx: &mut ConsumerContext<'_>,
+    consumer: &ConsumerView,
+    condition: &ReadyCondition<MaskConsumerPhase>,
+) -> Step {
+    let patch = status::consumer(&consumer.meta, &consumer.status, condition, None, ctx.now.wall);
     let Some(patch) = patch else { return Step::Idle };
-    // Back from a refusal that has passed counts as a rewrite too: another operator may see that otherwise.
-    let rewrite = consumer.status.phase == Some(verdict.phase)
-        && (verdict.reason == Reason::NoFreeSlot
-            || consumer.ready_condition.as_ref().is_some_and(|said| said.reason == verdict.reason));
+    // The return to `NoFreeSlot` after a rejection counts as a rewrite too: another operator may see it differently.
+    let rewrite = consumer.status.phase == Some(condition.phase)
+        && (condition.reason == Reason::NoFreeSlot
+            || consumer.ready_condition.as_ref().is_some_and(|stored| stored.reason == condition.reason));
     if rewrite && let Err(until) = ctx.throttle.take(ctx.now) {
         return Step::WaitUntil(until);
     }
-    let warning = verdict.reason != Reason::NoFreeSlot;
-    let event = (!rewrite).then(|| event(consumer, warning, verdict.reason, "Wait", verdict.message.clone()));
+    let warning = condition.reason != Reason::NoFreeSlot;
+    let event = (!rewrite).then(|| event(consumer, warning, condition.reason, "Wait", condition.message.clone()));
     Step::status(Operation::PatchStatus(crate::model::Kind::Consumer, consumer.meta.key.clone(), patch))
         .with_event(event)
 }

@@ -1,9 +1,9 @@
-//! Gives a reservation back that its living consumer cannot use: W3 or W4 was refused, the slot or provider went away
-//! in between, or somebody deleted the reservation before the commit.
+//! Withdraws a reservation that its existing consumer cannot use: W3 or W4 was rejected, the slot or provider went away
+//! in between, or the reservation was deleted before the commit.
 //!
-//! Order matters: first the consumer's status names the reservation as withdrawn (the fence: it moves the
-//! resourceVersion that guards W4, so a commit to this reservation that is still on its way fails), then the copy
-//! goes, then the lock.
+//! Order matters: first the consumer's status names the reservation as withdrawn. This is the fence: it moves the
+//! resourceVersion that guards W4, so a commit to this reservation that is still in flight fails. Then the copy is
+//! deleted, then the lock.
 
 use vpn_types::{MaskConsumerPhase, Reason};
 
@@ -14,10 +14,10 @@ use crate::{
     state::{ClusterState, ConsumerView, CopyView, ReservationView},
 };
 
-/// The next step towards "no reservation".
+/// Returns the next step towards "no reservation".
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
     ctx.memory(consumer).withdrawing = Some(reservation.meta.uid.clone());
-    fence(ctx, consumer, reservation).or_else(|| surrender(ctx, consumer, reservation))
+    fence(ctx, consumer, reservation).or_else(|| delete_reservation(ctx, consumer, reservation))
 }
 
 fn fence(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
@@ -27,39 +27,40 @@ fn fence(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &Reser
     }
     let (reason, message) = match &ctx.backoff {
         Some(backoff) => (backoff.reason, backoff.message.clone()),
-        None => {
-            (Reason::NoFreeSlot, format!("MaskReservation {} could not be used; back in line", reservation.meta.key))
-        }
+        None => (
+            Reason::NoFreeSlot,
+            format!("MaskReservation {} could not be used; the Mask is back in line", reservation.meta.key),
+        ),
     };
-    let verdict = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, reason, message);
-    let patch = status::fence(&consumer.meta, &consumer.status, &verdict, withdrawn, ctx.now.wall);
-    let known = consumer.ready_condition.as_ref().is_some_and(|said| said.reason == reason);
-    let news = ctx.backoff.is_some() && !known;
-    let event = news.then(|| event(consumer, true, reason, "Assign", verdict.message));
+    let condition = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, reason, message);
+    let patch = status::fence(&consumer.meta, &consumer.status, &condition, withdrawn, ctx.now.wall);
+    let is_known = consumer.ready_condition.as_ref().is_some_and(|stored| stored.reason == reason);
+    let is_new = ctx.backoff.is_some() && !is_known;
+    let event = is_new.then(|| event(consumer, true, reason, "Assign", condition.message));
     Step::send(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).provisional().with_event(event)
 }
 
-/// Lets go of a reservation that nothing can be committed to any more: its copy, then the lock.
-pub fn surrender(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
-    let of_it = |copy: &CopyView| copy.reservation.as_ref() == Some(&reservation.meta.uid);
-    remove_copy(ctx.state, consumer, of_it).or_else(|| free(reservation))
+/// Deletes a reservation that can no longer be committed: its copy, then the lock.
+pub fn delete_reservation(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
+    let is_its_copy = |copy: &CopyView| copy.reservation.as_ref() == Some(&reservation.meta.uid);
+    remove_copy(ctx.state, consumer, is_its_copy).or_else(|| delete_lock(reservation))
 }
 
-/// Removes a copy that the consumer owns and has no use for.
-pub fn remove_copy(state: &ClusterState, consumer: &ConsumerView, useless: impl Fn(&CopyView) -> bool) -> Step {
+/// Removes a copy that the consumer owns and does not need.
+pub fn remove_copy(state: &ClusterState, consumer: &ConsumerView, is_useless: impl Fn(&CopyView) -> bool) -> Step {
     let mut copies = state.copies_of(&consumer.meta.uid);
-    match copies.find(|copy| useless(copy) && !copy.meta.deleting) {
+    match copies.find(|copy| is_useless(copy) && !copy.meta.deleting) {
         Some(copy) => Step::send(delete(Kind::Secret, &copy.meta, None)).provisional(),
         None => Step::Idle,
     }
 }
 
-fn free(reservation: &ReservationView) -> Step {
+fn delete_lock(reservation: &ReservationView) -> Step {
     if !reservation.meta.deleting {
         return Step::send(delete(Kind::Reservation, &reservation.meta, None)).provisional();
     }
     match remove_finalizer(Kind::Reservation, &reservation.meta) {
-        Some(op) => Step::send(op).provisional(),
+        Some(operation) => Step::send(operation).provisional(),
         None => Step::Idle,
     }
 }

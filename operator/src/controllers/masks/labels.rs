@@ -1,14 +1,13 @@
-//! Labels that a MaskConsumer inherits from its Mask: all, but those by which delivery tools know what is theirs.
+//! Labels that a MaskConsumer inherits from its Mask: all except those by which delivery tools track their objects.
 //!
-//! A tool that finds its mark on an object that is not in its source takes it for one to be deleted.
+//! A tool that finds its label on an object that is not in its source prunes that object.
 
-/// Labels of single names: of Helm and of everything that deploys (well-known labels of Kubernetes), of Argo CD before
-/// version 3, and of `kubectl apply --prune --applyset` (KEP-3659).
+/// Exact names: labels of Helm and other deployment tools (well-known labels of Kubernetes), of Argo CD before version
+/// 3, and of `kubectl apply --prune --applyset` (KEP-3659).
 const NAMES: [&str; 3] =
     ["app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "applyset.kubernetes.io/part-of"];
 
-/// Labels by the domain of their prefix, subdomains included: Argo CD, Helm, Flux, Fleet, kapp, Config
-/// Sync, Skaffold.
+/// Domains of label prefixes, including subdomains: Argo CD, Helm, Flux, Fleet, kapp, Config Sync, Skaffold.
 const DOMAINS: [&str; 9] = [
     "argocd.argoproj.io",
     "helm.sh",
@@ -21,7 +20,7 @@ const DOMAINS: [&str; 9] = [
     "skaffold.dev",
 ];
 
-/// Whether a delivery tool marks its objects with this label.
+/// Whether a delivery tool tracks its objects by this label.
 pub fn is_of_delivery_tool(label: &str) -> bool {
     let is_within = |domain: &str| {
         let prefix = label.split('/').next().unwrap_or_default();
@@ -35,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_of_tools_are_known_and_others_are_not() {
+    fn labels_of_delivery_tools_are_recognized() {
         for label in [
             "argocd.argoproj.io/instance",
             "app.kubernetes.io/instance",

@@ -1,9 +1,9 @@
-//! Masks: makes the MaskConsumer of each Mask (W1), lets the Mask's status follow it (W5), and begins its release when the
-//! Mask is gone. The garbage collector would do that too, but it is slow when there is much to do.
+//! Masks: creates the MaskConsumer of each Mask (W1), copies its status to the Mask (W5), and starts its release when
+//! the Mask is gone. The garbage collector would delete the MaskConsumer too, but it is slow when there is much to do.
 //!
-//! Invariant: a Mask's status follows the consumer that this very Mask controls and that is not going away. A consumer
-//! of that name that belongs to something else is neither adopted nor touched. That a Mask is gone is what the watch or a
-//! read said, never mere absence: its event may be on its way.
+//! Invariant: a Mask's status follows the MaskConsumer that this Mask controls (by UID) and that is not being deleted.
+//! A MaskConsumer of that name with another owner is neither adopted nor changed. Only a watch or a read confirms that
+//! a Mask is gone. Absence from the store does not, because its event may still be in flight.
 
 mod labels;
 
@@ -68,7 +68,7 @@ fn observe(ctx: &mut Context, change: &Change<'_>) {
     ctx.enqueue(request);
 }
 
-/// A Mask was read by name, to find out whether the one that owned the consumer then is gone.
+/// Handles a read of a Mask by name, which confirms whether the former owner of a MaskConsumer is gone.
 fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     let (Some(owner), Some((_, key))) = (answer.owner, answer.operation.target()) else { return };
     let is_gone = match answer.outcome {
@@ -81,38 +81,38 @@ fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     }
 }
 
-/// The next step for the Mask of that name.
+/// Returns the next step for the Mask of that name.
 fn decide(state: &ClusterState, key: &ObjectKey, backoff: Option<&Backoff>, now: Now) -> Step {
     let consumer = state.consumers.get(key);
     let Some(mask) = state.masks.get(key) else {
-        return consumer.map_or(Step::Idle, |consumer| release_left_behind(state, consumer));
+        return consumer.map_or(Step::Idle, |consumer| release_abandoned(state, consumer));
     };
-    // Masks stored by 1.0.1 have a finalizer. Ours need none: their consumer has one.
-    if let Some(op) = remove_finalizer(Kind::Mask, &mask.meta) {
-        return Step::maintain(op);
+    // Masks stored by 1.0.1 have a finalizer. They no longer need one, because their MaskConsumer has one.
+    if let Some(operation) = remove_finalizer(Kind::Mask, &mask.meta) {
+        return Step::maintain(operation);
     }
     if mask.meta.deleting {
-        // With propagation Foreground the Mask stays until its consumer is gone.
+        // With foreground deletion, the Mask stays until its MaskConsumer is gone.
         let own = consumer.filter(|consumer| consumer.owner.as_ref() == Some(&mask.meta.uid));
         return own.filter(|_| mask.meta.foreground).map_or(Step::Idle, release);
     }
     match consumer {
         None => match backoff.filter(|backoff| backoff.is_active(now)) {
-            Some(backoff) => tell(mask, &in_backoff(backoff), now).or_else(|| Step::WaitUntil(backoff.until)),
+            Some(backoff) => report(mask, &in_backoff(backoff), now).or_else(|| Step::WaitUntil(backoff.until)),
             None => Step::send(create_consumer(mask)),
         },
         Some(consumer) if consumer.owner.as_ref() == Some(&mask.meta.uid) && !consumer.meta.deleting => {
             follow_spec(mask, consumer).or_else(|| follow_status(mask, consumer, now))
         }
-        // Left behind by a former Mask of this name.
+        // Created for a former Mask of this name.
         Some(consumer) if consumer.mask.as_ref().is_some_and(|made_for| made_for.uid != mask.meta.uid) => {
-            release_left_behind(state, consumer).or_else(|| tell(mask, &in_the_way(consumer), now))
+            release_abandoned(state, consumer).or_else(|| report(mask, &name_conflict(consumer), now))
         }
-        Some(consumer) => tell(mask, &in_the_way(consumer), now),
+        Some(consumer) => report(mask, &name_conflict(consumer), now),
     }
 }
 
-/// W1. Its creation time and priority travel with the consumer, so that the queue needs to know no Masks.
+/// W1. The MaskConsumer carries the creation time and priority of the Mask, so that the queue does not depend on Masks.
 fn create_consumer(mask: &MaskView) -> Operation {
     let owner = OwnerReference {
         api_version: Mask::api_version(&()).into_owned(),
@@ -131,7 +131,7 @@ fn create_consumer(mask: &MaskView) -> Operation {
         },
     );
     consumer.metadata.namespace = Some(mask.meta.key.namespace.to_string());
-    // Who has the label of verifications gets a slot of that provider, whatever its `namespaces` say.
+    // With the verification label, a MaskConsumer gets a slot of that provider whatever its `namespaces` allow.
     let inherited = |key: &str| (key != VERIFY_LABEL || mask.verifies.is_some()) && !labels::is_of_delivery_tool(key);
     let labels = mask.labels.iter().filter(|(key, _)| inherited(key));
     let labels: BTreeMap<_, _> = labels.map(|(key, value)| (key.to_string(), value.to_string())).collect();
@@ -149,14 +149,15 @@ fn tags(mask: &MaskView) -> Option<Vec<String>> {
     mask.tags.as_ref().map(|tags| tags.iter().map(|tag| tag.to_string()).collect())
 }
 
-/// An edited Mask reaches its consumer while that waits; an assigned one keeps its slot and its spec.
+/// Copies a changed Mask spec to its MaskConsumer while that waits. An assigned MaskConsumer keeps its slot and its
+/// spec.
 fn follow_spec(mask: &MaskView, consumer: &ConsumerView) -> Step {
     let made_for = consumer.mask.as_ref().is_some_and(|made_for| made_for.uid == mask.meta.uid);
     let same = consumer.assigned.is_some() || (consumer.tags == mask.tags && consumer.priority == mask.priority);
     if same && made_for {
         return Step::Idle;
     }
-    // Consumers stored by 1.0.1 do not say for which Mask they were made.
+    // MaskConsumers stored by 1.0.1 do not name the Mask that they were created for.
     let mut spec = json!({"mask": made_for_mask(mask)});
     if !same {
         spec["providers"] = tags(mask).map_or(Value::Null, Value::from);
@@ -166,59 +167,60 @@ fn follow_spec(mask: &MaskView, consumer: &ConsumerView) -> Step {
         "metadata": {"uid": consumer.meta.uid.as_str(), "resourceVersion": consumer.meta.version.to_string()},
         "spec": spec,
     });
-    let op = Operation::Patch(Kind::Consumer, consumer.meta.key.clone(), patch);
-    if same { Step::maintain(op) } else { Step::send(op) }
+    let operation = Operation::Patch(Kind::Consumer, consumer.meta.key.clone(), patch);
+    if same { Step::maintain(operation) } else { Step::send(operation) }
 }
 
 fn follow_status(mask: &MaskView, consumer: &ConsumerView, now: Now) -> Step {
-    let Some(said) = &consumer.ready_condition else { return Step::Idle };
+    let Some(stored) = &consumer.ready_condition else { return Step::Idle };
     let phase = match consumer.status.phase {
-        // Nothing to say yet.
+        // Nothing to report yet.
         None | Some(MaskConsumerPhase::Pending) => return Step::Idle,
         Some(MaskConsumerPhase::Waiting) => MaskPhase::Waiting,
         Some(MaskConsumerPhase::Active) => MaskPhase::Active,
         Some(MaskConsumerPhase::Terminating) => MaskPhase::Terminating,
         Some(MaskConsumerPhase::ErrNoProviders) => MaskPhase::ErrNoProviders,
     };
-    let verdict = ReadyCondition { phase, ready: said.ready, reason: said.reason, message: said.message.to_string() };
-    match status::mask(&mask.meta, &mask.status, &verdict, consumer.assigned.as_deref(), now.wall) {
+    let condition =
+        ReadyCondition { phase, ready: stored.ready, reason: stored.reason, message: stored.message.to_string() };
+    match status::mask(&mask.meta, &mask.status, &condition, consumer.assigned.as_deref(), now.wall) {
         Some(patch) => Step::status(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)),
         None => Step::Idle,
     }
 }
 
 fn in_backoff(backoff: &Backoff) -> ReadyCondition<MaskPhase> {
-    let message = format!("the MaskConsumer cannot be created: {}", backoff.message);
+    let message = format!("Cannot create the MaskConsumer: {}", backoff.message);
     ReadyCondition::not_ready(MaskPhase::Pending, backoff.reason, message)
 }
 
-fn in_the_way(consumer: &ConsumerView) -> ReadyCondition<MaskPhase> {
+fn name_conflict(consumer: &ConsumerView) -> ReadyCondition<MaskPhase> {
     let name = &consumer.meta.key.name;
-    // A consumer that was made for a Mask goes with that Mask: it only has to be waited for.
+    // A MaskConsumer that was created for a Mask is deleted with that Mask: waiting is enough.
     if consumer.meta.deleting || (consumer.mask.is_some() && consumer.owner.is_some()) {
-        let message = format!("waiting for the previous MaskConsumer {name} to give its slot back");
+        let message = format!("Waiting for the previous MaskConsumer {name} to release its slot");
         return ReadyCondition::not_ready(MaskPhase::Waiting, Reason::PreviousConsumerTerminating, message);
     }
     let message =
-        format!("a MaskConsumer {name} exists that does not belong to this Mask; delete it or rename the Mask");
+        format!("MaskConsumer {name} already exists and does not belong to this Mask; delete it or rename the Mask");
     ReadyCondition::not_ready(MaskPhase::Waiting, Reason::ConsumerNameTaken, message)
 }
 
-fn tell(mask: &MaskView, verdict: &ReadyCondition<MaskPhase>, now: Now) -> Step {
-    let Some(patch) = status::mask(&mask.meta, &mask.status, verdict, None, now.wall) else { return Step::Idle };
-    let note = EventRecord {
+fn report(mask: &MaskView, condition: &ReadyCondition<MaskPhase>, now: Now) -> Step {
+    let Some(patch) = status::mask(&mask.meta, &mask.status, condition, None, now.wall) else { return Step::Idle };
+    let event = EventRecord {
         regarding: object_reference(Kind::Mask, &mask.meta.key, &mask.meta.uid),
         related: None,
         warning: true,
-        reason: verdict.reason,
+        reason: condition.reason,
         action: "Wait",
-        message: verdict.message.clone(),
+        message: condition.message.clone(),
     };
-    Step::status(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)).with_event(Some(note))
+    Step::status(Operation::PatchStatus(Kind::Mask, mask.meta.key.clone(), patch)).with_event(Some(event))
 }
 
-/// A consumer whose Mask is not there, or not there any more.
-fn release_left_behind(state: &ClusterState, consumer: &ConsumerView) -> Step {
+/// Releases a MaskConsumer whose Mask does not exist, or no longer exists.
+fn release_abandoned(state: &ClusterState, consumer: &ConsumerView) -> Step {
     if consumer.meta.deleting {
         return Step::Idle;
     }
@@ -228,12 +230,12 @@ fn release_left_behind(state: &ClusterState, consumer: &ConsumerView) -> Step {
             Step::send(Operation::Get(Kind::Mask, consumer.meta.key.clone()))
         }
         (None, Some(_)) => release_orphan(consumer),
-        // Made by hand.
+        // Created by a user.
         _ => Step::Idle,
     }
 }
 
-/// Release, step 0: the consumer's deletion is what all else follows from.
+/// Release, step 0: the deletion of the MaskConsumer triggers all other steps.
 fn release(consumer: &ConsumerView) -> Step {
     if consumer.meta.deleting {
         return Step::Idle;
@@ -241,15 +243,17 @@ fn release(consumer: &ConsumerView) -> Step {
     Step::send(delete(Kind::Consumer, &consumer.meta, Some(Propagation::Background)))
 }
 
-/// A Mask deleted with `--cascade=orphan` leaves its consumer without an owner: nobody else would release it.
+/// A Mask deleted with `--cascade=orphan` leaves its MaskConsumer without an owner: no other component would release
+/// it.
 fn release_orphan(consumer: &ConsumerView) -> Step {
-    let note = EventRecord {
+    let event = EventRecord {
         regarding: object_reference(Kind::Consumer, &consumer.meta.key, &consumer.meta.uid),
         related: None,
         warning: true,
         reason: Reason::Evicted,
         action: "Evict",
-        message: "its Mask was deleted without it (as by --cascade=orphan); the slot is given back".to_owned(),
+        message: "The Mask was deleted without this MaskConsumer (--cascade=orphan); its slot is being released"
+            .to_owned(),
     };
-    Step::send(delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background))).with_event(Some(note))
+    Step::send(delete_unchanged(Kind::Consumer, &consumer.meta, Some(Propagation::Background))).with_event(Some(event))
 }

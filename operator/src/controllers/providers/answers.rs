@@ -1,5 +1,5 @@
-//! What the providers controller takes from answers to its requests, besides what the stores do: the name of a verification
-//! is taken, or its Pod was refused.
+//! Answers to requests of the providers controller that the stores do not handle: the name of a verification object is
+//! taken, or its Pod was rejected.
 
 use vpn_types::Reason;
 
@@ -13,8 +13,13 @@ use crate::{
     state::{Object, Outcome},
 };
 
-/// A request of this controller ended.
+/// Handles the outcome of a request of this controller.
 pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
+    if let (ReconcileRequest::Provider(key), Operation::PatchStatus(..)) = (answer.request, answer.operation)
+        && let Some(provider) = ctx.state.providers.get(key)
+    {
+        ctx.memory.last_writes.insert(provider.meta.uid.clone(), ctx.now.monotonic);
+    }
     if let (ReconcileRequest::Verification(key), Operation::Get(..), Outcome::Object(object)) =
         (answer.request, answer.operation, answer.outcome)
     {
@@ -22,11 +27,11 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     }
 }
 
-/// The name of a verification's Mask or Pod was taken, and this is what has it.
+/// Handles a read of the object that has the name of a verification Mask or Pod.
 fn name_read(ctx: &mut Context, request: &ReconcileRequest, key: &ObjectKey, object: &Object) {
     let Some(provider) = ctx.state.providers.get(key) else { return };
     let (kind, name) = (object.kind().as_str(), &object.meta().key);
-    let message = format!("a {kind} {name} exists that the operator did not make; delete or rename it");
+    let message = format!("{kind} {name} already exists and was not created by the operator; delete or rename it");
     match object {
         Object::Mask(mask) if mask.verifies.is_none() => {
             let before = ctx.backoffs.get(request, RequestPriority::Slots);
@@ -42,7 +47,8 @@ fn name_read(ctx: &mut Context, request: &ReconcileRequest, key: &ObjectKey, obj
     }
 }
 
-/// A verification Pod that is refused ends the attempt: the slot goes back, and it is tried again after a while.
+/// Handles a failed request. A rejected verification Pod ends the attempt: the slot is released, and a retry follows
+/// later.
 pub fn failed(ctx: &mut Context, failure: &Failure<'_>, backoff: Backoff) -> Option<Backoff> {
     if let (ReconcileRequest::Verification(key), Operation::Create(_, NewObject::Pod(_))) =
         (failure.request, failure.operation)

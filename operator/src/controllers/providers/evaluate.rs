@@ -1,4 +1,4 @@
-//! Whether slots of a MaskProvider can be assigned, and if not, why.
+//! Whether slots of a MaskProvider can be assigned, and the reason if not.
 
 use vpn_types::{MaskProviderPhase, Reason};
 
@@ -7,7 +7,8 @@ use crate::{
     state::{ClusterState, CredentialsState, ProviderView},
 };
 
-/// The state of a provider, from gates in order: the first that does not hold says why. `None`: not known yet.
+/// Evaluates the gates of a provider in order, and returns the condition of the first one that fails. Returns `None`
+/// while the Secret is unknown. `unverified` is the gate of the verification.
 pub fn evaluate(
     state: &ClusterState,
     provider: &ProviderView,
@@ -16,7 +17,7 @@ pub fn evaluate(
     use MaskProviderPhase::{Active, ErrSecretNotFound, Pending, Ready, Terminating};
     let used = state.slots_used(&provider.meta.key);
     if provider.meta.deleting {
-        let message = format!("being deleted: {used} slots still have to be given back");
+        let message = format!("The MaskProvider is being deleted; slots still to be released: {used}");
         return Some(ReadyCondition::not_ready(Terminating, Reason::Deleting, message));
     }
     if let Some(why) = &provider.invalid {
@@ -36,11 +37,15 @@ pub fn evaluate(
         CredentialsState::Present(_) => {}
     }
     if is_draining(state, provider) {
-        let message = format!("maxSlots is {}: slots beyond it are being given back", provider.max_slots);
+        let message = format!("spec.maxSlots is {}; slots beyond it are being released", provider.max_slots);
         return Some(ReadyCondition::not_ready(Active, Reason::ProviderDraining, message));
     }
     if provider.max_slots == 0 {
-        return Some(ReadyCondition::not_ready(Pending, Reason::NoSlots, "maxSlots is 0"));
+        return Some(ReadyCondition::not_ready(
+            Pending,
+            Reason::NoSlots,
+            "spec.maxSlots is 0, so no slot can be assigned",
+        ));
     }
     if let Some((count, why)) = withheld(state, provider)
         && count >= provider.max_slots
@@ -52,25 +57,32 @@ pub fn evaluate(
     }
     let phase = if used == 0 { Ready } else { Active };
     let mut message = format!("{used} of {} slots are taken", provider.max_slots);
-    for (_, complaint) in complaints(state, provider) {
-        message += &format!("; {complaint}");
+    let slot_problems = slot_problems(state, provider);
+    for (_, problem) in &slot_problems {
+        message += &format!(". {problem}");
+    }
+    if !slot_problems.is_empty() {
+        message.push('.');
     }
     Some(ReadyCondition::ready(phase, Reason::Available, message))
 }
 
-/// What is wrong with single slots of a provider that is usable.
-pub fn complaints(state: &ClusterState, provider: &ProviderView) -> Vec<(Reason, String)> {
+/// Returns the problems of single slots of a usable provider.
+pub fn slot_problems(state: &ClusterState, provider: &ProviderView) -> Vec<(Reason, String)> {
     let withheld = withheld(state, provider).map(|(_, why)| (Reason::SecretNotFound, why));
-    // Somebody's own object of such a name blocks the slot as well as ours would.
+    // A MaskReservation that was not created by the operator blocks the slot of that name too.
     let mut foreign = state.reservations_on(&provider.meta.key).filter(|(_, other)| other.provider_uid.is_none());
     let foreign = foreign.next().map(|(_, other)| {
         let name = &other.meta.key.name;
-        (Reason::SlotBlocked, format!("MaskReservation {name} was not made by the operator and blocks its slot"))
+        (
+            Reason::SlotBlocked,
+            format!("MaskReservation {name} was not created by the operator and blocks its slot; delete it"),
+        )
     });
     withheld.into_iter().chain(foreign).collect()
 }
 
-/// How many slots are not handed out because their own Secret is missing, and the first of them, in words.
+/// Returns how many slots cannot be assigned because their own Secret is missing, and a message about the first one.
 pub fn withheld(state: &ClusterState, provider: &ProviderView) -> Option<(u32, String)> {
     let mut withheld = state.withheld(provider);
     let (slot, secret, source) = withheld.next()?;
@@ -79,8 +91,8 @@ pub fn withheld(state: &ClusterState, provider: &ProviderView) -> Option<(u32, S
         _ => format!("does not exist in namespace {}", provider.meta.key.namespace),
     };
     let more = withheld.count();
-    let others = if more == 0 { String::new() } else { format!(" (nor are {more} others)") };
-    Some((1 + more as u32, format!("slot {slot} is not handed out{others}: its Secret {secret} {why}")))
+    let others = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+    Some((1 + more as u32, format!("Slot {slot}{others} cannot be assigned: Secret {secret} {why}")))
 }
 
 /// Whether a slot beyond `maxSlots` is held.
@@ -89,24 +101,24 @@ pub fn is_draining(state: &ClusterState, provider: &ProviderView) -> bool {
     highest.is_some_and(|(slot, _)| slot >= provider.max_slots)
 }
 
-/// Why nothing can be assigned to a provider, in words for those who wait for it.
+/// Returns the message for waiting consumers about why a provider cannot be used.
 pub fn why_not_usable(state: &ClusterState, provider: &ProviderView) -> String {
     match evaluate(state, provider, None) {
-        Some(verdict) if !verdict.ready => verdict.message,
-        // What its status says of the verification.
+        Some(condition) if !condition.ready => condition.message,
+        // The message of its `Verified` condition.
         Some(_) if !verification::admits_users(state, provider) => match &provider.verified.condition {
             Some(condition) if condition.passed != Some(true) => condition.message.to_string(),
-            _ => "the credentials have not been verified yet".to_owned(),
+            _ => "The credentials have not been verified yet".to_owned(),
         },
-        Some(_) | None => "not looked at yet".to_owned(),
+        Some(_) | None => "Not reconciled yet".to_owned(),
     }
 }
 
-/// Whether what its status says (or that it says nothing yet) is about to be replaced by "usable" or by a first verdict.
-pub fn is_about_to_open(state: &ClusterState, provider: &ProviderView) -> bool {
+/// Whether a status that is not usable, or absent, is about to become usable or to get its first `Ready` condition.
+pub fn is_about_to_change(state: &ClusterState, provider: &ProviderView) -> bool {
     !provider.meta.deleting
         && (provider.status.phase.is_none()
-            || evaluate(state, provider, None).is_none_or(|verdict| {
-                verdict.ready && !provider.is_usable() && verification::admits_users(state, provider)
+            || evaluate(state, provider, None).is_none_or(|condition| {
+                condition.ready && !provider.is_usable() && verification::admits_users(state, provider)
             }))
 }

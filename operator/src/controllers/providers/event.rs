@@ -7,7 +7,7 @@ use crate::{
     state::ProviderView,
 };
 
-/// An Event about a MaskProvider.
+/// Returns an Event about a MaskProvider.
 pub fn event(
     provider: &ProviderView,
     warning: bool,

@@ -1,8 +1,8 @@
-//! What the providers controller remembers.
+//! State of the providers controller.
 
 use std::{collections::HashMap, time::Duration};
 
 use crate::model::Uid;
 
-/// When (monotonic) each provider's status was last written, by UID.
+/// Monotonic time of the last status write for each provider, by UID.
 pub type LastWrites = HashMap<Uid, Duration>;

@@ -1,7 +1,8 @@
-//! Providers: tells whether slots of an account can be assigned, and holds the provider until all of them are back.
+//! Providers: reports whether slots of an account can be assigned, and keeps the provider until all of them are
+//! released.
 //!
-//! Invariant: `status.observedGeneration` is the generation whose `maxSlots` is in force: it moves on only when no
-//! slot beyond `maxSlots` is held, and the consumers controller hands out slots by it. Nothing is assigned while it lags.
+//! Invariant: `status.observedGeneration` is the generation whose `maxSlots` is in force. It advances only when no slot
+//! beyond `maxSlots` is held, and the consumers controller assigns slots by it. Nothing is assigned while it lags.
 
 mod answers;
 mod evaluate;
@@ -14,8 +15,8 @@ use std::time::Duration;
 
 use vpn_types::{MaskProviderPhase, Reason};
 
-use evaluate::{complaints, evaluate, is_draining};
-pub use evaluate::{is_about_to_open, why_not_usable, withheld};
+use evaluate::{evaluate, is_draining, slot_problems};
+pub use evaluate::{is_about_to_change, why_not_usable, withheld};
 use event::event;
 pub use memory::LastWrites;
 use sharing::shared_credentials;
@@ -35,20 +36,20 @@ use crate::{
     state::{ClusterState, CredentialsState, ProviderView},
 };
 
-/// `status` is written at most once in this time for each provider.
+/// The minimum interval between two status writes for one provider.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a decision works with.
+/// The input of a decision.
 pub struct ProviderContext<'a> {
-    /// All that is known.
+    /// The cached state of the cluster.
     pub state: &'a ClusterState,
-    /// Verifications under way.
+    /// Verifications in progress.
     pub attempts: &'a Attempts,
-    /// What holds up the verification at present.
+    /// The active backoff of the verification.
     pub backoff: Option<&'a Backoff>,
-    /// Whether the consumers controller is another process.
+    /// Whether the consumers controller runs in another process.
     pub are_apart: bool,
-    /// The time.
+    /// The current time.
     pub now: Now,
 }
 
@@ -89,7 +90,7 @@ fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
                 are_apart: ctx.are_apart,
                 now: ctx.now,
             };
-            decide(&view, &mut ctx.memory.last_writes, key)
+            decide(&view, &ctx.memory.last_writes, key)
         }
         ReconcileRequest::Verification(key) => {
             let Memory { attempts, logs, .. } = &mut ctx.memory;
@@ -110,8 +111,8 @@ fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
     }
 }
 
-/// The next step for the provider of that name.
-fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -> Step {
+/// Returns the next step for the provider of that name.
+fn decide(ctx: &ProviderContext<'_>, writes: &LastWrites, key: &ObjectKey) -> Step {
     let &ProviderContext { state, are_apart: apart, now, .. } = ctx;
     let Some(provider) = state.providers.get(key) else { return Step::Idle };
     if provider.meta.deleting {
@@ -123,7 +124,7 @@ fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -
     } else if provider.meta.finalizer.is_none() {
         return Step::send(add_finalizer(Kind::Provider, &provider.meta));
     }
-    // Nothing is written before then, and what is to be said takes a look at all reservations.
+    // Checked before anything is computed: the status takes a scan of all reservations, and could not be written yet.
     if let Some(last) = writes.get(&provider.meta.uid)
         && *last + STATUS_INTERVAL > now.monotonic
     {
@@ -136,47 +137,48 @@ fn decide(ctx: &ProviderContext<'_>, writes: &mut LastWrites, key: &ObjectKey) -
         }
         _ => verification::unchanged(provider),
     };
-    let Some(verdict) = evaluate(state, provider, report.gate.as_ref()) else { return Step::Idle };
+    let Some(condition) = evaluate(state, provider, report.gate.as_ref()) else { return Step::Idle };
     let used = state.slots_used(key);
     let acknowledged = !apart || provider.assignment_generation == Some(provider.meta.generation);
     let in_force = acknowledged && !is_draining(state, provider);
     let observed = if in_force { Some(provider.meta.generation) } else { provider.status.observed_generation };
     let shared = shared_credentials(state, provider);
-    let patch = status::provider(provider, &verdict, &report, shared.as_deref(), used, observed, now.wall);
+    let patch = status::provider(provider, &condition, &report, shared.as_deref(), used, observed, now.wall);
     let Some(patch) = patch else { return Step::Idle };
-    writes.insert(provider.meta.uid.clone(), now.monotonic);
     Step::status(Operation::PatchStatus(Kind::Provider, key.clone(), patch))
-        .with_event(tell(state, provider, &verdict, &report))
-        .with_event(sharing::news(provider, shared.as_ref()))
+        .with_event(change_event(state, provider, &condition, &report))
+        .with_event(sharing::change_event(provider, shared.as_ref()))
 }
 
-/// An Event for each verdict of a verification, else for what is newly wrong with single slots, else [when the state
+/// Returns the Event for a new verification result, else for a new problem with a single slot, else [when the readiness
 /// changes](transition).
-fn tell(
+fn change_event(
     state: &ClusterState,
     provider: &ProviderView,
-    verdict: &ReadyCondition<MaskProviderPhase>,
+    condition: &ReadyCondition<MaskProviderPhase>,
     report: &Report,
 ) -> Option<EventRecord> {
-    if let Some((warning, reason, message)) = &report.news {
+    if let Some((warning, reason, message)) = &report.new_result {
         return Some(event(provider, *warning, *reason, "Verify", message.clone()));
     }
-    let complaint = || {
-        let is_new = |(_, why): &(Reason, String)| !provider.message.as_ref().is_some_and(|said| said.contains(why));
-        let complaints = complaints(state, provider).into_iter().filter(|_| verdict.ready);
-        complaints
+    let problem = || {
+        let is_new =
+            |(_, why): &(Reason, String)| !provider.message.as_ref().is_some_and(|stored| stored.contains(why));
+        let slot_problems = slot_problems(state, provider).into_iter().filter(|_| condition.ready);
+        slot_problems
             .filter(is_new)
-            .map(|(reason, _)| event(provider, true, reason, "Judge", verdict.message.clone()))
+            .map(|(reason, _)| event(provider, true, reason, "Evaluate", condition.message.clone()))
             .next()
     };
-    complaint().or_else(|| transition(provider, verdict))
+    problem().or_else(|| transition(provider, condition))
 }
 
-/// An Event when the provider turns usable or unusable, or is unusable from the start.
-fn transition(provider: &ProviderView, verdict: &ReadyCondition<MaskProviderPhase>) -> Option<EventRecord> {
+/// Returns the Event when the provider becomes usable or unusable, or is unusable from the start.
+fn transition(provider: &ProviderView, condition: &ReadyCondition<MaskProviderPhase>) -> Option<EventRecord> {
     let before = provider.status.ready.map(|(ready, _)| ready);
-    let turned = before != Some(verdict.ready) || (!verdict.ready && provider.status.phase != Some(verdict.phase));
-    let is_bad = verdict.phase != MaskProviderPhase::Terminating && verdict.reason != Reason::Verifying;
-    let warning = !verdict.ready && is_bad;
-    turned.then(|| event(provider, warning, verdict.reason, "Judge", verdict.message.clone()))
+    let has_changed =
+        before != Some(condition.ready) || (!condition.ready && provider.status.phase != Some(condition.phase));
+    let is_bad = condition.phase != MaskProviderPhase::Terminating && condition.reason != Reason::Verifying;
+    let warning = !condition.ready && is_bad;
+    has_changed.then(|| event(provider, warning, condition.reason, "Evaluate", condition.message.clone()))
 }

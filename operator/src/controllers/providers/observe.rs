@@ -1,4 +1,4 @@
-//! What a change means for MaskProviders and their verification.
+//! Changes that affect MaskProviders and their verification.
 
 use super::sharing;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     state::{self, ProviderView, StoreChange, VerificationPod},
 };
 
-/// Takes in a change.
+/// Observes a change.
 pub fn observe(ctx: &mut Context, change: &Change<'_>) {
     match change {
         Change::Store(StoreChange::Mask(change)) => enqueue_verification(ctx, &change.key),
@@ -29,13 +29,13 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
         Change::SharedCredentials { providers, is_complete } => {
             let mut providers = providers.to_vec();
             if *is_complete {
-                providers.extend(sharing::with_condition(&ctx.state));
+                providers.extend(sharing::providers_with_condition(&ctx.state));
             }
             for provider in providers {
                 ctx.enqueue(ReconcileRequest::Provider(provider));
             }
         }
-        Change::Log(pod, event) => log_went_on(ctx, pod, event),
+        Change::Log(pod, event) => log_continued(ctx, pod, event),
     }
 }
 
@@ -64,7 +64,7 @@ fn verification_pod_changed(ctx: &mut Context, state::Change { key, before }: &s
     enqueue_verification(ctx, key);
 }
 
-/// Something of that name changed which may be part of a verification.
+/// Enqueues the verification that an object of that name may belong to.
 fn enqueue_verification(ctx: &mut Context, key: &ObjectKey) {
     if let Some(provider) = provider_of(key)
         && ctx.state.providers.get(&provider).is_some()
@@ -73,7 +73,7 @@ fn enqueue_verification(ctx: &mut Context, key: &ObjectKey) {
     }
 }
 
-fn log_went_on(ctx: &mut Context, pod: &Uid, event: &LogEvent) {
+fn log_continued(ctx: &mut Context, pod: &Uid, event: &LogEvent) {
     let Some((_, log)) = ctx.memory.logs.get_mut(pod) else { return };
     match event {
         LogEvent::Line(line) => log.digest.push(line),

@@ -1,5 +1,5 @@
-//! Tells where one account, or one device, is declared twice. Each MaskProvider counts its own slots, so together they
-//! can go over the limit while every object looks right.
+//! Detects accounts and devices that are declared twice. Each MaskProvider counts its own slots, so together they can
+//! exceed the device limit while every object looks correct.
 
 use vpn_types::Reason;
 
@@ -9,13 +9,13 @@ use crate::{
     state::{ClusterState, ProviderView, SharedWith},
 };
 
-/// What the `SharedCredentials` condition says; absent when there is nothing to say.
+/// Returns the message of the `SharedCredentials` condition, or `None` if credentials are not shared.
 pub fn shared_credentials(state: &ClusterState, provider: &ProviderView) -> Option<String> {
-    // While some Secret has not been told yet, what was found out before stays.
-    if let Some(said) = &provider.shared
+    // Until all Secrets are known, the stored condition stays.
+    if let Some(stored) = &provider.shared
         && !state.logins.is_complete()
     {
-        return Some(said.message.to_string());
+        return Some(stored.message.to_string());
     }
     let key = &provider.meta.key;
     let providers = state.logins.shared_with(key).map(|other| {
@@ -35,14 +35,14 @@ pub fn shared_credentials(state: &ClusterState, provider: &ProviderView) -> Opti
     }
 }
 
-/// The Event when the condition is new or says something else.
-pub fn news(provider: &ProviderView, message: Option<&String>) -> Option<EventRecord> {
+/// Returns the Event when the condition is new or its message has changed.
+pub fn change_event(provider: &ProviderView, message: Option<&String>) -> Option<EventRecord> {
     let message = message?;
-    let is_new = provider.shared.as_ref().is_none_or(|said| *said.message != **message);
-    is_new.then(|| event(provider, true, Reason::SharedCredentials, "Judge", message.clone()))
+    let is_new = provider.shared.as_ref().is_none_or(|stored| *stored.message != **message);
+    is_new.then(|| event(provider, true, Reason::SharedCredentials, "Evaluate", message.clone()))
 }
 
-/// Which slots of a provider have the same WireGuard key, if some have.
+/// Returns a message about the slots of a provider that have the same WireGuard key, if there are any.
 fn slots_with_one_key(state: &ClusterState, provider: &ProviderView) -> Option<String> {
     const SHOWN: usize = 3;
     let logins = state.logins.of(&provider.meta.key)?;
@@ -50,7 +50,7 @@ fn slots_with_one_key(state: &ClusterState, provider: &ProviderView) -> Option<S
         let login = logins.own.get(&slot).unwrap_or(&logins.common).as_ref();
         login.filter(|login| login.is_device).map(|login| login.fingerprint)
     };
-    // The lowest slot that has the key of another one: that is one with a Secret of its own, or the first without.
+    // The lowest slot that shares its key is one with its own Secret, or the first one without.
     let without = (0..provider.max_slots).find(|slot| !logins.own.contains_key(slot));
     let mut first = logins.own.keys().copied().chain(without).collect::<Vec<_>>();
     first.sort_unstable();
@@ -67,15 +67,15 @@ fn slots_with_one_key(state: &ClusterState, provider: &ProviderView) -> Option<S
         let mut named: Vec<_> = slots.map(|slot| slot.to_string()).collect();
         let last = if count > SHOWN { format!("{} more", count - SHOWN) } else { named.pop()? };
         Some(format!(
-            "Slots {} and {last} have the same WireGuard private key, which is one device: only one of them is assigned \
-             at a time. Give each slot a key of its own (spec.slots).",
+            "Slots {} and {last} have the same WireGuard private key. One key is one device, so the operator assigns \
+             only one of these slots at a time. Give each slot its own key (spec.slots).",
             named.join(", ")
         ))
     })
 }
 
-/// The providers that have to be looked at once nothing is unknown any more.
-pub fn with_condition(state: &ClusterState) -> impl Iterator<Item = ObjectKey> {
-    let told = state.providers.values().filter(|provider| provider.shared.is_some());
-    told.map(|provider| provider.meta.key.clone())
+/// Returns the providers to reconcile once all Secrets are known.
+pub fn providers_with_condition(state: &ClusterState) -> impl Iterator<Item = ObjectKey> {
+    let shared = state.providers.values().filter(|provider| provider.shared.is_some());
+    shared.map(|provider| provider.meta.key.clone())
 }

@@ -1,4 +1,4 @@
-//! What the reservations controller remembers of holds.
+//! State of the reservations controller about holds.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,16 +6,16 @@ use chrono::{DateTime, Utc};
 
 use crate::model::Uid;
 
-/// What is remembered of holds, by UID of the reservation. All times are monotonic.
+/// Holds by UID of the reservation. All times are monotonic.
 pub type Holds = HashMap<Uid, Hold>;
 
-/// A hold as this process knows it: whoever sets the wall clock neither ends nor prolongs one that is under way.
+/// A hold as this process knows it. Setting the wall clock neither ends nor extends a hold in progress.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hold {
-    /// Since when the reservation is without its consumer, never having been committed.
+    /// Since when the consumer of the reservation, which was never committed, is gone.
     pub uncommitted_since: Option<Duration>,
-    /// Since when the consumer has been giving the slot back.
+    /// Since when the consumer has been releasing the slot.
     pub releasing_since: Option<Duration>,
-    /// The deadline that was read, and when that is.
+    /// The stored deadline, and its monotonic time.
     pub deadline: Option<(DateTime<Utc>, Duration)>,
 }

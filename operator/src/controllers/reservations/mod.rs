@@ -1,7 +1,7 @@
-//! Reservations: tells what each lock is doing (W6) and frees it when its consumer is gone (release, step 6).
+//! Reservations: reports the state of each lock (W6), and deletes it when its consumer is gone (release, step 6).
 //!
-//! Invariant: a reservation outlives the consumer that it names (by UID). Whether that is gone is known from the
-//! watch's own word or from a read, never from mere absence; any doubt holds the slot.
+//! Invariant: a reservation outlives the consumer that it names (by UID). Only a watch event or a read confirms that
+//! the consumer is gone. Absence from the store does not. In doubt, the slot stays held.
 
 mod holds;
 
@@ -26,16 +26,16 @@ use crate::{
     state::{ClusterState, ConsumerView, Outcome, ReservationView, StoreChange},
 };
 
-/// How long an uncommitted reservation is held once its consumer is gone: the POST of its Secret may be on its way,
-/// and ends by its deadline well before that.
+/// How long an uncommitted reservation is held after its consumer is gone. The POST of its Secret may still be in
+/// flight; it times out well before this hold ends.
 pub const UNCOMMITTED_HOLD: Duration = Duration::from_secs(15);
 
-/// How long a release may take before the status of its reservation reports it. Most releases without Pods take less: of
-/// thousands at once, each status that is not written makes the slots free earlier.
+/// How long a release may take before the status of its reservation reports it. Most releases without Pods take less.
+/// When thousands of slots are released at once, each status that is not written frees the slots earlier.
 const REPORT_DELAY: Duration = Duration::from_secs(1);
 
-/// When a stored deadline is, by the monotonic clock: by the wall clock at first sight, and no later than the provider's
-/// longest delay from then.
+/// Converts the stored deadline to the monotonic clock. The wall clock counts when the deadline is first seen; from
+/// then on the hold lasts at most the longest delay of the provider.
 fn deadline(state: &ClusterState, holds: &mut Holds, reservation: &ReservationView, now: Now) -> Option<Duration> {
     let stored = reservation.hold_until?;
     let hold = holds.entry(reservation.meta.uid.clone()).or_default();
@@ -99,7 +99,7 @@ fn observe(ctx: &mut Context, change: &Change<'_>) {
     }
 }
 
-/// The consumer of a reservation was read by name.
+/// Handles a read of the consumer of a reservation.
 fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     let ReconcileRequest::Reservation(key) = answer.request else { return };
     if answer.operation.target().is_none_or(|(kind, _)| kind != Kind::Consumer) {
@@ -117,17 +117,17 @@ fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     }
 }
 
-/// The next step for the reservation of that name.
+/// Returns the next step for the reservation of that name.
 fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) -> Step {
     let Some(reservation) = state.reservations.get(key) else { return Step::Idle };
-    // Not made by an operator: nothing of it is ours to write.
+    // Not created by an operator: never write to it.
     if reservation.provider_uid.is_none() {
         return Step::Idle;
     }
     let until = deadline(state, holds, reservation, now);
     let consumer = state.consumers.get(&reservation.consumer);
     match consumer.filter(|consumer| consumer.meta.uid == reservation.consumer_uid) {
-        Some(consumer) => accompany(state, holds, reservation, consumer, now),
+        Some(consumer) => follow_consumer(state, holds, reservation, consumer, now),
         None => match state.deleted_consumer(&reservation.consumer_uid) {
             None => Step::send(Operation::Get(Kind::Consumer, reservation.consumer.clone())),
             Some(departed) => {
@@ -139,8 +139,8 @@ fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) ->
     }
 }
 
-/// While the consumer lives.
-fn accompany(
+/// Returns the next step while the consumer exists.
+fn follow_consumer(
     state: &ClusterState,
     holds: &mut Holds,
     reservation: &ReservationView,
@@ -149,16 +149,20 @@ fn accompany(
 ) -> Step {
     let committed = consumer.assigned.as_ref().is_some_and(|assigned| assigned.reservation == reservation.meta.uid);
     if consumer.meta.deleting {
-        // Sent early, so that one write is enough once the consumer is gone; our finalizer holds it until then.
+        // Deleted early, so that a single write remains once the consumer is gone. The finalizer keeps it until then.
         if !reservation.meta.deleting && reservation.meta.finalizer.is_some() {
             return Step::send(delete(Kind::Reservation, &reservation.meta, None));
         }
-        // The slot would be free by now.
+        // Without that finalizer, the slot would be free by now.
         if consumer.meta.finalizer.is_none() && consumer.meta.foreign {
-            let message = format!("MaskConsumer {} is kept by somebody's finalizer", reservation.consumer);
+            let message = format!(
+                "A finalizer of another component keeps MaskConsumer {}; the slot is held until that finalizer is \
+                 removed",
+                reservation.consumer
+            );
             let phase = MaskReservationPhase::Terminating;
-            let note = event(reservation, true, Reason::HeldByFinalizer, message.clone());
-            return tell(reservation, phase, false, Reason::HeldByFinalizer, message, now).with_event(Some(note));
+            let event = event(reservation, true, Reason::HeldByFinalizer, message.clone());
+            return report(reservation, phase, false, Reason::HeldByFinalizer, message, now).with_event(Some(event));
         }
         if verification::verified_by(state, consumer).is_some() {
             return Step::Idle;
@@ -168,8 +172,8 @@ fn accompany(
         if now.monotonic < report_at {
             return Step::WaitUntil(report_at);
         }
-        let message = format!("MaskConsumer {} is giving the slot back", reservation.consumer);
-        return tell(reservation, MaskReservationPhase::Terminating, false, Reason::Releasing, message, now);
+        let message = format!("MaskConsumer {} is releasing the slot", reservation.consumer);
+        return report(reservation, MaskReservationPhase::Terminating, false, Reason::Releasing, message, now);
     }
     if !committed {
         return Step::Idle;
@@ -179,24 +183,24 @@ fn accompany(
     }
     if reservation.meta.deleting {
         let message =
-            format!("to be deleted; kept until MaskConsumer {} has given the slot back", reservation.consumer);
-        let note = event(reservation, false, Reason::SlotInUse, message.clone());
+            format!("Marked for deletion; kept until MaskConsumer {} has released the slot", reservation.consumer);
+        let event = event(reservation, false, Reason::SlotInUse, message.clone());
         let phase = MaskReservationPhase::Active;
-        return tell(reservation, phase, true, Reason::SlotInUse, message, now).with_event(Some(note));
+        return report(reservation, phase, true, Reason::SlotInUse, message, now).with_event(Some(event));
     }
-    let message = format!("held by MaskConsumer {}", reservation.consumer);
-    tell(reservation, MaskReservationPhase::Active, true, Reason::SlotInUse, message, now)
+    let message = format!("Held by MaskConsumer {}", reservation.consumer);
+    report(reservation, MaskReservationPhase::Active, true, Reason::SlotInUse, message, now)
 }
 
-/// The holds of a slot whose consumer is gone.
+/// Waits until the holds of a slot have expired after its consumer is gone.
 fn hold(holds: &mut Holds, reservation: &ReservationView, until: Option<Duration>, committed: bool, now: Now) -> Step {
     if let (Some(at), Some(stored)) = (until, reservation.hold_until)
         && at > now.monotonic
     {
         let stored = stored.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let message = format!("the last Pod is gone; held until {stored}");
+        let message = format!("The last Pod is gone; the slot is held until {stored}");
         let phase = MaskReservationPhase::Terminating;
-        return tell(reservation, phase, false, Reason::HeldUntilDeadline, message, now)
+        return report(reservation, phase, false, Reason::HeldUntilDeadline, message, now)
             .or_else(|| Step::WaitUntil(at));
     }
     if !committed {
@@ -221,7 +225,7 @@ fn event(reservation: &ReservationView, warning: bool, reason: Reason, message: 
     EventRecord { regarding, related: None, warning, reason, action: "Hold", message }
 }
 
-fn tell(
+fn report(
     reservation: &ReservationView,
     phase: MaskReservationPhase,
     ready: bool,
@@ -229,8 +233,8 @@ fn tell(
     message: String,
     now: Now,
 ) -> Step {
-    let verdict = ReadyCondition { phase, ready, reason, message };
-    match status::reservation(&reservation.meta, &reservation.status, &verdict, now.wall) {
+    let condition = ReadyCondition { phase, ready, reason, message };
+    match status::reservation(&reservation.meta, &reservation.status, &condition, now.wall) {
         Some(patch) => Step::status(Operation::PatchStatus(Kind::Reservation, reservation.meta.key.clone(), patch)),
         None => Step::Idle,
     }

@@ -14,26 +14,26 @@ fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(second, 0).unwrap_or_default()
 }
 
-fn written(view: &MaskView, verdict: &ReadyCondition<MaskPhase>, second: i64) -> Option<Value> {
-    mask_status(view, verdict, second).map(|patch| patch["status"].clone())
+fn written(view: &MaskView, condition: &ReadyCondition<MaskPhase>, second: i64) -> Option<Value> {
+    mask_status(view, condition, second).map(|patch| patch["status"].clone())
 }
 
-fn mask_status(view: &MaskView, verdict: &ReadyCondition<MaskPhase>, second: i64) -> Option<Value> {
-    super::mask(&view.meta, &view.status, verdict, None, at(second))
+fn mask_status(view: &MaskView, condition: &ReadyCondition<MaskPhase>, second: i64) -> Option<Value> {
+    super::mask(&view.meta, &view.status, condition, None, at(second))
 }
 
 #[test]
-fn an_unchanged_status_is_not_written_again_however_late_it_is() {
-    let verdict = ReadyCondition::not_ready(MaskPhase::Waiting, Reason::NoFreeSlot, "place 1");
-    let first = written(&mask(json!(null)), &verdict, 0).expect("is new");
+fn an_unchanged_status_is_never_rewritten() {
+    let condition = ReadyCondition::not_ready(MaskPhase::Waiting, Reason::NoFreeSlot, "place 1");
+    let first = written(&mask(json!(null)), &condition, 0).expect("is new");
     let view = mask(first);
-    assert_eq!(written(&view, &verdict, 1_000_000), None);
-    let other = ReadyCondition { message: "place 2".to_owned(), ..verdict };
+    assert_eq!(written(&view, &condition, 1_000_000), None);
+    let other = ReadyCondition { message: "place 2".to_owned(), ..condition };
     assert!(written(&view, &other, 0).is_some());
 }
 
 #[test]
-fn the_transition_time_moves_only_when_the_condition_flips() {
+fn the_transition_time_moves_only_when_the_status_changes() {
     let waiting = ReadyCondition::not_ready(MaskPhase::Waiting, Reason::NoFreeSlot, "place 1");
     let time = |status: &Value| status["conditions"][0]["lastTransitionTime"].clone();
     let first = written(&mask(json!(null)), &waiting, 0).expect("is new");
@@ -48,8 +48,8 @@ fn the_transition_time_moves_only_when_the_condition_flips() {
 
 #[test]
 fn a_status_of_another_version_of_the_operator_is_replaced() {
-    let verdict = ReadyCondition::not_ready(MaskPhase::Waiting, Reason::NoFreeSlot, "place 1");
+    let condition = ReadyCondition::not_ready(MaskPhase::Waiting, Reason::NoFreeSlot, "place 1");
     let old = mask(json!({"phase": "Waiting", "message": "no slots", "lastUpdated": "2040-01-01T00:00:00Z"}));
-    let status = written(&old, &verdict, 0).expect("differs");
+    let status = written(&old, &condition, 0).expect("differs");
     assert_eq!(status["provider"], Value::Null);
 }

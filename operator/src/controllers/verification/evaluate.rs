@@ -1,7 +1,7 @@
-//! What a verification Pod and gluetun's log amount to.
+//! Evaluation of a verification Pod and gluetun's log.
 //!
-//! Invariant: it passes only on an address that the probe read through the tunnel and that is not the one from before;
-//! an empty or unreadable answer is never success.
+//! Invariant: a verification passes only on an address that the probe read through the tunnel and that differs from the
+//! one before. An empty or unreadable answer is never success.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -12,53 +12,53 @@ use vpn_types::Reason;
 use super::{log::Digest, settings::Settings};
 use crate::state::{Exit, Stage, VerificationPod};
 
-/// How a verification ended.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq)]
 pub enum VerificationResult {
-    /// Connected; the public address of the VPN.
+    /// Connected, with this public address of the VPN.
     Passed(IpAddr),
-    /// Not.
+    /// Failed.
     Failed {
-        /// From the closed set.
+        /// The reason.
         reason: Reason,
-        /// For people, without what gluetun said.
+        /// The message, without the lines of gluetun.
         message: String,
     },
 }
 
 impl VerificationResult {
-    /// A failure.
+    /// Returns a failure.
     pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
         VerificationResult::Failed { reason, message: message.into() }
     }
 }
 
-/// How far a verification is.
+/// The progress of a verification.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Evaluation {
-    /// Under way; when it has to be looked at again if nothing happens before.
-    Going(DateTime<Utc>),
-    /// Ended.
-    Done(VerificationResult),
+    /// In progress. It has to be evaluated again at this time, or at the next change.
+    InProgress(DateTime<Utc>),
+    /// Finished.
+    Finished(VerificationResult),
 }
 
-/// What is known of gluetun's log.
+/// The state of gluetun's log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Log {
-    /// What was read so far.
+    /// Digest of the lines so far.
     pub digest: Digest,
-    /// Nothing more will come of this container.
+    /// No more lines will come from this container.
     pub ended: bool,
-    /// It cannot be read; why.
+    /// Why the log cannot be read.
     pub unreadable: Option<String>,
-    /// What a login with OpenVPN takes and the Secret lacks.
+    /// Keys for a login with OpenVPN that the Secret lacks.
     pub missing: Vec<&'static str>,
 }
 
-/// How long after gluetun's end its last lines are waited for.
+/// How long to wait for the last lines of gluetun after it has ended, in seconds.
 const LAST_LINES: i64 = 3;
 
-/// How far the verification is. `timeout` counts from the start of gluetun.
+/// Evaluates a verification. `timeout` counts from the start of gluetun.
 pub fn evaluate(
     pod: &VerificationPod,
     log: &Log,
@@ -67,24 +67,24 @@ pub fn evaluate(
     now: DateTime<Utc>,
 ) -> Evaluation {
     if let Stage::Ended(exit) = &pod.probe
-        && let Some(result) = probed(exit)
+        && let Some(result) = probe_result(exit)
     {
-        return Evaluation::Done(result);
+        return Evaluation::Finished(result);
     }
     if let Some(why) = &pod.failed {
-        return Evaluation::Done(VerificationResult::failed(
+        return Evaluation::Finished(VerificationResult::failed(
             Reason::Interrupted,
-            format!("the verification Pod has failed: {why}"),
+            format!("The verification Pod failed: {why}"),
         ));
     }
-    if let Some(result) = decisive(log) {
-        return Evaluation::Done(result);
+    if let Some(result) = certain_result(log) {
+        return Evaluation::Finished(result);
     }
     if let Some(exit) = pod.vpn_exit.as_ref().filter(|exit| exit.code != 0 || pod.vpn_restarts > 0) {
         if log.ended || log.unreadable.is_some() {
-            return Evaluation::Done(exited(exit, &log.digest));
+            return Evaluation::Finished(gluetun_exited(exit, &log.digest));
         }
-        return Evaluation::Going(now + chrono::TimeDelta::seconds(LAST_LINES));
+        return Evaluation::InProgress(now + chrono::TimeDelta::seconds(LAST_LINES));
     }
     let (since, limit) = match pod.vpn {
         Stage::Running(since) => (since, timeout),
@@ -92,15 +92,15 @@ pub fn evaluate(
     };
     let deadline = since + chrono::TimeDelta::from_std(limit).unwrap_or(chrono::TimeDelta::MAX);
     if now < deadline {
-        return Evaluation::Going(deadline);
+        return Evaluation::InProgress(deadline);
     }
-    Evaluation::Done(match pod.vpn {
-        Stage::Running(_) => out_of_time(log, timeout),
+    Evaluation::Finished(match pod.vpn {
+        Stage::Running(_) => timed_out(log, timeout),
         Stage::Waiting | Stage::Ended(_) => never_started(pod, limit),
     })
 }
 
-/// What the probe writes.
+/// The output of the probe.
 #[derive(Deserialize)]
 struct Addresses {
     #[serde(default)]
@@ -109,57 +109,57 @@ struct Addresses {
     address: String,
 }
 
-fn probed(exit: &Exit) -> Option<VerificationResult> {
+fn probe_result(exit: &Exit) -> Option<VerificationResult> {
     let Ok(found) = serde_json::from_str::<Addresses>(&exit.message) else {
-        let message = format!("the probe ended with exit code {} and no result", exit.code);
+        let message = format!("The probe exited with code {} and without a result", exit.code);
         return Some(VerificationResult::failed(Reason::Timeout, message));
     };
     let Ok(address) = found.address.trim().parse::<IpAddr>() else {
-        let message = "the probe got no address from the address services through the tunnel";
+        let message = "The probe received no address from the IP address services through the tunnel";
         return Some(VerificationResult::failed(Reason::Timeout, message));
     };
     if found.unmasked.trim().parse() == Ok(address) {
-        let message = format!("connected, but the public address is {address} with and without the VPN");
+        let message = format!("Connected, but the public address is {address} with and without the VPN");
         return Some(VerificationResult::failed(Reason::SameAddress, message));
     }
     Some(VerificationResult::Passed(address))
 }
 
-/// What needs no waiting: trying again gives the same.
-fn decisive(log: &Log) -> Option<VerificationResult> {
+/// Returns a result that is certain before the timeout, because a retry would give the same one.
+fn certain_result(log: &Log) -> Option<VerificationResult> {
     let seen = &log.digest;
     if seen.no_login {
         return Some(no_login(&log.missing));
     }
     if let Some(setting) = seen.missing {
-        return Some(VerificationResult::failed(Reason::CredentialsRejected, format!("the Secret lacks {setting}")));
+        return Some(VerificationResult::failed(Reason::CredentialsRejected, format!("The Secret lacks {setting}")));
     }
     if seen.bad_passphrase {
-        let message = "the passphrase of the private key is missing or wrong (OPENVPN_KEY_PASSPHRASE, which gluetun does \
-                       not use with VPN_SERVICE_PROVIDER custom)";
+        let message = "The passphrase of the private key is missing or wrong (OPENVPN_KEY_PASSPHRASE, which gluetun \
+                       ignores with VPN_SERVICE_PROVIDER=custom)";
         return Some(VerificationResult::failed(Reason::CredentialsRejected, message));
     }
     if seen.auth_failed >= 2 {
-        return Some(refused(seen));
+        return Some(login_rejected(seen));
     }
     if seen.no_server {
-        let message = "no server matches the settings in the Secret (SERVER_COUNTRIES, SERVER_CITIES, …)";
+        let message = "No server matches the settings in the Secret (SERVER_COUNTRIES, SERVER_CITIES, …)";
         return Some(VerificationResult::failed(Reason::NoServer, message));
     }
     if seen.bad_config {
         return Some(VerificationResult::failed(Reason::ConfigInvalid, "OpenVPN cannot read its configuration"));
     }
     if seen.exits >= 2 {
-        return Some(ended_twice(seen));
+        return Some(exited_twice(seen));
     }
-    (seen.tls_failed >= 2).then(|| handshake("the server's certificate or the TLS handshake was not accepted"))
+    (seen.tls_failed >= 2)
+        .then(|| handshake("The certificate of the VPN server was rejected, or the TLS handshake failed"))
 }
 
-/// OpenVPN was given nothing to log in with.
+/// Returns the result for OpenVPN without credentials.
 fn no_login(missing: &[&str]) -> VerificationResult {
     let message = if missing.is_empty() {
-        "OpenVPN has nothing to log in with: neither OPENVPN_USER and OPENVPN_PASSWORD nor a client certificate"
-            .to_owned()
+        "OpenVPN has no credentials: neither OPENVPN_USER and OPENVPN_PASSWORD nor a client certificate".to_owned()
     } else {
         let verb = if missing.len() == 1 { "is" } else { "are" };
         format!("{} {verb} missing or empty in the Secret", missing.join(" and "))
@@ -167,29 +167,29 @@ fn no_login(missing: &[&str]) -> VerificationResult {
     VerificationResult::failed(Reason::CredentialsRejected, message)
 }
 
-/// OpenVPN ended with an error as soon as it was started, and again: one more attempt gives the same.
-fn ended_twice(seen: &Digest) -> VerificationResult {
+/// Returns the result for OpenVPN that failed twice right after its start: another attempt would give the same.
+fn exited_twice(seen: &Digest) -> VerificationResult {
     if seen.no_tun {
         return no_tun();
     }
     if seen.auth_failed > 0 {
-        return refused(seen);
+        return login_rejected(seen);
     }
     if seen.unreachable > 0 || seen.tls_failed > 0 {
-        return handshake("the VPN server could not be reached, or gave no answer, and OpenVPN has given up");
+        return handshake("The VPN server could not be reached or did not answer, and OpenVPN gave up");
     }
     VerificationResult::failed(
         Reason::ConfigInvalid,
-        "OpenVPN cannot work with these settings: it ended with exit status 1, twice",
+        "OpenVPN cannot run with these settings: it exited with status 1 twice",
     )
 }
 
-fn refused(seen: &Digest) -> VerificationResult {
+fn login_rejected(seen: &Digest) -> VerificationResult {
     if seen.too_many_connections {
-        let message = "the service says that too many devices are connected; the credentials may be good";
+        let message = "The VPN service reports that too many devices are connected; the credentials may be valid";
         return VerificationResult::failed(Reason::DeviceLimit, message);
     }
-    let message = "the service refuses the user name or the password (OPENVPN_USER, OPENVPN_PASSWORD)";
+    let message = "The VPN service rejects the user name or password (OPENVPN_USER, OPENVPN_PASSWORD)";
     VerificationResult::failed(Reason::CredentialsRejected, message)
 }
 
@@ -198,41 +198,41 @@ fn handshake(message: &str) -> VerificationResult {
 }
 
 fn no_tun() -> VerificationResult {
-    let message = "gluetun cannot make a tunnel: the container needs NET_ADMIN and a node with /dev/net/tun";
+    let message = "gluetun cannot create a tunnel device: it needs NET_ADMIN and a node with /dev/net/tun";
     VerificationResult::failed(Reason::TunUnavailable, message)
 }
 
-fn exited(exit: &Exit, seen: &Digest) -> VerificationResult {
+fn gluetun_exited(exit: &Exit, seen: &Digest) -> VerificationResult {
     if seen.no_net_admin || seen.no_tun {
         return no_tun();
     }
     if &*exit.reason == "OOMKilled" {
         return VerificationResult::failed(Reason::Interrupted, "gluetun ran out of memory (OOMKilled)");
     }
-    let message = format!("gluetun does not accept its settings (exit code {})", exit.code);
+    let message = format!("gluetun rejects its settings (exit code {})", exit.code);
     VerificationResult::failed(Reason::ConfigInvalid, message)
 }
 
-fn out_of_time(log: &Log, timeout: Duration) -> VerificationResult {
+fn timed_out(log: &Log, timeout: Duration) -> VerificationResult {
     let seen = &log.digest;
     let secs = timeout.as_secs();
     if seen.auth_failed > 0 {
-        return refused(seen);
+        return login_rejected(seen);
     }
     if seen.no_tun {
         return no_tun();
     }
     if seen.tunnel_up {
-        let message = format!("connected, but nothing could be reached through the tunnel within {secs} s");
+        let message = format!("Connected, but nothing could be reached through the tunnel within {secs} s");
         return VerificationResult::failed(Reason::Timeout, message);
     }
     if seen.tls_failed > 0 || seen.unreachable > 0 {
-        return handshake(&format!("the VPN server could not be reached, or gave no answer, within {secs} s"));
+        return handshake(&format!("The VPN server could not be reached or did not answer within {secs} s"));
     }
     if seen.wireguard_up {
         return handshake(&format!(
-            "nothing could be reached through the WireGuard tunnel within {secs} s. WireGuard does not say why: check \
-             WIREGUARD_PRIVATE_KEY, WIREGUARD_PRESHARED_KEY, WIREGUARD_PUBLIC_KEY, WIREGUARD_ENDPOINT_IP, \
+            "Nothing could be reached through the WireGuard tunnel within {secs} s; WireGuard does not report why, so \
+             check WIREGUARD_PRIVATE_KEY, WIREGUARD_PRESHARED_KEY, WIREGUARD_PUBLIC_KEY, WIREGUARD_ENDPOINT_IP, \
              WIREGUARD_ENDPOINT_PORT and WIREGUARD_ADDRESSES"
         ));
     }
@@ -245,13 +245,13 @@ fn never_started(pod: &VerificationPod, limit: Duration) -> VerificationResult {
     if let Some(why) = &pod.unscheduled {
         return VerificationResult::failed(
             Reason::Unschedulable,
-            format!("no node took the Pod within {secs} s: {why}"),
+            format!("The Pod was not scheduled within {secs} s: {why}"),
         );
     }
     let Some(stuck) = &pod.stuck else {
-        return VerificationResult::failed(Reason::Timeout, format!("the containers did not start within {secs} s"));
+        return VerificationResult::failed(Reason::Timeout, format!("The containers did not start within {secs} s"));
     };
-    let message = format!("a container did not start within {secs} s: {}: {}", stuck.reason, stuck.message);
+    let message = format!("A container did not start within {secs} s: {}: {}", stuck.reason, stuck.message);
     let of_image = ["Image", "Registry"].iter().any(|word| stuck.reason.contains(word));
     VerificationResult::failed(if of_image { Reason::Timeout } else { Reason::ConfigInvalid }, message)
 }

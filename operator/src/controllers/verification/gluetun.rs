@@ -1,26 +1,25 @@
-//! What is known of gluetun's settings, by their names in its documentation (gluetun v3.41).
+//! Settings of gluetun, by their names in its documentation (gluetun v3.41).
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 
-/// What OpenVPN logs in with.
+/// The credentials of OpenVPN.
 const LOGIN: [&str; 2] = ["OPENVPN_USER", "OPENVPN_PASSWORD"];
 
-/// Which of user name and password a Secret lacks, or has empty.
+/// Returns which of user name and password are missing or empty in a Secret.
 pub fn missing_login(secret: &BTreeMap<String, ByteString>) -> Vec<&'static str> {
     let is_there = |key: &str| secret.get(key).is_some_and(|value| !value.0.trim_ascii().is_empty());
     LOGIN.into_iter().filter(|key| !is_there(key)).collect()
 }
 
-/// Whether a setting is public by its nature: it says where, how and what, but does not let anybody in. Everything
-/// unknown counts as secret. For every setting `X`, gluetun also reads `X_SECRETFILE`: the path of a file with the
-/// value.
+/// Whether a setting is public, that is, grants no access by itself. Unknown settings count as secret. For every
+/// setting `X`, gluetun also reads `X_SECRETFILE`: the path of a file with the value.
 pub fn is_public(name: &str) -> bool {
     PUBLIC.binary_search(&name).is_ok() || name.ends_with("_SECRETFILE")
 }
 
-/// In order.
+/// Sorted, for the binary search.
 const PUBLIC: [&str; 176] = [
     "AMNEZIAWG_ALLOWED_IPS",
     "AMNEZIAWG_ENDPOINT_IP",

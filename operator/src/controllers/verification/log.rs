@@ -1,11 +1,11 @@
-//! What gluetun's log says, line by line. The patterns are the wording of gluetun v3.41 and of OpenVPN 2.6.
-//! Levels say little: most of OpenVPN's last words come as INFO.
+//! A digest of gluetun's log, line by line. The patterns are the wording of gluetun v3.41 and of OpenVPN 2.6. Log
+//! levels mean little: OpenVPN logs most of its last messages as INFO.
 //!
-//! Invariant: bounded memory, however long the log is.
+//! Invariant: bounded memory, whatever the length of the log.
 
 use std::collections::VecDeque;
 
-/// A kind of line that decides, or helps to.
+/// A kind of log line that affects the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sign {
     AuthFailed,
@@ -25,7 +25,7 @@ enum Sign {
     Unhealthy,
 }
 
-/// A line with one of these words is a sign. Several may fit.
+/// Patterns of log lines. A line may match several.
 const SIGNS: &[(&str, Sign)] = &[
     ("control message: AUTH_FAILED", Sign::AuthFailed),
     ("No client-side authentication method is specified", Sign::NoLogin),
@@ -86,35 +86,35 @@ const SIGNS: &[(&str, Sign)] = &[
 ];
 
 impl Sign {
-    /// Whether the line is told whatever its level: OpenVPN's last words come as INFO.
-    fn is_told(self) -> bool {
+    /// Whether the line is reported whatever its level: OpenVPN logs its last messages as INFO.
+    fn is_reported(self) -> bool {
         matches!(self, Sign::NoLogin | Sign::Missing(_) | Sign::BadPassphrase | Sign::BadConfig)
     }
 }
 
-/// What gluetun says when OpenVPN has ended with an error.
+/// The line of gluetun when OpenVPN has exited with an error.
 const EXITED: &str = "[vpn] exit status 1";
-/// How many of OpenVPN's last lines are told then.
-const LAST_WORDS: usize = 3;
+/// How many of OpenVPN's last lines are reported then.
+const LAST_LINES: usize = 3;
 /// How many of the last warnings and errors are kept.
 const KEPT: usize = 6;
-/// How much of a line is kept, in characters.
+/// The maximum length of a kept line, in characters.
 const LONGEST_LINE: usize = 400;
 
-/// What was seen in a log.
+/// The digest of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Digest {
-    /// How often the server refused user name and password.
+    /// How often the server rejected user name and password.
     pub auth_failed: u32,
     /// OpenVPN has neither user name and password nor a client certificate.
     pub no_login: bool,
-    /// A setting that lets somebody in is not there: its name.
+    /// The name of a missing credential.
     pub missing: Option<&'static str>,
     /// The private key is encrypted, and its passphrase is missing or wrong.
     pub bad_passphrase: bool,
-    /// How often OpenVPN ended with an error.
+    /// How often OpenVPN exited with an error.
     pub exits: u32,
-    /// It said that too many devices are connected.
+    /// The server reported too many connected devices.
     pub too_many_connections: bool,
     /// No server matches the settings.
     pub no_server: bool,
@@ -124,26 +124,26 @@ pub struct Digest {
     pub no_net_admin: bool,
     /// There is no tunnel device.
     pub no_tun: bool,
-    /// The server was not reached, or did not answer.
+    /// How often the server was unreachable or did not answer.
     pub unreachable: u32,
-    /// The TLS handshake failed.
+    /// How often the TLS handshake failed.
     pub tls_failed: u32,
-    /// A WireGuard interface was set up (which says nothing about the other side).
+    /// A WireGuard interface was set up, which does not prove that the server answers.
     pub wireguard_up: bool,
     /// OpenVPN has connected.
     pub tunnel_up: bool,
-    /// Nothing could be reached through the tunnel.
+    /// How often nothing could be reached through the tunnel.
     pub unhealthy: u32,
     last: VecDeque<String>,
-    /// OpenVPN's last lines, of any level: told when it ends.
+    /// OpenVPN's last lines of any level, reported when it exits.
     of_openvpn: VecDeque<String>,
 }
 
 impl Digest {
-    /// Takes in one line.
+    /// Adds one line.
     pub fn push(&mut self, line: &str) {
         let line = plain(line);
-        let mut is_told = false;
+        let mut is_reported = false;
         for (_, sign) in SIGNS.iter().filter(|(words, _)| line.contains(words)) {
             match sign {
                 Sign::NoLogin => self.no_login = true,
@@ -156,7 +156,7 @@ impl Digest {
                 Sign::NoServer => self.no_server = true,
                 Sign::BadConfig => self.bad_config = true,
                 Sign::NoNetAdmin => self.no_net_admin = true,
-                // gluetun says so too, as INFO, before it makes the device itself.
+                // gluetun logs the same as INFO before it creates the device itself.
                 Sign::NoTun => self.no_tun |= line.contains("ERROR"),
                 Sign::Unreachable => self.unreachable = self.unreachable.saturating_add(1),
                 Sign::TlsFailed => self.tls_failed = self.tls_failed.saturating_add(1),
@@ -164,58 +164,58 @@ impl Digest {
                 Sign::TunnelUp => self.tunnel_up = true,
                 Sign::Unhealthy => self.unhealthy = self.unhealthy.saturating_add(1),
             }
-            is_told |= sign.is_told();
+            is_reported |= sign.is_reported();
         }
-        if let Some(said) = complaint(&line).or_else(|| is_told.then(|| from_level(&line))) {
-            self.keep(said);
+        if let Some(kept) = problem(&line).or_else(|| is_reported.then(|| from_level(&line))) {
+            self.keep(kept);
         } else if line.contains("[openvpn]") {
-            if self.of_openvpn.len() == LAST_WORDS {
+            if self.of_openvpn.len() == LAST_LINES {
                 self.of_openvpn.pop_front();
             }
             self.of_openvpn.push_back(from_level(&line));
         }
         if line.contains(EXITED) {
-            for said in std::mem::take(&mut self.of_openvpn) {
-                self.keep(said);
+            for kept in std::mem::take(&mut self.of_openvpn) {
+                self.keep(kept);
             }
         }
     }
 
-    fn keep(&mut self, said: String) {
-        if self.last.iter().any(|known| *known == said) {
+    fn keep(&mut self, line: String) {
+        if self.last.iter().any(|known| *known == line) {
             return;
         }
         if self.last.len() == KEPT {
             self.last.pop_front();
         }
-        self.last.push_back(said);
+        self.last.push_back(line);
     }
 
-    /// The last different warnings and errors, the oldest first.
-    pub fn complaints(&self) -> impl Iterator<Item = &str> {
+    /// Returns the last distinct warnings and errors, the oldest first.
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
         self.last.iter().map(String::as_str)
     }
 }
 
-/// Without colours and other control characters.
+/// Removes colors and other control characters.
 fn plain(line: &str) -> String {
     let line: String = strip_ansi_escapes::strip_str(line).chars().filter(|c| !c.is_control()).collect();
     line.trim().to_owned()
 }
 
-/// Whether the server gave a reason with AUTH_FAILED that has nothing to do with user name and password.
+/// Whether the server gave a reason with AUTH_FAILED that is unrelated to user name and password.
 fn is_another_refusal(line: &str) -> bool {
     let reasons = ["Data channel", "Client incompatible", "TEMP", "SESSION"];
-    line.split_once("AUTH_FAILED,").is_some_and(|(_, said)| reasons.iter().any(|reason| said.starts_with(reason)))
+    line.split_once("AUTH_FAILED,").is_some_and(|(_, reason)| reasons.iter().any(|known| reason.starts_with(known)))
 }
 
-/// A warning or an error, without its time; `None` for any other line. OpenVPN's own messages come as INFO.
-fn complaint(line: &str) -> Option<String> {
+/// Returns a warning or an error without its time, and `None` for any other line. OpenVPN's own messages come as INFO.
+fn problem(line: &str) -> Option<String> {
     let words = ["ERROR", "WARN", "AUTH_FAILED", "refused", "No route to host"];
     words.iter().any(|word| line.contains(word)).then(|| from_level(line))
 }
 
-/// A line from its level on, without its time.
+/// Returns a line from its level on, without its time.
 fn from_level(line: &str) -> String {
     let levels = ["ERROR ", "WARN ", "INFO "];
     let start = levels.iter().filter_map(|level| line.find(level)).min().unwrap_or(0);
@@ -233,18 +233,18 @@ mod tests {
     }
 
     #[test]
-    fn signs_are_found_under_colours() {
+    fn signs_are_found_despite_colors() {
         let seen = digest(&[
             "2026-08-01T10:00:00Z \u{1b}[31mERROR\u{1b}[0m [openvpn] AUTH: Received control message: AUTH_FAILED",
             "2026-08-01T10:00:00Z INFO [openvpn] SIGUSR1[soft,auth-failure] received, process restarting",
         ]);
         assert_eq!(seen.auth_failed, 1);
-        let said: Vec<_> = seen.complaints().collect();
-        assert_eq!(said, ["ERROR [openvpn] AUTH: Received control message: AUTH_FAILED"]);
+        let kept: Vec<_> = seen.problems().collect();
+        assert_eq!(kept, ["ERROR [openvpn] AUTH: Received control message: AUTH_FAILED"]);
     }
 
     #[test]
-    fn reasons_of_a_refusal_are_told_apart() {
+    fn reasons_of_a_rejection_are_distinguished() {
         let refused =
             |reason: &str| digest(&[&format!("INFO [openvpn] AUTH: Received control message: AUTH_FAILED{reason}")]);
         assert_eq!(refused("").auth_failed, 1);
@@ -255,16 +255,16 @@ mod tests {
         assert!(later.unreachable == 1 && later.auth_failed == 0);
     }
 
-    /// As OpenVPN 2.6 writes it at every start without `cipher`.
+    /// OpenVPN 2.6 logs this at every start without `cipher`.
     #[test]
-    fn a_note_is_no_sign() {
+    fn a_note_is_not_a_sign() {
         let note = "INFO [openvpn] Note: --cipher is not set. OpenVPN versions before 2.5 defaulted to BF-CBC as fallback \
                     when cipher negotiation failed in this case.";
         assert_eq!(digest(&[note]), Digest { of_openvpn: [note.to_owned()].into(), ..Digest::default() });
     }
 
     #[test]
-    fn the_last_words_of_openvpn_are_told_when_it_ends() {
+    fn the_last_lines_of_openvpn_are_reported_when_it_exits() {
         let seen = digest(&[
             "t INFO [openvpn] OpenVPN 2.6.11 x86_64-alpine-linux-musl",
             "t INFO [openvpn] library versions: OpenSSL 3.3.3",
@@ -274,19 +274,19 @@ mod tests {
             "t INFO [vpn] retrying in 15s",
         ]);
         assert_eq!(seen.exits, 1);
-        let said: Vec<_> = seen.complaints().collect();
-        assert!(said.contains(&"INFO [openvpn] Cipher NONE-128 not supported"), "{said:?}");
-        assert!(!said.iter().any(|line| line.contains("retrying")));
+        let kept: Vec<_> = seen.problems().collect();
+        assert!(kept.contains(&"INFO [openvpn] Cipher NONE-128 not supported"), "{kept:?}");
+        assert!(!kept.iter().any(|line| line.contains("retrying")));
     }
 
     #[test]
-    fn a_repeated_complaint_is_kept_once_and_the_log_takes_no_room() {
+    fn a_repeated_problem_is_kept_once_and_memory_is_bounded() {
         let mut seen = Digest::default();
         for i in 0..10_000 {
             seen.push(&format!("2026-08-01T10:00:0{}Z WARN same", i % 10));
             seen.push(&format!("t WARN {} {}", i, "x".repeat(1000)));
         }
-        assert_eq!(seen.complaints().count(), KEPT);
-        assert!(seen.complaints().all(|line| line.len() <= LONGEST_LINE));
+        assert_eq!(seen.problems().count(), KEPT);
+        assert!(seen.problems().all(|line| line.len() <= LONGEST_LINE));
     }
 }

@@ -1,11 +1,12 @@
-//! Verification: tries out a provider's credentials with a real gluetun Pod, on a slot of its own.
+//! Verification: tests a provider's credentials with a real gluetun Pod, on a slot of the provider.
 //!
-//! The providers controller makes a Mask for the slot; once its consumer has one, it makes the Pod, follows gluetun's
-//! log, and writes the result into the provider's status. Only when that is stored does the Mask go, and with it, by
-//! the ordinary release, Pod and slot.
+//! The providers controller creates a Mask for the slot. Once the MaskConsumer is assigned, the controller creates the
+//! Pod, follows gluetun's log, and writes the result to the provider's status. Only when the result is stored does it
+//! delete the Mask; the ordinary release then removes Pod and slot.
 //!
-//! Invariants: a result is about the very Secret and overrides that were tried (the Mask says which); an attempt whose
-//! result is stored (by the Mask's UID) is never judged again, one whose result is not is judged anew after a restart.
+//! Invariants: a result applies to exactly the Secret and overrides that were tested (the Mask names them). An attempt
+//! whose result is stored (by the Mask's UID) is never evaluated again; one whose result is not stored is evaluated
+//! again after a restart.
 
 mod attempt;
 mod evaluate;
@@ -41,26 +42,26 @@ use crate::{
     },
 };
 
-/// What a decision works with.
+/// The input of a decision.
 pub struct VerificationContext<'a> {
-    /// All that is known.
+    /// The cached state of the cluster.
     pub state: &'a ClusterState,
-    /// Verifications under way.
+    /// Verifications in progress.
     pub attempts: &'a mut Attempts,
-    /// Logs that are followed, or were.
+    /// Logs that are or were followed.
     pub logs: &'a mut Logs,
-    /// Logs to begin to follow.
+    /// Effects to carry out: logs to follow.
     pub effects: &'a mut Vec<Effect>,
-    /// What went wrong last.
+    /// The last backoff.
     pub backoff: Option<&'a Backoff>,
     /// Settings of this installation.
     pub settings: &'a Settings,
-    /// The time.
+    /// The current time.
     pub now: Now,
 }
 
-/// The provider that a consumer verifies. The masks controller hands the label on only from a Mask that the provider
-/// itself made.
+/// Returns the provider that a consumer verifies. The masks controller copies the label only from a Mask that the
+/// provider itself created.
 pub fn verified_by<'a>(state: &'a ClusterState, consumer: &ConsumerView) -> Option<&'a ProviderView> {
     let uid = consumer.verifies.as_ref()?;
     let provider = state.providers.get(&provider_of(&consumer.meta.key)?)?;
@@ -69,51 +70,51 @@ pub fn verified_by<'a>(state: &'a ClusterState, consumer: &ConsumerView) -> Opti
 
 /// Whether and when to verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Want {
+enum Due {
     Never,
     At(DateTime<Utc>),
-    /// Before users may be assigned.
+    /// Now, before slots can be assigned.
     First,
-    /// When nobody waits.
+    /// When no Mask waits for a slot.
     Again,
 }
 
-fn want(state: &ClusterState, provider: &ProviderView, now: DateTime<Utc>) -> Want {
-    let CredentialsState::Present(source) = &state.account_credentials(provider) else { return Want::Never };
+fn due(state: &ClusterState, provider: &ProviderView, now: DateTime<Utc>) -> Due {
+    let CredentialsState::Present(source) = &state.account_credentials(provider) else { return Due::Never };
     let usable = provider.invalid.is_none() && provider.max_slots > 0 && provider.meta.finalizer.is_some();
     if provider.meta.deleting || !usable {
-        return Want::Never;
+        return Due::Never;
     }
     match verification_state(provider, source) {
-        VerificationState::Skipped | VerificationState::Passed(None) => Want::Never,
-        VerificationState::Unverified => Want::First,
-        VerificationState::Passed(Some(at)) if at <= now => Want::Again,
-        VerificationState::Failed(at) if at <= now => Want::First,
-        VerificationState::Passed(Some(at)) | VerificationState::Failed(at) => Want::At(at),
+        VerificationState::Skipped | VerificationState::Passed(None) => Due::Never,
+        VerificationState::Unverified => Due::First,
+        VerificationState::Passed(Some(at)) if at <= now => Due::Again,
+        VerificationState::Failed(at) if at <= now => Due::First,
+        VerificationState::Passed(Some(at)) | VerificationState::Failed(at) => Due::At(at),
     }
 }
 
-/// The next step for the verification of the provider of that name.
+/// Returns the next step for the verification of the provider of that name.
 pub fn decide(ctx: &mut VerificationContext<'_>, key: &ObjectKey) -> Step {
     let state = ctx.state;
     let Some(provider) = state.providers.get(key) else { return Step::Idle };
-    let want = want(state, provider, ctx.now.wall);
+    let due = due(state, provider, ctx.now.wall);
     match state.masks.get(&key_of(key)) {
         None => {
             ctx.attempts.remove(&provider.meta.uid);
-            begin(ctx, provider, want)
+            start_attempt(ctx, provider, due)
         }
         Some(mask) if !is_ours(mask, provider) || mask.meta.deleting => Step::Idle,
-        Some(mask) => go_on(ctx, provider, mask, want),
+        Some(mask) => continue_attempt(ctx, provider, mask, due),
     }
 }
 
-fn begin(ctx: &VerificationContext<'_>, provider: &ProviderView, want: Want) -> Step {
-    let again = match want {
-        Want::Never => return Step::Idle,
-        Want::At(at) => return wait_until(at, ctx.now),
-        Want::First => false,
-        Want::Again => true,
+fn start_attempt(ctx: &VerificationContext<'_>, provider: &ProviderView, due: Due) -> Step {
+    let again = match due {
+        Due::Never => return Step::Idle,
+        Due::At(at) => return wait_until(at, ctx.now),
+        Due::First => false,
+        Due::Again => true,
     };
     if let Some(backoff) = ctx.backoff.filter(|backoff| backoff.is_active(ctx.now)) {
         return Step::WaitUntil(backoff.until);
@@ -123,12 +124,12 @@ fn begin(ctx: &VerificationContext<'_>, provider: &ProviderView, want: Want) -> 
     else {
         return Step::Idle;
     };
-    Step::send(ask_for_slot(provider, verify, source, again))
+    Step::send(create_mask(provider, verify, source, again))
 }
 
-/// The Mask of a verification. The first one goes before users, who could not be assigned anyway; a later one after all
-/// of them.
-fn ask_for_slot(provider: &ProviderView, verify: &VerifySpecView, source: &CredentialsView, again: bool) -> Operation {
+/// Returns the operation that creates the Mask of a verification. A first verification comes before all Masks, which
+/// could not be assigned anyway; a later one comes after all of them.
+fn create_mask(provider: &ProviderView, verify: &VerifySpecView, source: &CredentialsView, again: bool) -> Operation {
     let key = key_of(&provider.meta.key);
     let priority = if again { i32::MIN } else { i32::MAX };
     let mut mask = Mask::new(&key.name, MaskSpec { providers: None, priority: Some(priority) });
@@ -151,26 +152,24 @@ fn ask_for_slot(provider: &ProviderView, verify: &VerifySpecView, source: &Crede
     Operation::Create(key, NewObject::Mask(Box::new(mask)))
 }
 
-/// While the Mask exists.
-fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &MaskView, want: Want) -> Step {
+/// Returns the next step while the Mask exists.
+fn continue_attempt(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &MaskView, due: Due) -> Step {
     let state = ctx.state;
-    let is_judged = provider.verified.status.attempt.as_deref() == Some(mask.meta.uid.as_str());
+    let is_stored = provider.verified.status.attempt.as_deref() == Some(mask.meta.uid.as_str());
     let account = state.account_credentials(provider);
     let (verify, source) = match (&provider.verify, &account) {
-        // Not read yet, as after a start: nothing is known to have changed.
+        // Not read yet, as after a start: no change is known.
         (Some(_), CredentialsState::Unknown | CredentialsState::Unreadable(_))
-            if !provider.meta.deleting && !is_judged =>
+            if !provider.meta.deleting && !is_stored =>
         {
             return Step::Idle;
         }
-        (Some(verify), CredentialsState::Present(source)) if matches!(want, Want::First | Want::Again) => {
-            (verify, source)
-        }
-        _ => return give_back(mask),
+        (Some(verify), CredentialsState::Present(source)) if matches!(due, Due::First | Due::Again) => (verify, source),
+        _ => return delete_mask(mask),
     };
     let inputs = mask.verifies.as_ref().and_then(|verifies| verifies.inputs.as_ref());
-    if is_judged || !verification_state::is_current(inputs, provider, source) {
-        return give_back(mask);
+    if is_stored || !verification_state::is_current(inputs, provider, source) {
+        return delete_mask(mask);
     }
     let consumer = state
         .consumers
@@ -193,9 +192,9 @@ fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &Mask
                 attempt.result = Some(interrupted());
                 return Step::Idle;
             }
-            follow(ctx, provider, verify, pod, assigned.slot)
+            follow_log(ctx, provider, verify, pod, assigned.slot)
         }
-        // That of the previous attempt is going.
+        // The Pod of the previous attempt is being deleted.
         Some(_) => Step::Idle,
         None if attempt.pod.is_some() => {
             attempt.result = Some(interrupted());
@@ -211,7 +210,7 @@ fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &Mask
             match pod::build(provider, verify, consumer, &assigned.secret, &credentials.data, ctx.settings) {
                 Ok(pod) => {
                     let create = Operation::Create(mask.meta.key.clone(), NewObject::Pod(Box::new(pod)));
-                    Step::send(create).with_event(ignored_keys(provider, &credentials))
+                    Step::send(create).with_event(ignored_keys_event(provider, &credentials))
                 }
                 Err(why) => {
                     let why = format!("spec.verify.overrides.{why}");
@@ -224,11 +223,11 @@ fn go_on(ctx: &mut VerificationContext<'_>, provider: &ProviderView, mask: &Mask
 }
 
 fn interrupted() -> VerificationResult {
-    VerificationResult::failed(Reason::Interrupted, "the verification Pod was deleted before it came to an end")
+    VerificationResult::failed(Reason::Interrupted, "The verification Pod was deleted before it finished")
 }
 
-/// Reads the log of each run of gluetun, and judges.
-fn follow(
+/// Follows the log of each run of gluetun, and evaluates the attempt.
+fn follow_log(
     ctx: &mut VerificationContext<'_>,
     provider: &ProviderView,
     verify: &VerifySpecView,
@@ -250,8 +249,8 @@ fn follow(
     let log = ctx.logs.get(uid).map_or(&nothing, |(_, log)| log);
     let timeout = verify.timeout.unwrap_or(ctx.settings.timeout);
     match evaluate::evaluate(pod, log, timeout, ctx.settings, ctx.now.wall) {
-        evaluate::Evaluation::Going(until) => wait_until(until, ctx.now),
-        evaluate::Evaluation::Done(result) => {
+        evaluate::Evaluation::InProgress(until) => wait_until(until, ctx.now),
+        evaluate::Evaluation::Finished(result) => {
             let result = with_log(ctx.state, provider, slot, result, log);
             if let Some(attempt) = ctx.attempts.get_mut(&provider.meta.uid) {
                 attempt.result = Some(result);
@@ -261,10 +260,10 @@ fn follow(
     }
 }
 
-/// Longest message of a result, in bytes.
+/// The maximum length of a result message, in bytes.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// The result with the last warnings and errors of gluetun, without any value of the Secret.
+/// Adds the last warnings and errors of gluetun to a result, without any value of the Secret.
 fn with_log(
     state: &ClusterState,
     provider: &ProviderView,
@@ -275,11 +274,11 @@ fn with_log(
     let VerificationResult::Failed { reason, message } = result else { return result };
     let mut text = message;
     if let Some(secret) = provider.slot_secret(slot) {
-        text = format!("slot {slot}, with Secret {secret}: {text}");
+        text = format!("Slot {slot} with Secret {secret}: {text}");
     }
-    let said: Vec<_> = log.digest.complaints().collect();
-    if !said.is_empty() {
-        text = format!("{text}; gluetun: {}", said.join(" | "));
+    let lines: Vec<_> = log.digest.problems().collect();
+    if !lines.is_empty() {
+        text = format!("{text}; gluetun: {}", lines.join(" | "));
     }
     if let CredentialsState::Present(credentials) = state.slot_credentials(provider, slot) {
         text = redact::redact(&text, &credentials.data);
@@ -292,7 +291,7 @@ fn with_log(
     VerificationResult::Failed { reason, message: text }
 }
 
-/// The result when the Pod was refused.
+/// Returns the result for a rejected Pod.
 pub fn refused(reason: Reason, message: &str) -> VerificationResult {
     let reason = match reason {
         Reason::RequestFailed if message.contains("is invalid") => Reason::InvalidSpec,
@@ -300,16 +299,16 @@ pub fn refused(reason: Reason, message: &str) -> VerificationResult {
     };
     let is_about_resources = reason == Reason::LimitRangeExceeded || message.contains("must specify");
     let hint = if is_about_resources {
-        "; set requests and limits of the containers for all verifications with the chart's value verify.resources, or \
-         for this MaskProvider in spec.verify.overrides.containers"
+        "; set requests and limits of the containers in the chart value verify.resources for all verifications, or in \
+         spec.verify.overrides.containers for this MaskProvider"
     } else {
         ""
     };
-    VerificationResult::failed(reason, format!("the verification Pod was refused: {message}{hint}"))
+    VerificationResult::failed(reason, format!("The verification Pod was rejected: {message}{hint}"))
 }
 
-/// Tells of keys of the Secret that the Pod does not get.
-fn ignored_keys(provider: &ProviderView, source: &CredentialsView) -> Option<EventRecord> {
+/// Returns an Event about keys of the Secret that the Pod does not get.
+fn ignored_keys_event(provider: &ProviderView, source: &CredentialsView) -> Option<EventRecord> {
     let keys = pod::skipped_keys(&source.data)?;
     Some(EventRecord {
         regarding: object_reference(Kind::Provider, &provider.meta.key, &provider.meta.uid),
@@ -317,11 +316,11 @@ fn ignored_keys(provider: &ProviderView, source: &CredentialsView) -> Option<Eve
         warning: true,
         reason: Reason::SecretKeysIgnored,
         action: "Verify",
-        message: format!("the verification ignores these keys of Secret {}: {keys}", provider.secret),
+        message: format!("The verification ignores these keys of Secret {}: {keys}", provider.secret),
     })
 }
 
-fn give_back(mask: &MaskView) -> Step {
+fn delete_mask(mask: &MaskView) -> Step {
     Step::send(delete(Kind::Mask, &mask.meta, Some(Propagation::Background)))
 }
 

@@ -1,7 +1,8 @@
 //! The verification Pod.
 //!
-//! Order inside: `init` reads the address without the VPN; `vpn` (gluetun, a native sidecar) counts as started only when
-//! its own health check passes through the tunnel; only then `probe` starts, reads the address again and ends.
+//! Order of containers: `init` reads the address without the VPN. `vpn` (gluetun, a native sidecar) counts as started
+//! only when its own health check passes through the tunnel. Only then does `probe` start, read the address again and
+//! exit.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::settings::Settings;
 use crate::state::{ConsumerView, ProviderView, SecretData, VerifySpecView};
 use crate::state::{INIT, PROBE, VPN, merge_overrides};
 
-/// Reads one address, from the first service that gives one. An answer that is no address is none.
+/// Reads one address from the first service that returns one. Any other answer counts as no address.
 const READ_ADDRESS: &str = r#"
 read_address() {
   for service in $IP_SERVICES; do
@@ -27,11 +28,11 @@ read_address() {
 }
 "#;
 
-/// Best effort: without it nothing can be compared, and any address counts.
+/// Best effort: without this address there is no comparison, and any address counts.
 const INIT_SCRIPT: &str = "read_address > /shared/ip\n";
 
-/// Goes on until it has an address: the operator ends it when the time is up. The same address as before may be the
-/// last packet that went around the tunnel, so that is tried a few times.
+/// Repeats until it has an address: the operator deletes the Pod when the time is up. The same address as before may
+/// come from the last packet that bypassed the tunnel, so it has to be read several times.
 const PROBE_SCRIPT: &str = r#"
 unmasked=$(cat /shared/ip)
 same=0
@@ -45,13 +46,14 @@ printf '{"unmasked":"%s","address":"%s"}' "$unmasked" "$address" > /dev/terminat
 [ "$address" != "$unmasked" ]
 "#;
 
-/// How long the Pod may live beyond both clocks, for when no operator is there to end it.
+/// How long the Pod may run beyond both timeouts, in case no operator is running to delete it.
 const SPARE: Duration = Duration::from_secs(120);
 
-/// Longest value that fits into one environment variable with its name (Linux: MAX_ARG_STRLEN, 128 KiB).
+/// The maximum length of a value that fits into one environment variable with its name (Linux: MAX_ARG_STRLEN, 128
+/// KiB).
 const LONGEST_VALUE: usize = 96 * 1024;
 
-/// What a key of a Secret is to gluetun.
+/// How gluetun gets a key of a Secret.
 #[derive(Debug, PartialEq, Eq)]
 enum Use {
     Variable,
@@ -60,7 +62,7 @@ enum Use {
     Skipped(&'static str),
 }
 
-/// A file goes where a variable says that it is (`OPENVPN_CUSTOM_CONFIG`), else where gluetun looks for it.
+/// Returns the path of a file: the path that a variable gives (`OPENVPN_CUSTOM_CONFIG`), else gluetun's default.
 fn path_of(key: &str, data: &SecretData) -> String {
     let named = data.values().filter_map(|value| std::str::from_utf8(&value.0).ok());
     let mut paths = named.map(str::trim).filter(|path| path.starts_with('/') && !path.contains(['\n', ':']));
@@ -81,7 +83,7 @@ fn use_of(key: &str, value: &ByteString) -> Use {
         && !key.starts_with(|first: char| first.is_ascii_digit());
     match std::str::from_utf8(&value.0) {
         _ if is_file(key) => Use::File,
-        _ if !is_name => Use::Skipped("is no name of an environment variable"),
+        _ if !is_name => Use::Skipped("is not a valid environment variable name"),
         Ok(text) if text.contains('\0') => Use::Skipped("is binary"),
         Err(_) => Use::Skipped("is binary"),
         Ok(text) if text.len() > LONGEST_VALUE => Use::Skipped("is too long for an environment variable"),
@@ -89,7 +91,7 @@ fn use_of(key: &str, value: &ByteString) -> Use {
     }
 }
 
-/// Keys of a credentials Secret that a verification passes over, and why, in words for users; the first few.
+/// Returns the keys of a credentials Secret that a verification ignores, and why. Lists only the first few.
 pub fn skipped_keys(data: &SecretData) -> Option<String> {
     let skipped = data.iter().filter_map(|(key, value)| match use_of(key, value) {
         Use::Skipped(why) => Some(format!("{key} {why}")),
@@ -105,10 +107,11 @@ pub fn skipped_keys(data: &SecretData) -> Option<String> {
     }
 }
 
-/// The Pod that verifies `provider` with the credentials in the Secret `copy`.
+/// Returns the Pod that verifies `provider` with the credentials in the Secret `copy`.
 ///
 /// # Errors
-/// What is wrong with the overrides; [`super::check_overrides`] has told that before.
+///
+/// If the overrides are invalid, which the condition `InvalidSpec` has reported before.
 pub fn build(
     provider: &ProviderView,
     verify: &VerifySpecView,
@@ -167,7 +170,7 @@ pub fn build(
                     "startupProbe": {
                         "exec": {"command": ["/gluetun-entrypoint", "healthcheck"]},
                         "periodSeconds": 2, "timeoutSeconds": 5,
-                        // The operator judges by its own clock; this one must not come first.
+                        // The operator applies its own timeout; this one must not expire first.
                         "failureThreshold": lifetime.as_secs() / 2,
                     },
                     "resources": settings.resources.get(VPN),
@@ -183,7 +186,7 @@ pub fn build(
     });
     let pod: Pod = serde_json::from_value(without_nulls(pod)).map_err(|error| error.to_string())?;
     let mut pod = merge_overrides(pod, &verify.overrides)?;
-    // By these the operator finds its Pod again: no override reaches them.
+    // The operator identifies its Pod by these fields: overrides cannot change them.
     let meta = &mut pod.metadata;
     meta.name = Some(verify_name(&provider.meta.key.name));
     meta.generate_name = None;
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn files_go_where_they_are_looked_for() {
+    fn files_are_mounted_where_gluetun_reads_them() {
         let data: SecretData = std::sync::Arc::new(
             [("OPENVPN_CUSTOM_CONFIG", "/gluetun/here/custom.conf"), ("custom.conf", "client\n"), ("wg0.conf", "x")]
                 .map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())))

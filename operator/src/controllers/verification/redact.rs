@@ -1,7 +1,7 @@
-//! Takes what is secret in a Secret out of texts that people may read.
+//! Redacts secret values of a Secret from messages.
 //!
-//! Secret are the values of all keys but gluetun's public settings, and of files what lets somebody in: keys and
-//! credentials. The rest stays readable: a provider's name, a path or the word `client` is no secret.
+//! Secret values are those of all keys except gluetun's public settings, and the keys and credentials in files.
+//! Everything else stays readable: a provider's name, a path or the word `client` is not secret.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use k8s_openapi::ByteString;
 use super::{gluetun::is_public, pod::is_file, secrets_in_files};
 
 const MARK: &str = "***";
-/// Shorter values (`on`, `443`) are taken out as whole words only: inside of words they tell nothing, and the rest
-/// would be unreadable.
+/// Shorter values (`on`, `443`) are redacted as whole words only: inside words they reveal nothing, and the text would
+/// become unreadable.
 const WORDS_ONLY_BELOW: usize = 4;
 
-/// The text without what is secret in the Secret: whole values, and each line of those that have several.
+/// Returns the text without the secret values of the Secret: whole values, and each line of multi-line values.
 pub fn redact(text: &str, secret: &BTreeMap<String, ByteString>) -> String {
     let mut values: Vec<String> = secret.iter().flat_map(|(key, value)| secrets_of(key, value)).collect();
-    // As a Go program quotes it.
+    // As Go programs quote it.
     let quoted: Vec<_> = values.iter().map(|value| value.replace('\\', "\\\\").replace('"', "\\\"")).collect();
     values.extend(quoted);
-    // The longest first: one value may be part of another.
+    // Longest first: one value may be part of another.
     values.sort_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
     values.dedup();
     values.iter().fold(text.to_owned(), |text, value| {
@@ -28,7 +28,7 @@ pub fn redact(text: &str, secret: &BTreeMap<String, ByteString>) -> String {
     })
 }
 
-/// What is secret in the value of one key, trimmed and without what is empty.
+/// Returns the secret parts of the value of one key, trimmed, without empty ones.
 fn secrets_of(key: &str, value: &ByteString) -> Vec<String> {
     let value = String::from_utf8_lossy(&value.0);
     let mut secrets: Vec<String> = match key {

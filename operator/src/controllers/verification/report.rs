@@ -1,4 +1,4 @@
-//! What a provider's status says of verification: computed anew each time from what is stored and what is under way.
+//! The verification in a provider's status, computed from the stored status and the attempt in progress.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use vpn_types::{MaskProviderPhase, MaskProviderVerificationStatus, Reason};
@@ -7,7 +7,7 @@ use super::{
     attempt::{Attempt, is_ours, key_of},
     evaluate::VerificationResult,
     redact::redact,
-    verification_state::{VerificationState, condemns, delay, is_current, is_data_of, verification_state},
+    verification_state::{VerificationState, delay, is_current, is_data_of, revokes_pass, verification_state},
 };
 use crate::{
     controllers::ready::ReadyCondition,
@@ -15,19 +15,19 @@ use crate::{
     state::{ClusterState, CredentialsView, ProviderView},
 };
 
-/// What the status says of verification.
+/// The verification part of a provider's status.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// The `Verified` condition; absent when no verification is wanted.
+    /// The `Verified` condition; absent if verification is disabled.
     pub condition: Option<Verified>,
     /// `status.verification`.
     pub status: MaskProviderVerificationStatus,
     /// `status.lastVerified`.
     pub last_verified: Option<DateTime<Utc>>,
-    /// Why users may not be assigned.
+    /// Why slots cannot be assigned.
     pub gate: Option<ReadyCondition<MaskProviderPhase>>,
-    /// A result that this report is the first to tell of: whether it is bad, its reason and message.
-    pub news: Option<(bool, Reason, String)>,
+    /// A new result to record as an Event: whether it is a failure, its reason and its message.
+    pub new_result: Option<(bool, Reason, String)>,
 }
 
 /// The `Verified` condition.
@@ -41,23 +41,23 @@ pub struct Verified {
     pub message: String,
 }
 
-/// What to say while the Secret cannot be read: what was found out before.
+/// Returns the stored verification, for a Secret that cannot be read.
 pub fn unchanged(provider: &ProviderView) -> Report {
-    let said = provider.verified.condition.as_ref().filter(|_| provider.verify.is_some());
+    let stored = provider.verified.condition.as_ref().filter(|_| provider.verify.is_some());
     Report {
-        condition: said.map(|said| Verified {
-            passed: said.passed,
-            reason: said.reason,
-            message: said.message.to_string(),
+        condition: stored.map(|stored| Verified {
+            passed: stored.passed,
+            reason: stored.reason,
+            message: stored.message.to_string(),
         }),
         status: provider.verified.status.clone(),
         last_verified: provider.verified.last_verified,
         gate: None,
-        news: None,
+        new_result: None,
     }
 }
 
-/// What to say of the verification of a provider whose Secret is there.
+/// Returns the verification of a provider whose Secret exists.
 pub fn report(
     state: &ClusterState,
     provider: &ProviderView,
@@ -67,35 +67,35 @@ pub fn report(
     now: DateTime<Utc>,
 ) -> Report {
     let stored = unchanged(provider);
-    let standing = verification_state(provider, source);
-    if standing == VerificationState::Skipped {
+    let verification = verification_state(provider, source);
+    if verification == VerificationState::Skipped {
         return stored;
     }
-    // A result on what was there before says nothing of what is there now.
+    // A result for an earlier Secret or earlier overrides does not apply.
     let unwritten = attempt.filter(|attempt| {
         stored.status.attempt.as_deref() != Some(attempt.mask.as_str())
             && is_current(attempt.inputs.as_ref(), provider, source)
     });
     if let Some(Attempt { mask, result: Some(result), .. }) = unwritten {
-        return conclude(stored, provider, source, standing, mask.as_str(), result, now);
+        return with_new_result(stored, provider, source, verification, mask.as_str(), result, now);
     }
-    let mut at_rest = rest(stored, state, provider, source, backoff, now);
-    // The same data under a new version: nothing to try, but to be known after a restart.
-    if let Some(version) = &mut at_rest.status.secret_version
-        && standing != VerificationState::Unverified
+    let mut report = without_new_result(stored, state, provider, source, backoff, now);
+    // The same data with a new version: no verification is needed, but the version has to be known after a restart.
+    if let Some(version) = &mut report.status.secret_version
+        && verification != VerificationState::Unverified
         && is_data_of(source, version)
     {
         *version = source.version.to_string();
     }
-    at_rest
+    report
 }
 
-/// With a new result.
-fn conclude(
+/// Returns the report with a new result.
+fn with_new_result(
     mut report: Report,
     provider: &ProviderView,
     source: &CredentialsView,
-    standing: VerificationState,
+    verification: VerificationState,
     mask: &str,
     result: &VerificationResult,
     now: DateTime<Utc>,
@@ -110,20 +110,21 @@ fn conclude(
             (status.failures, status.retry_at) = (None, None);
             let message = passed_message(Some(&address.to_string()));
             report.last_verified = Some(now);
-            report.news = Some((false, Reason::Passed, message.clone()));
+            report.new_result = Some((false, Reason::Passed, message.clone()));
             report.condition = Some(Verified { passed: Some(true), reason: Reason::Passed, message });
         }
         VerificationResult::Failed { reason, message } => {
-            let failures = match standing {
+            let failures = match verification {
                 VerificationState::Unverified => 1,
                 _ => status.failures.unwrap_or(0).saturating_add(1),
             };
             let retry_at = now + TimeDelta::from_std(delay(failures)).unwrap_or_default();
             (status.failures, status.retry_at) = (Some(failures), DateTime::from_timestamp(retry_at.timestamp(), 0));
-            let message = format!("{message}; tried again at {}", retry_at.to_rfc3339_opts(SecondsFormat::Secs, true));
-            report.news = Some((true, *reason, message.clone()));
-            let passed = match standing {
-                VerificationState::Passed(_) if !condemns(*reason) => Some(true),
+            let message =
+                format!("{message}; will be tried again at {}", retry_at.to_rfc3339_opts(SecondsFormat::Secs, true));
+            report.new_result = Some((true, *reason, message.clone()));
+            let passed = match verification {
+                VerificationState::Passed(_) if !revokes_pass(*reason) => Some(true),
                 _ if *reason == Reason::DeviceLimit => None,
                 _ => Some(false),
             };
@@ -138,7 +139,7 @@ fn conclude(
 }
 
 fn passed_message(address: Option<&str>) -> String {
-    format!("connected; the public address of the VPN is {}", address.unwrap_or("not known"))
+    format!("Connected; the public address of the VPN is {}", address.unwrap_or("unknown"))
 }
 
 fn gate(passed: Option<bool>, reason: Reason, message: &str) -> ReadyCondition<MaskProviderPhase> {
@@ -146,8 +147,8 @@ fn gate(passed: Option<bool>, reason: Reason, message: &str) -> ReadyCondition<M
     ReadyCondition::not_ready(phase, reason, message)
 }
 
-/// Without a new result.
-fn rest(
+/// Returns the report without a new result.
+fn without_new_result(
     mut report: Report,
     state: &ClusterState,
     provider: &ProviderView,
@@ -155,22 +156,22 @@ fn rest(
     backoff: Option<&Backoff>,
     now: DateTime<Utc>,
 ) -> Report {
-    let said = provider.verified.condition.as_ref();
+    let stored = provider.verified.condition.as_ref();
     let name = key_of(&provider.meta.key);
-    let standing = verification_state(provider, source);
+    let verification = verification_state(provider, source);
     let foreign = state.masks.get(&name).filter(|mask| !is_ours(mask, provider));
-    let condition = match (standing, foreign, backoff) {
+    let condition = match (verification, foreign, backoff) {
         (VerificationState::Skipped, _, _) => return report,
         (VerificationState::Passed(due), _, _) => {
             let failed_since = report.status.failures.is_some();
             let is_due = due.is_some_and(|at| at <= now);
-            match said {
-                // What a failure said that does not count stays until the next result.
-                Some(said) if failed_since => {
-                    Verified { passed: Some(true), reason: said.reason, message: said.message.to_string() }
+            match stored {
+                // The message of a failure that does not revoke the pass stays until the next result.
+                Some(stored) if failed_since => {
+                    Verified { passed: Some(true), reason: stored.reason, message: stored.message.to_string() }
                 }
                 _ if is_due => {
-                    let message = "verified again as soon as a slot is free and no Mask waits for it".to_owned();
+                    let message = "To be verified again when a slot is free and no Mask waits for it".to_owned();
                     Verified { passed: Some(true), reason: Reason::ReverificationPending, message }
                 }
                 _ => {
@@ -180,40 +181,44 @@ fn rest(
             }
         }
         (VerificationState::Unverified, Some(_), _) => {
-            let message = format!("a Mask {name} exists that the operator did not make; delete or rename it");
+            let message =
+                format!("Mask {name} already exists and was not created by the operator; delete or rename it");
             Verified { passed: None, reason: Reason::VerificationNameTaken, message }
         }
         (VerificationState::Unverified, None, Some(backoff)) => {
             Verified { passed: None, reason: backoff.reason, message: backoff.message.clone() }
         }
         (VerificationState::Unverified, None, None) => {
-            Verified { passed: None, reason: Reason::Verifying, message: under_way(state, &name, source) }
+            Verified { passed: None, reason: Reason::Verifying, message: progress_message(state, &name, source) }
         }
-        (VerificationState::Failed(_), _, _) => match said {
-            Some(said) => Verified { passed: said.passed, reason: said.reason, message: said.message.to_string() },
+        (VerificationState::Failed(_), _, _) => match stored {
+            Some(stored) => {
+                Verified { passed: stored.passed, reason: stored.reason, message: stored.message.to_string() }
+            }
             None => Verified { passed: Some(false), reason: Reason::NotVerified, message: String::new() },
         },
     };
-    if !matches!(standing, VerificationState::Passed(_)) {
+    if !matches!(verification, VerificationState::Passed(_)) {
         report.gate = Some(gate(condition.passed, condition.reason, &condition.message));
     }
     report.condition = Some(condition);
     report
 }
 
-/// How far a first verification is. Rewritten only when something holds it up, so that one that goes well is told once.
-fn under_way(state: &ClusterState, name: &ObjectKey, source: &CredentialsView) -> String {
+/// Returns the message for a first verification in progress. It changes only when something blocks the verification, so
+/// that a successful one is reported once.
+fn progress_message(state: &ClusterState, name: &ObjectKey, source: &CredentialsView) -> String {
     let pod = state.verification_pods.get(name);
-    let held_up = pod.and_then(|pod| {
+    let blocked_by = pod.and_then(|pod| {
         let stuck = pod.stuck.as_ref().map(|stuck| format!("{}: {}", stuck.reason, stuck.message));
         stuck.or_else(|| pod.unscheduled.as_ref().map(|why| format!("not scheduled: {why}")))
     });
-    if let Some(why) = held_up {
-        return redact(&format!("Pod {} tries out the credentials; {why}", name.name), &source.data);
+    if let Some(why) = blocked_by {
+        return redact(&format!("Pod {} cannot verify the credentials yet: {why}", name.name), &source.data);
     }
-    let said = state.consumers.get(name).and_then(|consumer| consumer.ready_condition.as_ref());
-    match said.filter(|said| !said.ready) {
-        Some(said) => format!("the credentials are to be tried out as soon as there is a slot: {}", said.message),
-        None => format!("the credentials are being tried out by Pod {}", name.name),
+    let condition = state.consumers.get(name).and_then(|consumer| consumer.ready_condition.as_ref());
+    match condition.filter(|condition| !condition.ready) {
+        Some(condition) => format!("Waiting for a slot to verify the credentials: {}", condition.message),
+        None => format!("Pod {} is verifying the credentials", name.name),
     }
 }

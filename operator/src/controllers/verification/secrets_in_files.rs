@@ -1,24 +1,24 @@
-//! What is secret in a file of a credentials Secret: what stands inside of key and credential blocks, and after credential
-//! options. A file of another kind, such as `client.key`, is secret but for certificates.
+//! Secret parts of a file in a credentials Secret: the content of key and credential blocks, and the arguments of
+//! credential options. Any other file, such as `client.key`, is secret except for certificates.
 
-/// Blocks of an OpenVPN configuration that hold nothing secret. All others do, known or not.
+/// Public blocks of an OpenVPN configuration. All others are secret, known or not.
 const PUBLIC_BLOCKS: [&str; 8] =
     ["ca", "cert", "extra-certs", "dh", "connection", "crl-verify", "peer-fingerprint", "verify-hash"];
 
-/// Options of an OpenVPN configuration after which credentials stand.
+/// Options of an OpenVPN configuration that take credentials.
 const CREDENTIAL_OPTIONS: [&str; 7] =
     ["auth-user-pass", "auth-token", "auth-token-user", "askpass", "http-proxy-user-pass", "username", "password"];
 
-/// Whether a line only says what the lines after or before it are.
+/// Whether a line is a PEM delimiter.
 pub fn is_pem_delimiter(line: &str) -> bool {
     line.starts_with("-----BEGIN") || line.starts_with("-----END")
 }
 
-/// The secret parts of a file, line by line.
+/// Returns the secret parts of a file, line by line.
 pub fn secrets_of(name: &str, content: &str) -> Vec<String> {
     let is_configuration = name.ends_with(".conf") || name.ends_with(".ovpn");
     let mut secrets = Vec::new();
-    // Of the block or the PEM section that a line is in: whether that is secret.
+    // Whether the block or the PEM section of the current line is secret.
     let (mut block, mut section): (Option<bool>, Option<bool>) = (None, None);
     for line in content.lines().map(str::trim) {
         if let Some(what) = line.strip_prefix("-----BEGIN") {
@@ -36,7 +36,7 @@ pub fn secrets_of(name: &str, content: &str) -> Vec<String> {
     secrets
 }
 
-/// What stands after a credential option of OpenVPN, or after a private key's name in a WireGuard configuration.
+/// Returns the arguments of a credential option of OpenVPN, or the value of a private key in a WireGuard configuration.
 fn after_credential_option(line: &str) -> Vec<String> {
     if let Some((name, value)) = line.split_once('=') {
         let name = name.trim().to_ascii_lowercase();

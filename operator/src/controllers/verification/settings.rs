@@ -1,4 +1,4 @@
-//! What an installation sets for all verifications: images, addresses, clocks, resources.
+//! Settings of an installation for all verifications: images, addresses, timeouts, resources.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,7 +14,7 @@ pub struct Settings {
     pub init_image: String,
     /// Image of the container `probe`: one with `sh` and `curl`.
     pub probe_image: String,
-    /// Services that answer a GET with nothing but the caller's address, tried in this order.
+    /// Services that answer a GET with only the address of the caller, in the order in which they are tried.
     pub ip_services: Vec<String>,
     /// How long connecting may take where `spec.verify.timeout` is absent.
     pub timeout: Duration,
@@ -24,13 +24,13 @@ pub struct Settings {
     pub resources: BTreeMap<String, ResourceRequirements>,
 }
 
-/// gluetun, pinned: what is read from its log is the wording of this version.
+/// The gluetun image, pinned because the log patterns match the wording of this version.
 pub const VPN_IMAGE: &str = "qmcgaw/gluetun:v3.41.3";
-/// curl, for the address before and after.
+/// The curl image that reads the address before and after the connection.
 pub const CURL_IMAGE: &str = "curlimages/curl:8.16.0";
-/// Services that answer with the caller's address.
+/// Services that answer with the address of the caller.
 pub const IP_SERVICES: &str = "https://icanhazip.com,https://api.ipify.org,https://ifconfig.me/ip";
-/// How long scheduling and pulling may take, as the command line has it.
+/// How long scheduling and pulling may take: the default of the command line.
 const SCHEDULING_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Default for Settings {

@@ -1,4 +1,4 @@
-//! Where a provider stands with its verification, from what is stored alone.
+//! The verification state of a provider, from its status status alone.
 
 use std::time::Duration;
 
@@ -7,51 +7,51 @@ use vpn_types::Reason;
 
 use crate::state::{ClusterState, CredentialsState, CredentialsView, ProviderView, VerifyInputs};
 
-/// First delay after a failure; it doubles each time. Failing logins get accounts banned.
+/// The first delay after a failure. It doubles each time, because failed logins can get an account banned.
 pub const FIRST_DELAY: Duration = Duration::from_secs(30);
-/// The longest delay.
+/// The maximum delay.
 pub const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 
-/// Where a provider stands.
+/// The verification state of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerificationState {
-    /// It does not want to be verified.
+    /// Verification is disabled.
     Skipped,
-    /// These credentials have not been tried, or came to no result.
+    /// These credentials have not been verified.
     Unverified,
-    /// They passed. When they are to be tried again, if ever.
+    /// The credentials passed. The time is when to verify again, if ever.
     Passed(Option<DateTime<Utc>>),
-    /// They failed. When they are to be tried again.
+    /// The credentials failed. The time is when to retry.
     Failed(DateTime<Utc>),
 }
 
-/// Where a provider stands with these credentials.
+/// Returns the verification state of a provider with these credentials.
 pub fn verification_state(provider: &ProviderView, source: &CredentialsView) -> VerificationState {
     let Some(verify) = &provider.verify else { return VerificationState::Skipped };
-    let (stored, now_if_absent) = (&provider.verified.status, DateTime::<Utc>::MIN_UTC);
-    if !stored.secret_version.as_deref().is_some_and(|version| is_data_of(source, version)) {
+    let (status, now_if_absent) = (&provider.verified.status, DateTime::<Utc>::MIN_UTC);
+    if !status.secret_version.as_deref().is_some_and(|version| is_data_of(source, version)) {
         return VerificationState::Unverified;
     }
-    let same_overrides = stored.overrides.as_deref() == Some(&*verify.overrides_hash);
+    let same_overrides = status.overrides.as_deref() == Some(&*verify.overrides_hash);
     let passed = provider.verified.condition.as_ref().map(|condition| condition.passed);
     match passed {
         None => VerificationState::Unverified,
         Some(Some(true)) if !same_overrides => VerificationState::Passed(Some(now_if_absent)),
-        Some(Some(true)) => VerificationState::Passed(stored.retry_at.or_else(|| {
+        Some(Some(true)) => VerificationState::Passed(status.retry_at.or_else(|| {
             let interval = TimeDelta::from_std(verify.interval?).ok()?;
             provider.verified.last_verified.unwrap_or(now_if_absent).checked_add_signed(interval)
         })),
         Some(Some(false) | None) if !same_overrides => VerificationState::Unverified,
-        Some(Some(false) | None) => VerificationState::Failed(stored.retry_at.unwrap_or(now_if_absent)),
+        Some(Some(false) | None) => VerificationState::Failed(status.retry_at.unwrap_or(now_if_absent)),
     }
 }
 
-/// Whether that version of the Secret had the data that it has now.
+/// Whether that version of the Secret had the current data.
 pub fn is_data_of(source: &CredentialsView, version: &str) -> bool {
     *source.version == *version || *source.data_since == *version
 }
 
-/// Whether users may be assigned, as far as verification goes.
+/// Whether verification permits the assignment of slots.
 pub fn admits_users(state: &ClusterState, provider: &ProviderView) -> bool {
     match &state.account_credentials(provider) {
         CredentialsState::Present(source) => {
@@ -61,19 +61,19 @@ pub fn admits_users(state: &ClusterState, provider: &ProviderView) -> bool {
     }
 }
 
-/// Whether a Mask's verification is about what there is now.
+/// Whether a verification applies to the current Secret and overrides.
 pub fn is_current(inputs: Option<&VerifyInputs>, provider: &ProviderView, source: &CredentialsView) -> bool {
     let Some(verify) = &provider.verify else { return false };
     inputs.is_some_and(|inputs| is_data_of(source, &inputs.secret_version) && inputs.overrides == verify.overrides_hash)
 }
 
-/// How long to wait after so many failures in a row.
+/// Returns the delay after this number of consecutive failures.
 pub fn delay(failures: i32) -> Duration {
     FIRST_DELAY.saturating_mul(1 << failures.saturating_sub(1).clamp(0, 16)).min(LONGEST_DELAY)
 }
 
-/// Whether a failure says that the account cannot be used, so that one that was good before is good no longer.
-pub fn condemns(reason: Reason) -> bool {
+/// Whether a failure proves that the account cannot be used, and so revokes an earlier pass.
+pub fn revokes_pass(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::CredentialsRejected

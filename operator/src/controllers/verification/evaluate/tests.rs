@@ -47,11 +47,11 @@ fn log(lines: &[&str]) -> Log {
     log
 }
 
-fn reason(progress: Evaluation) -> Option<Reason> {
-    match progress {
-        Evaluation::Done(VerificationResult::Failed { reason, .. }) => Some(reason),
-        Evaluation::Done(VerificationResult::Passed(_)) => Some(Reason::Passed),
-        Evaluation::Going(_) => None,
+fn reason(evaluation: Evaluation) -> Option<Reason> {
+    match evaluation {
+        Evaluation::Finished(VerificationResult::Failed { reason, .. }) => Some(reason),
+        Evaluation::Finished(VerificationResult::Passed(_)) => Some(Reason::Passed),
+        Evaluation::InProgress(_) => None,
     }
 }
 
@@ -79,7 +79,7 @@ fn only_another_address_passes() {
 }
 
 #[test]
-fn what_the_log_says_decides() {
+fn the_log_decides_the_result() {
     const AUTH: &str = "ERROR [openvpn] AUTH: Received control message: AUTH_FAILED";
     const LIMIT: &str = "ERROR [openvpn] AUTH: Received control message: AUTH_FAILED,[TOO_MANY_CONNECTIONS]";
     const REFUSED: &str = "INFO [openvpn] read UDPv4 [ECONNREFUSED]: Connection refused (fd=3,code=111)";
@@ -118,7 +118,7 @@ fn an_exit_waits_for_the_last_lines() {
 }
 
 #[test]
-fn a_pod_that_does_not_start_has_a_clock_of_its_own() {
+fn a_pod_that_does_not_start_has_its_own_timeout() {
     let waiting = VerificationPod { vpn: Stage::Waiting, ..pod() };
     let unscheduled = VerificationPod { unscheduled: Some("0/1 nodes".into()), ..waiting.clone() };
     let image = Stuck { reason: "ImagePullBackOff".into(), message: "x".into() };
@@ -142,13 +142,13 @@ fn log_of(lines: &[&str]) -> Log {
 
 fn reason_of(log: &Log) -> Option<(Reason, String)> {
     match evaluate(&pod(), log, TIMEOUT, &Settings::default(), start()) {
-        Evaluation::Done(VerificationResult::Failed { reason, message }) => Some((reason, message)),
+        Evaluation::Finished(VerificationResult::Failed { reason, message }) => Some((reason, message)),
         _ => None,
     }
 }
 
 #[test]
-fn a_missing_login_is_told_at_once_by_its_keys() {
+fn a_missing_login_is_reported_at_once_with_its_keys() {
     let mut log = log_of(&[
         "ERROR [openvpn] No client-side authentication method is specified.  You must use either --cert/--key",
     ]);
@@ -161,7 +161,7 @@ fn a_missing_login_is_told_at_once_by_its_keys() {
 }
 
 #[test]
-fn openvpn_that_ends_twice_is_not_waited_for() {
+fn openvpn_that_exits_twice_fails_before_the_timeout() {
     let once = ["INFO [openvpn] Cipher X not supported", "ERROR [vpn] exit status 1"];
     assert_eq!(reason_of(&log_of(&once)), None);
     let twice = [once, once].concat();
