@@ -9,9 +9,10 @@ use vpn_operator::{
 use crate::{
     node::BAD_PASSWORD,
     process::separate_processes,
-    run::Sim,
+    run::{Move, Sim},
     scenarios::{check, settle, settle_and_check},
     user::key,
+    watch::Filter,
 };
 
 fn text<'a>(sim: &'a Sim, pointer: &str) -> &'a str {
@@ -92,6 +93,14 @@ fn a_changed_secret_is_verified_before_further_assignments() {
         sim.mask(&key("a", "m0"), json!({}));
         settle_and_check(&mut sim);
         sim.edit(Kind::Secret, &key("vpn", "p-secret"), json!({"data": {"OPENVPN_PASSWORD": "Yg=="}}));
+        // An operator that has not seen the change yet may still assign a slot.
+        let secret = Filter::Named(key("vpn", "p-secret"));
+        for process in 0..sim.processes.len() {
+            if sim.processes[process].watches.contains_key(&secret) {
+                let result = sim.make(Move::Watch(process, secret.clone()));
+                check(&sim, result);
+            }
+        }
         sim.mask(&key("a", "m1"), json!({}));
         settle_and_check(&mut sim);
         let operators = roles.iter().filter(|roles| roles.has(providers::NAME)).count();
