@@ -48,8 +48,8 @@ impl InFlightLimits {
         is_full
     }
 
-    /// Returns the requests that there is room for, by priority. Some of them may have nothing to send any more, so call
-    /// it again after they are reconciled.
+    /// Returns the requests that there is room for, by priority. Some of them may have nothing to send any more, so
+    /// call it again after they are reconciled.
     pub fn take_ready(&mut self) -> Vec<ReconcileRequest> {
         let mut ready = Vec::new();
         for Priority { limit, in_flight, waiting, is_waiting } in &mut self.priorities {
