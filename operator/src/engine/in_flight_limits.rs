@@ -1,6 +1,6 @@
-//! Limits the requests in flight, by priority. Beyond the limit the engine does not even compute requests: the items of
-//! the work queue wait here by their key, and are reconciled again when there is room. So if a status changes many times
-//! meanwhile, only the last one is written.
+//! Limits the requests in flight, by priority. Beyond the limit the engine does not even compute requests: the items
+//! of the work queue wait here by their key, and are reconciled again when there is room. So if a status changes many
+//! times meanwhile, only the last one is written.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -48,8 +48,8 @@ impl InFlightLimits {
         is_full
     }
 
-    /// Returns the requests that there is room for, by priority. Some of them may have nothing to send any more, so call it
-    /// again after they are reconciled.
+    /// Returns the requests that there is room for, by priority. Some of them may have nothing to send any more, so
+    /// call it again after they are reconciled.
     pub fn take_ready(&mut self) -> Vec<ReconcileRequest> {
         let mut ready = Vec::new();
         for Priority { limit, in_flight, waiting, is_waiting } in &mut self.priorities {

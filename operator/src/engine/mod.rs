@@ -40,8 +40,8 @@ use crate::{
     state::{ClusterState, Epoch},
 };
 
-/// The maximum number of requests in flight, by priority. It is twice the number of concurrent requests of the runtime, so
-/// that the runtime never waits for the engine.
+/// The maximum number of requests in flight, by priority. It is twice the number of concurrent requests of the runtime,
+/// so that the runtime never waits for the engine.
 const IN_FLIGHT: [usize; RequestPriority::ALL.len()] = [64, 16, 24];
 
 /// A request in flight.
