@@ -6,15 +6,17 @@ use std::{env, fs, time::Duration};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Cluster, Filter, Framework, Layout, Operator, OperatorOptions,
-    audit::{Access, Requests},
+    audit::{Access, Request, Requests},
     testing::{
         figures::{memory, report},
         framework::{ensure_eq, local_cluster},
     },
-    wait::{is_ready, ready_condition, wait_for_count},
+    wait::{is_active, is_ready, ready_condition, wait_for_count},
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt, api::ListParams};
+use serde_json::json;
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
@@ -190,4 +192,41 @@ async fn a_thousand_providers() -> Result<()> {
         scene.operator.stop().await
     };
     f.dump_on_error(test).await
+}
+
+/// Thousands of copies follow a changed Secret; whoever asks for a slot meanwhile does not wait for them.
+#[tokio::test]
+async fn a_new_mask_does_not_wait_for_a_rotation() -> Result<()> {
+    const COPIES: usize = 300;
+    let _alone = ALONE.lock().await;
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    let scene = Scene::start(cluster).await?;
+    Framework::run(cluster, &scene.operator, "rotation", async |f| {
+        f.create_provider("vpn", COPIES + 1).await?;
+        let names: Vec<_> = (0..COPIES).map(|index| format!("mask-{index:03}")).collect();
+        let create = stream::iter(&names).map(async |name| f.create_mask(name).await).buffer_unordered(AT_ONCE);
+        create.try_for_each(|_| async { Ok(()) }).await?;
+        wait_for_count(f.api::<MaskConsumer>(), TIMEOUT, "all Active", COPIES, is_active).await?;
+        scene.settled(cluster.audit().context("no audit log")?.mark().await?).await?;
+
+        let audit = cluster.audit().context("no audit log")?;
+        let mark = audit.mark().await?;
+        f.patch::<Secret>("vpn-credentials", json!({ "stringData": { "OPENVPN_PASSWORD": "new" } })).await?;
+        f.create_active_mask("new").await?;
+        let requests = scene.settled(mark).await?;
+        let of_operator: Vec<_> = requests.matching(&Filter::default().user(&scene.user)).cloned().collect();
+        let is_copy = |request: &Request| (&*request.verb, &*request.resource) == ("patch", "secrets");
+        let is_commit = |request: &Request| {
+            (&*request.verb, &*request.resource, &*request.name) == ("patch", "maskconsumers", "new")
+                && request.subresource == "status"
+        };
+        ensure_eq("copies", of_operator.iter().filter(|request| is_copy(request)).count(), COPIES)?;
+        let commit = of_operator.iter().position(is_commit).context("no commit")?;
+        let before = of_operator[..commit].iter().filter(|request| is_copy(request)).count();
+        report(&format!("{before} of {COPIES} copies were patched before a new Mask had its slot"));
+        ensure!(before < COPIES / 2, "{before} of {COPIES} copies were patched first");
+        Ok(())
+    })
+    .await?;
+    scene.operator.stop().await
 }

@@ -62,3 +62,59 @@ impl InFlightLimits {
         ready
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::model::ObjectKey;
+
+    fn request(number: usize) -> ReconcileRequest {
+        ReconcileRequest::Mask(ObjectKey::new("ns", format!("m{number}")))
+    }
+
+    #[test]
+    fn a_full_priority_does_not_hold_up_another() {
+        let mut limits = InFlightLimits::new([1, 1, 1]);
+        limits.sent(RequestPriority::Maintenance);
+        assert!(limits.defer(RequestPriority::Maintenance, &request(0)));
+        assert!(!limits.defer(RequestPriority::Slots, &request(0)));
+        assert_eq!(limits.take_ready(), []);
+        limits.ended(RequestPriority::Maintenance);
+        assert_eq!(limits.take_ready(), [request(0)]);
+    }
+
+    proptest! {
+        /// Whatever is sent and ends, no more than the limit is in flight, and what waits becomes ready, once and in order.
+        #[test]
+        fn what_waits_becomes_ready_in_order(steps in vec((any::<bool>(), 0..5usize), 0..60)) {
+            const LIMIT: usize = 2;
+            let mut limits = InFlightLimits::new([LIMIT; 3]);
+            let (mut in_flight, mut waiting) = (0, VecDeque::new());
+            for (sends, number) in steps {
+                let candidates = if sends {
+                    vec![request(number)]
+                } else {
+                    if in_flight > 0 {
+                        limits.ended(RequestPriority::Status);
+                        in_flight -= 1;
+                    }
+                    let ready = limits.take_ready();
+                    let expected: Vec<_> = waiting.drain(..waiting.len().min(LIMIT - in_flight)).collect();
+                    prop_assert_eq!(&ready, &expected);
+                    ready
+                };
+                for request in candidates {
+                    if !limits.defer(RequestPriority::Status, &request) {
+                        limits.sent(RequestPriority::Status);
+                        in_flight += 1;
+                    } else if !waiting.contains(&request) {
+                        waiting.push_back(request);
+                    }
+                    prop_assert!(in_flight <= LIMIT);
+                }
+            }
+        }
+    }
+}
