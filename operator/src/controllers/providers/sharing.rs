@@ -50,7 +50,7 @@ fn slots_with_one_key(state: &ClusterState, provider: &ProviderView) -> Option<S
         let login = logins.own.get(&slot).unwrap_or(&logins.common).as_ref();
         login.filter(|login| login.is_device).map(|login| login.fingerprint)
     };
-    // Either a slot with its own Secret or the first slot without one is the lowest slot that shares its key.
+    // The lowest slot that shares its key has its own Secret, or is the first slot without one.
     let without = (0..provider.max_slots).find(|slot| !logins.own.contains_key(slot));
     let mut first = logins.own.keys().copied().chain(without).collect::<Vec<_>>();
     first.sort_unstable();
