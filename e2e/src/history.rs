@@ -96,7 +96,7 @@ impl History {
             loop {
                 match watched.watch(&sender).await {
                     Ok(()) => {}
-                    // The API server is away.
+                    // The API server is not reachable.
                     Err(error) if !is_answer(&error) => sleep(PAUSE).await,
                     Err(error) => {
                         drop(sender.send(Err(error)));
@@ -125,7 +125,7 @@ impl History {
         consumers.map(|change| change.object.uid()).collect::<BTreeSet<_>>().len()
     }
 
-    /// All changes in order, after each watch has delivered everything that happened until now.
+    /// Returns all changes in order, after each watch has delivered everything up to now.
     pub async fn changes(&mut self) -> Result<&[Change]> {
         // The watches must have delivered the current state of every object, and the deletion of every other one.
         let mut current: BTreeMap<String, u64> = BTreeMap::new();
@@ -161,8 +161,8 @@ impl History {
         ended && current.iter().all(|(uid, version)| latest.get(uid).is_some_and(|(seen, _)| seen >= version))
     }
 
-    /// The maximum number of slots that were in use at the same time, for each MaskProvider by UID. Fails when it was ever
-    /// greater than the limit.
+    /// Returns the maximum number of slots in use at the same time, by UID of the MaskProvider. Fails if it ever
+    /// exceeded the limit.
     ///
     /// A MaskConsumer uses a slot from its assignment until its last Pod has ended. That is stricter than the contract, which
     /// counts only Pods. `maxSlots` takes effect with the generation in `status.observedGeneration`.
@@ -175,7 +175,7 @@ impl History {
     }
 }
 
-/// The watch on one kind.
+/// The watch of one kind.
 struct Watched<K> {
     api: Api<K>,
     version: String,
@@ -222,7 +222,7 @@ impl<K: Kind> Watched<K> {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
                 WatchEvent::Deleted(object) => (object, true),
                 WatchEvent::Bookmark(_) => continue,
-                // A restarted API server does not know older versions.
+                // A restarted API server does not have older versions.
                 WatchEvent::Error(status) if status.code == 410 => return self.list_anew(sender).await,
                 WatchEvent::Error(status) => bail!("{status:?}"),
             };
@@ -239,10 +239,10 @@ impl<K: Kind> Watched<K> {
     }
 }
 
-/// Whether the API server itself said so; else it did not answer.
+/// Whether the API server rejected the request. Otherwise it did not answer.
 fn is_answer(error: &anyhow::Error) -> bool {
     match error.downcast_ref::<kube::Error>() {
-        // While it starts it serves not all yet.
+        // While it starts, it does not serve all resources yet.
         Some(kube::Error::Api(status)) => !matches!(status.code, 429 | 500..),
         Some(_) => false,
         None => true,
@@ -286,7 +286,7 @@ struct Holders {
     restarts: BTreeMap<String, i32>,
     /// The provider of each MaskConsumer that was ever committed.
     provider_of: BTreeMap<String, String>,
-    /// The last MaskConsumer that was given the Secret of that namespace and name.
+    /// The last MaskConsumer that was assigned the Secret with that namespace and name.
     reader_of: BTreeMap<(Option<String>, String), String>,
     limits: BTreeMap<String, usize>,
     most: BTreeMap<String, usize>,
@@ -324,7 +324,7 @@ impl Holders {
                     let provider = self.provider_of.get(&consumer).cloned().unwrap_or_default();
                     self.users.insert(uid.clone(), (provider, consumer));
                 }
-                // What was started again ran since the last event, whatever the two say.
+                // A restarted container ran since the last event, even if neither status shows it.
                 let before = self.restarts.insert(uid.clone(), restarts(pod)).unwrap_or(0);
                 if restarts(pod) > before {
                     self.running.insert(uid.clone());

@@ -1,4 +1,4 @@
-//! Waits that use watches, and conditions to wait for.
+//! Waits based on watches, and predicates for them.
 
 use std::{collections::HashSet, fmt::Debug, time::Duration};
 
@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 use vpn_types::{MaskConsumer, MaskConsumerPhase, READY};
 
-/// The timeout of every wait, long enough for a busy machine. It matters only when a test fails.
+/// The timeout of every wait, long enough for a busy machine. Only a failing test reaches it.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A namespaced kind.
@@ -44,7 +44,8 @@ pub async fn wait_until_all<K: Kind>(
 ) -> Result<Vec<K>> {
     let (reader, writer) = kube::runtime::reflector::store();
     let stream = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
-    // Events that are available are handled together: with hundreds of objects, each snapshot is expensive.
+    // Events that are already available are handled together, because with hundreds of objects each snapshot is
+    // expensive.
     let mut stream = Box::pin(stream.ready_chunks(1024));
     let snapshot = || reader.state().iter().map(|object| (**object).clone()).collect::<Vec<K>>();
     let wait = async {
@@ -68,8 +69,7 @@ pub async fn wait_until_all<K: Kind>(
     }
 }
 
-/// Waits until there are just so many objects that are as they should be. Keeps nothing but names, so that it costs little
-/// beside what it waits for.
+/// Waits until exactly `count` objects match. Stores only names, to have little effect on what is measured.
 pub async fn wait_for_count<K: Kind>(
     api: Api<K>,
     limit: Duration,

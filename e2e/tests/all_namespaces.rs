@@ -1,4 +1,4 @@
-//! Providers that admit all namespaces: they would serve the Masks of every other test in their cluster.
+//! Providers that admit all namespaces. They would serve the Masks of every other test in their cluster.
 
 use anyhow::{Result, ensure};
 use e2e::{
@@ -39,7 +39,7 @@ async fn a_provider_without_a_list_admits_all_namespaces() -> Result<()> {
     operator.stop().await
 }
 
-/// What users of version 1.0.1 have in their repositories, field for field.
+/// Checks the objects that users of version 1.0.1 have in their repositories, field for field.
 async fn example(cluster: &Cluster, operator: &Operator) -> Result<()> {
     Framework::run(cluster, operator, "example", async |f| {
         let example = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/example.yaml");
@@ -52,7 +52,7 @@ async fn example(cluster: &Cluster, operator: &Operator) -> Result<()> {
         let (out, warnings) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
         ensure!(output.status.success() && warnings.is_empty(), "{warnings}");
         ensure_eq("objects", out.lines().count(), 3)?;
-        // Not only accepted: understood. No container runs on this node, so it comes to no verdict.
+        // The operator also decodes them. No container runs on this node, so the verification does not finish.
         f.wait_for_reason::<MaskProvider>("my-vpn", "Verifying").await?;
         f.wait_for_reason::<Mask>("my-mask", "NoProviderUsable").await?;
         Ok(())

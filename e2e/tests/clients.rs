@@ -1,4 +1,4 @@
-//! A controller of somebody else that uses Masks.
+//! A third-party controller that uses Masks.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -20,9 +20,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use vpn_types::{Mask, MaskConsumer};
 
-/// Builds the example and gives its path.
+/// Builds the example and returns its path.
 fn job_runner() -> Result<PathBuf> {
-    // With e2e, for the same features: nothing is built twice.
+    // Built together with e2e, for the same features: nothing is built twice.
     let args = ["build", "--package=e2e", "--package=vpn-types", "--example=job_runner"];
     cargo::built(cargo::command().args(args))
 }
@@ -44,7 +44,7 @@ fn job(name: &str, annotations: Value) -> Value {
     })
 }
 
-/// What it may do: its own kind, Pods, and the chart's role for users, nothing else.
+/// Its permissions: its own kind, Pods, and the chart's role for users.
 const RIGHTS: &str = "
 apiVersion: v1
 kind: ServiceAccount
@@ -82,7 +82,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Waits until a job is in this phase, and gives its message.
+    /// Waits until a job is in this phase, and returns its message.
     async fn wait_until(&self, name: &str, phase: &str, message: &str) -> Result<()> {
         let holds = |job: Option<&DynamicObject>| {
             let status = job.map(|job| &job.data["status"]);
@@ -106,7 +106,7 @@ async fn the_example_controller_runs_jobs_as_slots_come_free() -> Result<()> {
         let crd = cargo::output(Command::new(&program).arg("crd"))?;
         let setup = cluster.state_dir().join("job-runner.yaml");
         fs::write(&setup, format!("{crd}---{}", RIGHTS.replace("NAMESPACE", f.name())))?;
-        cluster.run_kubectl(&["apply", "-f", setup.to_str().context("a path that is no text")?]).await?;
+        cluster.run_kubectl(&["apply", "-f", setup.to_str().context("a path that is not UTF-8")?]).await?;
         cluster
             .run_kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd/vpnjobs.example.com"])
             .await?;
@@ -127,7 +127,7 @@ async fn the_example_controller_runs_jobs_as_slots_come_free() -> Result<()> {
             consumer.uid().into_iter().collect::<Vec<_>>()
         })?;
 
-        // One that waits says what for, and runs when the first has ended.
+        // A waiting job says what it waits for, and runs when the first one has ended.
         jobs.create("second", json!({ "e2e.vpn.beebs.dev/complete-after": "1s" })).await?;
         jobs.wait_until("second", "Waiting", "place 1 in line").await?;
         let finish = json!({ "metadata": { "annotations": { "e2e.vpn.beebs.dev/complete-after": "0s" } } });
@@ -136,7 +136,7 @@ async fn the_example_controller_runs_jobs_as_slots_come_free() -> Result<()> {
         jobs.wait_until("second", "Succeeded", "").await?;
         f.wait_until_all("no Mask is kept", |masks: &[Mask]| masks.is_empty()).await?;
 
-        // One that fails says so; one that is deleted takes its Pod along.
+        // A failed job reports the failure. A deleted job takes its Pod with it.
         let fails = json!({ "e2e.vpn.beebs.dev/complete-after": "0s", "e2e.vpn.beebs.dev/exit-code": "3" });
         jobs.create("third", fails).await?;
         jobs.wait_until("third", "Failed", "").await?;

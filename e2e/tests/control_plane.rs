@@ -1,5 +1,4 @@
-//! That the control plane is a real one, and that kwok's nodes behave as the tests of the
-//! operator assume.
+//! The control plane is a real one, and kwok's nodes behave as the operator's tests assume.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,7 +21,7 @@ use kube::{
 use serde_json::json;
 use tokio::time::timeout;
 
-/// Far more than anything here takes, on a busy machine.
+/// Longer than any test here takes on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn ours() -> Result<Option<&'static Cluster>> {
@@ -38,7 +37,7 @@ fn config_map(name: &str) -> ConfigMap {
     ConfigMap { metadata: ObjectMeta { name: Some(name.into()), ..Default::default() }, ..Default::default() }
 }
 
-/// How many containers, native sidecars included, run and how many are terminated.
+/// Returns how many containers, including native sidecars, run, and how many are terminated.
 fn containers(pod: &Pod) -> (usize, usize) {
     let status = pod.status.clone().unwrap_or_default();
     let all = [status.container_statuses, status.init_container_statuses].into_iter().flatten().flatten();
@@ -95,7 +94,7 @@ async fn a_pod_runs_and_its_deletion_takes_the_grace_period() -> Result<()> {
         let before = Timestamp::now();
         pods.delete("slow", &DeleteParams::default()).await?;
 
-        // The kinds of states in the order they were seen.
+        // The states, in the order in which they were seen.
         let mut seen = Vec::new();
         let end = loop {
             match timeout(TIMEOUT, events.try_next()).await??.context("the watch ended")? {
@@ -110,7 +109,7 @@ async fn a_pod_runs_and_its_deletion_takes_the_grace_period() -> Result<()> {
 
         let deadline = end.metadata.deletion_timestamp.context("no deletionTimestamp")?.0;
         ensure!(gone >= deadline, "gone at {gone}, before the end of its grace period {deadline}");
-        // In whole seconds, rounded down.
+        // The deadline is in whole seconds, rounded down.
         ensure!(deadline.duration_since(before).as_secs_f64() > 2.0, "asked at {before}, granted until {deadline}");
         Ok(())
     })
@@ -216,7 +215,7 @@ async fn the_audit_log_counts_every_request_of_a_user() -> Result<()> {
             }
         });
         futures::future::try_join_all(creates).await?;
-        // Refused requests count too.
+        // Rejected requests count too.
         ensure!(objects.create(&PostParams::default(), &config_map("mine-0")).await.is_err(), "created twice");
         ensure!(objects.get_opt("missing").await?.is_none(), "found what is not there");
         let watch = objects.watch(&WatchParams::default(), "0").await?;
@@ -236,7 +235,7 @@ async fn the_audit_log_counts_every_request_of_a_user() -> Result<()> {
         }
         let one = Filter::default().name("mine-7").subresource("");
         ensure!(requests.count(&one) == 1, "{:?}", requests.summary(&one));
-        // And from here on nothing.
+        // No requests from now on.
         let mark = audit.mark().await?;
         ensure!(audit.since(mark).await?.count(&user) == 0, "requests out of nowhere");
         Ok(())
@@ -272,7 +271,7 @@ async fn users_and_service_accounts_have_their_own_rights() -> Result<()> {
             anyhow::Ok(String::from_utf8(answer.stdout)?.trim() == "yes")
         };
         ensure!(can(&account, "list").await? && !can(&account, "delete").await?, "the ServiceAccount may only look");
-        ensure!(!can(&nobody, "list").await?, "an unknown user may nothing");
+        ensure!(!can(&nobody, "list").await?, "an unknown user has permissions");
         Ok(())
     })
     .await

@@ -1,4 +1,4 @@
-//! How many requests the operator makes, counted by the API server's audit log.
+//! The number of requests that the operator makes, from the API server's audit log.
 
 use std::{
     collections::BTreeSet,
@@ -21,15 +21,15 @@ use k8s_openapi::api::events::v1::Event;
 use tokio::{sync::Mutex, time::sleep};
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
 
-/// Seconds for which nothing may be requested.
+/// The number of seconds without requests.
 const QUIET_SECONDS: &str = "E2E_QUIET_SECONDS";
-/// How long hundreds of Masks may take.
+/// The timeout for hundreds of Masks.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// One at a time: an operator works in all namespaces.
+/// One test at a time, because an operator works in all namespaces.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// Runs a test beside an operator that has nothing else to do.
+/// Runs a test with an otherwise idle operator.
 async fn alone(
     prefix: &str,
     layout: Layout,
@@ -41,7 +41,7 @@ async fn alone(
     let counter = Counter { cluster, users: operator.users(), layout };
     Framework::run(cluster, &operator, prefix, async |f| {
         body(f, &counter).await?;
-        // Nothing is left for the next test.
+        // Leave nothing for the next test.
         f.clear(TIMEOUT).await
     })
     .await?;
@@ -54,7 +54,7 @@ struct Counter<'a> {
     layout: Layout,
 }
 
-/// What the operator requested in some time.
+/// The operator's requests in a period.
 struct Counts {
     requests: Vec<Request>,
 }
@@ -70,7 +70,7 @@ impl Counter<'_> {
         Ok(Counts { requests: all.iter().filter(ours).cloned().collect() })
     }
 
-    /// Waits for a second without a request.
+    /// Waits until a second passes without a request.
     async fn settled(&self) -> Result<()> {
         for _ in 0..TIMEOUT.as_secs() {
             let mark = self.mark().await?;
@@ -79,7 +79,7 @@ impl Counter<'_> {
                 return Ok(());
             }
         }
-        anyhow::bail!("never quiet");
+        anyhow::bail!("the operator never became idle");
     }
 
     fn report(&self, what: &str, figures: &str) {
@@ -113,7 +113,7 @@ impl Counts {
         self.count(&Filter::default().resource("maskproviders"))
     }
 
-    /// Writes to Masks, MaskConsumers, MaskReservations and Secrets.
+    /// Returns the number of writes to Masks, MaskConsumers, MaskReservations and Secrets.
     fn slot_writes(&self) -> usize {
         self.count(&Filter::default().access(Access::Write)) - self.events() - self.provider_status()
     }
@@ -123,7 +123,7 @@ impl Counts {
     }
 }
 
-/// Makes Masks, many at once, and waits until they have their slots and all statuses say so.
+/// Creates many Masks at once, and waits until they have their slots and all statuses are up to date.
 async fn assign(f: &Framework, provider: &str, names: &[String]) -> Result<Duration> {
     let before = Instant::now();
     let create = stream::iter(names).map(|name| f.create_mask(name)).buffer_unordered(16);
@@ -200,7 +200,7 @@ async fn at_once(layout: Layout, count: usize) -> Result<()> {
         ensure_eq("MaskReservations created", counts.created("maskreservations"), count)?;
         ensure_eq("Secrets created", counts.created("secrets"), count)?;
         ensure_eq("deletions", counts.count(&Filter::default().verb("delete")), 0)?;
-        // A write that comes too late fails and is decided anew; that must stay rare.
+        // A stale write fails with a conflict and is retried. That must be rare.
         let spare = count / 20;
         ensure!(counts.conflicts() <= spare, "{} conflicts\n{}", counts.conflicts(), counts.list());
         let most = 6 * count + 2 * spare;
@@ -252,13 +252,13 @@ async fn quiet(layout: Layout) -> Result<()> {
 
         let seconds = env::var(QUIET_SECONDS).map_or(Ok(60), |text| text.parse())?;
         let mark = counter.mark().await?;
-        // Not to wait for something: this is the time in which nothing may happen.
+        // Not a wait for an event: nothing may happen in this period.
         sleep(Duration::from_secs(seconds)).await;
         let counts = counter.since(mark).await?;
         counter.report("100 Active and 100 waiting", &format!("{} requests in {seconds} s", counts.requests.len()));
         ensure!(counts.requests.is_empty(), "{}", counts.list());
 
-        // One slot becomes free: one waiter is served, nobody else tries.
+        // One slot becomes free: one waiting Mask gets it, and no other tries.
         let mark = counter.mark().await?;
         f.delete::<Mask>("active-042").await?;
         f.wait_active("waiting-000").await?;

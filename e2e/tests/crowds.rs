@@ -1,5 +1,5 @@
-//! Crowds: thousands of Masks that wait, and a thousand accounts. What they cost, in writes, connections and memory. A
-//! cluster of their own, which goes with all that is in it.
+//! Thousands of waiting Masks and a thousand accounts: their cost in writes, connections and memory. Each test has its
+//! own cluster, which is removed with everything in it.
 
 use std::{env, fs, time::Duration};
 
@@ -23,23 +23,23 @@ use tokio::{
 };
 use vpn_types::{Mask, MaskConsumer, MaskProvider};
 
-/// How many Masks wait; 10,000 take two minutes on two cores.
+/// The number of waiting Masks. 10,000 take two minutes on two cores.
 const WAITING: (&str, usize) = ("E2E_CROWD", 2000);
-/// How many providers there are.
+/// The number of providers.
 const PROVIDERS: (&str, usize) = ("E2E_PROVIDERS", 1000);
-/// How long all of them may take.
+/// The timeout for all of them.
 const TIMEOUT: Duration = Duration::from_secs(1200);
-/// How many are created at once.
+/// The number of concurrent creations.
 const AT_ONCE: usize = 32;
 
-/// One at a time: an operator works in all namespaces.
+/// One test at a time, because an operator works in all namespaces.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn count((name, default): (&str, usize)) -> Result<usize> {
     env::var(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("{name}={text}")))
 }
 
-/// How many sockets a process has open.
+/// Returns the number of open sockets of a process.
 fn sockets(pid: i32) -> Result<usize> {
     let links = fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(Result::ok);
     Ok(links
@@ -55,7 +55,7 @@ struct Scene<'a> {
 
 impl Scene<'_> {
     async fn start(cluster: &Cluster) -> Result<Scene<'_>> {
-        // What containers often have; each credentials Secret takes a connection.
+        // A common limit in containers. Each credentials Secret takes a connection.
         let setup = OperatorOptions::new(Layout::Combined).soft_open_files(256);
         let operator = Operator::start_with(cluster, setup).await?;
         let user = operator.users().pop().context("no user")?;
@@ -66,7 +66,7 @@ impl Scene<'_> {
         self.operator.pids().next().context("it has ended")
     }
 
-    /// Waits for a second without a request of the operator, and gives all of its requests since the mark.
+    /// Waits until a second passes without a request of the operator, and returns all its requests since the mark.
     async fn settled(&self, since: e2e::audit::Mark) -> Result<Requests> {
         let audit = self.cluster.audit().context("no audit log")?;
         let ours = Filter::default().user(&self.user);
@@ -78,7 +78,7 @@ impl Scene<'_> {
             if !is_request(&audit.since(mark).await?) {
                 return audit.since(since).await;
             }
-            ensure!(Instant::now() < deadline, "never quiet");
+            ensure!(Instant::now() < deadline, "the operator never became idle");
         }
     }
 }
@@ -113,14 +113,14 @@ async fn thousands_of_masks_wait_in_order() -> Result<()> {
             told.as_secs_f64(),
             writes - events,
         ));
-        // A MaskConsumer, its status and that of the Mask; a place in line may be told again, five times a second.
+        // The MaskConsumer, its status, and the Mask's status. Queue positions are updated up to five times a second.
         let spare = 2 * 5 * (told.as_secs() as usize + 2);
         ensure!(writes - events <= 3 * count + spare, "{} writes", writes - events);
         ensure!(events <= count + spare, "{events} Events");
-        // Where a machine is so busy that an answer takes more than 5 s, the outcome is read back.
+        // On a very busy machine, a response can take more than 5 s. Then the operator reads the result back.
         ensure!(reads <= count / 5, "{reads} reads");
 
-        // A slot changes hands as it does in a short line.
+        // A slot is handed over as in a short queue.
         let mut line: Vec<_> = f.api::<Mask>().list(&ListParams::default()).await?.items;
         line.retain(|mask| mask.name_any() != "holder");
         line.sort_by_key(|mask| (mask.creation_timestamp().map(|time| time.0), mask.name_any()));
@@ -137,7 +137,7 @@ async fn thousands_of_masks_wait_in_order() -> Result<()> {
         ensure_eq("locks asked for", requests.count(&locks), turns)?;
         let writes = requests.count(&Filter::default().user(&scene.user).access(Access::Write));
         report(&format!("{turns} of {count} served one after the other: {writes} writes"));
-        // The places of the first ten are told again.
+        // The first ten queue positions are updated.
         ensure!(writes <= turns * 60, "{writes} writes");
         Ok(())
     })
@@ -170,7 +170,7 @@ async fn a_thousand_providers() -> Result<()> {
             sockets(scene.pid()?)?,
         ));
 
-        // One that is made now is seen, and changed credentials too.
+        // New Masks get slots, each of another provider.
         let consumers = stream::iter(0..20).map(async |index| f.create_active_mask(&format!("mask-{index}")).await);
         let consumers: Vec<MaskConsumer> = consumers.buffer_unordered(AT_ONCE).try_collect().await?;
         let mut used: Vec<_> =
@@ -179,7 +179,7 @@ async fn a_thousand_providers() -> Result<()> {
         used.dedup();
         ensure_eq("providers used", used.len(), consumers.len())?;
 
-        // The next process gets to know all of it.
+        // The next process lists them all.
         scene.operator.kill().await?;
         let began = Instant::now();
         scene.operator.restart(cluster).await?;

@@ -1,4 +1,4 @@
-//! Several processes with the same controllers, of which one leads; and what a process says when it is not ready.
+//! Several processes with the same controllers, one of which leads, and the readiness of each.
 
 use std::{net::TcpListener, time::Duration};
 
@@ -18,15 +18,15 @@ use tokio::{
 };
 use vpn_types::Mask;
 
-/// One at a time: an operator works in all namespaces.
+/// One test at a time, because an operator works in all namespaces.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// What the operator logs when it takes the lead.
+/// The log message of a new leader.
 const LEADING: &str = "leading";
-/// A lease lasts 15 s and is looked at every 2 s; the rest is for a busy machine.
+/// A lease lasts 15 s and is checked every 2 s. The rest is for a busy machine.
 const TAKEOVER: Duration = Duration::from_secs(30);
 
-/// A process of the operator with all controllers.
+/// An operator process with all controllers.
 struct Candidate {
     process: Process,
     user: String,
@@ -34,7 +34,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// Starts it as that user of the API server.
+    /// Starts it with this identity.
     async fn start(cluster: &Cluster, name: &str, identity: &Identity) -> Result<Self> {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let dir = cluster.state_dir();
@@ -51,7 +51,7 @@ impl Candidate {
         Ok(Self { process: cluster.run(spec).await?, user, port })
     }
 
-    /// Starts it as a user who may do everything, and whom the audit log tells from the others.
+    /// Starts it as its own user with all permissions, so that the audit log distinguishes it.
     async fn of(cluster: &Cluster, name: &str) -> Result<Self> {
         Self::start(cluster, name, &cluster.user(name, Some("system:masters")).await?).await
     }
@@ -72,11 +72,11 @@ impl Candidate {
     }
 
     async fn ends_badly(&self) -> Result<()> {
-        let end = timeout(TAKEOVER, self.process.exited()).await.context("it does not end")?;
+        let end = timeout(TAKEOVER, self.process.exited()).await.context("it does not exit")?;
         ensure_eq("end", &*end, "exit code 1")
     }
 
-    /// Status and body that a path of its own server answers with.
+    /// Returns the status code and the body of a path on its own server.
     async fn ask(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
         stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
@@ -86,7 +86,7 @@ impl Candidate {
         Ok((head.split(' ').nth(1).context("no status")?.parse()?, body.to_owned()))
     }
 
-    /// Waits until `/readyz` answers so; nobody tells when that changes.
+    /// Waits until `/readyz` returns `wanted`. Polls, because there is nothing to watch.
     async fn until_readyz(&self, wanted: (u16, &str)) -> Result<()> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
@@ -105,7 +105,7 @@ async fn setup(cluster: &Cluster, prefix: &str) -> Result<Framework> {
     Framework::new(cluster, prefix).await
 }
 
-/// Waits for the slot of a Mask that was just made.
+/// Waits until a new Mask has a slot, within the takeover time.
 async fn served_soon(f: &Framework, name: &str) -> Result<()> {
     let start = Instant::now();
     f.wait_active(name).await?;
@@ -130,19 +130,19 @@ async fn a_standby_is_silent_and_takes_over() -> Result<()> {
         let requests = audit.since(mark).await?;
         let of_two = Filter::default().user(&two.user);
         ensure_eq("writes of the standby", requests.count(&of_two.clone().access(Access::Write)), 0)?;
-        // It follows the watches; a watch on the credentials of a new provider begins with a list.
+        // It follows the watches. The watch of a new provider's Secret begins with a list.
         let reads = requests.matching(&of_two).filter(|request| request.access() == Access::Read);
         let other = reads.filter(|request| !["leases", "secrets"].contains(&&*request.resource)).count();
         ensure_eq("reads of other than the lease and that Secret", other, 0)?;
-        ensure!(requests.count(&Filter::default().user(&one.user).access(Access::Write)) > 3, "who did it?");
+        ensure!(requests.count(&Filter::default().user(&one.user).access(Access::Write)) > 3, "too few writes");
 
-        // One that is told to stop gives the lease back.
+        // A process that is stopped releases the lease.
         one.stop().await?;
         f.create_mask("second").await?;
         served_soon(&f, "second").await?;
         wait_for_log(&two.process, LEADING).await?;
 
-        // One that dies does not: its lease has to expire.
+        // A process that is killed does not: its lease must expire.
         let three = Candidate::of(cluster, "three").await?.stands_by().await?;
         two.process.signal(Signal::KILL)?;
         two.process.exited().await;
@@ -197,8 +197,8 @@ async fn a_leader_that_cannot_renew_ends() -> Result<()> {
         f.create_active_mask("mine").await?;
         cluster.run_kubectl(&["delete", "rolebinding", "vpn-operator-all-lease", "--namespace", NAMESPACE]).await?;
         leader.ends_badly().await?;
-        ensure!(leader.process.log_tail(5).contains("could not be renewed in time"), "it does not say why");
-        // With the right back, the next start goes on.
+        ensure!(leader.process.log_tail(5).contains("could not be renewed in time"), "the log has no reason");
+        // With the permission back, the next start succeeds.
         install(cluster).await?;
         let leader = Candidate::start(cluster, "leader", &identity).await?.leads().await?;
         f.clear(TIMEOUT).await?;
@@ -213,7 +213,7 @@ async fn a_process_that_is_not_ready_says_what_it_waits_for() -> Result<()> {
     let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let f = setup(cluster, "not-ready").await?;
     let test = async {
-        // A kind is missing.
+        // A CustomResourceDefinition is missing.
         let crd = "maskproviders.vpn.beebs.dev";
         cluster.run_kubectl(&["delete", "crd", crd]).await?;
         let early = Candidate::of(cluster, "early").await?;
@@ -223,7 +223,7 @@ async fn a_process_that_is_not_ready_says_what_it_waits_for() -> Result<()> {
         early.until_readyz((200, "ok\n")).await?;
         early.stop().await?;
 
-        // A right is missing.
+        // A permission is missing.
         let nobody = cluster.user("nobody", None).await?;
         let poor = Candidate::start(cluster, "poor", &nobody).await?;
         let all = "Mask, MaskConsumer, MaskReservation, MaskProvider, Secret, Pod";

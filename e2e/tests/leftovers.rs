@@ -1,4 +1,4 @@
-//! That nothing of a cluster outlives the process that started it, however that ends.
+//! No part of a cluster outlives the process that started it, however that process ends.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// `e2e up`, ready, and its state directory.
+/// Starts `e2e up`. Returns it with its state directory when it is ready.
 fn up() -> Result<(Child, PathBuf)> {
     let mut child =
         Command::new(env!("CARGO_BIN_EXE_e2e")).arg("up").env("RUST_BACKTRACE", "0").stdout(Stdio::piped()).spawn()?;
@@ -25,13 +25,13 @@ fn up() -> Result<(Child, PathBuf)> {
     Ok((child, dir))
 }
 
-/// The running processes that name the state directory, by their command lines.
+/// Returns the running processes whose command lines contain the state directory.
 fn processes(dir: &Path) -> Result<Vec<(i32, String)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // Processes come and go while we look.
+        // Processes start and exit during the scan.
         let Ok(command) = fs::read(entry.path().join("cmdline")) else { continue };
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         if command.contains(&dir.display().to_string()) {
@@ -63,7 +63,7 @@ fn after_sigterm_of_the_owner() -> Result<()> {
     let (mut child, dir) = up()?;
     kill_process(Pid::from_child(&child), Signal::TERM)?;
     ensure!(child.wait()?.success(), "stopping on request is not a failure");
-    ensure!(!dir.exists() && processes(&dir)?.is_empty(), "the owner returned before all was gone");
+    ensure!(!dir.exists() && processes(&dir)?.is_empty(), "the owner exited before its cleanup was done");
     Ok(())
 }
 

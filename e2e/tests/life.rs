@@ -1,4 +1,4 @@
-//! The life of an installation: the upgrade from version 1.0.1, rights that are taken away, the end.
+//! The life of an installation: the upgrade from version 1.0.1, revoked permissions, and removal.
 
 use std::time::Duration;
 
@@ -30,10 +30,10 @@ use vpn_types::{
 
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 
-/// One at a time: an operator works in all namespaces.
+/// One test at a time, because an operator works in all namespaces.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// Creates an object as a former version left it, status included.
+/// Creates an object with its status as an earlier version left it.
 async fn stored<K: Kind>(f: &Framework, object: Value, status: Value) -> Result<K> {
     let created: K = f.create(serde_json::from_value(object)?).await?;
     let status = Patch::Merge(json!({ "status": status }));
@@ -47,7 +47,8 @@ fn owner<K: Kind>(object: &K) -> Value {
     }])
 }
 
-/// What version 1.0.1 has stored for one assigned Mask: the MaskConsumer, its lock, its Secret and a running Pod.
+/// Creates what version 1.0.1 stores for one assigned Mask: the MaskConsumer, the MaskReservation, the Secret and a
+/// running Pod.
 async fn stored_by_1_0_1(f: &Framework) -> Result<(MaskConsumer, MaskReservation, Secret, Pod)> {
     let updated = "2023-05-01T12:00:00+00:00";
     let credentials = f.create_credentials("vpn").await?;
@@ -122,9 +123,9 @@ async fn taken_over(layout: Layout) -> Result<()> {
         ensure_eq("Pod", (now.uid(), now.spec, now.metadata.owner_references), {
             (pod.uid(), pod.spec.clone(), pod.metadata.owner_references.clone())
         })?;
-        ensure!(now.metadata.deletion_timestamp.is_none(), "the Pod was ended");
+        ensure!(now.metadata.deletion_timestamp.is_none(), "the Pod was deleted");
 
-        // It counts, and it is given back like any other.
+        // The slot is in use, and is released like any other.
         f.create_mask("next").await?;
         f.wait_for_reason::<MaskConsumer>("next", "NoFreeSlot").await?;
         f.kubectl(&["delete", "mask", "mine"]).await?;
@@ -139,7 +140,7 @@ async fn taken_over(layout: Layout) -> Result<()> {
     f.dump_on_error(test).await
 }
 
-/// Takes the right to create a resource from a ClusterRole, and waits until that is in force.
+/// Removes the permission to create a resource from a ClusterRole, and waits until that takes effect.
 async fn take_away(cluster: &Cluster, user: &str, role: &str, resource: &str) -> Result<()> {
     let roles: Api<ClusterRole> = Api::all(cluster.client()?);
     let mut changed = roles.get(role).await?;
@@ -151,9 +152,9 @@ async fn take_away(cluster: &Cluster, user: &str, role: &str, resource: &str) ->
     roles.replace(role, &PostParams::default(), &changed).await?;
     let resource = if resource == "secrets" { resource.to_owned() } else { format!("{resource}.{GROUP}") };
     let deadline = Instant::now() + TIMEOUT;
-    // kubectl fails when the answer is no.
+    // kubectl fails if the answer is no.
     while cluster.run_kubectl(&["auth", "can-i", "create", &resource, "--as", user]).await.is_ok() {
-        ensure!(Instant::now() < deadline, "the right is still there");
+        ensure!(Instant::now() < deadline, "the permission is still granted");
         sleep(Duration::from_millis(50)).await;
     }
     Ok(())
@@ -176,7 +177,7 @@ async fn rights_that_are_taken_away_are_missed_and_come_back() -> Result<()> {
             let mask = f.create_mask("mine").await?;
             let told = f.wait_for_reason::<Mask>("mine", "Forbidden").await?;
             let message = serde_json::to_string(&told.status)?;
-            ensure!(message.contains(resource), "it does not say which right: {message}");
+            ensure!(message.contains(resource), "the permission is not named: {message}");
             f.wait_for_event::<Mask>("mine", "Forbidden", &[resource]).await?;
             f.wait_until_all("no lock is kept", |all: &[MaskReservation]| all.is_empty()).await?;
             install(cluster).await?;
@@ -208,7 +209,7 @@ async fn an_uninstallation_in_order_leaves_nothing() -> Result<()> {
         f.create_provider("vpn", 1).await?;
         let consumer = f.create_active_mask("mine").await?;
         f.run_pod(owned_pod("user", &consumer, 1)?).await?;
-        // As in the README; kubectl waits until they are gone.
+        // As in the README. kubectl waits until the objects are gone.
         let kinds = "masks,maskconsumers,maskproviders";
         cluster.run_kubectl(&["delete", kinds, "--all", "--all-namespaces"]).await?;
         operator.stop().await?;
@@ -245,13 +246,13 @@ async fn the_way_out_when_the_operator_went_first() -> Result<()> {
         let process = cluster.run(spec).await?;
         let end = timeout(TIMEOUT, process.exited()).await?;
         ensure!(end == "exit code 0", "{end}\n{}", process.log_tail(20));
-        // Somebody else's is theirs to remove.
+        // Finalizers of others stay.
         let held = f.api::<MaskConsumer>().get("mine").await?;
         ensure_eq("finalizers", held.finalizers(), &["example.com/theirs".to_owned()])?;
         f.patch::<MaskConsumer>("mine", json!({ "metadata": { "finalizers": null } })).await?;
         crds_gone(cluster).await?;
 
-        // And nothing stands in the way of a new beginning.
+        // The operator can be installed again.
         install(cluster).await?;
         operator.restart(cluster).await?;
         f.add_logs(&operator);

@@ -1,5 +1,5 @@
-//! A real Prometheus finds the processes of the operator as the chart's PodMonitors say, scrapes them, and what it then
-//! knows is true: numbers, alerts and dashboard.
+//! A real Prometheus discovers the operator's processes through the chart's PodMonitors and scrapes them. The tests
+//! check the metrics, the alerts and the dashboard.
 
 #[path = "metrics/world.rs"]
 mod world;
@@ -77,7 +77,7 @@ async fn scraping(world: &World<'_>) -> Result<Prometheus> {
     Prometheus::start(world.cluster, configs.concat(), &Path::new(CHART).join(RULES)).await
 }
 
-/// Each process is a target, known by the names of its Pod and its PodMonitor.
+/// Each process is a target with the names of its Pod and its PodMonitor.
 async fn found(prometheus: &Prometheus) -> Result<()> {
     let all_up = |samples: &[Sample]| samples.len() == 4 && samples.iter().all(|sample| sample.value == 1.0);
     for target in prometheus.wait_until("up", "four targets", all_up).await? {
@@ -86,19 +86,19 @@ async fn found(prometheus: &Prometheus) -> Result<()> {
         ensure!(label("pod").starts_with(&format!("{release}-")) && label("namespace") == "vpn-operator", "{target:?}");
         ensure!(label("container") == "operator" && label("endpoint") == "metrics", "{target:?}");
     }
-    // Before anything is counted, so that Prometheus sees it grow.
+    // Before anything is counted, so that Prometheus sees the increase.
     prometheus.wait_until_value("vpno_mask_assignment_duration_seconds_count", 0.0).await
 }
 
-/// Three slots: one is used, two are held; two Masks wait.
+/// Three slots, one in use and two held, and two waiting Masks.
 async fn slots_and_masks(f: &Framework, prometheus: &Prometheus) -> Result<()> {
     let tags = || Some(vec!["eu".to_owned(), "fr".to_owned()]);
     f.create_provider_with("paris", 3, |spec| spec.tags = tags()).await?;
-    // Its Secret is missing.
+    // Its Secret does not exist.
     f.create(f.new_provider("rome", 2)).await?;
     for name in ["one", "two", "three"] {
         let consumer = f.create_active_mask(name).await?;
-        // Nobody's Pod, which nobody deletes.
+        // A Pod without an owner, which nobody deletes.
         f.run_pod(unowned_pod(name, &consumer, 1)?).await?;
     }
     for name in ["four", "five"] {
@@ -109,7 +109,7 @@ async fn slots_and_masks(f: &Framework, prometheus: &Prometheus) -> Result<()> {
         f.delete::<Mask>(name).await?;
         f.wait_for_reason::<MaskConsumer>(name, "HeldByPods").await?;
     }
-    // The Pods of the second were listed by a request of its own; those of the third are so once that is known.
+    // A release lists the Pods of the slot. Wait until that read is scraped.
     prometheus.wait_until(reads, "a read", |samples| !samples.is_empty()).await?;
     let namespace = f.name();
     let of = |provider: &str| format!("{{namespace=\"{namespace}\",provider=\"{provider}\"}}");
@@ -145,7 +145,7 @@ async fn slots_and_masks(f: &Framework, prometheus: &Prometheus) -> Result<()> {
     prometheus.wait_until_value(&format!("vpno_provider_slots_held{}", of("paris")), 3.0).await
 }
 
-/// promtool has nothing to say, but of the names that were there before it was asked.
+/// promtool reports nothing, except for names from earlier versions.
 async fn checked(world: &World<'_>) -> Result<()> {
     let programs = Programs::ensure()?;
     for part in &world.parts {
@@ -165,20 +165,20 @@ async fn checked(world: &World<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Slots and Masks come from one process, also when there is another that stands by.
+/// Only one process exports metrics of slots and Masks, even with a standby.
 async fn one_tells(world: &World<'_>, prometheus: &Prometheus) -> Result<()> {
     prometheus.wait_until_value("count(vpno_mask_assignment_duration_seconds_count)", 1.0).await?;
     let standby = world.standby("consumers").await?;
     let text = get(standby.port, "/metrics").await?;
     ensure!(text.contains("vpno_consumers_reconcile_counter 0"), "{text}");
     for word in ["vpno_provider_", "vpno_tag_", "vpno_masks", "vpno_mask_"] {
-        ensure!(!text.contains(word), "a standby tells of {word}:\n{text}");
+        ensure!(!text.contains(word), "a standby exports {word}:\n{text}");
     }
-    ensure!(standby.process.stop(TIMEOUT).await? == "exit code 0", "the standby did not end well");
+    ensure!(standby.process.stop(TIMEOUT).await? == "exit code 0", "the standby did not exit cleanly");
     Ok(())
 }
 
-/// A slot is assigned and given back, and all statuses say so.
+/// Assigns a slot and releases it, and waits until all statuses show it.
 async fn round(f: &Framework) -> Result<()> {
     let used = async |slots: usize| {
         let used = |provider: &MaskProvider| provider.status.as_ref().and_then(|status| status.active_slots);
@@ -193,9 +193,9 @@ async fn round(f: &Framework) -> Result<()> {
     used(0).await.map(drop)
 }
 
-/// Every query of the dashboard gives numbers.
+/// Every query of the dashboard returns numbers.
 async fn dashboard(f: &Framework, prometheus: &Prometheus) -> Result<()> {
-    // A rate needs a second event, after the first one has been scraped.
+    // A rate needs a second event after the first one has been scraped.
     f.create_provider_with("lyon", 1, |spec| spec.tags = Some(vec!["lyon".to_owned()])).await?;
     round(f).await?;
     for (controller, action) in [
@@ -229,7 +229,7 @@ async fn dashboard(f: &Framework, prometheus: &Prometheus) -> Result<()> {
     Ok(())
 }
 
-/// Alerts whose time has not come yet are pending where they should be, and nowhere else.
+/// Alerts that have not fired yet are pending where expected, and nowhere else.
 async fn alerts(prometheus: &Prometheus) -> Result<()> {
     let mut names: Vec<_> = Vec::new();
     for sample in prometheus.wait_until("ALERTS", "two alerts", |samples| samples.len() >= 2).await? {
@@ -259,7 +259,7 @@ async fn steady_state(world: &World<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The strangers end: the slots go on, and then all goes, series included.
+/// Deletes the remaining Pods: the slots are handed over, and at the end all objects and series are gone.
 async fn given_back(f: &Framework, prometheus: &Prometheus) -> Result<()> {
     for name in ["one", "two", "three"] {
         f.delete::<Pod>(name).await?;

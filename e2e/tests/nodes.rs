@@ -1,4 +1,4 @@
-//! Losing a node: a cluster of its own, because a lost node is everybody's.
+//! Lost nodes. These tests have their own cluster, because a lost node affects all tests.
 
 use std::time::Duration;
 
@@ -35,14 +35,14 @@ async fn pods_of_a_lost_node_stay_until_it_returns() -> Result<()> {
     }
 
     timeout(TIMEOUT, kwok::lose_node(&client, &lost)).await??;
-    // The one deleted first is still there when the other is gone.
+    // The Pod that was deleted first still exists when the other one is gone.
     let gone = |pod: Option<&Pod>| pod.is_none();
     for name in ["held", "ends"] {
         pods.delete(name, &DeleteParams::default()).await?;
     }
     timeout(TIMEOUT, await_condition(pods.clone(), "ends", gone)).await??;
     let held = pods.get_opt("held").await?.context("the Pod of a lost node is gone")?;
-    ensure!(held.status.and_then(|status| status.phase).as_deref() == Some("Running"), "nobody was there to end it");
+    ensure!(held.status.and_then(|status| status.phase).as_deref() == Some("Running"), "the Pod is not Running");
 
     timeout(TIMEOUT, kwok::restore_node(&client, &lost)).await??;
     timeout(TIMEOUT, await_condition(pods, "held", gone)).await??;

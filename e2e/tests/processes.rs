@@ -1,4 +1,4 @@
-//! Programs run beside a cluster, such as operators: ended, killed, missing.
+//! Programs that run beside a cluster, such as operators: they exit, are killed, or are missing.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn processes_end_as_told_and_with_the_supervisor() -> Result<()> {
     let polite = supervisor.start(spec("polite", "exec sleep 60")).await?;
     ensure!(polite.stop(Duration::from_secs(30)).await? == "killed by signal 15", "SIGTERM did not end it");
 
-    // A shell that ignores SIGTERM, once it says so.
+    // A shell that ignores SIGTERM, once it has printed `ready`.
     let stubborn = supervisor.start(spec("stubborn", "trap '' TERM; echo ready; while :; do sleep 0.1; done")).await?;
     while stubborn.log_tail(1) != "ready" {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -35,7 +35,7 @@ async fn processes_end_as_told_and_with_the_supervisor() -> Result<()> {
     let error = supervisor.start(missing).await.err().context("a missing program ran")?;
     ensure!(format!("{error:#}").contains("there is no program /no/such/program"), "{error:#}");
 
-    // What was started last ends first: it sees the other one still running.
+    // Processes stop in reverse order of their start: each sees the earlier ones still running.
     let order = dir.path().join("order");
     let note = |name: &str| {
         format!("trap 'echo {name} >> {}; exit' TERM; echo ready; while :; do sleep 0.1; done", order.display())

@@ -1,5 +1,5 @@
-//! Many Masks deleted at once, and what their release waits for: not for the garbage collector, which makes some 20
-//! requests a second for a whole cluster as kube-controller-manager is shipped.
+//! Many Masks deleted at once. Their release does not wait for the garbage collector, which by default makes about 20
+//! requests per second for the whole cluster.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -10,7 +10,7 @@ use e2e::{
 };
 use vpn_types::{Mask, MaskConsumer, MaskReservation};
 
-/// A cluster of the test's own.
+/// Starts a cluster for one test.
 async fn cluster(controller_manager_args: &[&str]) -> Result<Option<Cluster>> {
     if local_cluster().await?.is_none() {
         return Ok(None);
@@ -46,7 +46,7 @@ async fn a_slot_changes_hands_without_the_garbage_collector() -> Result<()> {
     cluster.stop().await
 }
 
-/// As `e2e load` does it, with fewer Masks.
+/// Like `e2e load`, with fewer Masks.
 #[tokio::test]
 async fn many_slots_are_given_back_with_few_requests() -> Result<()> {
     const COUNT: usize = 100;

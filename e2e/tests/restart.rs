@@ -1,4 +1,5 @@
-//! Crashes of the operator and of the API server at any moment, and two operators at once: no slot is leaked, none is given twice.
+//! Crashes of the operator and the API server at any moment, and two operators at once: no slot is leaked or assigned
+//! twice.
 
 use std::collections::BTreeSet;
 
@@ -19,21 +20,21 @@ use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskProviderReleaseSpec};
 const SLOTS: usize = 4;
 const MASKS: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 
-/// One at a time: an operator works in all namespaces.
+/// One test at a time, because an operator works in all namespaces.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// Who is ended.
+/// What is stopped.
 #[derive(Clone, Copy)]
 enum Victim {
-    /// The operator, by SIGKILL.
+    /// The operator, with SIGKILL.
     Operator,
-    /// The operator, by SIGTERM: it has to end well, whatever is under way.
+    /// The operator, with SIGTERM: it must exit cleanly at any moment.
     OperatorInOrder,
     /// The API server.
     ApiServer(Signal),
 }
 
-/// Ends somebody after so many more changes, and starts it again.
+/// Stops the victim after this number of changes, and starts it again.
 async fn crash(
     cluster: &Cluster,
     operator: &mut Operator,
@@ -56,7 +57,7 @@ async fn crash(
     }
 }
 
-/// As many namespaces as there are crashes: each crash meets all of them, at another moment of each.
+/// Creates as many namespaces as there are crashes. Each crash affects all of them, each at a different point.
 async fn crashes(cluster: &Cluster, layout: Layout, moments: &[(Victim, usize)]) -> Result<()> {
     let mut operator = Operator::start(cluster, layout).await?;
     let all = try_join_all(moments.iter().map(|_| Scene::new(cluster, &operator))).await?;
@@ -64,7 +65,7 @@ async fn crashes(cluster: &Cluster, layout: Layout, moments: &[(Victim, usize)])
         let mut changes = History::start(&cluster.client()?, None).await?;
         try_join_all(all.iter().map(|scene| scene.ask(step))).await?;
         for &(victim, moment) in moments {
-            // An API server that is asked to end waits a minute for its connections: once is enough.
+            // An API server that gets SIGTERM waits a minute for its connections, so once is enough.
             if step == Step::Release && matches!(victim, Victim::ApiServer(Signal::TERM)) {
                 continue;
             }
@@ -77,16 +78,16 @@ async fn crashes(cluster: &Cluster, layout: Layout, moments: &[(Victim, usize)])
     operator.stop().await
 }
 
-/// What is asked of the operator when it is ended.
+/// What the operator is doing when it is stopped.
 #[derive(Clone, Copy, PartialEq)]
 enum Step {
-    /// Slots for more Masks than there are slots.
+    /// Assigns slots to more Masks than there are slots.
     Assignment,
-    /// The slot of one that has it with its Pod, and that of the lowered limit; and one that waits goes.
+    /// Releases the slots of a deleted Mask with a Pod and of a lowered limit, while a waiting Mask is deleted.
     Release,
 }
 
-/// A namespace of its own.
+/// A test namespace.
 struct Scene {
     f: Framework,
     history: History,
@@ -96,7 +97,7 @@ impl Scene {
     async fn new(cluster: &Cluster, operator: &Operator) -> Result<Self> {
         let f = Framework::new(cluster, "crash").await?;
         f.add_logs(operator);
-        // A Pod that ends while no operator is there to see how leaves its slot held.
+        // If a Pod ends while no operator observes it, its slot is held.
         let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("1s".into()) };
         f.create_provider_with("vpn", SLOTS, |spec| spec.release = Some(release)).await?;
         let history = History::start(&f.client, Some(f.name())).await?;
@@ -136,7 +137,7 @@ impl Scene {
         .await
     }
 
-    /// All goes: nothing is left of anything.
+    /// Deletes everything, and checks that nothing is left.
     async fn end(mut self) -> Result<()> {
         let f = &self.f;
         let history = &mut self.history;
@@ -149,7 +150,7 @@ impl Scene {
     }
 }
 
-/// In the cluster that the tests share.
+/// Runs crashes in the shared cluster.
 async fn alone(layout: Layout, moments: &[(Victim, usize)]) -> Result<()> {
     let _alone = ALONE.lock().await;
     match local_cluster().await? {
@@ -174,7 +175,7 @@ async fn a_stop_in_the_middle_of_the_work() -> Result<()> {
     alone(Layout::FourProcesses, &[(Victim::OperatorInOrder, 8)]).await
 }
 
-/// The operator goes on by itself, and its processes are the same ones. The API server is each test's own.
+/// The operator recovers by itself, in the same processes. Each test has its own API server.
 async fn without_api_server(layout: Layout, endings: &[(Signal, usize)]) -> Result<()> {
     let cluster = Cluster::connect(ControlPlaneOptions::default()).await?;
     if cluster.is_local() {
@@ -194,7 +195,7 @@ async fn the_api_server_of_four_processes_goes_away_and_comes_back() -> Result<(
     without_api_server(Layout::FourProcesses, &[(Signal::KILL, 9)]).await
 }
 
-/// Without one of its processes the operator holds what is held.
+/// While one of its processes is down, the operator releases no slot that is in use.
 #[tokio::test]
 async fn a_missing_process_is_made_up_for_when_it_returns() -> Result<()> {
     let _alone = ALONE.lock().await;
@@ -213,7 +214,7 @@ async fn a_missing_process_is_made_up_for_when_it_returns() -> Result<()> {
             operator.kill_part(part).await?;
             f.delete::<Mask>("first").await?;
             f.create_mask("second").await?;
-            // What is done without that process, in its own time; then the rest.
+            // Changes that need no stopped process, then the rest.
             history.wait_for_changes(1).await?;
             operator.restart(cluster).await?;
             f.add_logs(operator);
@@ -228,7 +229,7 @@ async fn a_missing_process_is_made_up_for_when_it_returns() -> Result<()> {
     operator.stop().await
 }
 
-/// Nothing but names, UIDs and versions keeps two operators from giving a slot twice.
+/// Only names, UIDs and resource versions keep two operators from assigning a slot twice.
 #[tokio::test]
 async fn two_operators_at_once() -> Result<()> {
     let _alone = ALONE.lock().await;
@@ -253,7 +254,7 @@ async fn two_operators_at_once() -> Result<()> {
         let consumers = wait_for_steady_state(&f, 10).await?;
         run_pods(&f, &consumers).await?;
         ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(10))?;
-        // Nobody was deleted but by the user.
+        // Only the user deleted MaskConsumers.
         let ever = history.consumers();
         ensure!(ever == names.len(), "{ever} MaskConsumers for {} Masks", names.len());
         f.clear(TIMEOUT).await?;

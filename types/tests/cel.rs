@@ -1,4 +1,4 @@
-//! The CEL rules in the CRDs, evaluated here (the API server evaluates them again).
+//! The CEL rules in the CRDs, evaluated without an API server.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 

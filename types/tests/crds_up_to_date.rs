@@ -1,5 +1,5 @@
-//! `crds/` with its API reference, and the copy of the definitions in the chart, match the types. After a change:
-//! `UPDATE_CRDS=1 cargo test -p vpn-types --test crds_up_to_date`.
+//! `crds/`, its API reference and the chart's copy of the definitions match the types. To update them: `UPDATE_CRDS=1
+//! cargo test -p vpn-types --test crds_up_to_date`.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -21,9 +21,9 @@ fn crds_up_to_date() {
             (name, format!("{HEADER}{}", serde_yaml::to_string(crd).unwrap()))
         })
         .collect();
-    // For helm, which reads nothing outside of a chart.
+    // For helm, which reads only files inside the chart.
     check("chart/files/crds", &definitions);
-    // For kubectl, which reads no Markdown.
+    // For kubectl, which ignores Markdown files.
     check("crds", &[&definitions[..], &[("README.md".to_owned(), reference::document())]].concat());
 }
 

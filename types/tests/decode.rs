@@ -1,4 +1,4 @@
-//! What is stored, by this version or another, can be read.
+//! Objects that this version or another one stored can be decoded.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -67,7 +67,7 @@ fn phases_are_the_closed_sets() {
     }
 }
 
-/// What 1.0.1 wrote.
+/// Objects as version 1.0.1 wrote them.
 #[test]
 fn objects_of_1_0_1() {
     let provider: MaskProvider = read(json!({

@@ -1,4 +1,4 @@
-//! README.md of this crate shows the example that is compiled.
+//! The README.md of this crate shows the compiled example.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 

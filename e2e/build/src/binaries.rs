@@ -1,4 +1,4 @@
-//! The programs of the control plane, built from their Go modules at first use.
+//! The control plane programs, built from their Go modules on first use.
 
 use std::{
     env,
@@ -19,34 +19,34 @@ use crate::{cache::cache_dir, notice};
 
 /// The Go module, part of this repository.
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../control-plane");
-/// For every package, also those of the standard library, which all builds then share.
+/// Applies to all packages including the standard library, so that all builds share its compiled form.
 pub const NO_DEBUG_DATA: &str = "-gcflags=all=-dwarf=false";
-/// The build leaves this out of its own directory: it is shared by all builds.
+/// Outside the build's own directory, because all builds share it.
 const LOCK: &str = ".lock";
 /// How often the build shows that it is still running.
 const PROGRESS: Duration = Duration::from_secs(30);
-/// Between two looks at whether the build has ended.
+/// The interval between checks whether the build has ended.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Where the built programs are.
+/// The location of the built programs.
 #[derive(Clone, Debug)]
 pub struct Binaries {
     dir: PathBuf,
 }
 
 impl Binaries {
-    /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kubectl in one:
-    /// the first argument chooses.
+    /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kubectl in one binary. The first argument
+    /// selects the program.
     pub fn control_plane(&self) -> PathBuf {
         self.dir.join("control-plane")
     }
 
-    /// The directory they are in.
+    /// The directory of the programs.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// kwok, which plays the kubelet.
+    /// kwok, which simulates the kubelet.
     pub fn kwok(&self) -> PathBuf {
         self.dir.join("kwok")
     }
@@ -56,15 +56,15 @@ impl Binaries {
         self.dir.join("helm")
     }
 
-    /// Gives the programs, building them when this is the first use of this version.
+    /// Returns the programs. Builds them on first use of this version.
     ///
-    /// The result stays in the user's cache directory, outside cargo's target directory,
-    /// so `cargo clean` does not cost a build of Kubernetes.
+    /// The result is in the user's cache directory, outside cargo's target directory, so `cargo clean` does not cost a
+    /// build of Kubernetes.
     pub fn ensure() -> Result<Self> {
         Self::ensure_unless(&AtomicBool::new(false))
     }
 
-    /// Does the same, but stops a build once `stopped` is set.
+    /// Like [`Self::ensure`], but stops the build once `stopped` is set.
     pub fn ensure_unless(stopped: &AtomicBool) -> Result<Self> {
         let go = go_version()?;
         let cache = cache_dir("control-plane")?;
@@ -73,8 +73,8 @@ impl Binaries {
         if built.dir.is_dir() {
             return Ok(built);
         }
-        // Test binaries run in parallel: one builds, the others wait and find it done. The
-        // lock is released by the kernel, however the holder ends.
+        // Test binaries run in parallel: one builds, the others wait. The kernel releases the lock however its holder
+        // ends.
         let lock = File::create(cache.join(LOCK))?;
         if lock.try_lock().is_err() {
             notice("waiting for another process that is building the control plane");
@@ -101,17 +101,17 @@ fn build(cache: &Path, target: &Path, go: &str, stopped: &AtomicBool) -> Result<
         command.current_dir(MODULE).stdin(Stdio::null()).stdout(stderr());
         command
     };
-    // `go build` finds out one import at a time which modules it needs, and waits for each. It reports what is missing
-    // after this.
+    // `go build` discovers modules one import at a time and waits for each, so download them all first. If this fails,
+    // `go build` reports what is missing.
     let download = go().args(["mod", "download"]).spawn().context("cannot run go")?;
     wait_with_progress(download, started, stopped)?;
     let child = go()
         .env("CGO_ENABLED", "0")
         .envs(collect_less_garbage())
-        // Nobody debugs them; writing that down is a tenth of the build.
+        // Nobody debugs these programs, and debug data takes a tenth of the build time.
         .args(["build", "-trimpath", NO_DEBUG_DATA, "-ldflags", &version_flags(&version)?, "-o"])
         .arg(&unfinished.0)
-        // `tool` stands for every tool of go.mod: helm and kwok.
+        // `tool` builds all tools of go.mod: helm and kwok.
         .args([".", "tool"])
         .spawn()
         .context("cannot run go")?;
@@ -119,13 +119,13 @@ fn build(cache: &Path, target: &Path, go: &str, stopped: &AtomicBool) -> Result<
     if !status.success() {
         bail!("go build of {MODULE} failed ({status}); its messages are above");
     }
-    // The rename is what makes it visible: an interrupted build leaves no half result.
+    // Only the rename makes the result visible, so an interrupted build leaves no partial result.
     fs::rename(&unfinished.0, target)?;
     notice(&format!("built in {} s", started.elapsed().as_secs()));
     Ok(())
 }
 
-/// A directory for a build under way. Dropping it removes it, unless it was renamed.
+/// The directory of a build in progress. Removed on drop, unless it was renamed.
 struct Unfinished(PathBuf);
 
 impl Unfinished {
@@ -142,7 +142,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// Waits for `go build`, which prints nothing for minutes. A line now and then shows that it is still running.
+/// Waits for `go build`, which prints nothing for minutes. Prints a line at intervals to show that it is still running.
 fn wait_with_progress(mut child: Child, started: Instant, stopped: &AtomicBool) -> Result<ExitStatus> {
     let mut said = started;
     loop {
@@ -162,13 +162,14 @@ fn wait_with_progress(mut child: Child, started: Instant, stopped: &AtomicBool) 
     }
 }
 
-/// The compiler spends a sixth of its time on garbage collection. It may use more memory instead, up to a limit.
+/// Returns settings that let the compiler use more memory, up to a limit. By default, it spends a sixth of its time on
+/// garbage collection.
 fn collect_less_garbage() -> Vec<(&'static str, &'static str)> {
     let is_unset = |(name, _): &(&str, &str)| env::var_os(name).is_none();
     [("GOGC", "400"), ("GOMEMLIMIT", "2GiB")].into_iter().filter(is_unset).collect()
 }
 
-/// Without these the API server calls itself v0.0.0, which kubectl and helm cannot parse.
+/// Without these flags, the API server reports v0.0.0, which kubectl and helm cannot parse.
 fn version_flags(version: &str) -> Result<String> {
     let mut parts = version.trim_start_matches('v').split('.');
     let (Some(major), Some(minor)) = (parts.next(), parts.next()) else {
@@ -179,7 +180,7 @@ fn version_flags(version: &str) -> Result<String> {
 }
 
 fn go_version() -> Result<String> {
-    // Asked inside the module: an older Go fetches the version that go.mod names, if it can.
+    // Runs inside the module, so that an older Go fetches the version that go.mod names, if it can.
     go_output(&["env", "GOVERSION"])
 }
 
@@ -201,7 +202,7 @@ fn go_output(args: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// Names a build by what goes into it.
+/// Returns a hash of all inputs of the build, which names it.
 fn source_hash(go: &str) -> Result<String> {
     let mut files: Vec<_> = fs::read_dir(MODULE)
         .with_context(|| format!("the Go module {MODULE} is missing: e2e runs from a checkout of the repository"))?

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// The subdirectory `name` for programs that are built or downloaded once. It may not exist yet.
+/// Returns the subdirectory `name` for programs that are built or downloaded once. It may not exist yet.
 pub fn cache_dir(name: &str) -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
         Some(dir) => dir.into(),

@@ -1,7 +1,6 @@
-//! What has to be built before a cluster can start: the programs of the control plane, which are written in Go.
+//! Builds what a cluster needs before it can start: the control plane programs, which are written in Go.
 //!
-//! This crate is small, so that `cargo demo` can run it early: its binary builds those programs while cargo builds the
-//! rest.
+//! This crate is small, so that `cargo demo` can run it early: it builds those programs while cargo builds the rest.
 
 pub mod binaries;
 pub mod cache;

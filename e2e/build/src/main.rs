@@ -1,7 +1,7 @@
-//! `cargo demo`: builds the demo with cargo and the control plane with Go at the same time, and then becomes the demo.
+//! `cargo demo`: builds the demo with cargo and the control plane with Go in parallel, then executes the demo.
 //!
-//! The two builds take turns waiting (for downloads, for one large crate or package), so together they take less time than
-//! one after the other. When everything is built already, this takes less than a second.
+//! Each build waits at times (for downloads, or for one large crate or package), so building in parallel is faster. If
+//! everything is built, this takes less than a second.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use e2e_build::{Binaries, cargo};
 
-/// Between two looks at the builds.
+/// The interval between checks of the builds.
 const POLL: Duration = Duration::from_millis(50);
 
 fn main() -> Result<ExitCode> {
@@ -31,7 +31,7 @@ fn main() -> Result<ExitCode> {
 fn build() -> Result<bool> {
     static STOPPED: AtomicBool = AtomicBool::new(false);
     let mut command = cargo::command();
-    // The demo starts the operator. Built together, both use the same features of their dependencies.
+    // The demo starts the operator. Building both together gives them the same features of their dependencies.
     command.args(["build", "--package=e2e", "--package=vpn-operator", "--bin=e2e", "--bin=vpn-operator"]);
     let mut crates = command.spawn().context("cannot run cargo")?;
     let binaries = thread::spawn(|| Binaries::ensure_unless(&STOPPED));

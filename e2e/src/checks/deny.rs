@@ -1,4 +1,4 @@
-//! cargo-deny. It is installed to the cache directory of the user at first use.
+//! cargo-deny, installed in the user's cache directory on first use.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use e2e::host::{cache_dir, cargo::ROOT};
 
 use super::{Outcome, Runner, cargo};
 
-/// The version is fixed, so that the same checkout has the same result everywhere.
+/// Pinned, so that a checkout gives the same result everywhere.
 const VERSION: &str = "0.20.2";
 
 /// `cargo-deny`, without a subcommand.
@@ -23,7 +23,7 @@ pub fn command() -> Result<Command> {
     Ok(command)
 }
 
-/// Checks for known vulnerabilities. The advisory database is a git repository, which some networks do not allow to reach.
+/// Checks dependencies for known vulnerabilities. Some networks block the git repository with the advisory database.
 pub fn advisories(runner: &Runner) -> Result<Outcome> {
     let fetch = command()?.args(["fetch", "db"]).stdin(Stdio::null()).output()?;
     if !fetch.status.success() {
@@ -49,7 +49,7 @@ fn ensure_installed() -> Result<PathBuf> {
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
         .arg("--root")
         .arg(unfinished.path())
-        // This is not in the target directory of the checkout, so that `cargo clean` does not remove it.
+        // Outside the checkout's target directory, so that `cargo clean` does not remove it.
         .env("CARGO_TARGET_DIR", unfinished.path().join("target"))
         .stdin(Stdio::null())
         .status()?;
@@ -57,7 +57,7 @@ fn ensure_installed() -> Result<PathBuf> {
     fs::remove_dir_all(unfinished.path().join("target"))?;
     // Only the rename makes the result visible, so an interrupted build leaves no partial result.
     if let Err(error) = fs::rename(unfinished.path(), &dir) {
-        // Another run was faster.
+        // Another run installed it first.
         ensure!(program.is_file(), "cargo-deny cannot be put into {}: {error}", dir.display());
     }
     Ok(program)

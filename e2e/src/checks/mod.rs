@@ -19,11 +19,11 @@ pub struct Outcome {
     pub passed: usize,
     pub failed: usize,
     pub skipped: usize,
-    /// How many of `passed` passed in an earlier run, without changes since.
+    /// How many of `passed` passed in an earlier run and have not changed since.
     pub earlier: usize,
     /// Additional information.
     pub note: String,
-    /// The tests that did not run, with the reason.
+    /// The tests that did not run, with their reasons.
     pub ignored: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ impl Outcome {
         Self { failed: 1, note: why.to_owned(), ..Self::default() }
     }
 
-    /// A skipped stage needs a reason.
+    /// Returns the result of a skipped stage, with the reason.
     pub fn skipped(why: &str) -> Self {
         Self { skipped: 1, note: why.to_owned(), ..Self::default() }
     }
@@ -68,16 +68,16 @@ impl Outcome {
         Ok(())
     }
 
-    /// Records whether the harness failed, and how to run it again.
+    /// Records whether the harness failed, and how to rerun it.
     fn settle(&mut self, success: bool, again: impl FnOnce() -> String) {
         if !success {
-            // If the build failed, or a test ended the process, no single test has failed.
+            // A failed build or an aborted process reports no failed test.
             self.failed = self.failed.max(1);
             self.note = format!(": {}", again());
         }
     }
 
-    /// Adds another part of the same stage.
+    /// Adds the result of another part of the stage.
     fn add(&mut self, part: Self) {
         self.passed += part.passed;
         self.failed += part.failed;
@@ -132,7 +132,7 @@ fn run_streaming(command: &mut Command) -> Result<(bool, Outcome)> {
     Ok((child.wait()?.success(), outcome))
 }
 
-/// Prints the output only after the command failed.
+/// Prints the output only if the command fails.
 fn run_captured(command: &mut Command) -> Result<(bool, Outcome)> {
     let (success, mut output) = captured(command)?;
     let mut outcome = Outcome::default();
@@ -157,14 +157,14 @@ fn show(mut output: File) -> Result<()> {
     Ok(())
 }
 
-/// The command as a user would type it.
+/// The command as a user would type it in a shell.
 fn shown(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program()).file_stem().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// cargo with these arguments.
+/// Returns a cargo command with these arguments.
 pub fn cargo(args: &[&str]) -> Command {
     let mut command = cargo::command();
     command.args(args);

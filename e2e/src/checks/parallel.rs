@@ -1,4 +1,5 @@
-//! The test binaries of a package, some of them at once: each has a control plane of its own, and waits half of the time.
+//! Runs the test binaries of a package in parallel. Each starts its own control plane and is idle about half of the
+//! time.
 
 use std::{
     fs::{self, File},
@@ -18,21 +19,23 @@ use super::{
     show, shown,
 };
 
-/// That which builds and takes all processors, before all others: beside it, tests would take long, and real Pods fail.
+/// The test binary that builds. It runs alone and first, because it uses all CPUs: other tests would slow down, and
+/// real Pods would fail.
 const BUILDS: &str = "builds";
-/// Those with a node that runs containers: one at a time, because real Pods take what processors there are.
+/// Test binaries with a node that runs containers. They run one at a time, because real Pods use all available CPU
+/// time.
 const WITH_NODE: [&str; 3] = ["node", "verification", "in_cluster"];
-/// Of the others, those that take long, the longest first; the rest follows by name. Started late, one of these would be
-/// waited for alone.
+/// The slowest of the other test binaries, slowest first. The rest follow by name. A slow binary that starts late would
+/// delay the whole run.
 const LONGEST: [&str; 9] = ["bad_days", "counts", "restart", "operator", "chart", "lease", "crowds", "clients", "life"];
-/// How long the start of a control plane keeps the processors busy.
+/// How long the start of a control plane keeps the CPUs busy.
 const START: Duration = Duration::from_secs(10);
-/// For how long one looks at what they do.
+/// The interval over which CPU usage is measured.
 const LOOK: Duration = Duration::from_secs(3);
-/// How much of that they have to be idle for one more.
+/// The share of idle CPU time above which one more binary starts.
 const IDLE_PERCENT: u64 = 50;
 
-/// A line of cargo's JSON messages, as far as it is read here:
+/// A line of cargo's JSON output, with the fields that are used here:
 /// <https://doc.rust-lang.org/cargo/reference/external-tools.html#artifact-messages>.
 #[derive(Deserialize)]
 struct Message {
@@ -48,7 +51,7 @@ struct Target {
 
 #[derive(Deserialize)]
 struct Profile {
-    /// Built with a test harness; programs of the package are built too, for tests to run them.
+    /// Whether the binary has a test harness. cargo also builds the package's programs, because the tests run them.
     test: bool,
 }
 
@@ -59,9 +62,9 @@ struct Binary {
 }
 
 impl Runner {
-    /// Runs all test binaries of a package, up to `jobs` of them at once: one more than there are processors, as each
-    /// waits half of the time, and a further one when they have time for it. The output of each is shown when it ends.
-    /// Unless `fresh`, those that have passed are not run again while nothing has changed.
+    /// Runs all test binaries of a package, up to `jobs` at once. One more than the number of CPUs always run, because
+    /// each is idle about half of the time; further ones start only while the CPUs are idle. Prints the output of a
+    /// binary when it ends. Unless `fresh` is set, skips binaries that have passed and whose inputs have not changed.
     pub fn tests_at_once(&self, package: &str, jobs: usize, fresh: bool) -> Result<Outcome> {
         let mut queue = build(package)?;
         let first = || WITH_NODE.iter().chain(&LONGEST);
@@ -89,7 +92,7 @@ impl Runner {
         Ok(total)
     }
 
-    /// Runs these, in their order as far as the node is free.
+    /// Runs the binaries in order, but defers those that need the node while it is in use.
     fn at_once(&self, package: &str, mut queue: Vec<Binary>, jobs: usize, inputs: Option<&Inputs>) -> Result<Outcome> {
         let least = jobs.min(1 + thread::available_parallelism().map_or(1, usize::from));
         let mut total = Outcome::default();
@@ -135,13 +138,13 @@ impl Binary {
         let began = Instant::now();
         Record::forget(&self.path)?;
         let mut command = Command::new(&self.path);
-        // Where cargo runs them.
+        // The directory where cargo runs tests.
         command.current_dir(PathBuf::from(e2e::host::cargo::ROOT).join(package)).stdin(Stdio::null());
         let (success, mut output) = captured(&mut command)?;
         let mut outcome = Outcome::default();
         outcome.count_all(&mut output)?;
         outcome.settle(success, || again(package, &self.name));
-        // Where they cannot be told any more, something changes just now.
+        // If the inputs cannot be determined any more, the checkout is changing, so the result is not recorded.
         if let (Some(before), Ok(after)) = (inputs, Inputs::now()) {
             Record::keep(&self.path, before, &after, &outcome)?;
         }
@@ -149,13 +152,13 @@ impl Binary {
     }
 }
 
-/// How busy the processors are, as `make --load-average` asks, but of the last seconds.
+/// CPU usage over the last seconds. `make --load-average` uses the load average instead, which reacts more slowly.
 struct Processors {
     since: Instant,
     before: Ticks,
 }
 
-/// Time of all processors since the machine started, in ticks: proc_stat(5).
+/// CPU time since boot in ticks, summed over all CPUs. See proc_stat(5).
 #[derive(Clone, Copy)]
 struct Ticks {
     idle: u64,
@@ -167,12 +170,12 @@ impl Processors {
         Ok(Self { since: Instant::now(), before: Ticks::now()? })
     }
 
-    /// A control plane takes all there is until it is up: what is free is known after that.
+    /// Restarts the measurement after the start of a control plane, which uses all CPUs.
     fn given_work(&mut self) {
         self.since = Instant::now() + START;
     }
 
-    /// Whether they were idle for a good part of the last seconds.
+    /// Whether the CPUs were idle for enough of the measured interval.
     fn have_time(&mut self) -> Result<bool> {
         let (now, ticks) = (Instant::now(), Ticks::now()?);
         if now < self.since {
@@ -182,7 +185,7 @@ impl Processors {
             return Ok(false);
         }
         let before = std::mem::replace(self, Self { since: now, before: ticks }).before;
-        // Time that waited for disks may be counted back.
+        // The kernel can decrease iowait.
         let (idle, all) = (ticks.idle.saturating_sub(before.idle), ticks.all.saturating_sub(before.all));
         Ok(idle * 100 > all * IDLE_PERCENT)
     }
@@ -193,12 +196,12 @@ impl Ticks {
         let text = fs::read_to_string("/proc/stat")?;
         let line = text.lines().next().context("/proc/stat is empty")?;
         let times: Vec<u64> = line.split_whitespace().skip(1).map(str::parse).collect::<Result<_, _>>()?;
-        let idle = times.get(3..5).context("/proc/stat does not tell the idle time")?;
+        let idle = times.get(3..5).context("/proc/stat has no idle time")?;
         Ok(Self { idle: idle.iter().sum(), all: times.iter().take(8).sum() })
     }
 }
 
-/// How to run one of them alone.
+/// Returns the command that runs one binary alone.
 fn again(package: &str, name: &str) -> String {
     match name == package {
         true => format!("cargo test --package={package} --lib --bins"),

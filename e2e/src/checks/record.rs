@@ -1,8 +1,8 @@
-//! Which files of tests have passed, and with what, so that one is not run again while nothing has changed.
+//! Records which test binaries have passed, and with which inputs, so that unchanged ones are not run again.
 //!
-//! Invariant: a result is used again only if the test binary, the rest of the checkout, the control plane, the machine's
-//! packages and kernel, and the variables that tests read are what they were when it passed, with no test left out.
-//! `go test` and Bazel do the same.
+//! Invariant: a result is reused only if no test was skipped and nothing that it depends on has changed: the test
+//! binary, the rest of the checkout, the control plane, the machine's packages and kernel, and the environment
+//! variables that tests read. `go test` and Bazel cache results in the same way.
 
 use std::{
     env, fs, io,
@@ -18,24 +18,24 @@ use sha2::{Digest, Sha256, digest::Output};
 
 use super::Outcome;
 
-/// What all files of tests depend on.
+/// The inputs that all test binaries share.
 pub struct Inputs(Sha256);
 
-/// A result that is known already.
+/// A recorded result.
 #[derive(Serialize, Deserialize)]
 pub struct Record {
-    /// Of all that the tests depend on.
+    /// The hash of all inputs.
     inputs: String,
     passed: usize,
-    /// When they ended.
+    /// When the tests ended.
     pub at: Timestamp,
 }
 
 impl Inputs {
-    /// Fails where they cannot be told.
+    /// Returns the current inputs. Fails if they cannot be determined.
     pub fn now() -> Result<Self> {
         for (name, other) in [("KUBECONFIG", "cluster"), ("E2E_OPERATOR", "operator")] {
-            ensure!(env::var_os(name).is_none(), "{name} names a {other} of its own");
+            ensure!(env::var_os(name).is_none(), "{name} sets an external {other}");
         }
         let mut hash = Sha256::new();
         let mut variables: Vec<_> = env::vars_os().filter(|(name, _)| read_by_tests(&name.to_string_lossy())).collect();
@@ -46,7 +46,7 @@ impl Inputs {
         }
         add(&mut hash, Binaries::ensure()?.dir().as_os_str().as_encoded_bytes());
         add(&mut hash, &digest(Path::new("/proc/sys/kernel/osrelease"))?);
-        // The packages of a node; without dpkg there is none.
+        // The node uses installed packages. A machine without dpkg has no node.
         let packages = Path::new("/var/lib/dpkg/status");
         if packages.exists() {
             add(&mut hash, &digest(packages)?);
@@ -58,7 +58,7 @@ impl Inputs {
         Ok(Self(hash))
     }
 
-    /// What a test binary depends on.
+    /// Returns the hash of all inputs of a test binary.
     fn with(&self, binary: &Path) -> Result<String> {
         let mut hash = self.0.clone();
         add(&mut hash, &digest(binary)?);
@@ -67,19 +67,19 @@ impl Inputs {
 }
 
 impl Record {
-    /// The result of a test binary, if it would be the same now.
+    /// Returns the recorded result of a test binary, if its inputs are unchanged.
     pub fn of(binary: &Path, inputs: &Inputs) -> Result<Option<Self>> {
         let text = match fs::read(place(binary)?) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        // Written by another version, perhaps.
+        // Another version may have written the record.
         let Ok(record) = serde_json::from_slice::<Self>(&text) else { return Ok(None) };
         Ok((record.inputs == inputs.with(binary)?).then_some(record))
     }
 
-    /// Forgets a result, before the tests run again.
+    /// Removes a record before the tests run again.
     pub fn forget(binary: &Path) -> Result<()> {
         match fs::remove_file(place(binary)?) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
@@ -87,7 +87,7 @@ impl Record {
         }
     }
 
-    /// Keeps a result, if all tests ran and passed and nothing has changed meanwhile.
+    /// Records a result, if all tests ran and passed and the inputs did not change during the run.
     pub fn keep(binary: &Path, before: &Inputs, after: &Inputs, outcome: &Outcome) -> Result<()> {
         let Outcome { passed, failed, skipped, .. } = *outcome;
         let inputs = before.with(binary)?;
@@ -106,26 +106,26 @@ impl Record {
     }
 }
 
-/// Beside the test binary, so that `cargo clean` forgets all.
+/// The path of the record, beside the test binary, so that `cargo clean` removes it.
 fn place(binary: &Path) -> Result<PathBuf> {
     let (dir, name) = (binary.parent(), binary.file_name());
-    let (Some(dir), Some(name)) = (dir, name) else { bail!("{} is no binary", binary.display()) };
+    let (Some(dir), Some(name)) = (dir, name) else { bail!("{} is not a binary", binary.display()) };
     Ok(dir.join("passed").join(name).with_extension("json"))
 }
 
 fn read_by_tests(variable: &str) -> bool {
-    // Some of them build.
+    // Some tests build programs.
     ["E2E_", "CARGO_", "RUST", "UPDATE_"].iter().any(|prefix| variable.starts_with(prefix))
         || ["PATH", "HOME", "XDG_CACHE_HOME", "CC", "CFLAGS"].contains(&variable)
 }
 
-/// The files of the checkout, but for the sources of the tests themselves, which are in their binaries.
+/// The files of the checkout, except the sources of the tests, which are compiled into the binaries.
 fn checkout() -> Result<Vec<PathBuf>> {
     let mut command = Command::new("git");
     command.current_dir(ROOT).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"]);
     let output = command.output().context("cannot run git")?;
     ensure!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr).trim());
-    let names = String::from_utf8(output.stdout).context("the name of a file is no text")?;
+    let names = String::from_utf8(output.stdout).context("a file name is not UTF-8")?;
     let mut files: Vec<PathBuf> = names.split_terminator('\0').map(PathBuf::from).collect();
     let in_binaries = |file: &Path| file.starts_with("e2e") && file.extension().is_some_and(|ending| ending == "rs");
     files.retain(|file| !in_binaries(file) && Path::new(ROOT).join(file).exists());
@@ -137,7 +137,7 @@ fn digest(file: &Path) -> Result<Output<Sha256>> {
     Ok(Sha256::digest(fs::read(file).with_context(|| file.display().to_string())?))
 }
 
-/// With its length, so that no two lists of parts look alike.
+/// Adds a part to the hash. The length prefix keeps different lists of parts from having the same hash.
 fn add(hash: &mut Sha256, part: &[u8]) {
     hash.update((part.len() as u64).to_le_bytes());
     hash.update(part);

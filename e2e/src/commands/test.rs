@@ -12,26 +12,25 @@ use e2e::{node, operator_image as image, tools::Binaries};
 
 use crate::checks::{Outcome, Runner, cargo, deny};
 
-/// Run every check that a change has to pass.
+/// Run all checks that a change must pass.
 #[derive(Args)]
 pub struct Test {
     /// Show the output of failed stages only
     #[arg(long, short)]
     quiet: bool,
-    /// How many files of tests on a real control plane may run at once; more than one beyond the number of processors
-    /// only while these have time
+    /// Maximum number of test binaries on a real control plane that run at once. More than one beyond the number of
+    /// CPUs run only while the CPUs are idle
     #[arg(long, short, default_value = "4")]
     jobs: NonZeroUsize,
-    /// Run also those files of tests on a real control plane that have passed and depend on nothing that has changed
-    /// since
+    /// Also run test binaries that have passed and whose inputs have not changed
     #[arg(long)]
     fresh: bool,
-    /// Which to run; all of them when none is named
+    /// Stages to run. Default: all
     #[arg(value_enum)]
     stages: Vec<Stage>,
 }
 
-/// In the order in which they run: what is quick to fail comes first.
+/// The stages in order of execution. Fast stages come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Stage {
     /// The source is formatted
@@ -40,21 +39,21 @@ enum Stage {
     Clippy,
     /// The documentation builds, no broken links
     Doc,
-    /// crds/ is what the types say
+    /// crds/ matches the types
     Crds,
     /// Unit tests, property tests and documentation tests
     Unit,
-    /// Licenses and sources of dependencies, and those that are banned
+    /// Licenses, sources and bans of dependencies
     Deny,
     /// Known vulnerabilities of dependencies
     Advisories,
-    /// The programs of the control plane are built
+    /// The control plane programs build
     ControlPlane,
-    /// The container image is built
+    /// The container image builds
     Image,
     /// Tests on a real control plane
     E2e,
-    /// The demo keeps what it promises
+    /// The demo runs to its end
     Demo,
 }
 
@@ -75,7 +74,8 @@ impl Stage {
                 runner.check(command.env("RUSTDOCFLAGS", "--deny=warnings"))
             }
             Stage::Crds => {
-                // The same packages as for the unit tests: others would choose other features, and build all anew.
+                // Selects the same packages as the unit tests: others would enable other features and rebuild
+                // everything.
                 let args = ["test", "--workspace", "--exclude=e2e", "--locked", "--test=crds_up_to_date"];
                 runner.check(cargo(&args).env_remove("UPDATE_CRDS"))
             }
@@ -92,13 +92,13 @@ impl Stage {
                 Binaries::ensure()?;
                 Ok(Outcome::passed())
             }
-            // Beside the tests it would take long, and make them take long.
+            // A stage of its own, because the build and the tests would slow each other down.
             Stage::Image => {
                 image::root(tempfile::tempdir()?.path())?;
                 Ok(Outcome::passed())
             }
             Stage::E2e => {
-                // The tests would install them, and then depend on other packages than when they began.
+                // The tests would install missing packages themselves, which changes their own inputs.
                 if node::unavailable().is_none() {
                     node::install()?;
                 }
@@ -112,7 +112,7 @@ impl Stage {
     }
 }
 
-/// As a newcomer runs it, but for the end.
+/// Runs the demo as a new user does, except that it exits at the end.
 fn demo(args: &[&str]) -> Command {
     let mut command = cargo(&["run", "--quiet", "--package=e2e", "--locked", "--", "demo", "--exit"]);
     command.args(args);
@@ -129,7 +129,7 @@ impl Test {
         for (index, stage) in wanted.iter().enumerate() {
             println!("\n===== {} of {}: {}", index + 1, wanted.len(), stage.name());
             let began = Instant::now();
-            // A stage that cannot even run has failed; the others still tell something.
+            // A stage that cannot run counts as failed. The other stages still run.
             let outcome = stage.run(&runner, &self).unwrap_or_else(|error| Outcome::failed(&format!("{error:#}")));
             println!("===== {}", line(&stage.name(), &outcome, began.elapsed()));
             results.push((stage.name(), outcome, began.elapsed()));
@@ -153,7 +153,7 @@ fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
     line.trim_end().to_owned()
 }
 
-/// How many of those that passed did not run now.
+/// Describes how many of the passed tests ran earlier.
 fn of_them(earlier: usize) -> String {
     if earlier > 0 { format!(" ({earlier} of them earlier)") } else { String::new() }
 }

@@ -1,4 +1,4 @@
-//! The steps of the tour that differ between accounts of a real VPN service and made-up ones.
+//! The steps of the tour that differ between real and simulated VPN accounts.
 
 use anyhow::{Context, Result, ensure};
 use e2e::vpn::{OTHER_USERS, PASSWORD, Scenario, VpnService};
@@ -70,7 +70,7 @@ impl Tour<'_> {
         Ok(())
     }
 
-    /// Asks from within each Pod what its public address is.
+    /// Checks the public address of each Pod from inside the Pod.
     pub(super) async fn exits(&mut self, vpn: &VpnService) -> Result<()> {
         self.screen.step("What the world sees of the three Pods is the address of the VPN service, not their own");
         let names: Vec<_> = self.view.consumers().filter(|one| is_active(one)).map(ResourceExt::name_any).collect();
@@ -94,7 +94,7 @@ impl Tour<'_> {
     }
 }
 
-/// What there is to say of an account.
+/// Describes an account in one line.
 fn line(provider: &MaskProvider) -> String {
     let status = provider.status.clone().unwrap_or_default();
     let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == READY);

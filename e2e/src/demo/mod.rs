@@ -21,9 +21,9 @@ use vpn_types::MaskConsumer;
 pub use screen::Screen;
 use view::{ACCOUNTS, APPS, ClusterView, Update, is_active, places, pod_runs, slot, uid};
 
-/// The pause between two steps. It only gives people time to read.
+/// The pause between two steps, so that people can read.
 const PAUSE: Duration = Duration::from_secs(3);
-/// The timeout of a step, on a busy machine.
+/// The timeout of a step, long enough for a busy machine.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 
 pub struct Tour<'a> {
@@ -32,7 +32,7 @@ pub struct Tour<'a> {
     screen: Screen,
     view: ClusterView,
     events: SelectAll<BoxStream<'static, Update>>,
-    /// MaskConsumers for which a Pod was created, by UID.
+    /// UIDs of the MaskConsumers for which a Pod was created.
     served: BTreeSet<String>,
     pauses: bool,
     /// The VPN service, if the accounts are real.
@@ -53,7 +53,7 @@ impl<'a> Tour<'a> {
         Ok(Self { cluster, client, screen, view, events, served, pauses, vpn })
     }
 
-    /// Takes the whole tour. An error names what did not happen.
+    /// Runs the whole tour. An error names what did not happen.
     pub async fn walk(&mut self) -> Result<()> {
         self.events = view::watch_all(&self.client);
         match self.vpn {
@@ -75,7 +75,7 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// Pauses, because on a terminal the next step overwrites what this step shows.
+    /// Pauses, because the next step overwrites this step's output on a terminal.
     async fn pause(&mut self) -> Result<()> {
         if self.pauses {
             let following = async {
@@ -118,7 +118,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Checks that the copied Secret equals the Secret of the account.
+    /// Checks that the copied Secret equals the account's Secret.
     async fn check_copy(&self, consumer: &MaskConsumer) -> Result<()> {
         let slot = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
         let slot = slot.context("an Active MaskConsumer without a slot")?;
@@ -126,14 +126,14 @@ impl<'a> Tour<'a> {
             Api::<Secret>::namespaced(self.client.clone(), namespace).get(name).await.map(|secret| secret.data)
         };
         let (copy, source) = (secret(APPS, &slot.secret).await?, secret(ACCOUNTS, &slot.name).await?);
-        ensure!(copy == source, "Secret {} differs from the one it is a copy of", slot.secret);
+        ensure!(copy == source, "Secret {} differs from its source", slot.secret);
         Ok(())
     }
 
-    /// Ends one workload. Returns it and the workload that is first in line.
+    /// Ends one workload. Returns it and the workload that is first in the queue.
     async fn release(&mut self) -> Result<(Holder, String)> {
         let freed = self.holder("paris")?;
-        let next = places(&self.view).remove(&1).context("nobody is first in line")?;
+        let next = places(&self.view).remove(&1).context("the queue is empty")?;
         self.screen.step(&format!(
             "{} ends. Its Pod takes 5 s to stop, so its slot stays taken and {next} keeps waiting",
             freed.name
@@ -187,7 +187,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Shows how to continue by hand, and keeps showing what happens.
+    /// Shows how to continue manually, and keeps showing changes.
     pub async fn stay(&mut self, kubectl_dir: &Path) -> Result<()> {
         let kubeconfig = self.cluster.kubeconfig().display();
         self.screen.step("Look around, in another terminal; Ctrl-C here ends everything");
@@ -207,7 +207,7 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// Waits until `holds` is true for the state from the watches.
+    /// Waits until `holds` is true for the watched state.
     async fn wait_until(&mut self, what: &str, holds: impl Fn(&ClusterView) -> bool) -> Result<()> {
         let fulfilled = async {
             while !holds(&self.view) {
@@ -217,24 +217,24 @@ impl<'a> Tour<'a> {
         };
         match timeout(STEP_LIMIT, fulfilled).await {
             Ok(result) => result,
-            Err(_) => bail!("not within {} s: {what}", STEP_LIMIT.as_secs()),
+            Err(_) => bail!("timed out after {} s: {what}", STEP_LIMIT.as_secs()),
         }
     }
 
-    /// Handles and shows one event. Like a controller of workloads, it creates the Pod of a workload when its MaskConsumer is
-    /// Active.
+    /// Handles and shows one event. When a MaskConsumer becomes Active, creates the Pod of its workload, as a
+    /// controller would.
     async fn follow(&mut self) -> Result<()> {
         let seen = self.events.next().await.context("the watches ended")?;
         self.view.take(seen);
         self.screen.show(&self.view);
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), APPS);
         for consumer in self.view.consumers().filter(|consumer| is_active(consumer)) {
-            // Only once for each, so that a Pod that the user deletes is not created again.
+            // Only one Pod for each MaskConsumer, so that a Pod that the user deletes is not created again.
             if self.served.contains(&uid(consumer)) || self.view.pod(&consumer.name_any()).is_some() {
                 continue;
             }
             match pods.create(&PostParams::default(), &view::pod_for(consumer)?).await {
-                // Its event has not arrived yet.
+                // The watch has not delivered the Pod yet.
                 Err(kube::Error::Api(status)) if status.is_already_exists() => continue,
                 created => created.context("cannot create a Pod")?,
             };
@@ -243,7 +243,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Runs kubectl in the root of the checkout, keeps showing what happens, and returns the output of kubectl.
+    /// Runs kubectl in the root of the checkout while showing changes. Returns the output of kubectl.
     async fn kubectl(&mut self, args: &[&str]) -> Result<String> {
         let shown = |arg: &&str| if arg.contains(' ') { format!("'{arg}'") } else { (*arg).to_owned() };
         let shown: Vec<_> = args.iter().map(shown).collect();
@@ -262,12 +262,12 @@ impl<'a> Tour<'a> {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// The oldest Mask that has a slot of this account.
+    /// Returns the oldest Mask that has a slot of this account.
     fn holder(&self, account: &str) -> Result<Holder> {
         let ours =
             |consumer: &&MaskConsumer| is_active(consumer) && slot(consumer).is_some_and(|(of, _)| of == account);
         let oldest = self.view.consumers().filter(ours).min_by_key(|consumer| self.view.active_at(&uid(*consumer)));
-        let consumer = oldest.with_context(|| format!("nobody has a slot of {account}"))?;
+        let consumer = oldest.with_context(|| format!("no Mask has a slot of {account}"))?;
         let name = consumer.name_any();
         let pod_uid = self.view.pod(&name).map(uid).context("an Active Mask without a Pod")?;
         Ok(Holder { name, consumer_uid: uid(consumer), pod_uid })

@@ -33,7 +33,7 @@ pub struct Screen {
     terminal: bool,
     began: Instant,
     step: usize,
-    /// The number of table lines on the terminal.
+    /// The number of table lines that are on the terminal.
     drawn: usize,
     rows: BTreeMap<String, Row>,
     accounts: String,
@@ -86,7 +86,7 @@ impl Screen {
         self.draw(out);
     }
 
-    /// Prints the table. A terminal already shows it.
+    /// Prints the table, unless the terminal already shows it.
     pub fn table(&mut self) {
         if !self.terminal {
             emit(&self.lines().concat());
@@ -106,7 +106,7 @@ impl Screen {
         lines
     }
 
-    /// The escape sequence that removes the table from the terminal.
+    /// Returns the escape sequence that removes the table from the terminal.
     fn erased(&mut self) -> String {
         match std::mem::take(&mut self.drawn) {
             0 => String::new(),
@@ -118,14 +118,14 @@ impl Screen {
         if self.terminal {
             let lines = self.lines();
             self.drawn = lines.len();
-            // Long lines are cut, because wrapped lines cannot be erased.
+            // Disables line wrapping, because wrapped lines cannot be erased.
             out = format!("{out}\x1b[?7l{}\x1b[?7h", lines.concat());
         }
         emit(&out);
     }
 }
 
-/// Prints text. If the output is closed, the checks of the tour continue.
+/// Prints text. If the output is closed, the tour goes on with its checks.
 fn emit(text: &str) {
     let mut out = stdout();
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
@@ -136,7 +136,7 @@ fn rows(view: &ClusterView) -> BTreeMap<String, Row> {
     names.map(|name| (name.clone(), row(view, name))).collect()
 }
 
-/// A row shows the state of the MaskConsumer. The Mask follows a moment later.
+/// Returns a row with the state of the MaskConsumer. The Mask follows shortly after.
 fn row(view: &ClusterView, name: String) -> Row {
     let consumer = view.consumer(&name);
     let status = consumer.and_then(|consumer| consumer.status.as_ref());
@@ -157,7 +157,7 @@ fn row(view: &ClusterView, name: String) -> Row {
             _ => "starting",
         },
     };
-    // Until its status says that it is Terminating, the message is the one of the slot.
+    // Until the status has the phase Terminating, its message is about the assigned slot.
     let told = status.filter(|status| status.phase.is_some_and(|told| told.as_str() == phase && phase != "Active"));
     let message = told.and_then(|status| status.message.clone()).unwrap_or_default();
     Row { name, phase: phase.to_owned(), slot, pod, message }

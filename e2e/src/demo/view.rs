@@ -1,4 +1,4 @@
-//! The state of the cluster, from watches.
+//! The state of the cluster from watches.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -87,7 +87,7 @@ impl<K: ResourceExt> Store<K> {
     }
 }
 
-/// All objects, and what has to be remembered of earlier states.
+/// All objects, and the parts of earlier states that are needed later.
 #[derive(Default)]
 pub struct ClusterView {
     masks: Store<Mask>,
@@ -95,11 +95,11 @@ pub struct ClusterView {
     reservations: Store<MaskReservation>,
     providers: Store<MaskProvider>,
     pods: Store<Pod>,
-    /// Revision at which a Pod that had a node was seen to have ended, or to be gone, by UID.
+    /// The revision at which a Pod with a node was first seen ended or deleted, by UID.
     ended: BTreeMap<String, u64>,
-    /// Revision at which a MaskConsumer was first seen Active, by UID.
+    /// The revision at which a MaskConsumer was first seen Active, by UID.
     activated: BTreeMap<String, u64>,
-    /// The most MaskConsumers with a running Pod at one time, by provider.
+    /// The maximum number of MaskConsumers with a running Pod at the same time, by provider.
     most_users: BTreeMap<String, usize>,
 }
 
@@ -156,23 +156,23 @@ impl ClusterView {
         self.pods.objects.get(name)
     }
 
-    /// The revision at which the kubelet reported the end of the Pod with this UID, or at which the Pod was deleted. One etcd
-    /// stores all kinds, so revisions are the order of writes across kinds.
+    /// Returns the revision at which the kubelet reported the end of the Pod with this UID, or at which the Pod was
+    /// deleted. One etcd stores all kinds, so revisions order writes across kinds.
     pub fn ended_at(&self, pod_uid: &str) -> Option<u64> {
         self.ended.get(pod_uid).copied()
     }
 
-    /// The revision at which the MaskConsumer with this UID became Active.
+    /// Returns the revision at which the MaskConsumer with this UID became Active.
     pub fn active_at(&self, consumer_uid: &str) -> Option<u64> {
         self.activated.get(consumer_uid).copied()
     }
 
-    /// The maximum number of MaskConsumers with a running Pod at the same time.
+    /// Returns the maximum number of MaskConsumers with a running Pod at the same time.
     pub fn most_users(&self, provider: &str) -> usize {
         self.most_users.get(provider).copied().unwrap_or_default()
     }
 
-    /// Counts users by their Pods: these are the sessions that a VPN service counts, whatever statuses say.
+    /// Counts users by their Pods, not by statuses: a VPN service counts sessions of Pods.
     fn count_users(&mut self) {
         for (name, provider) in &self.providers.objects {
             let suffix = format!("-{}", uid(provider));
@@ -225,7 +225,7 @@ pub fn is_usable(provider: &MaskProvider) -> bool {
     conditions.into_iter().flatten().any(|condition| condition.type_ == READY && condition.status == "True")
 }
 
-/// Account and number of the slot that a MaskConsumer has.
+/// Returns the account and the number of the slot that a MaskConsumer has.
 pub fn slot(consumer: &MaskConsumer) -> Option<(&str, usize)> {
     let provider = consumer.status.as_ref()?.provider.as_ref()?;
     Some((&provider.name, provider.slot))
@@ -238,7 +238,7 @@ pub fn pod_runs(view: &ClusterView, consumer: &MaskConsumer) -> bool {
     is_active(consumer) && phase == Some("Running")
 }
 
-/// The Masks that wait, by their place in line.
+/// The waiting Masks, by their queue position.
 pub fn places(view: &ClusterView) -> BTreeMap<usize, String> {
     let place = |mask: &Mask| {
         let status = mask.status.as_ref().filter(|status| status.phase == Some(MaskPhase::Waiting))?;
@@ -248,11 +248,11 @@ pub fn places(view: &ClusterView) -> BTreeMap<usize, String> {
     view.masks().filter_map(place).collect()
 }
 
-/// The images in the template, and the images that replace them where no registry is reachable.
+/// The images in the template, and their replacements for when no registry is reachable.
 const IMAGES: [(&str, &str); 2] =
     [("qmcgaw/gluetun:v3.41.3", images::GLUETUN), ("curlimages/curl:8.16.0", images::TOOLS)];
 
-/// The template of a Pod that uses the slot of a MaskConsumer, filled in.
+/// Returns the template of a Pod that uses the slot of a MaskConsumer, filled in.
 pub fn pod_for(consumer: &MaskConsumer) -> Result<Pod> {
     let slot = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
     let text = include_str!("../../demo/pod.yaml")

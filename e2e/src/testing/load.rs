@@ -1,5 +1,5 @@
-//! Measures many Masks at once: how long the operator takes to assign their slots and to take them back, how many requests
-//! it sends, and how much memory it needs. Times are compared within one run.
+//! Measures many Masks at once: how long the operator takes to assign and release their slots, how many requests it
+//! sends, and how much memory it uses. Times are compared only within one run.
 
 use std::{fmt, time::Duration};
 
@@ -18,28 +18,29 @@ use crate::{
     wait::{is_active, wait_for_count},
 };
 
-/// How many requests of users are under way at once.
+/// The number of concurrent user requests.
 const AT_ONCE: usize = 32;
 
-/// The garbage collector of kube-controller-manager as it is shipped: the tests' own may send more requests a second.
+/// The default client limits of kube-controller-manager, which throttle its garbage collector. The tests use higher
+/// ones.
 pub const AS_SHIPPED: [&str; 2] = ["--kube-api-qps=20", "--kube-api-burst=30"];
 
-/// What was measured. Memory is in KiB, of all processes of the operator together.
+/// The results. Memory is in KiB, summed over all processes of the operator.
 #[derive(Clone, Debug)]
 pub struct Figures {
-    /// How many Masks there were.
+    /// The number of Masks.
     pub count: usize,
-    /// Whether each had a Pod.
+    /// Whether each Mask had a Pod.
     pub pods: bool,
-    /// How many processes the operator has.
+    /// The number of operator processes.
     pub processes: usize,
-    /// From the first Mask to the last slot that is assigned.
+    /// The time from the first Mask to the last assigned slot.
     pub assigned: Duration,
-    /// From the first deletion to the last slot that is free.
+    /// The time from the first deletion to the last free slot.
     pub released: Duration,
-    /// Writes to the API server for all assignments, without Events.
+    /// Writes to the API server for all assignments, excluding Events.
     pub assignment_writes: usize,
-    /// Writes to the API server for all releases, without Events.
+    /// Writes to the API server for all releases, excluding Events.
     pub release_writes: usize,
     /// Reads for all releases.
     pub release_reads: usize,
@@ -47,17 +48,17 @@ pub struct Figures {
     pub empty: u64,
     /// Resident memory while all Masks have a slot.
     pub full: u64,
-    /// The most resident memory up to then.
+    /// Peak resident memory up to that point.
     pub peak: u64,
 }
 
 impl Figures {
-    /// Resident memory for each Mask.
+    /// Resident memory per Mask.
     pub fn memory_each(&self) -> f64 {
         self.full.saturating_sub(self.empty) as f64 / self.count as f64
     }
 
-    /// Time of the releases, as a ratio to that of the assignments.
+    /// Ratio of the release time to the assignment time.
     pub fn release_ratio(&self) -> f64 {
         self.released.as_secs_f64() / self.assigned.as_secs_f64()
     }
@@ -89,10 +90,10 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Makes so many Masks at once, with a slot each, and deletes them again; `pods`: with a Pod each in between.
+/// Creates `count` Masks at once, each with a slot, and deletes them. With `pods`, each gets a Pod in between.
 ///
 /// # Errors
-/// When it does not come to an end within `limit`, or an object cannot be made.
+/// If a step exceeds `limit`, or an object cannot be created.
 pub async fn run(
     cluster: &Cluster,
     operator: &Operator,

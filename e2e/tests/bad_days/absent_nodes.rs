@@ -1,4 +1,4 @@
-//! Slots whose Pods were on a node that was lost. A cluster of its own, because a lost node is everybody's.
+//! Slots whose Pods were on a lost node. These tests have their own cluster, because a lost node affects all tests.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -13,7 +13,7 @@ use kube::{Api, api::DeleteParams};
 use serde_json::json;
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskProviderReleaseSpec, MaskReservation, MaskReservationStatus};
 
-/// A slot, a Pod that uses it on that node, and somebody who waits for the slot.
+/// Returns a slot that a Pod on that node uses, and creates a Mask that waits for the slot.
 async fn occupied(cluster: &Cluster, operator: &Operator, node: &str) -> Result<(Framework, History, MaskConsumer)> {
     let f = Framework::new(cluster, "lost").await?;
     f.add_logs(operator);
@@ -30,7 +30,7 @@ async fn occupied(cluster: &Cluster, operator: &Operator, node: &str) -> Result<
     Ok((f, history, first))
 }
 
-/// A verification that is under way on that node.
+/// Starts a verification on that node.
 async fn verified_on(cluster: &Cluster, operator: &Operator, node: &str) -> Result<Framework> {
     let f = Framework::new(cluster, "lost-verification").await?;
     f.add_logs(operator);
@@ -45,7 +45,7 @@ async fn verified_on(cluster: &Cluster, operator: &Operator, node: &str) -> Resu
     Ok(f)
 }
 
-/// Once the Pod is overdue the consumer says which Pod, on which node, holds the slot, and what can be done.
+/// Once the Pod is overdue, the MaskConsumer names the Pod and the node, and says what to do.
 async fn held(f: &Framework, node: &str) -> Result<()> {
     let held = f.wait_for_reason::<MaskConsumer>("first", "HeldByLostNode").await?;
     let message = ready_condition(&held).context("no condition")?.message;
@@ -56,11 +56,11 @@ async fn held(f: &Framework, node: &str) -> Result<()> {
     let users = lock.status.and_then(|status| status.users).unwrap_or_default();
     let users: Vec<_> = users.iter().map(|user| (&*user.name, user.node.as_deref())).collect();
     ensure_eq("recorded users", users, vec![("user", Some(node))])?;
-    ensure!(!is_active(&f.api::<MaskConsumer>().get("second").await?), "the slot was given away");
+    ensure!(!is_active(&f.api::<MaskConsumer>().get("second").await?), "the slot was reassigned");
     Ok(())
 }
 
-/// The Pod is gone, and nobody knows how it ended: the slot is held until a deadline that everybody can see.
+/// The Pod was removed without a confirmed end. The status shows until when the slot is held.
 async fn held_until(f: &Framework) -> Result<MaskReservationStatus> {
     let lock = f.wait_for_reason::<MaskReservation>("vpn-0", "HeldUntilDeadline").await?;
     let message = ready_condition(&lock).context("no condition")?.message;
@@ -103,7 +103,7 @@ async fn the_slot_of_a_pod_on_a_lost_node_is_held() -> Result<()> {
     for (f, ..) in [&forced, &deleted, &back] {
         f.delete::<Mask>("first").await?;
     }
-    // In most of a minute the garbage collector of Pods will delete what was on it, by force.
+    // The Pod garbage collector force-deletes the node's Pods within a minute.
     Api::<Node>::all(client.clone()).delete(&is_deleted, &DeleteParams::default()).await?;
 
     let by_force = async {
@@ -122,7 +122,7 @@ async fn the_slot_of_a_pod_on_a_lost_node_is_held() -> Result<()> {
         let test = async {
             held(&f, &returns).await?;
             kwok::restore_node(&f.client, &returns).await?;
-            // Its kubelet says how the Pod ended: there is nothing to hold the slot for.
+            // Its kubelet reports how the Pod ended, so there is no hold.
             handed_over(&f, &mut history, &first).await.map(drop)
         };
         f.dump_on_error(test).await
@@ -133,13 +133,13 @@ async fn the_slot_of_a_pod_on_a_lost_node_is_held() -> Result<()> {
     let test = async {
         held(&f, &is_deleted).await?;
         let until = held_until(&f).await?;
-        // The deadline is kept by the API server, not by the process.
+        // The API server stores the deadline, so it survives the process.
         operator.kill().await?;
         operator.restart(&cluster).await?;
         f.add_logs(&operator);
         let second = handed_over(&f, &mut history, &first).await?;
         at_or_after(&second, &until)?;
-        ensure!(f.api::<Pod>().get_opt("user").await?.is_none(), "the Pod is there");
+        ensure!(f.api::<Pod>().get_opt("user").await?.is_none(), "the Pod exists");
         anyhow::Ok(())
     };
     f.dump_on_error(test).await?;

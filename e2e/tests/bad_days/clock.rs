@@ -1,4 +1,5 @@
-//! An operator whose clock is wrong, or is set while it works. Only its wall clock: that of a machine is set so.
+//! An operator whose wall clock is wrong, or is changed while it runs. The monotonic clock stays correct, as when the
+//! clock of a machine is set.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -24,7 +25,7 @@ async fn by(cluster: &Cluster, clock: &Clock) -> Result<Operator> {
     Operator::start_with(cluster, setup).await
 }
 
-/// One slot that changes hands, with a hold of `delay` in between.
+/// Hands one slot from `first` to `second`, with a hold of `delay` in between.
 async fn first_and_second(f: &Framework, delay: &str) -> Result<(History, MaskConsumer)> {
     let release = MaskProviderReleaseSpec { delay: Some(delay.into()), unclean_delay: None };
     f.create_provider_with("vpn", 1, |spec| spec.release = Some(release)).await?;
@@ -61,7 +62,7 @@ async fn a_clock_that_is_wrong_changes_neither_order_nor_holds() -> Result<()> {
             let second = handed_over(f, history, &first).await?;
             let assigned = ready_condition(&second).context("no condition")?.last_transition_time.0.as_second();
             ensure!(assigned >= until, "assigned {} s before the end of the hold", until - assigned);
-            // It really goes by that clock.
+            // The operator really uses the wrong clock.
             let stored = second.creation_timestamp().context("no creationTimestamp")?.0.as_second();
             ensure!((assigned - stored).abs() > 3600, "the clock is right");
             f.clear(e2e::wait::TIMEOUT).await
@@ -72,7 +73,7 @@ async fn a_clock_that_is_wrong_changes_neither_order_nor_holds() -> Result<()> {
     Ok(())
 }
 
-/// Set back by an hour during a hold, a clock must not make it an hour longer.
+/// A clock that is set back by an hour during a hold does not extend it by an hour.
 #[tokio::test]
 async fn a_clock_that_is_set_back_prolongs_no_hold() -> Result<()> {
     let _alone = ALONE.lock().await;
@@ -90,7 +91,7 @@ async fn a_clock_that_is_set_back_prolongs_no_hold() -> Result<()> {
     operator.stop().await
 }
 
-/// Set forth by an hour during a hold, a clock must not end it.
+/// A clock that is set forward by an hour during a hold does not end it.
 #[tokio::test]
 async fn a_clock_that_is_set_forth_ends_no_hold() -> Result<()> {
     let _alone = ALONE.lock().await;
@@ -101,7 +102,7 @@ async fn a_clock_that_is_set_forth_ends_no_hold() -> Result<()> {
         let (history, first) = first_and_second(f, "20s").await?;
         let held = f.wait_for_reason::<MaskReservation>("vpn-0", "HeldUntilDeadline").await?;
         clock.set("+1h")?;
-        // Something else happens, at which the operator looks at its clock.
+        // Another change makes the operator read its clock.
         f.delete::<Mask>("third").await?;
         let second = handed_over(f, history, &first).await?;
         let until = held.status.and_then(|status| status.hold_until).context("no holdUntil")?.timestamp();
@@ -113,7 +114,7 @@ async fn a_clock_that_is_set_forth_ends_no_hold() -> Result<()> {
     operator.stop().await
 }
 
-/// Makes the status of an object say that it was written in a thousand years.
+/// Writes a status with a timestamp a thousand years in the future.
 async fn written_in_the_future<K: Kind>(f: &Framework, name: &str) -> Result<()> {
     let future = "2999-01-01T00:00:00Z";
     let condition = json!({

@@ -1,5 +1,4 @@
-//! Every kind of request that the operator makes meets every kind of bad answer: no slot is given twice, none is
-//! leaked, and all goes on without help.
+//! Each kind of request fails in each way: no slot is assigned twice or leaked, and the operator recovers on its own.
 
 use std::{env, sync::Arc, time::Duration};
 
@@ -19,15 +18,15 @@ use vpn_types::{Mask, MaskProviderReleaseSpec};
 
 use crate::ALONE;
 
-/// Set to any value: every fault with every request, in both layouts, not just a part of them.
+/// If set to any value, every fault is combined with every request in both layouts. Otherwise, only some are.
 const ALL: &str = "E2E_ALL_FAULTS";
-/// How many rounds go on at once, each in a namespace of its own.
+/// The number of concurrent rounds, each in its own namespace.
 const AT_ONCE: usize = 12;
 const SLOTS: usize = 2;
-/// More than the operator waits for an answer.
+/// Longer than the operator's request timeout.
 const LATE: Duration = Duration::from_secs(6);
 
-/// What is requested in every round: verb, resource, subresource.
+/// The requests of each round: verb, resource, subresource.
 const REQUESTS: [(&str, &str, &str); 15] = [
     ("create", "maskconsumers", ""),
     ("create", "maskreservations", ""),
@@ -74,7 +73,7 @@ impl Setting {
         Ok(Some(Self { cluster, proxy, operator }))
     }
 
-    /// A life of some Masks, of which a fault befalls one kind of request, `skip` of that kind after the first.
+    /// Runs [`life`] with a fault in one kind of request, after `skip` requests of that kind.
     async fn round(&self, (verb, resource, subresource): (&str, &str, &str), fault: Fault, skip: usize) -> Result<()> {
         let f = Framework::new(self.cluster, "fault").await?;
         f.add_logs(&self.operator);
@@ -88,9 +87,9 @@ impl Setting {
     }
 }
 
-/// More Masks than slots, Pods on all slots, a Mask deleted, a Mask that takes its place, the end.
+/// More Masks than slots, Pods on all slots, a deleted Mask, its replacement, and the end.
 async fn life(f: &Framework) -> Result<()> {
-    // Whoever cannot be told how a Pod ended holds its slot.
+    // A slot is held if it is unknown how its Pod ended.
     let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("1s".into()) };
     let mut history = History::start(&f.client, Some(f.name())).await?;
     f.create_provider_with("vpn", SLOTS, |spec| spec.release = Some(release)).await?;
@@ -109,11 +108,11 @@ async fn life(f: &Framework) -> Result<()> {
     wait_for_steady_state(f, 0).await?;
     history.check_slot_limits().await?;
     ensure_eq("most users at once", most, Some(SLOTS))?;
-    // Three Masks, and nobody was evicted.
+    // There were three Masks, and none was evicted.
     ensure_eq("MaskConsumers", history.consumers(), 3)
 }
 
-/// Runs the rounds, `one_of` so many of all unless all are wanted, and names all that failed.
+/// Runs one of `one_of` rounds, or all if [`ALL`] is set. The error names all failed rounds.
 async fn rounds(layout: Layout, one_of: usize) -> Result<()> {
     let _alone = ALONE.lock().await;
     let Some(setting) = Setting::start(layout).await? else { return Ok(()) };
@@ -139,10 +138,10 @@ async fn bad_answers_to_every_request_of_four_processes() -> Result<()> {
     rounds(Layout::FourProcesses, 29).await
 }
 
-/// What the operator watches.
+/// The resources that the operator watches.
 const WATCHED: [&str; 6] = ["masks", "maskconsumers", "maskproviders", "maskreservations", "secrets", "pods"];
 
-/// The first watches on each kind end after a few events, in each way.
+/// The first watches on each kind end after a few events, each in another way.
 #[tokio::test]
 async fn watches_that_are_cut_or_expire() -> Result<()> {
     let _alone = ALONE.lock().await;

@@ -1,4 +1,4 @@
-//! What the operator logs: lines for people, or a JSON object each, and in every one the object that it is about.
+//! The log of the operator: plain text or JSON lines, each of which names its object.
 
 use std::fs;
 
@@ -13,10 +13,10 @@ use vpn_types::Mask;
 
 use crate::ALONE;
 
-/// What is about the process itself, and so about no object.
+/// Messages about the process itself, which name no object.
 const OF_THE_PROCESS: [&str; 3] = ["starting", "ready: all watches have listed", "stopping"];
 
-/// A bit of everything: assigned, waiting, refused, released.
+/// Masks are assigned, wait, are rejected and are released.
 async fn a_day(f: &Framework) -> Result<()> {
     f.create_provider("vpn", 1).await?;
     let first = f.create_active_mask("first").await?;

@@ -1,5 +1,5 @@
-//! Bad days of the cluster: an API server that answers badly, lost nodes, wrong clocks, objects that cannot be read,
-//! crowds. One cluster for all tests here, those with lost nodes apart.
+//! Failure scenarios of a cluster: an API server that answers wrongly, lost nodes, wrong clocks, undecodable objects,
+//! and many objects. All tests here share one cluster, except those with lost nodes.
 
 mod absent_nodes;
 mod clock;
@@ -9,5 +9,5 @@ mod undecodable;
 
 use tokio::sync::Mutex;
 
-/// One at a time: an operator works in all namespaces.
+/// One test at a time, because an operator works in all namespaces.
 static ALONE: Mutex<()> = Mutex::const_new(());

@@ -1,5 +1,5 @@
-//! Objects that were stored before the schema forbade them, and that the types cannot read. They stop nobody else, and
-//! whoever looks at one of them is told what is wrong with it.
+//! Objects that the types cannot decode, stored before the schema forbade them. They affect no other object, and their
+//! conditions and Events name the problem.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -23,7 +23,7 @@ use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
 
 use crate::ALONE;
 
-/// The kinds with a schema that admits anything, until [`Lax::strict`].
+/// The kinds with schemas that accept anything, until [`Lax::strict`].
 struct Lax {
     api: Api<CustomResourceDefinition>,
     strict: Vec<CustomResourceDefinition>,
@@ -57,7 +57,7 @@ impl Lax {
         self.until_accepted(probe, false).await
     }
 
-    /// Nothing to watch tells which schema is in force: it is tried out, without creating anything.
+    /// There is nothing to watch for which schema is in effect, so this probes with a dry run.
     async fn until_accepted(&self, f: &Framework, accepted: bool) -> Result<()> {
         let (dry, deadline) = (PostParams { dry_run: true, ..PostParams::default() }, Instant::now() + TIMEOUT);
         let unreadable = [
@@ -98,7 +98,7 @@ async fn patch<K: Kind>(f: &Framework, name: &str, patch: Value) -> Result<()> {
     Ok(())
 }
 
-/// Waits until an Event, and a condition, says of that object that it cannot be read.
+/// Waits until an Event and a condition say that the object cannot be decoded.
 async fn named(f: &Framework, kind: &str, name: &str) -> Result<()> {
     let tells = |event: &Event| {
         let about = event.regarding.clone().unwrap_or_default();
@@ -114,7 +114,7 @@ async fn named(f: &Framework, kind: &str, name: &str) -> Result<()> {
         "MaskProvider" => raw::<MaskProvider>(f),
         _ => raw::<MaskReservation>(f),
     };
-    // As its schema lets everybody see it.
+    // The condition as the schema exposes it.
     let says = |object: Option<&DynamicObject>| {
         let ready = object.and_then(|object| object.data.pointer("/status/conditions/0")).unwrap_or(&Value::Null);
         ready["reason"] == "InvalidSpec" && ready["status"] == "False"
@@ -124,7 +124,7 @@ async fn named(f: &Framework, kind: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Objects of all kinds that cannot be read, the lock on the slot 0 of `vpn` among them.
+/// Stores undecodable objects of all kinds, including the MaskReservation of slot 0 of `vpn`.
 async fn store_unreadable(f: &Framework) -> Result<()> {
     create::<Mask>(f, "bad-mask", json!({ "providers": "london" })).await?;
     create::<MaskConsumer>(f, "bad-consumer", json!({ "priority": "high" })).await?;
@@ -148,10 +148,10 @@ async fn an_object_that_cannot_be_read_stops_no_other() -> Result<()> {
     let f = Framework::new(cluster, "unreadable").await?;
     f.add_logs(&operator);
     let test = async {
-        // Stored while the operator watches …
+        // Stored while the operator watches.
         let lax = Lax::now(cluster, &f).await?;
         store_unreadable(&f).await?;
-        // Before the schema forbids them: a status is not taken either where a rule meets a value of another type.
+        // Stored before the schema forbids them. A status is also rejected if a rule gets a value of another type.
         for (kind, name) in UNREADABLE {
             named(&f, kind, name).await?;
         }
@@ -162,7 +162,7 @@ async fn an_object_that_cannot_be_read_stops_no_other() -> Result<()> {
             consumer.status.as_ref().and_then(|status| status.provider.as_ref()).map(|provider| provider.slot)
         };
         ensure_eq("slot, the other being locked by an object that cannot be read", slot(&consumer), Some(1))?;
-        // … and found there when it starts.
+        // Present when the operator starts.
         operator.kill().await?;
         let events: Api<Event> = f.api();
         events.delete_collection(&DeleteParams::default(), &Default::default()).await?;
@@ -174,7 +174,7 @@ async fn an_object_that_cannot_be_read_stops_no_other() -> Result<()> {
         f.create_mask("second").await?;
         f.wait_for_reason::<MaskConsumer>("second", "NoFreeSlot").await?;
 
-        // Once they are put right, or gone, they are like all others.
+        // Once corrected or deleted, they behave like all other objects.
         raw::<MaskReservation>(&f).delete("vpn-0", &DeleteParams::default()).await?;
         ensure_eq("slot", slot(&f.wait_active("second").await?), Some(0))?;
         patch::<Mask>(&f, "bad-mask", json!({ "spec": { "providers": null } })).await?;
@@ -201,7 +201,7 @@ async fn a_slot_is_held_while_its_lock_cannot_be_read() -> Result<()> {
     held_while_unreadable(&["lock"]).await
 }
 
-/// Whoever has a slot keeps it while something that it rests on cannot be read.
+/// A Mask keeps its slot while an object that the slot depends on cannot be decoded.
 async fn held_while_unreadable(parts: &[&str]) -> Result<()> {
     let _alone = ALONE.lock().await;
     let Some(cluster) = local_cluster().await? else { return Ok(()) };
@@ -252,19 +252,20 @@ async fn held_while_unreadable(parts: &[&str]) -> Result<()> {
                 _ => ("MaskReservation", "vpn-0"),
             };
             named(&f, kind, name).await?;
-            // Something else happens; the slot is nobody else's for that.
+            // Another event must not reassign the slot.
             let other = Framework::new(cluster, "beside").await?;
             other.create_provider("vpn", 1).await?;
             other.create_active_mask("other").await?;
             let waits = raw::<MaskConsumer>(&f).get("waits").await?;
-            ensure!(waits.data["status"]["phase"] != "Active", "the slot was given away");
+            ensure!(waits.data["status"]["phase"] != "Active", "the slot was reassigned");
             let now = f.api::<Pod>().get("user").await?;
             ensure_eq("Pod", (now.uid(), now.metadata.deletion_timestamp.is_none()), (pod.uid(), true))?;
             let alive = raw::<MaskConsumer>(&f).get("mine").await?;
             ensure_eq("consumer", (alive.uid(), alive.metadata.deletion_timestamp.is_none()), (consumer.uid(), true))?;
             other.clear(TIMEOUT).await?;
 
-            // Put right, as far as the schema lets anybody: the spec of a lock never changes.
+            // Correct the object with a lax schema, because the strict one never lets the spec of a MaskReservation
+            // change.
             let lax = Lax::now(cluster, &f).await?;
             match kind {
                 "MaskProvider" => patch::<MaskProvider>(&f, name, heal).await?,

@@ -1,4 +1,4 @@
-//! The container image: what is in it, that it runs on its own, and that it is the same each time.
+//! The container image: its contents, that it runs on its own, and that its build is reproducible.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::Archive;
 
-/// The contents of the image, built once.
+/// Returns the contents of the image, built once.
 fn root() -> Result<&'static Path> {
     static ROOT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let build = || {
@@ -28,12 +28,12 @@ fn root() -> Result<&'static Path> {
     }
 }
 
-/// The files of an archive.
+/// Returns the files of an archive.
 fn files(archive: impl Read) -> Result<BTreeMap<String, (tar::Header, Vec<u8>)>> {
     let mut files = BTreeMap::new();
     for entry in Archive::new(archive).entries()? {
         let mut entry = entry?;
-        let path = entry.path()?.to_str().context("a path that is no text")?.to_owned();
+        let path = entry.path()?.to_str().context("a path that is not UTF-8")?.to_owned();
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes)?;
         files.insert(path, (entry.header().clone(), bytes));
@@ -41,7 +41,7 @@ fn files(archive: impl Read) -> Result<BTreeMap<String, (tar::Header, Vec<u8>)>>
     Ok(files)
 }
 
-/// The blob that a descriptor stands for, which has to be what it says.
+/// Returns the blob of a descriptor, after checking its digest and size.
 fn blob<'a>(files: &'a BTreeMap<String, (tar::Header, Vec<u8>)>, descriptor: &Value) -> Result<&'a [u8]> {
     let digest = descriptor["digest"].as_str().context("no digest")?;
     let hex = digest.strip_prefix("sha256:").context("not sha256")?;
@@ -86,17 +86,17 @@ fn it_is_an_image_of_the_operator() -> Result<()> {
     for name in ["vpn-operator", "licenses/LICENSE-MIT", "licenses/LICENSE-APACHE", "licenses/README"] {
         ensure!(inside.contains_key(name), "no {name}");
     }
-    // Of every crate that is linked, and of none that is not.
+    // Licenses of all linked crates, and of no others.
     let of = |name: &str| inside.keys().any(|path| path.starts_with(&format!("licenses/third-party/{name}-")));
-    ensure!(of("kube-client") && of("tokio") && of("ring"), "licences are missing");
-    ensure!(!of("proptest") && !of("rcgen"), "licences of what is not linked");
+    ensure!(of("kube-client") && of("tokio") && of("ring"), "licenses are missing");
+    ensure!(!of("proptest") && !of("rcgen"), "licenses of crates that are not linked");
     Ok(())
 }
 
 #[test]
 fn the_binary_needs_nothing_but_itself_and_knows_no_path_of_the_machine() -> Result<()> {
     let root = root()?;
-    // In a root directory that holds the image and nothing else; a user namespace, as only root may change it.
+    // The image is the root directory. The user namespace allows that without root.
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--root"])
         .arg(root)
@@ -111,7 +111,7 @@ fn the_binary_needs_nothing_but_itself_and_knows_no_path_of_the_machine() -> Res
     let source = Path::new(cargo::ROOT).canonicalize()?;
     let home = std::env::home_dir().context("no HOME")?;
     for place in [source, home.join(".cargo")] {
-        let place = place.to_str().context("a path that is no text")?.as_bytes();
+        let place = place.to_str().context("a path that is not UTF-8")?.as_bytes();
         ensure!(!binary.windows(place.len()).any(|bytes| bytes == place), "{}", String::from_utf8_lossy(place));
     }
     Ok(())
@@ -129,7 +129,7 @@ fn it_is_the_same_each_time() -> Result<()> {
     Ok(())
 }
 
-/// With a container engine the Dockerfile makes the same: this is what it says beside the contents.
+/// The Dockerfile builds the same image with a container engine. This checks what it adds to the contents.
 #[test]
 fn the_dockerfile_says_the_same() -> Result<()> {
     let dockerfile = fs::read_to_string(Path::new(cargo::ROOT).join("Dockerfile"))?;

@@ -1,4 +1,4 @@
-//! What others get: the container image and `vpn-types`, built as for them. It takes all processors, and no cluster.
+//! What users build: the container image and `vpn-types`. These tests use all CPUs and no cluster.
 
 mod image;
 mod types;

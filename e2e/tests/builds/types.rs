@@ -1,4 +1,4 @@
-//! What others build on: `vpn-types` alone.
+//! `vpn-types` on its own, as other projects use it.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use e2e::host::cargo;
 
 #[test]
 fn vpn_types_builds_alone_without_the_operator() -> Result<()> {
-    // As it would be published, without the workspace around it.
+    // As published, without the workspace.
     let packages = Path::new(cargo::ROOT).canonicalize()?.join("target/clients");
     let mut package = cargo::command();
     package.args(["package", "--package=vpn-types", "--locked", "--allow-dirty", "--no-verify", "--target-dir"]);
@@ -16,7 +16,7 @@ fn vpn_types_builds_alone_without_the_operator() -> Result<()> {
     let archive = format!("package/vpn-types-{}.crate", env!("CARGO_PKG_VERSION"));
     cargo::output(Command::new("tar").arg("-xzf").arg(packages.join(archive)).arg("-C").arg(dir.path()))?;
 
-    // A client of somebody else: the example of types/README.md.
+    // A client in another project: the example in types/README.md.
     let client = dir.path().join("client");
     fs::create_dir_all(client.join("src"))?;
     let manifest = format!(
@@ -29,7 +29,7 @@ fn vpn_types_builds_alone_without_the_operator() -> Result<()> {
         env!("CARGO_PKG_VERSION"),
     );
     fs::write(client.join("Cargo.toml"), manifest)?;
-    // The versions that are there already, so that this needs no more of the registry than the workspace does.
+    // The versions of the workspace, so that nothing else has to be downloaded.
     fs::copy(Path::new(cargo::ROOT).join("Cargo.lock"), client.join("Cargo.lock"))?;
     fs::copy(Path::new(cargo::ROOT).join("types/examples/run_with_vpn.rs"), client.join("src/main.rs"))?;
     let mut check = cargo::command();

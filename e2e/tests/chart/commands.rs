@@ -1,4 +1,4 @@
-//! What the Deployments run: the operator, with their arguments, their environment and their ServiceAccounts.
+//! Runs the operator as the Deployments do, with their arguments, environment and ServiceAccounts.
 
 use std::{collections::BTreeSet, net::TcpListener};
 
@@ -14,13 +14,13 @@ use vpn_types::{Mask, MaskSpec};
 
 use crate::{ALONE, Release, container, kinds, of_kind, values};
 
-/// The environment of a container, as kubelet makes it.
+/// Returns the environment of a container as the kubelet sets it.
 fn environment(container: &Value, pod: &Value) -> Result<Vec<(String, String)>> {
     let mut names = BTreeSet::new();
     let mut environment = Vec::new();
     for variable in container["env"].as_array().into_iter().flatten() {
         let name = variable["name"].as_str().context("no name")?.to_owned();
-        ensure!(names.insert(name.clone()), "{name} is there twice");
+        ensure!(names.insert(name.clone()), "{name} is set twice");
         let value = match (&variable["value"], variable["valueFrom"]["fieldRef"]["fieldPath"].as_str()) {
             (Value::String(value), None) => value.clone(),
             (Value::Null, Some("metadata.name")) => pod["name"].as_str().unwrap_or_default().to_owned(),
@@ -32,7 +32,7 @@ fn environment(container: &Value, pod: &Value) -> Result<Vec<(String, String)>> 
     Ok(environment)
 }
 
-/// Runs what a Deployment would run, and returns when it is ready.
+/// Starts the container of a Deployment, and returns when it is ready.
 pub async fn start(cluster: &Cluster, release: &Release<'_>, deployment: &Value) -> Result<Process> {
     let name = deployment["metadata"]["name"].as_str().context("no name")?;
     let spec = &deployment["spec"]["template"]["spec"];
@@ -44,11 +44,11 @@ pub async fn start(cluster: &Cluster, release: &Release<'_>, deployment: &Value)
     let mut process = ProcessSpec::new(name, executable(cluster).await?, log);
     process.grace_period_ms = 10_000;
     for arg in container["args"].as_array().context("no args")? {
-        process = process.arg(arg.as_str().context("no text")?);
+        process = process.arg(arg.as_str().context("not a string")?);
     }
     for (variable, mut value) in environment(container, &json!({ "name": name, "namespace": release.name }))? {
         if variable == "METRICS_PORT" {
-            // A Pod has all ports for itself.
+            // A Pod has its own ports.
             ensure_eq("port of the probes", container["readinessProbe"]["httpGet"]["port"].to_string(), value)?;
             value = port.to_string();
         }
@@ -73,7 +73,7 @@ async fn get(port: u16, path: &str) -> Result<String> {
     Ok(answer)
 }
 
-/// Installs, runs what is installed, and gives out a slot and takes it back.
+/// Installs the chart, runs its processes, assigns a slot and releases it.
 async fn works(
     cluster: &Cluster,
     args: &[&str],
@@ -105,7 +105,7 @@ async fn works(
     kinds::apply(cluster).await
 }
 
-/// Stands for the namespace of the test, as the only one in which Secrets may be changed.
+/// Stands for the test's own namespace, the only one where Secrets may be changed.
 const OWN_NAMESPACE: &str = "own namespace";
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn other_values_reach_the_process() -> Result<()> {
         for process in processes {
             let log = std::fs::read_to_string(&process.spec().log)?;
             let lines: Vec<Value> =
-                log.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("a log line is no JSON")?;
+                log.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("a log line is not JSON")?;
             ensure!(lines.iter().any(|line| line["level"] == "DEBUG"), "no debug lines in {}", process.spec().name);
             ensure!(log.contains("leading"), "{} does not lead", process.spec().name);
         }
@@ -156,7 +156,7 @@ async fn secrets_are_changed_in_the_named_namespaces_only() -> Result<()> {
         let message = serde_json::to_string(&told.status)?;
         ensure!(message.contains("secrets"), "{message}");
         other.kubectl(&["delete", "mask", "theirs"]).await?;
-        // Before the operator stops: nobody else would take the finalizer off.
+        // Before the operator stops, because nothing else removes the finalizer.
         other.wait_until_all::<vpn_types::MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await.map(drop)
     })
     .await

@@ -1,5 +1,5 @@
 //! The documents: their links resolve, and what they say about files and programs is true. `followed.rs` runs their
-//! commands on a real API server.
+//! commands against a real API server.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -15,14 +15,14 @@ use vpn_types::Reason;
 
 use crate::of_kind;
 
-/// A Markdown file of the checkout.
+/// A Markdown file in the checkout.
 pub struct Document {
-    /// From the root.
+    /// The path from the root.
     pub path: String,
     text: String,
 }
 
-/// All of them.
+/// Returns all documents.
 fn documents() -> Result<Vec<Document>> {
     let mut git = Command::new("git");
     git.current_dir(cargo::ROOT).args(["ls-files", "--cached", "--others", "--exclude-standard", "*.md"]);
@@ -35,7 +35,7 @@ impl Document {
         Ok(Self { path: path.to_owned(), text })
     }
 
-    /// The fenced blocks of a language below a heading (all of them without one), and above the next of its level.
+    /// Returns the fenced blocks of a language in the section of a heading, or all of them without one.
     pub fn blocks(&self, heading: Option<&str>, language: &str) -> Vec<String> {
         let mut found = Vec::new();
         let mut block: Option<(bool, String)> = None;
@@ -56,7 +56,7 @@ impl Document {
         found
     }
 
-    /// The lines that are no fenced block.
+    /// Returns the lines outside fenced blocks.
     fn prose(&self) -> impl Iterator<Item = &str> {
         let mut fenced = false;
         self.text.lines().filter(move |line| {
@@ -66,7 +66,7 @@ impl Document {
         })
     }
 
-    /// What its headings are called in links, as GitHub does it.
+    /// Returns the anchors of the headings, as GitHub generates them.
     fn anchors(&self) -> BTreeSet<String> {
         let slug = |heading: &str| {
             let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
@@ -76,7 +76,7 @@ impl Document {
         headings.map(|line| slug(line.trim_start_matches('#'))).collect()
     }
 
-    /// The targets of its links and pictures.
+    /// Returns the targets of all links and images.
     fn links(&self) -> Vec<String> {
         let text = self.prose().collect::<Vec<_>>().join("\n");
         let mut links = Vec::new();
@@ -86,7 +86,7 @@ impl Document {
         links
     }
 
-    /// The commands in its blocks, and in its text.
+    /// Returns the commands in blocks and in inline code.
     fn commands(&self) -> Vec<String> {
         let blocks = self.blocks(None, "sh").concat().replace("\\\n", " ");
         let mut commands: Vec<String> = blocks.lines().map(str::to_owned).collect();
@@ -97,7 +97,7 @@ impl Document {
     }
 }
 
-/// Where the repository is on GitHub.
+/// Returns the URL of the repository on GitHub.
 fn home() -> Result<String> {
     let chart: Value = serde_yaml::from_str(&fs::read_to_string(format!("{}/Chart.yaml", chart::DIR))?)?;
     Ok(chart["home"].as_str().context("no home")?.to_owned())
@@ -119,7 +119,7 @@ fn links_resolve() -> Result<()> {
             let what = format!("{}: {link}", document.path);
             ensure!(Path::new(cargo::ROOT).join(&path).exists(), "{what} does not exist");
             if !anchor.is_empty() {
-                let anchors = Document::read(path.to_str().context("no text")?)?.anchors();
+                let anchors = Document::read(path.to_str().context("not UTF-8")?)?.anchors();
                 ensure!(anchors.contains(anchor), "{what}: no such heading among {anchors:?}");
             }
         }
@@ -130,7 +130,7 @@ fn links_resolve() -> Result<()> {
 #[test]
 fn lines_are_short_and_the_readme_is_too() -> Result<()> {
     for document in documents()? {
-        // A row of a table, and a picture, have to be in one line.
+        // Table rows and images must stay on one line.
         let breakable = |line: &&str| !line.starts_with('|') && !line.starts_with("  <") && line.contains(' ');
         for line in document.prose().filter(breakable) {
             ensure!(line.chars().count() <= 120, "{}: {line}", document.path);
@@ -173,7 +173,7 @@ fn the_runbook_names_reasons_that_exist() -> Result<()> {
         signs += 1;
         let words = paragraph.split('`').skip(1).step_by(2);
         for word in words.filter(|word| word.chars().all(|c| c.is_ascii_alphabetic())) {
-            ensure!(word.parse::<Reason>().is_ok(), "{word} is no reason");
+            ensure!(word.parse::<Reason>().is_ok(), "{word} is not a reason");
         }
     }
     ensure!(signs > 20, "{signs} symptoms");
@@ -195,7 +195,7 @@ fn the_pictures_are_made_from_their_source() -> Result<()> {
     Ok(())
 }
 
-/// Paths in the text are those of the checkout, or of the document's directory.
+/// Paths in the text are relative to the checkout or to the document.
 #[test]
 fn paths_exist() -> Result<()> {
     let roots = ["chart/", "crds/", "docs/", "e2e/", "operator/", "src/", "tests/", "types/", "images/"];
@@ -229,7 +229,7 @@ fn each_invariant_lives_in_files_that_exist() -> Result<()> {
     Ok(())
 }
 
-/// The help of the program behind `cargo ci` and `cargo run -p e2e`.
+/// Returns the help of the program behind `cargo ci` and `cargo run -p e2e`.
 fn help(args: &[&str]) -> Result<String> {
     cargo::output(Command::new(env!("CARGO_BIN_EXE_e2e")).args(args).arg("--help"))
 }

@@ -1,4 +1,4 @@
-//! Somebody follows the documents: installs, uses a slot, upgrades and uninstalls, with their commands as they are.
+//! Follows the documents: installs, uses a slot, upgrades and uninstalls with their commands, unchanged.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use crate::{Release, commands, documents::Document, kinds, of_kind, path_text};
 
-/// A shell at the root of the checkout, with kubectl and helm for a cluster.
+/// A shell at the root of the checkout, with kubectl and helm configured for a cluster.
 struct Shell {
     dir: tempfile::TempDir,
 }
@@ -24,14 +24,14 @@ struct Shell {
 impl Shell {
     fn new(cluster: &Cluster) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        // Beside the files of the checkout, there is room for those that the reader makes.
+        // Links to the checkout, in a directory where the commands may create files.
         for name in ["chart", "crds", "e2e", "Dockerfile"] {
             std::os::unix::fs::symlink(Path::new(cargo::ROOT).canonicalize()?.join(name), dir.path().join(name))?;
         }
         let shell = Self { dir };
         shell.program("kubectl", &command(&cluster.kubectl().command(cluster.admin()))?)?;
         shell.program("helm", &command(&cluster.helm().command(cluster.admin()))?)?;
-        // The image is built by tests/builds; here no container is run.
+        // The image is tested in tests/builds. No container runs here.
         shell.program("docker", "test -f Dockerfile; true")?;
         Ok(shell)
     }
@@ -43,7 +43,7 @@ impl Shell {
         Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
     }
 
-    /// Runs the blocks of a section, and gives what they print.
+    /// Runs the code blocks of a section and returns their output.
     async fn follow(&self, path: &str, heading: &str) -> Result<String> {
         let blocks = Document::read(path)?.blocks(Some(heading), "sh");
         ensure!(!blocks.is_empty(), "{path} has no commands under {heading}");
@@ -61,26 +61,26 @@ impl Shell {
     }
 }
 
-/// A command, for a shell.
+/// Converts a command to a shell command.
 fn command(command: &Command) -> Result<String> {
     let command = command.as_std();
     let mut words = vec!["exec env".to_owned()];
     for (name, value) in command.get_envs() {
-        let value = value.and_then(|value| value.to_str()).context("no text")?;
-        words.push(format!("{}='{value}'", name.to_str().context("no text")?));
+        let value = value.and_then(|value| value.to_str()).context("not UTF-8")?;
+        words.push(format!("{}='{value}'", name.to_str().context("not UTF-8")?));
     }
     for word in std::iter::once(command.get_program()).chain(command.get_args()) {
-        words.push(format!("'{}'", word.to_str().context("no text")?));
+        words.push(format!("'{}'", word.to_str().context("not UTF-8")?));
     }
     Ok(words.join(" "))
 }
 
-/// The objects of a text of YAML.
+/// Parses the objects in a YAML text.
 fn objects(text: &str) -> Result<Vec<Value>> {
     Ok(serde_yaml::Deserializer::from_str(text).map(Value::deserialize).collect::<Result<_, _>>()?)
 }
 
-/// Whether everything in `part` is in `whole`; an item of a list may be anywhere.
+/// Whether `whole` contains everything in `part`. List items may be in any position.
 fn is_part(part: &Value, whole: &Value) -> bool {
     match (part, whole) {
         (Value::Object(part), Value::Object(whole)) => {
@@ -96,7 +96,7 @@ async fn the_documents_can_be_followed() -> Result<()> {
     if local_cluster().await?.is_none() {
         return Ok(());
     }
-    // Its own, as the documents name the release and the namespaces.
+    // Not shared, because the documents name the release and the namespaces.
     let cluster = Cluster::Local(Box::new(ControlPlane::start(ControlPlaneOptions::default()).await?));
     let f = Framework::new(&cluster, "documents").await?;
     f.dump_on_error(follow(&cluster, &f)).await
@@ -113,7 +113,7 @@ async fn follow(cluster: &Cluster, f: &Framework) -> Result<()> {
         processes.push(process);
     }
 
-    // There is no VPN service here to verify the account with.
+    // No VPN service is available to verify the account.
     let slot = Document::read("README.md")?.blocks(Some("## Use a slot"), "yaml").concat();
     let mut slot = objects(&slot)?;
     let provider = slot.iter_mut().find(|object| object["kind"] == "MaskProvider").context("no MaskProvider")?;
@@ -123,11 +123,11 @@ async fn follow(cluster: &Cluster, f: &Framework) -> Result<()> {
     let shown = shell.follow("README.md", "## Use a slot").await?;
     ensure!(shown.contains("Active") && shown.contains("london"), "{shown}");
 
-    // The Pod is there and goes again, and its Mask before it.
+    // The Pod is created and deleted, and its Mask is deleted first.
     let shown = shell.follow("types/README.md", "## Fill in a template").await?;
     ensure!(shown.contains("pod/mirror created") && shown.contains("mask.vpn.beebs.dev \"mirror\" deleted"), "{shown}");
 
-    // What is whole YAML is accepted; the rest is a part of the template.
+    // Complete YAML is accepted; fragments are part of the template.
     let template = fs::read_to_string(shell.dir.path().join("e2e/demo/pod.yaml"))?;
     let mut template = objects(&template)?.remove(0);
     let spec = template["spec"].as_object_mut().context("no spec")?;
@@ -157,7 +157,7 @@ async fn follow(cluster: &Cluster, f: &Framework) -> Result<()> {
 
     let uninstall = Document::read("chart/README.md")?.blocks(Some("## Uninstall"), "sh");
     let [in_order, way_out] = uninstall.as_slice() else { anyhow::bail!("{uninstall:?}") };
-    // tests/life.rs tries it.
+    // tests/life.rs runs it.
     ensure_eq("the way out", way_out.as_str(), "cargo run -p vpn-operator -- remove-finalizers\n")?;
     shell.run(in_order).await?;
     ensure_eq("CustomResourceDefinitions", kinds::present(cluster).await?, 0)?;

@@ -1,4 +1,4 @@
-//! The kinds: made by the chart or by kubectl, brought up to date, kept.
+//! The CustomResourceDefinitions: created by the chart or by kubectl, upgraded, kept.
 
 use std::{fs, path::PathBuf, process::Stdio};
 
@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use crate::{ALONE, CRDS, Release, path_text, refused};
 
-/// Makes them with kubectl.
+/// Creates them with kubectl.
 pub async fn apply(cluster: &Cluster) -> Result<()> {
     cluster.run_kubectl(&["apply", "--server-side", "--force-conflicts", "-f", CRDS]).await?;
     established(cluster).await
@@ -26,16 +26,16 @@ async fn established(cluster: &Cluster) -> Result<()> {
 
 /// Deletes them.
 pub async fn delete(cluster: &Cluster) -> Result<()> {
-    // Served at least once: a kind whose storage is not up when it is deleted goes only after five minutes, when the API
-    // server looks at all of them again.
+    // Serve each kind at least once. If its storage is not ready when it is deleted, the API server removes it only at
+    // the next resync after five minutes.
     for kind in ["maskconsumers", "maskproviders", "maskreservations", "masks"] {
-        // It may be gone.
+        // It may not exist.
         drop(cluster.run_kubectl(&["get", kind, "--all-namespaces"]).await);
     }
     cluster.run_kubectl(&["delete", "--ignore-not-found", "-f", CRDS]).await.map(drop)
 }
 
-/// How many of them are there.
+/// Returns how many of them exist.
 pub async fn present(cluster: &Cluster) -> Result<usize> {
     let found = cluster.run_kubectl(&["get", "--ignore-not-found", "--output=name", "-f", CRDS]).await?;
     Ok(found.lines().count())
@@ -46,7 +46,7 @@ async fn masks(cluster: &Cluster) -> Result<Value> {
     Ok(serde_json::from_str(&shown)?)
 }
 
-/// The kinds of the Prometheus Operator, of which the chart uses two, as its Go module has them.
+/// Installs the CRDs of the Prometheus Operator from its Go module. The chart uses two of them.
 pub async fn of_prometheus(cluster: &Cluster) -> Result<()> {
     const MODULE: &str = "github.com/prometheus-operator/prometheus-operator@v0.85.0";
     let download = Command::new("go")
@@ -56,8 +56,8 @@ pub async fn of_prometheus(cluster: &Cluster) -> Result<()> {
         .output()
         .await
         .context("cannot run go")?;
-    let said: Value = serde_json::from_slice(&download.stdout).context("go mod download says no JSON")?;
-    let dir = said["Dir"].as_str().with_context(|| format!("{MODULE} cannot be had: {}", said["Error"]))?;
+    let said: Value = serde_json::from_slice(&download.stdout).context("go mod download printed no JSON")?;
+    let dir = said["Dir"].as_str().with_context(|| format!("{MODULE} cannot be downloaded: {}", said["Error"]))?;
     let dir = PathBuf::from(dir).join("example/prometheus-operator-crd");
     let file = |kind| dir.join(format!("monitoring.coreos.com_{kind}.yaml"));
     let (monitors, rules) = (file("podmonitors"), file("prometheusrules"));
@@ -74,7 +74,7 @@ async fn made_by_the_chart_they_are_brought_up_to_date_and_kept() -> Result<()> 
     delete(cluster).await?;
     let release = Release { cluster, name: "kinds" };
 
-    // An older version of the chart, whose Masks have one field less.
+    // An older version of the chart, without one field of the Mask.
     let older = tempfile::tempdir()?;
     copy(chart::DIR.as_ref(), older.path())?;
     let path = older.path().join("files/crds/vpn.beebs.dev_mask_crd.yaml");
@@ -94,14 +94,14 @@ async fn made_by_the_chart_they_are_brought_up_to_date_and_kept() -> Result<()> 
     ensure_eq("kind", &now["metadata"]["uid"], &first["metadata"]["uid"])?;
     ensure!(schema(&mut now)["properties"].get("priority").is_some(), "still the older kind");
 
-    // It stays, also when the values say that somebody else looks after it.
+    // The CRD stays, also if `crds.install` is then set to false.
     release.upgrade(&["--set=crds.install=false"]).await?;
     ensure_eq("kinds", present(cluster).await?, 4)?;
     release.upgrade(&[]).await?;
     release.helm("uninstall", None, &["--wait"]).await?;
     ensure_eq("kind", &masks(cluster).await?["metadata"]["uid"], &first["metadata"]["uid"])?;
 
-    // And nothing stands in the way of a new release, of the same name or of another.
+    // A new release can be installed, with the same name or another one.
     release.upgrade(&[]).await?;
     release.helm("uninstall", None, &["--wait"]).await?;
     let other = Release { cluster, name: "other" };

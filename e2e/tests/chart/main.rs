@@ -1,4 +1,4 @@
-//! The chart, by the real helm, on a real API server.
+//! The chart, installed with helm on a real API server.
 
 mod commands;
 mod documents;
@@ -16,20 +16,20 @@ use e2e::{Cluster, operator::chart};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-/// One at a time: a release has objects without a namespace.
+/// One test at a time, because a release has cluster-scoped objects.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// A file beside this one.
+/// Returns the path of a file beside this one.
 fn file(name: &str) -> String {
     format!("{}/tests/chart/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The arguments for a file of values.
+/// Returns the helm argument for a values file.
 fn values(name: &str) -> String {
     format!("--values={}", file(&format!("values/{name}.yaml")))
 }
 
-/// helm, which has to fail; gives what it says.
+/// Runs helm, which must fail, and returns its error message.
 async fn refused(cluster: &Cluster, args: &[&str]) -> Result<String> {
     match cluster.run_helm(args).await {
         Ok(output) => Err(anyhow::anyhow!("helm {} was not refused:\n{output}", args.join(" "))),
@@ -37,12 +37,12 @@ async fn refused(cluster: &Cluster, args: &[&str]) -> Result<String> {
     }
 }
 
-/// The objects of a kind.
+/// Returns the objects of a kind.
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
     objects.iter().filter(|object| object["kind"] == kind).collect()
 }
 
-/// The names of the objects of a kind, sorted.
+/// Returns the names of the objects of a kind, sorted.
 fn names(objects: &[Value], kind: &str) -> Vec<String> {
     let name = |object: &Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let mut names: Vec<_> = of_kind(objects, kind).into_iter().map(name).collect();
@@ -50,21 +50,21 @@ fn names(objects: &[Value], kind: &str) -> Vec<String> {
     names
 }
 
-/// The container of a Deployment.
+/// Returns the container of a Deployment.
 fn container(deployment: &Value) -> Result<&Value> {
     let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().context("no containers")?;
-    ensure!(containers.len() == 1 && containers[0]["name"] == "operator", "not one container, operator");
+    ensure!(containers.len() == 1 && containers[0]["name"] == "operator", "the only container is not `operator`");
     Ok(&containers[0])
 }
 
-/// An installed release, in a namespace of its own.
+/// A release in its own namespace.
 struct Release<'a> {
     cluster: &'a Cluster,
     name: &'a str,
 }
 
 impl Release<'_> {
-    /// helm for this release; the command takes a release and perhaps a chart.
+    /// Runs helm for this release. The command takes a release name and optionally a chart.
     async fn helm(&self, command: &str, chart: Option<&str>, args: &[&str]) -> Result<String> {
         self.cluster.run_helm(&self.args(command, chart, args)).await
     }
@@ -79,13 +79,13 @@ impl Release<'_> {
         all
     }
 
-    /// Installs or upgrades to the chart of this checkout, and waits until its Deployments are Available.
+    /// Installs or upgrades the release from this checkout, and waits until its Deployments are Available.
     async fn upgrade(&self, args: &[&str]) -> Result<String> {
         let args = [&["--install", "--wait", "--timeout=90s"], args].concat();
         self.helm("upgrade", Some(chart::DIR), &args).await
     }
 
-    /// What it has put into the cluster, as the API server shows it.
+    /// Returns its objects from the API server.
     async fn objects(&self) -> Result<Vec<Value>> {
         let text = self.cluster.run_helm(&["get", "manifest", self.name, "--namespace", self.name]).await?;
         let dir = tempfile::tempdir()?;
@@ -97,16 +97,16 @@ impl Release<'_> {
         Ok(shown["items"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Removes it, and what helm leaves: the kinds.
+    /// Uninstalls the release, and deletes the CRDs, which helm keeps.
     async fn remove(&self) -> Result<()> {
         self.helm("uninstall", None, &["--wait", "--ignore-not-found"]).await?;
         kinds::delete(self.cluster).await
     }
 }
 
-/// The kinds, for kubectl.
+/// The CRDs, for kubectl.
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 
 fn path_text(path: &Path) -> Result<&str> {
-    path.to_str().context("a path that is no text")
+    path.to_str().context("a path that is not UTF-8")
 }

@@ -1,5 +1,5 @@
-//! The table of values in the chart's README.md says what the schema says. After a change:
-//! `UPDATE_README=1 cargo test -p e2e --test chart readme`.
+//! The table of values in the chart's README.md matches the schema. To update it: `UPDATE_README=1 cargo test -p e2e
+//! --test chart readme`.
 
 use std::{env, fs};
 
@@ -11,7 +11,7 @@ const BEGIN: &str =
     "<!-- Generated from chart/values.schema.json and chart/values.yaml; see e2e/tests/chart/readme.rs. -->\n";
 const END: &str = "<!-- End of what is generated. -->\n";
 
-/// What stands for one controller in the table.
+/// The controller that stands for all of them in the table.
 const ANY: &str = "masks";
 
 #[test]
@@ -25,7 +25,7 @@ fn readme_has_every_value() -> Result<()> {
 
     let path = format!("{}/README.md", chart::DIR);
     let readme = read(&path)?;
-    let (before, rest) = readme.split_once(BEGIN).context("chart/README.md has no place for the table")?;
+    let (before, rest) = readme.split_once(BEGIN).context("chart/README.md has no marker for the table")?;
     let (shown, after) = rest.split_once(END).context("the table in chart/README.md has no end")?;
     if env::var_os("UPDATE_README").is_some() {
         fs::write(&path, [before, BEGIN, &table, END, after].concat())?;
@@ -35,19 +35,19 @@ fn readme_has_every_value() -> Result<()> {
     Ok(())
 }
 
-/// A row for each value that has a description and no values within.
+/// Adds a row for each value that has a description and no nested values.
 fn collect(schema: &Value, values: &Value, path: &str, rows: &mut Vec<String>) -> Result<()> {
     let properties = schema["properties"].as_object().context("no properties")?;
     for (key, schema) in properties.iter().filter(|(key, _)| *key != "global") {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         let default = &values[key];
         if schema["properties"].is_object() {
-            // One row for all controllers: they have the same values.
+            // One row for all controllers, because they have the same values.
             if path == "controllers" {
                 let one = &schema["properties"][ANY];
                 for (other, theirs) in schema["properties"].as_object().into_iter().flatten() {
                     let renamed = theirs.to_string().replace(other.as_str(), ANY);
-                    ensure!(serde_json::from_str::<Value>(&renamed)? == *one, "controllers.{other} is another");
+                    ensure!(serde_json::from_str::<Value>(&renamed)? == *one, "controllers.{other} differs");
                     ensure!(default[other] == default[ANY], "controllers.{other} has other defaults");
                 }
                 collect(one, &default[ANY], "controllers.*", rows)?;
@@ -57,7 +57,7 @@ fn collect(schema: &Value, values: &Value, path: &str, rows: &mut Vec<String>) -
             continue;
         }
         let meaning = schema["description"].as_str().with_context(|| format!("{path} has no description"))?;
-        // The operator has defaults for absent values of `verify`.
+        // The operator itself has defaults for absent values of `verify`.
         ensure!(!default.is_null() || path.starts_with("verify."), "{path} has no default");
         let default = if default.is_null() { String::new() } else { format!("`{}`", short(default)) };
         let meaning = if path.starts_with("controllers.*") { meaning.replace(ANY, "*") } else { meaning.to_owned() };
@@ -66,7 +66,7 @@ fn collect(schema: &Value, values: &Value, path: &str, rows: &mut Vec<String>) -
     Ok(())
 }
 
-/// A value in one line, as in YAML.
+/// Returns a value in one line of YAML.
 fn short(value: &Value) -> String {
     let inside = |list: Vec<String>| list.join(", ");
     match value {

@@ -1,4 +1,4 @@
-//! The life of a release: from version 1.0.1 to its end.
+//! The life of a release, from the upgrade of version 1.0.1 to its removal.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -12,7 +12,7 @@ use vpn_types::Mask;
 
 use crate::{ALONE, Release, file, kinds, names, values};
 
-/// The identity of the Deployments of a release.
+/// Returns what identifies the Deployments of a release.
 fn deployments(objects: &[Value]) -> Vec<(Value, Value)> {
     let metadata = |object: &Value| (object["metadata"]["name"].clone(), object["metadata"]["uid"].clone());
     let mut found: Vec<_> = crate::of_kind(objects, "Deployment").into_iter().map(metadata).collect();
@@ -20,7 +20,7 @@ fn deployments(objects: &[Value]) -> Vec<(Value, Value)> {
     found
 }
 
-/// Installs with each file of values, and looks at what is left afterwards.
+/// Installs with each values file, uninstalls, and checks what is left.
 #[tokio::test]
 async fn every_rendered_object_is_accepted_and_goes_again() -> Result<()> {
     let _alone = ALONE.lock().await;
@@ -34,7 +34,7 @@ async fn every_rendered_object_is_accepted_and_goes_again() -> Result<()> {
         let values = values(name);
         let mut args = vec![values.as_str()];
         if name == "combined" {
-            // It leaves the kinds to kubectl.
+            // These values leave the CRDs to kubectl.
             kinds::apply(cluster).await?;
         } else {
             kinds::delete(cluster).await?;
@@ -42,7 +42,7 @@ async fn every_rendered_object_is_accepted_and_goes_again() -> Result<()> {
         let rendered = chart::render(cluster, &args).await?;
         args.insert(0, "--dry-run=server");
         release.upgrade(&args).await.with_context(|| format!("dry run with {name}"))?;
-        // They are Available: --wait says so.
+        // `--wait` waits until the Deployments are Available.
         release.upgrade(&args[1..]).await.with_context(|| format!("with {name}"))?;
         as_the_notes_say(&release).await.with_context(|| format!("notes with {name}"))?;
         let objects = release.objects().await?;
@@ -58,7 +58,7 @@ async fn every_rendered_object_is_accepted_and_goes_again() -> Result<()> {
     kinds::apply(cluster).await
 }
 
-/// Runs the first command of the notes, taken apart as a shell does.
+/// Runs the first command of the notes, split as a shell does.
 async fn as_the_notes_say(release: &Release<'_>) -> Result<()> {
     let Release { cluster, name } = release;
     let notes = cluster.run_helm(&["get", "notes", name, "--namespace", name]).await?;
@@ -94,7 +94,7 @@ async fn life(cluster: &Cluster, f: &Framework) -> Result<()> {
     let before = deployments(&release.objects().await?);
     ensure_eq("Deployments", before.len(), 4)?;
 
-    // The same values, the new chart: the Deployments are the same ones.
+    // An upgrade with the same values keeps the Deployments.
     release.upgrade(&[&published]).await?;
     let upgraded = release.objects().await?;
     ensure_eq("Deployments", deployments(&upgraded), before.clone())?;

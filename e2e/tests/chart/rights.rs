@@ -1,4 +1,4 @@
-//! Who may do what: the controllers, and people.
+//! The permissions of the controllers and of users.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{ALONE, Release, kinds, values};
 
-/// Whether a user may do something: `verb resource[.group][:subresource][/name] [namespace]`; without a namespace, in
+/// Whether a user may do something: `verb resource[.group][:subresource][/name] [namespace]`. Without a namespace, in
 /// all of them.
 async fn may(cluster: &Cluster, user: &str, what: &str) -> Result<bool> {
     let mut words = what.split(' ');
@@ -133,7 +133,7 @@ async fn people_see_and_ask_but_do_not_decide() -> Result<()> {
         .await?;
     let all = ["masks", "maskconsumers", "maskreservations", "maskproviders"];
     let here = |verb: &str, kind: &str| format!("{verb} {kind}.vpn.beebs.dev {}", f.name());
-    // A role is made up of its parts by the controller manager, soon after they are there.
+    // The controller manager aggregates roles shortly after their parts exist.
     let aggregated = tokio::time::Instant::now() + TIMEOUT;
     while !may(cluster, "admin-user", &here("create", "masks")).await? {
         ensure!(tokio::time::Instant::now() < aggregated, "the roles are not aggregated");
@@ -163,8 +163,7 @@ async fn people_see_and_ask_but_do_not_decide() -> Result<()> {
     kinds::apply(cluster).await
 }
 
-/// Clusters with this admission plugin let nobody block the deletion of an owner without the right to update its
-/// finalizers.
+/// With this admission plugin, setting `blockOwnerDeletion` requires the permission to update the owner's finalizers.
 #[tokio::test]
 async fn they_are_enough_where_owner_references_are_guarded() -> Result<()> {
     let Some(_) = local_cluster().await? else { return Ok(()) };
@@ -175,7 +174,7 @@ async fn they_are_enough_where_owner_references_are_guarded() -> Result<()> {
     Framework::run(&cluster, &operator, "guarded", async |f| {
         f.create_provider("vpn", 1).await?;
         let consumer = f.create_active_mask("mine").await?;
-        // Somebody with the role `edit` starts the Pod that uses it, as the README tells.
+        // A user with the role `edit` starts the Pod that uses the slot, as in the README.
         f.kubectl(&["create", "rolebinding", "user", "--clusterrole=edit", "--user=somebody"]).await?;
         let somebody = cluster.user("somebody", None).await?.client()?;
         let pods = Api::namespaced(somebody, f.name());

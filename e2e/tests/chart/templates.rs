@@ -1,4 +1,4 @@
-//! What helm renders, and what it refuses.
+//! What helm renders, and what it rejects.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -23,7 +23,7 @@ async fn nothing_to_lint() -> Result<()> {
         cluster.run_helm(&["lint", "--strict", chart::DIR, &values(name)]).await?;
     }
     cluster.run_helm(&["lint", "--strict", chart::DIR]).await?;
-    // It is what it says: the version of the operator, and an image of that version.
+    // The chart has the version of the operator, and uses the image of that version.
     let chart: Value = serde_yaml::from_str(&std::fs::read_to_string(format!("{}/Chart.yaml", chart::DIR))?)?;
     let values: Value = serde_yaml::from_str(&std::fs::read_to_string(format!("{}/values.yaml", chart::DIR))?)?;
     ensure_eq("version", &chart["version"], &json!(env!("CARGO_PKG_VERSION")))?;
@@ -42,7 +42,7 @@ async fn the_names_that_1_0_1_used() -> Result<()> {
         let name = &deployment["metadata"]["name"];
         let part = name.as_str().context("no name")?.trim_start_matches("vpn-operator-").to_owned();
         ensure_eq("label", &deployment["metadata"]["labels"]["app"], name)?;
-        // A selector cannot be changed: any other one would make the upgrade fail.
+        // A selector is immutable: another one would make the upgrade fail.
         ensure_eq("selector", &deployment["spec"]["selector"], &json!({ "matchLabels": { "app": name } }))?;
         ensure_eq("Pods", &deployment["spec"]["template"]["metadata"]["labels"]["app"], name)?;
         let container = container(deployment)?;
@@ -174,7 +174,7 @@ async fn names_too_long_are_refused() -> Result<()> {
     cluster.run_helm(&["template", &longest, chart::DIR]).await?;
     let said = refused(cluster, &["template", &format!("{longest}b"), chart::DIR]).await?;
     ensure!(said.contains("Use a release name of at most 50 characters."), "{said}");
-    // helm itself allows 53, and `-all` is short.
+    // helm allows 53 characters, and `-all` is a short suffix.
     let combined = ["template", &"a".repeat(53), chart::DIR, "--set=combined.enabled=true"];
     cluster.run_helm(&combined).await.map(drop)
 }

@@ -1,12 +1,12 @@
 //! Checks that the modules of a crate form floors.
 //!
-//! The floors name the top-level modules of a source directory, from the ground up. `lib` and `main` are modules too. The
-//! rule has three parts:
+//! The floors name the top-level modules of a source directory, from the bottom up. `lib` and `main` are modules too.
+//! The rules are:
 //!
 //! - A module imports only from itself and from modules on floors below its own. Two modules on one floor do not import
 //!   each other.
 //! - Each top-level module is on exactly one floor, and each name on a floor is a module.
-//! - There is no circle of imports between files, inside of one top-level module either.
+//! - There is no cycle of imports between files, not even within one top-level module.
 //!
 //! An import is a path of a `use` declaration, or any path with `::` inside of code: `crate::a::b`, `super::b`, `b::c`
 //! where `b` is a child module, and `name_of_the_crate::a::b` in the binary of a package. Its target is the file that
@@ -31,10 +31,10 @@ use super::paths::Paths;
 /// A module by its path in the crate, such as `["node", "image"]`. `lib` and `main` are the roots.
 type Module = Vec<String>;
 
-/// What is wrong with the modules in the source directory `dir` of a crate, in one sentence each.
+/// Returns a sentence for each violation of the modules in the source directory `dir` of a crate.
 ///
 /// # Errors
-/// When a file cannot be read or is not Rust.
+/// If a file cannot be read or is not Rust.
 pub fn check(dir: &Path, crate_name: &str, floors: &[&[&str]]) -> Result<Vec<String>> {
     let mut files = BTreeMap::new();
     read(dir, &mut Vec::new(), &mut files).with_context(|| format!("cannot read {}", dir.display()))?;
@@ -46,7 +46,7 @@ pub fn check(dir: &Path, crate_name: &str, floors: &[&[&str]]) -> Result<Vec<Str
     Ok(violations)
 }
 
-/// Reads the files below a directory. `module` is the path of the directory.
+/// Reads the files in a directory and its subdirectories. `module` is the path of the directory.
 fn read(dir: &Path, module: &mut Module, files: &mut BTreeMap<Module, Paths>) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -70,7 +70,7 @@ struct Source {
 }
 
 impl Source {
-    /// The imports between files, from the importing file to the imported one.
+    /// Returns the imports between files, from the importing file to the imported one.
     fn edges(&self) -> BTreeSet<(&Module, &Module)> {
         let mut edges = BTreeSet::new();
         for (from, paths) in &self.files {
@@ -83,9 +83,9 @@ impl Source {
         edges
     }
 
-    /// The file that a path in the file `from` leads to, if it is one of this crate.
+    /// Returns the file that a path in the file `from` leads to, if it is in this crate.
     fn target(&self, from: &Module, path: &[String], depth: usize) -> Option<&Module> {
-        // Two files that export from each other would go on forever.
+        // Stops at two files that export from each other.
         if depth > 10 {
             return None;
         }
@@ -98,7 +98,7 @@ impl Source {
             "crate" => {
                 module.clear();
                 rest = &path[1..];
-                // The binary has modules of its own.
+                // The binary has its own modules.
                 if self.of_binary(from) {
                     root = vec!["main".to_owned()];
                 }
@@ -115,7 +115,7 @@ impl Source {
                     rest = after;
                 }
             }
-            // Else only a child module, or the name of one that is exported.
+            // Otherwise it is only a child module, or the name of an export.
             first => {
                 let paths = &self.files[from];
                 if !paths.children.iter().any(|child| child == first) {
@@ -123,7 +123,7 @@ impl Source {
                 }
             }
         }
-        // Down as far as there are modules.
+        // Descend as long as there are modules.
         while let Some(next) = rest.first() {
             module.push(next.clone());
             if !self.files.contains_key(&module) {
@@ -135,7 +135,7 @@ impl Source {
         let file = if module.is_empty() { root } else { module };
         let (file, paths) = self.files.get_key_value(&file)?;
         let Some(name) = rest.first() else { return Some(file) };
-        // What the file exports from elsewhere.
+        // Follow an export from elsewhere.
         let exported = paths.exports.iter().find(|(export, _)| export == name);
         match exported {
             Some((_, path)) => {
@@ -146,13 +146,13 @@ impl Source {
         }
     }
 
-    /// Whether the file is of the binary: its top-level module is declared in `main.rs`.
+    /// Whether the file belongs to the binary: `main.rs` declares its top-level module.
     fn of_binary(&self, file: &Module) -> bool {
         let main = self.files.get(&vec!["main".to_owned()]);
         file[0] == "main" || main.is_some_and(|main| main.children.contains(&file[0]))
     }
 
-    /// Modules that are on no floor, or on two, and names on a floor that are no modules.
+    /// Returns modules that are on no floor or on two, and names on a floor that are not modules.
     fn names(&self, floors: &[&[&str]]) -> Vec<String> {
         let modules: BTreeSet<_> = self.files.keys().map(|module| module[0].as_str()).collect();
         let mut named = BTreeSet::new();
@@ -170,7 +170,7 @@ impl Source {
     }
 }
 
-/// Imports from a floor that is not below.
+/// Returns the imports from a floor that is not below.
 fn upward(edges: &BTreeSet<(&Module, &Module)>, floors: &[&[&str]]) -> Vec<String> {
     let floor = |module: &Module| floors.iter().position(|floor| floor.contains(&module[0].as_str()));
     let is_upward = |(from, to): &&(&Module, &Module)| {
@@ -180,13 +180,13 @@ fn upward(edges: &BTreeSet<(&Module, &Module)>, floors: &[&[&str]]) -> Vec<Strin
     edges.map(|(from, to)| format!("{} imports {}, which is not below it", from.join("::"), to.join("::"))).collect()
 }
 
-/// Circles of imports between files, each with its shortest way around from the first of its files.
+/// Returns the cycles of imports between files, each with its shortest path from its first file.
 fn circles(edges: &BTreeSet<(&Module, &Module)>) -> Vec<String> {
     let mut violations = Vec::new();
     let mut seen = BTreeSet::new();
     let starts: BTreeSet<_> = edges.iter().map(|(from, _)| *from).collect();
     for start in starts {
-        // Breadth first, with the way to each file.
+        // Breadth first, with the path to each file.
         let mut ways = vec![vec![start]];
         let mut reached = BTreeSet::new();
         let mut next = 0;

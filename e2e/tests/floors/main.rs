@@ -1,4 +1,4 @@
-//! The modules of a crate form floors: none imports one above it. [`check`] has the rule.
+//! The modules of a crate form floors: a module does not import from the floors above it. [`check`] has the rules.
 
 mod check;
 mod paths;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-/// The floors of `e2e/src`, from the ground up: the library, then the binary.
+/// The floors of `e2e/src`, from the bottom up: the library, then the binary.
 const E2E: &[&[&str]] = &[
     &["host", "network", "wait"],
     &["auth", "operator_image", "pods"],
@@ -25,7 +25,7 @@ const E2E: &[&[&str]] = &[
     &["main"],
 ];
 
-/// The floors of `operator/src`, from the ground up.
+/// The floors of `operator/src`, from the bottom up.
 const OPERATOR: &[&[&str]] = &[
     &["model"],
     &["state"],
@@ -40,7 +40,7 @@ const OPERATOR: &[&[&str]] = &[
     &["main"],
 ];
 
-/// Fails with everything that [`check::check`] finds in a directory of this repository.
+/// Fails with all violations that [`check::check`] finds in a directory of this repository.
 fn floors(dir: &str, crate_name: &str, floors: &[&[&str]]) -> Result<()> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(dir);
     let violations = check::check(&dir, crate_name, floors)?;

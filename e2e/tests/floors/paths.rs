@@ -1,7 +1,7 @@
-//! The paths in a Rust source file: those of `use` declarations and those inside of code.
+//! The paths in a Rust source file, in `use` declarations and in code.
 //!
-//! The file is read as tokens, so comments, strings, and formatting do not matter, and paths inside of macro calls are
-//! found too.
+//! The file is read as tokens, so comments, strings and formatting do not matter, and paths in macro calls are found
+//! too.
 
 use std::iter::Peekable;
 
@@ -13,9 +13,9 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree, token_stream::IntoIter};
 pub struct Paths {
     /// The child modules that have files of their own: `mod name;`.
     pub children: Vec<String>,
-    /// Names that the file exports from elsewhere: the name, and the path that it stands for. A glob has the name `*`.
+    /// Names that the file exports from elsewhere, with their paths. A glob has the name `*`.
     pub exports: Vec<(String, Vec<String>)>,
-    /// Imported paths, and paths with `::` inside of code.
+    /// Imported paths, and paths with `::` in code.
     pub imports: Vec<Vec<String>>,
 }
 
@@ -28,7 +28,7 @@ impl Paths {
         Ok(paths)
     }
 
-    /// Reads tokens inside of `depth` inline modules.
+    /// Reads tokens in `depth` inline modules.
     fn take(&mut self, tokens: TokenStream, depth: usize) -> Option<()> {
         let mut tokens = tokens.into_iter().peekable();
         let (mut is_public, mut is_test) = (false, false);
@@ -148,7 +148,7 @@ fn next_is_separator(tokens: &mut Peekable<IntoIter>) -> bool {
     both
 }
 
-/// A path inside of `depth` inline modules, as it would be outside of them: each needs one `super`.
+/// Returns a path from `depth` inline modules as seen from outside, which removes one `super` for each.
 fn outside(path: Vec<String>, depth: usize) -> Option<Vec<String>> {
     let ups = path.iter().take_while(|segment| *segment == "super").count();
     match path[0].as_str() {

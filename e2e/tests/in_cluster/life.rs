@@ -35,7 +35,7 @@ use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, owner_referen
 /// The namespace of the operator.
 const HOME: &str = "vpn-operator";
 
-/// Installs, or upgrades to, the chart and waits until all is available.
+/// Installs or upgrades the chart, and waits until its Deployments are Available.
 async fn helm_upgrade(cluster: &Cluster, args: &[&str]) -> Result<()> {
     let upgrade = ["upgrade", "--install", chart::RELEASE, chart::DIR, "--namespace", HOME, "--wait", "--timeout=120s"];
     cluster.run_helm(&[&upgrade[..], args].concat()).await.map(drop)
@@ -46,7 +46,7 @@ pub async fn from_install_to_uninstall() -> Result<()> {
     let vpn = VpnService::shared().await?;
     import_image(cluster).await?;
 
-    // As strict as a namespace can be: whatever does not fit into it is not let in.
+    // The strictest Pod security level, which rejects Pods that do not meet it.
     let home = json!({"metadata": {"name": HOME, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
     let namespaces: Api<Namespace> = Api::all(cluster.client()?);
     namespaces.create(&PostParams::default(), &serde_json::from_value(home)?).await?;
@@ -68,7 +68,7 @@ pub async fn from_install_to_uninstall() -> Result<()> {
         let mut history = History::start(&f.client, Some(f.name())).await?;
         let (consumer, user) = use_a_slot(&f, vpn).await?;
 
-        // Only a Pod template that differs starts new Pods.
+        // Only a changed Pod template starts new Pods.
         upgrade_without_a_gap(cluster, &f, &[&values, "--set-string=podAnnotations.round=2"]).await?;
         let now = operator_pods(cluster).await?;
         ensure_eq("Pods of the operator", now.len(), 4)?;
@@ -76,7 +76,7 @@ pub async fn from_install_to_uninstall() -> Result<()> {
         ensure_eq("the consumer", f.wait_active("user").await?.uid(), consumer.uid())?;
         let left: Pod = f.api().get("user").await?;
         ensure_eq("its Pod", left.uid(), user.uid())?;
-        ensure!(is_ready(&left), "the user's Pod was disturbed: {:?}", left.status);
+        ensure!(is_ready(&left), "the user's Pod is not ready: {:?}", left.status);
         ensure!(history.check_slot_limits().await?.into_values().all(|most| most <= 2), "more users than slots");
 
         uninstalled(cluster, &f).await
@@ -90,11 +90,11 @@ pub async fn from_install_to_uninstall() -> Result<()> {
     result
 }
 
-/// The Pods of all parts.
+/// The Pods of all processes.
 const OURS: &str =
     "app in (vpn-operator-masks, vpn-operator-consumers, vpn-operator-providers, vpn-operator-reservations)";
 
-/// Builds the image as a user would, and makes it known to the node.
+/// Builds the image as a user would, and imports it into the node.
 async fn import_image(cluster: &Cluster) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let archive = dir.path().join("image.tar");
@@ -107,7 +107,7 @@ async fn import_image(cluster: &Cluster) -> Result<()> {
     node_of(cluster)?.import_archive(&archive).await
 }
 
-/// The operator's Pods, by UID: all of them ready, none restarted.
+/// Returns the operator's Pods by UID, after checking that all are ready and none has restarted.
 async fn operator_pods(cluster: &Cluster) -> Result<BTreeMap<String, Pod>> {
     let pods: Api<Pod> = Api::namespaced(cluster.client()?, HOME);
     let mut found = BTreeMap::new();
@@ -128,7 +128,7 @@ async fn operator_pods(cluster: &Cluster) -> Result<BTreeMap<String, Pod>> {
     Ok(found)
 }
 
-/// A verified account, a Mask, and a Pod behind its VPN.
+/// Creates a verified account, a Mask, and a Pod behind its VPN.
 async fn use_a_slot(f: &Framework, vpn: &VpnService) -> Result<(MaskConsumer, Pod)> {
     f.create(vpn.secret("account-credentials", Scenario::OpenVpn)?).await?;
     let mut provider = f.new_provider("account", 2);
@@ -142,8 +142,8 @@ async fn use_a_slot(f: &Framework, vpn: &VpnService) -> Result<(MaskConsumer, Po
     Ok((consumer, f.api().get("user").await?))
 }
 
-/// Upgrades while one Mask after another asks for the second slot: each gets it, and no Deployment ever is without a
-/// Pod that is ready.
+/// Upgrades while one Mask after another requests the second slot: each gets it, and every Deployment always has an
+/// available Pod.
 async fn upgrade_without_a_gap(cluster: &Cluster, f: &Framework, args: &[&str]) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client()?, HOME);
     let (listed, is_listed) = oneshot::channel();
@@ -168,7 +168,7 @@ async fn upgrade_without_a_gap(cluster: &Cluster, f: &Framework, args: &[&str]) 
     tokio::pin!(upgrade);
     let (mut served, mut longest) = (0, Duration::ZERO);
     let mut upgraded = false;
-    // Once more after it, so that the new Pods have done something.
+    // One more after the upgrade, so that the new Pods have served one.
     while !upgraded {
         let name = format!("during-{served}");
         let one = async {
@@ -200,14 +200,14 @@ async fn upgrade_without_a_gap(cluster: &Cluster, f: &Framework, args: &[&str]) 
     }
 }
 
-/// Uninstalls, and looks at what is left: what the user made, as it was.
+/// Uninstalls, and checks that the user's objects are unchanged.
 async fn uninstalled(cluster: &Cluster, f: &Framework) -> Result<()> {
     cluster.run_helm(&["uninstall", chart::RELEASE, "--namespace", HOME, "--wait"]).await?;
-    // helm does not wait for the garbage collector, nor for Pods that stop.
+    // helm waits neither for the garbage collector nor for Pods that stop.
     wait_until_all::<Pod>(Api::namespaced(cluster.client()?, HOME), TIMEOUT, "no Pod", <[_]>::is_empty).await?;
     let kinds = "all,configmaps,endpointslices,leases,poddisruptionbudgets,roles,rolebindings,secrets,serviceaccounts";
     let left = cluster.run_kubectl(&["get", kinds, "--namespace", HOME, "--output=name"]).await?;
-    // What every namespace has.
+    // Objects that every namespace has.
     let mut left: Vec<_> = left.lines().filter(|name| !EVERYWHERE.contains(name)).collect();
     let instance = format!("app.kubernetes.io/instance={}", chart::RELEASE);
     let roles = ["get", "clusterroles,clusterrolebindings", "--output=name", "--selector", &instance];
@@ -220,7 +220,7 @@ async fn uninstalled(cluster: &Cluster, f: &Framework) -> Result<()> {
     let slot = user.status.and_then(|status| status.provider).context("no slot")?;
     let lock = f.api::<MaskReservation>().get(&vpn_types::reservation_name(&slot.name, slot.slot)).await?;
     ensure_eq("its lock", lock.uid(), Some(slot.reservation))?;
-    ensure!(is_ready(&f.api::<Pod>().get("user").await?), "the user's Pod was disturbed");
+    ensure!(is_ready(&f.api::<Pod>().get("user").await?), "the user's Pod is not ready");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The operator as its users run it: the chart, installed by helm, with the image of this checkout, on a node that runs
+//! The operator as users run it: the chart, installed with helm, with the image of this checkout, on a node that runs
 //! containers.
 
 mod life;

@@ -1,5 +1,5 @@
-//! The chart's objects, with the processes that its Deployments describe run on this machine: their Pods are in the
-//! network of a node that has an address of this machine.
+//! The chart's objects, with its Deployments run as local processes. Their Pods use the host network of a node with an
+//! address of this machine.
 
 use std::{net::TcpListener, path::PathBuf};
 
@@ -26,7 +26,7 @@ use tokio::{
 
 const NODE: &str = "this-machine";
 
-/// A process of the operator.
+/// An operator process.
 pub struct Part {
     pub name: String,
     pub port: u16,
@@ -36,14 +36,14 @@ pub struct Part {
 
 pub struct World<'a> {
     pub cluster: &'a Cluster,
-    /// All that the chart has.
+    /// All objects of the chart.
     pub objects: Vec<Value>,
     pub parts: Vec<Part>,
-    /// The Pods of the release's namespace, for Prometheus to find.
+    /// The Pods in the release's namespace, for Prometheus to discover.
     pub targets: PathBuf,
 }
 
-/// What the chart makes with all that is about metrics.
+/// Renders the chart with all metrics options.
 pub async fn render(cluster: &Cluster) -> Result<Vec<Value>> {
     let wanted =
         ["podMonitors", "rules.enabled", "dashboard.enabled"].map(|value| format!("--set=prometheus.{value}=true"));
@@ -51,7 +51,7 @@ pub async fn render(cluster: &Cluster) -> Result<Vec<Value>> {
 }
 
 impl<'a> World<'a> {
-    /// Applies the chart and starts what it describes.
+    /// Applies the chart and starts its Deployments.
     pub async fn start(cluster: &'a Cluster, f: &Framework) -> Result<Self> {
         let objects = render(cluster).await?;
         kwok::create_host_node(&f.client, NODE, "127.0.0.1").await?;
@@ -59,7 +59,7 @@ impl<'a> World<'a> {
         let mut deployments = Vec::new();
         for object in &objects {
             match object["kind"].as_str().context("no kind")? {
-                // Kinds that the cluster has already, or that belong to the Prometheus Operator.
+                // The cluster already has these kinds, or they belong to the Prometheus Operator.
                 "CustomResourceDefinition" | "PodMonitor" | "PrometheusRule" => {}
                 "Deployment" => deployments.push(on_this_machine(object.clone())?),
                 _ => applied.push(object.clone()),
@@ -85,7 +85,7 @@ impl<'a> World<'a> {
             wait_for_log(&part.process, READY).await?;
             wait_for_log(&part.process, "leading").await?;
         }
-        // Looked up with the rights that a Prometheus needs.
+        // Discovery has the permissions that a Prometheus needs.
         let prometheus = cluster.service_account(RELEASE, "prometheus").await?;
         let pods = Api::<Pod>::namespaced(prometheus.client()?, RELEASE);
         let here = |pod: &Pod| pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()) == Some("127.0.0.1");
@@ -96,7 +96,7 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
-    /// Runs the one container of a Deployment as that says, with the rights of its ServiceAccount.
+    /// Runs the only container of a Deployment, with the permissions of its ServiceAccount.
     async fn run(&self, deployment: &Value, port: u16) -> Result<Part> {
         let pod = &deployment["spec"]["template"]["spec"];
         let account = pod["serviceAccountName"].as_str().context("no ServiceAccount")?;
@@ -110,13 +110,13 @@ impl<'a> World<'a> {
             .env("METRICS_PORT", port)
             .env("NO_COLOR", "1");
         for arg in args {
-            spec = spec.arg(arg.as_str().context("an argument that is no text")?);
+            spec = spec.arg(arg.as_str().context("an argument that is not a string")?);
         }
         spec.grace_period_ms = 10_000;
         Ok(Part { name: name.to_owned(), port, process: self.cluster.run(spec).await?, identity })
     }
 
-    /// A second process of a controller, which waits for the lead.
+    /// Starts a second process of a controller, as a standby.
     pub async fn standby(&self, controller: &str) -> Result<Part> {
         let name = format!("{RELEASE}-{controller}");
         let object =
@@ -127,12 +127,12 @@ impl<'a> World<'a> {
         Ok(part)
     }
 
-    /// By what names the audit log knows the processes.
+    /// Returns the names of the processes in the audit log.
     pub fn users(&self) -> Vec<String> {
         self.parts.iter().filter_map(|part| part.identity.user.clone()).collect()
     }
 
-    /// Ends the processes; each has to end well.
+    /// Stops the processes, which must exit cleanly.
     pub async fn stop(self) -> Result<()> {
         for part in &self.parts {
             let end = part.process.stop(TIMEOUT).await?;
@@ -142,8 +142,8 @@ impl<'a> World<'a> {
     }
 }
 
-/// A Deployment whose Pod is in the network of the node that is this machine, with a free port for its metrics: here,
-/// four have to share one address.
+/// Gives a Deployment the host network of the node on this machine, and a free port for metrics: here, four Pods share
+/// one address.
 fn on_this_machine(mut deployment: Value) -> Result<(Value, u16)> {
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let pod = &mut deployment["spec"]["template"]["spec"];
@@ -156,8 +156,8 @@ fn on_this_machine(mut deployment: Value) -> Result<(Value, u16)> {
     Ok((deployment, port))
 }
 
-/// Who scrapes: it looks for Pods, as the role for a Prometheus allows. And Pods that it is not to scrape: one that is not
-/// ours, and one whose port has another name.
+/// The scraper, with the role for a Prometheus, and Pods that it must not scrape: one of another app, and one with
+/// another port name.
 const OTHERS: &str = "
 apiVersion: v1
 kind: ServiceAccount
@@ -195,7 +195,7 @@ spec:
 ";
 const OTHER_PODS: usize = 2;
 
-/// What a process answers on a path of its server.
+/// Returns the response to a path on a process's server.
 pub async fn get(port: u16, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;

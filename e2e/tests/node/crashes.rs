@@ -1,4 +1,4 @@
-//! Containers that crash and are started again by a real kubelet: a slot is not free while it does so.
+//! Crashing containers that a real kubelet restarts. Their slot is not free between restarts.
 
 use anyhow::{Context, Result};
 use e2e::{
@@ -15,11 +15,11 @@ use vpn_types::{Mask, MaskConsumer, owner_reference_for};
 
 use crate::{test, verification::operator};
 
-/// Ends when it is told so, by a file.
+/// Exits with an error once a file exists.
 const UNTIL_TOLD: &str = "until [ -e /go/end ]; do sleep 0.1; done; rm /go/end; exit 1";
 
-/// A Pod that mounts the credentials, with `spec` laid over it. Its container `app` ends with exit code 1 each time that
-/// [`end`] tells it.
+/// Returns a Pod that mounts the credentials, with `spec` merged into it. Its container `app` exits with code 1 each
+/// time [`end`] creates the file.
 fn crasher(consumer: &MaskConsumer, owned: bool, spec: Value) -> Result<Pod> {
     let owners = if owned { json!([owner_reference_for(consumer)]) } else { json!([]) };
     let mut pod = json!({
@@ -56,7 +56,8 @@ async fn started_again(f: &Framework, times: i32) -> Result<()> {
     f.wait_until::<Pod>("crasher", &what, |pod| restarts(pod) >= times && running(pod)).await.map(drop)
 }
 
-/// `first` has the only slot and the crasher, `second` waits; `first` is deleted, and the crasher goes on crashing.
+/// `first` holds the only slot, with a crashing Pod, and `second` waits. Then `first` is deleted while the Pod keeps
+/// crashing.
 async fn released_while_it_crashes(prefix: &str, container: &str, spec: Value, code_before: bool) -> Result<()> {
     test(prefix, async |cluster, f| {
         let vpn = VpnService::shared().await?;
@@ -91,7 +92,7 @@ pub async fn a_container_that_is_always_started_again_keeps_the_slot() -> Result
     released_while_it_crashes("always", "app", json!({ "restartPolicy": "Always" }), false).await
 }
 
-/// The second crash is in back-off already.
+/// Here, the container restarts with backoff.
 pub async fn one_that_crashed_before_keeps_it_too() -> Result<()> {
     released_while_it_crashes("failure", "app", json!({ "restartPolicy": "OnFailure" }), true).await
 }
@@ -102,13 +103,13 @@ pub async fn a_sidecar_that_crashes_keeps_the_slot() -> Result<()> {
         "name": "side", "image": images::TOOLS, "restartPolicy": "Always",
         "command": ["sh", "-c", UNTIL_TOLD], "volumeMounts": mounts,
     });
-    // The app never ends, or there would be two that read the file.
+    // The app never exits, because only one container may react to the file.
     let app = json!({ "name": "app", "image": images::TOOLS, "command": ["sh", "-c", "exec sleep 1000"] });
     let spec = json!({ "restartPolicy": "Never", "initContainers": [sidecar], "containers": [app] });
     released_while_it_crashes("sidecar", "side", spec, false).await
 }
 
-/// Kubelet still has the Secret in its cache, or the container fails to start: either way its Pod lives.
+/// The kubelet still has the Secret in its cache, or the container fails to start. Either way, the Pod exists.
 pub async fn a_container_with_the_credentials_in_its_environment_keeps_the_slot() -> Result<()> {
     test("environment", async |cluster, f| {
         let vpn = VpnService::shared().await?;
@@ -147,7 +148,7 @@ pub async fn a_container_with_the_credentials_in_its_environment_keeps_the_slot(
     .await
 }
 
-/// Owned, so the operator deletes it; it is crashing when that reaches its node.
+/// The Pod has an owner reference, so the operator deletes it while it crashes.
 pub async fn a_crashing_pod_of_a_consumer_ends_before_the_slot_changes_hands() -> Result<()> {
     test("owned", async |cluster, f| {
         let vpn = VpnService::shared().await?;

@@ -1,4 +1,4 @@
-//! Each way to fail shows in the log of the VPN client as it does with gluetun.
+//! Each failure shows in the log of the VPN client as it does with gluetun.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use k8s_openapi::api::core::v1::{Capabilities, Pod};
 
 use crate::{test, vpn::client};
 
-/// A client waits 60 s for a server that does not answer.
+/// Longer than a client waits for a server that does not answer, which is 60 s.
 const TIMEOUT: Duration = Duration::from_secs(400);
 
 const CONFIG_ERROR: &str = "ERROR VPN settings: ";
 const STARTUP: &str = "WARN [vpn] restarting VPN because it failed to pass the healthcheck: startup check: ";
 const SILENT: &str = "Wireguard setup is complete. Note Wireguard is a silent protocol";
 
-/// The decisive lines, and the exit code if the client ends.
+/// Returns the decisive lines, and the exit code if the client exits.
 fn expected(case: Scenario) -> (&'static [&'static str], Option<i32>) {
     match case {
         Scenario::WrongPassword => (
@@ -108,7 +108,7 @@ pub async fn each_failure_says_what_it_is() -> Result<()> {
             ensure!(ready == Some(false), "{case:?}: started {ready:?}");
             anyhow::Ok(())
         };
-        // Boxed: all of them together are too large for the stack of a thread.
+        // Boxed, because all of them together are too large for the stack of a thread.
         try_join_all(cases.map(|case| Box::pin(check(case)))).await.map(drop)
     })
     .await
@@ -137,8 +137,8 @@ pub async fn without_the_right_to_change_the_network() -> Result<()> {
     .await
 }
 
-/// The network namespace belongs to the Pod: what the container left in it is still there. The files for workloads
-/// (`e2e/demo`) remove it.
+/// The network namespace belongs to the Pod, so what the container left in it is still there. The workloads in
+/// `e2e/demo` remove it.
 pub async fn a_killed_container_finds_its_rule_in_the_way() -> Result<()> {
     test("killed", async |cluster, f| {
         let vpn = VpnService::shared().await?;
@@ -147,7 +147,7 @@ pub async fn a_killed_container_finds_its_rule_in_the_way() -> Result<()> {
         let pod = f.api::<Pod>().get("client").await?;
         let id =
             container_status(&pod, "vpn").and_then(|status| status.container_id.clone()).context("no container")?;
-        // Not SIGTERM, after which it cleans up.
+        // Unlike SIGTERM, SIGKILL allows no cleanup.
         vpn::node_of(cluster)?.kill_container(&id).await?;
         let line = "ERROR [vpn] adding ip rule 101: from all to all table 51820: file exists";
         wait_for_log(&f.api(), "client", "vpn", &[line, "retrying in 15s"], TIMEOUT).await.map(drop)

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// Runs a test in a namespace of its own, in the cluster that the tests share.
+/// Runs a test in its own namespace of the shared cluster.
 async fn test(prefix: &str, body: impl AsyncFnOnce(&Cluster, &Framework) -> Result<()>) -> Result<()> {
     let cluster = shared::cluster_with_node().await?;
     let f = Framework::new(cluster, prefix).await?;

@@ -1,4 +1,4 @@
-//! The node runs Pods as any node does.
+//! The node runs Pods like any other node.
 
 use anyhow::{Result, ensure};
 use e2e::{
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::test;
 
-/// A Pod of one container with the usual programs.
+/// Returns a Pod with one container that has the usual tools.
 pub fn tools(name: &str, script: &str) -> Result<Pod> {
     Ok(serde_json::from_value(json!({
         "metadata": { "name": name, "labels": { "app": name } },
@@ -64,7 +64,7 @@ pub async fn a_service_leads_to_its_pod() -> Result<()> {
         });
         let service: Service = f.create(serde_json::from_value(service)?).await?;
         let url = format!("http://{}/", service.spec.and_then(|spec| spec.cluster_ip).unwrap_or_default());
-        // kube-proxy and the server may need a moment.
+        // kube-proxy and the server may need some time.
         let script = format!("until curl --silent --max-time 2 {url}; do sleep 0.1; done; exec sleep 1000");
         let pod = f.run_pod(tools("client", &script)?).await?;
         let own = pod.status.and_then(|status| status.pod_ip).unwrap_or_default();
@@ -80,13 +80,14 @@ async fn node_log(pods: &kube::Api<Pod>, pod: &str, words: &str) -> Result<Strin
     e2e::pods::logs::wait_for_log(pods, pod, "main", &[words], e2e::wait::TIMEOUT).await
 }
 
-/// Not to the Internet, and not to the machine that the tests run on.
+/// Neither the Internet nor the machine that runs the tests is reachable.
 pub async fn no_way_leads_outside() -> Result<()> {
     test("outside", async |cluster, f| {
         let node = vpn::node_of(cluster)?;
         import_tools(node).await?;
         let machine = node.isolation().machine;
-        // 192.0.2.0/24 is reserved for documentation: nobody answers there, but the answer here is that there is no way.
+        // 192.0.2.0/24 is reserved for documentation. Nobody answers there, but the expected error is that there is no
+        // route.
         let script = format!(
             "for host in 192.0.2.1 {machine}; do curl --silent --show-error --max-time 5 http://$host/ 2>&1; done; \
              echo done; exec sleep 1000"

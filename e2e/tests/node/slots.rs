@@ -1,4 +1,4 @@
-//! Credentials of single slots: a WireGuard key is one device.
+//! Credentials of individual slots: a WireGuard key is one device.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -13,10 +13,10 @@ use vpn_types::{MaskProvider, MaskProviderSlotSpec, owner_reference_for};
 
 use crate::{test, verification::operator};
 
-/// What differs from device to device.
+/// The settings that differ between devices.
 const OWN: [&str; 2] = ["WIREGUARD_PRIVATE_KEY", "WIREGUARD_ADDRESSES"];
 
-/// Two devices of one account, verified with the key of one of them, are connected at the same time.
+/// Two devices of one account, verified with the key of one of them, connect at the same time.
 pub async fn each_device_has_its_key() -> Result<()> {
     test("devices", async |_, f| {
         let vpn = VpnService::shared().await?;

@@ -1,4 +1,4 @@
-//! Nothing of a node outlives the run, however that ends.
+//! No part of a node outlives the run, however the run ends.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::pods::tools;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is still there of a run: processes, mounts, files, the network, cgroups.
+/// Returns what is left of a run: processes, mounts, files, networks, cgroups.
 fn leftovers(dir: &Path, isolation: Option<&Isolation>) -> Result<Vec<String>> {
     let text = dir.display().to_string();
     let mut found: Vec<_> =
@@ -42,7 +42,7 @@ fn leftovers(dir: &Path, isolation: Option<&Isolation>) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The kernel takes a network namespace down, and the link into it, on its own time.
+/// The kernel removes a network namespace and its link asynchronously.
 fn until_nothing_is_left(dir: &Path, isolation: Option<&Isolation>) -> Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
@@ -68,7 +68,7 @@ pub async fn nothing_is_left_at_the_end() -> Result<()> {
     until_nothing_is_left(&dir, Some(&isolation))
 }
 
-/// A process killed by SIGKILL can do nothing any more, and need not.
+/// SIGKILL allows no cleanup by the owner, and none is needed.
 pub async fn nothing_is_left_when_the_owner_is_killed() -> Result<()> {
     let own = std::env::current_exe()?;
     let e2e = own.parent().and_then(Path::parent).context("not in a target directory")?.join("e2e");

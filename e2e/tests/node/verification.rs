@@ -1,4 +1,4 @@
-//! Verification of credentials: real Pods dial a real VPN server, and the status says what came of it.
+//! Verification of credentials: real Pods connect to a real VPN server, and the status shows the result.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -25,7 +25,7 @@ use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskProviderPhase, MaskProvide
 
 use crate::test;
 
-/// The operator of this test process: one works for the whole cluster.
+/// Returns the operator of this test process, which serves the whole cluster.
 pub async fn operator(vpn: &VpnService) -> Result<&'static Operator> {
     static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
     let setup = OperatorOptions::new(Layout::Combined).env("VERIFY_SCHEDULING_TIMEOUT", "40s");
@@ -34,7 +34,7 @@ pub async fn operator(vpn: &VpnService) -> Result<&'static Operator> {
     OPERATOR.get_or_try_init(start).await
 }
 
-/// A provider of one slot with these credentials.
+/// Creates a provider with one slot and these credentials.
 async fn account(f: &Framework, vpn: &VpnService, name: &str, case: Scenario, verify: Value) -> Result<()> {
     f.create(vpn.secret(name, case)?).await?;
     let mut provider = f.new_provider(name, 1);
@@ -47,7 +47,7 @@ fn status(provider: &MaskProvider) -> MaskProviderStatus {
     provider.status.clone().unwrap_or_default()
 }
 
-/// Status and reason of the `Verified` condition.
+/// Returns the status and the reason of the `Verified` condition.
 fn verified(provider: &MaskProvider) -> (String, String) {
     let all = status(provider).conditions.unwrap_or_default();
     let found = all.into_iter().find(|condition| condition.type_ == VERIFIED);
@@ -69,7 +69,7 @@ pub async fn a_good_account_becomes_ready() -> Result<()> {
             ensure!(exit == Some(vpn.exit_address().to_string()), "{name}: exit address {exit:?}");
             ensure!(status(&provider).last_verified.is_some(), "{provider:?}");
         }
-        // The slots are given back, and nothing is left.
+        // The slots are released, and nothing is left.
         f.wait_until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await?;
         f.wait_until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
         ensure!(f.api::<Mask>().list(&ListParams::default()).await?.items.is_empty(), "a Mask is left");
@@ -78,9 +78,9 @@ pub async fn a_good_account_becomes_ready() -> Result<()> {
     .await
 }
 
-/// With how short a timeout it may be tried: less than gluetun's own patience.
+/// A short timeout for verification, below gluetun's own timeout.
 const SHORT: &str = "15s";
-/// Where the machine is too busy for gluetun to come as far as dialling in that time.
+/// A longer timeout, for when a busy machine keeps gluetun from connecting in time.
 const PATIENT: &str = "60s";
 
 pub async fn each_failure_has_its_reason() -> Result<()> {
@@ -134,10 +134,10 @@ pub async fn each_failure_has_its_reason() -> Result<()> {
     .await
 }
 
-/// What lets somebody in; other settings are to be readable.
+/// The keys that are secret. Other settings may appear in the status.
 const CREDENTIALS: [&str; 4] = ["OPENVPN_USER", "OPENVPN_PASSWORD", "WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRESHARED_KEY"];
 
-/// One Event tells of each failure, and no credentials are in it or in the status.
+/// Each failure has one Event, and neither Events nor the status contain credentials.
 async fn keeps_its_secrets(f: &Framework, name: &str, provider: &MaskProvider, attempts: usize) -> Result<()> {
     let secret = f.api::<Secret>().get(name).await?;
     let events = f.api::<Event>().list(&ListParams::default()).await?;
@@ -167,12 +167,12 @@ pub async fn a_refused_password_is_told_at_once_and_heals() -> Result<()> {
         ensure!(told.phase == Some(MaskProviderPhase::ErrVerifyFailed), "{told:?}");
         let verification = told.verification.context("no verification")?;
         ensure!(verification.failures == Some(1) && verification.retry_at.is_some(), "{verification:?}");
-        // Whoever waits is told why.
+        // Waiting Masks show the reason.
         let why = "rejects the user name or password";
         let told = |mask: &Mask| mask.status.clone().and_then(|status| status.message).unwrap_or_default();
         let waits = |mask: &Mask| ready_condition(mask).is_some_and(|ready| ready.reason == "NoProviderUsable");
         f.wait_until::<Mask>("user", why, |mask| waits(mask) && told(mask).contains(why)).await?;
-        // A corrected Secret is tried at once, whatever the next attempt was to be.
+        // A corrected Secret is tried immediately, before `retryAt`.
         let good: Value = serde_json::to_value(vpn.secret("account", Scenario::OpenVpn)?)?;
         f.patch::<Secret>("account", json!({"data": good["data"], "stringData": good["stringData"]})).await?;
         f.wait_active("user").await.map(drop)
@@ -198,7 +198,7 @@ pub async fn what_is_in_the_way_is_named() -> Result<()> {
     test("in-the-way", async |cluster, f| {
         let vpn = VpnService::shared().await?;
         f.add_logs(operator(vpn).await?);
-        // A Pod of a user's own, which the operator must leave alone.
+        // A Pod that a user created, which the operator must not touch.
         let pod = json!({
             "metadata": {"name": "taken-verify"},
             "spec": {"containers": [{"name": "main", "image": images::TOOLS, "command": ["sleep", "1000000"]}]},
@@ -208,7 +208,8 @@ pub async fn what_is_in_the_way_is_named() -> Result<()> {
         f.wait_for_reason::<MaskProvider>("taken", "VerificationNameTaken").await?;
         ensure!(f.api::<Pod>().get("taken-verify").await?.metadata.deletion_timestamp.is_none(), "deleted");
 
-        // Overrides that make no Pod: wrong by themselves, and wrong to the API server.
+        // Overrides that do not yield a valid Pod, because they cannot be decoded or because the API server rejects
+        // them.
         let unknown = json!({"overrides": {"containers": {"vpn": {"imgae": "x"}}}});
         account(f, vpn, "misspelt", Scenario::OpenVpn, unknown).await?;
         let misspelt = f.wait_for_reason::<MaskProvider>("misspelt", "InvalidSpec").await?;
@@ -242,7 +243,7 @@ pub async fn a_verified_account_is_verified_again() -> Result<()> {
         let first = status(&f.wait_until::<MaskProvider>("account", "Ready", is_ready).await?).last_verified;
         let again = |provider: &MaskProvider| status(provider).last_verified > first;
         let provider = f.wait_until::<MaskProvider>("account", "verified again", again).await?;
-        // Users could have been assigned all the time.
+        // Slots remain available to users during the verification.
         ensure!(verified(&provider).0 == "True", "{provider:?}");
         f.create_active_mask("user").await.map(drop)
     })
@@ -284,7 +285,7 @@ pub async fn an_evicted_pod_is_told_and_tried_again() -> Result<()> {
     test("evicted", async |_, f| {
         let vpn = VpnService::shared().await?;
         f.add_logs(operator(vpn).await?);
-        // The server says nothing, so there is time.
+        // The server does not answer, so the verification takes long enough.
         account(f, vpn, "account", Scenario::SilentDrop, json!({})).await?;
         f.wait_until::<Pod>("account-verify", "a running VPN client", |pod| is_running(pod, "vpn")).await?;
         f.api::<Pod>().evict("account-verify", &Default::default()).await?;
@@ -292,13 +293,13 @@ pub async fn an_evicted_pod_is_told_and_tried_again() -> Result<()> {
         f.wait_for_event::<MaskProvider>("account", "Interrupted", &["verification Pod", "tried again at"]).await?;
         let verification = status(&provider).verification.context("no verification")?;
         ensure!(verification.retry_at.is_some(), "{verification:?}");
-        // The slot is not kept until then.
+        // The slot is released before the retry.
         f.wait_until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await.map(drop)
     })
     .await
 }
 
-/// Whatever else is in a Secret, what gluetun can use is tried out; and a Secret without anything says so.
+/// Whatever else a Secret contains, gluetun tries what it can use. An empty Secret is reported.
 pub async fn odd_secrets() -> Result<()> {
     test("odd", async |_, f| {
         let vpn = VpnService::shared().await?;

@@ -13,17 +13,17 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::test;
 
-/// More than the longest that a client waits for: 60 s.
+/// Longer than the longest timeout of a client, 60 s.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Makes the Secret and the Pod of a client, both with this name.
+/// Creates the Secret and the Pod of a client, both with this name.
 pub async fn client(f: &Framework, vpn: &VpnService, name: &str, case: Scenario) -> Result<()> {
     f.create(vpn.secret(name, case)?).await?;
     f.create(client_pod(name, name, None)?).await?;
     Ok(())
 }
 
-/// The address that the app of a client has for others.
+/// Returns the address that others see of a client's app.
 pub async fn seen_address(f: &Framework, vpn: &VpnService, name: &str) -> Result<String> {
     let url = vpn.address_url();
     let curl = ["exec", name, "--container=main", "--", "curl", "--silent", "--show-error", "--max-time", "10", &url];
@@ -44,7 +44,7 @@ pub async fn traffic_leaves_by_the_vpn() -> Result<()> {
         for (name, case) in cases {
             let own = pod_ready(f.api(), name).await?;
             let exit = vpn.exit_address().to_string();
-            ensure!(own.to_string() != exit, "the client is the server");
+            ensure!(own.to_string() != exit, "the exit address is the Pod's own address");
             ensure_eq(&format!("{case:?}: seen address"), seen_address(f, vpn, name).await?, exit.clone())?;
             let line = format!("INFO [ip getter] Public IP address is {exit} ");
             wait_for_log(&f.api(), name, "vpn", &[&line], TIMEOUT).await?;
@@ -67,10 +67,10 @@ pub async fn the_app_starts_when_the_tunnel_is_up() -> Result<()> {
             let state = container_status(&pod, name)?.state.as_ref()?;
             Some(state.running.as_ref()?.started_at.as_ref()?.0)
         };
-        ensure!(started("vpn") <= started("main") && started("main").is_some(), "the app was there first");
+        ensure!(started("vpn") <= started("main") && started("main").is_some(), "the app started before the VPN");
         ensure!(container_status(&pod, "vpn").and_then(|vpn| vpn.started) == Some(true), "not started");
-        ensure!(!vpn.request_counts().await?.contains_key(&own), "something left by the address of the Pod");
-        // The second refusal shows that time has passed: the app was not started in the meantime.
+        ensure!(!vpn.request_counts().await?.contains_key(&own), "traffic left by the Pod's own address");
+        // The second rejection shows that time has passed without the app starting.
         let refused = "AUTH: Received control message: AUTH_FAILED";
         wait_for_log(&f.api(), "bad", "vpn", &[refused, "SIGUSR1[soft,auth-failure]"], TIMEOUT).await?;
         let pod = f.api::<Pod>().get("bad").await?;
@@ -102,7 +102,7 @@ pub async fn a_server_that_vanishes_is_noticed_and_found_again() -> Result<()> {
         vpn.kill().await?;
         let lost = "[vpn-server] Inactivity timeout (--ping-restart), restarting";
         wait_for_log(&f.api(), "client", "vpn", &[lost], TIMEOUT).await?;
-        ensure!(seen_address(f, &vpn, "client").await.is_err(), "a way round the tunnel");
+        ensure!(seen_address(f, &vpn, "client").await.is_err(), "traffic bypasses the tunnel");
         vpn.restart().await?;
         let found = [lost, "Initialization Sequence Completed"];
         wait_for_log(&f.api(), "client", "vpn", &found, TIMEOUT).await?;

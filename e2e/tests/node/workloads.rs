@@ -1,5 +1,5 @@
-//! The files for workloads in `e2e/demo`, applied as they are: their traffic leaves by the VPN, at no moment otherwise,
-//! and the slot goes on when they are gone.
+//! The workloads in `e2e/demo`, applied unchanged: their traffic always leaves through the VPN, and the slot is
+//! released when they are gone.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -24,7 +24,7 @@ const DEPLOYMENT: &str = include_str!("../../demo/deployment.yaml");
 const STATEFUL_SET: &str = include_str!("../../demo/statefulset.yaml");
 const JOB: &str = include_str!("../../demo/job.yaml");
 
-/// One slot of an account, held by the Mask `first`, for which `second` waits; and a workload that uses it.
+/// Runs a workload on the only slot of an account. The Mask `first` holds the slot, and `second` waits for it.
 async fn contended(
     template: &str,
     case: Scenario,
@@ -48,7 +48,7 @@ async fn contended(
         let pod = pods.into_iter().next().context("no Pod")?;
         body(cluster, f, vpn, &pod).await?;
         let own = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("no address")?.parse()?;
-        ensure!(!vpn.request_counts().await?.contains_key(&own), "something left by the address of the Pod");
+        ensure!(!vpn.request_counts().await?.contains_key(&own), "traffic left by the Pod's own address");
 
         f.delete::<Mask>("first").await?;
         f.wait_active("second").await?;
@@ -77,7 +77,7 @@ async fn apply(
     ];
     let (comments, content) = template.split_once("apiVersion").context("no object")?;
     for (name, _) in values.iter().filter(|(name, _)| content.contains(name)) {
-        ensure!(comments.contains(name), "the file does not tell what {name} is");
+        ensure!(comments.contains(name), "the file does not explain {name}");
     }
     let filled = values.iter().fold(format!("apiVersion{content}"), |text, (name, value)| text.replace(name, value));
     let file = cluster.state_dir().join(format!("{}.yaml", f.name()));
@@ -89,7 +89,7 @@ async fn ready(f: &Framework, pod: &Pod) -> Result<Pod> {
     f.wait_until(&pod.name_any(), "a ready Pod", is_ready).await
 }
 
-/// Whatever the app sends, and whatever becomes of the VPN client, it leaves by the VPN or not at all.
+/// Whatever the app sends, and whatever happens to the VPN client, traffic leaves through the VPN or not at all.
 async fn stays_behind_the_vpn(cluster: &Cluster, f: &Framework, vpn: &VpnService, pod: &Pod) -> Result<()> {
     let name = pod.name_any();
     let pod = ready(f, pod).await?;
@@ -123,13 +123,13 @@ pub async fn a_stateful_set_behind_the_vpn() -> Result<()> {
     contended(STATEFUL_SET, Scenario::WireGuard(2), stays_behind_the_vpn).await
 }
 
-/// Its app fetches at once what tells the address.
+/// The app requests its public address immediately after the start.
 pub async fn a_job_behind_the_vpn() -> Result<()> {
     contended(JOB, Scenario::OpenVpnTcp, async |_, f, vpn, pod| {
         let exit = vpn.exit_address().to_string();
         let name = pod.name_any();
         wait_for_log(&f.api(), &name, "app", &[&exit], TIMEOUT).await?;
-        // Complete, although the sidecar runs on by itself.
+        // The Job is complete although the sidecar runs until it is stopped.
         let complete = |job: &Job| job.status.as_ref().is_some_and(|status| status.succeeded == Some(1));
         f.wait_until("first", "a complete Job", complete).await?;
         Ok(())

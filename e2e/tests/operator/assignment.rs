@@ -1,4 +1,4 @@
-//! From a Mask to a slot and its Secret.
+//! From a Mask to an assigned slot and its Secret.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{Framework, Namespace, pods::usage::slot_secret_name, testing::framework::ensure_eq, wait::ready_condition};
@@ -10,7 +10,7 @@ use vpn_types::{
     MaskReservationPhase, MaskSpec, OWNER_LABEL, RESERVATION_ANNOTATION,
 };
 
-/// The one that controls an object.
+/// Returns the controller reference of an object.
 fn owner_of<K: Resource>(object: &K) -> Result<OwnerReference> {
     let mut controllers = object.owner_references().iter().filter(|owner| owner.controller == Some(true));
     controllers.next().cloned().context("nothing controls it")
@@ -64,7 +64,7 @@ async fn a_mask_gets_a_slot_and_its_secret() -> Result<()> {
         )?;
         ensure_eq("owner of the copy", Some(owner_of(&copy)?.uid), consumer.uid())?;
 
-        // What follows from it, each in its own time.
+        // Dependent statuses follow in any order.
         let mask: Mask = f
             .wait_until("mine", "Active", |mask: &Mask| {
                 mask.status.as_ref().and_then(|s| s.phase) == Some(MaskPhase::Active)
@@ -92,7 +92,7 @@ async fn provider_and_mask_may_be_in_different_namespaces() -> Result<()> {
     Framework::test("provider-side", async |f| {
         let user = Namespace::new("user-side").await?;
         f.create_provider_with("vpn", 1, |spec| spec.namespaces = Some(vec![user.name().to_owned()])).await?;
-        // The provider's own namespace is not on its list.
+        // The provider's own namespace is not in its `namespaces`.
         f.create_mask("not-admitted").await?;
         f.wait_for_reason::<MaskConsumer>("not-admitted", "NoProviderFits").await?;
 
@@ -120,7 +120,7 @@ async fn one_tag_that_matches_is_enough() -> Result<()> {
         let consumer: MaskConsumer = f.wait_for_reason("two", "NoProviderFits").await?;
         ensure_eq("phase", consumer.status.and_then(|s| s.phase), Some(MaskConsumerPhase::ErrNoProviders))?;
         f.wait_for_event::<Mask>("two", "NoProviderFits", &["nowhere"]).await?;
-        // An edited Mask reaches its waiting consumer.
+        // A change of the Mask reaches its waiting MaskConsumer.
         f.patch::<Mask>("two", json!({ "spec": { "providers": ["fast"] } })).await?;
         let consumer = f.wait_active("two").await?;
         ensure_eq("provider", consumer.status.and_then(|s| s.provider).map(|p| p.name), Some("alpha".into()))
@@ -135,7 +135,7 @@ async fn having_no_provider_ends_when_one_becomes_usable() -> Result<()> {
         let mask: Mask = f.wait_for_reason("mine", "NoProviderFits").await?;
         ensure_eq("phase", mask.status.and_then(|status| status.phase), Some(MaskPhase::ErrNoProviders))?;
 
-        // One that fits, but whose Secret is not there yet.
+        // A provider matches, but its Secret does not exist yet.
         f.create(f.new_provider("vpn", 1)).await?;
         let provider: MaskProvider = f.wait_for_reason("vpn", "SecretNotFound").await?;
         ensure_eq(
@@ -168,7 +168,7 @@ async fn a_provider_that_is_not_verified_is_not_used() -> Result<()> {
         f.wait_for_reason::<MaskConsumer>("mine", "NoProviderUsable").await?;
         let of_mine = |reservation: &MaskReservation| reservation.spec.name == "mine";
         let reservations = f.api::<MaskReservation>().list(&Default::default()).await?;
-        ensure!(!reservations.iter().any(of_mine), "assigned to an account that nobody has verified");
+        ensure!(!reservations.iter().any(of_mine), "assigned to an unverified account");
 
         f.patch::<MaskProvider>("vpn", json!({ "spec": { "verify": { "skip": true } } })).await?;
         f.wait_active("mine").await?;
@@ -185,7 +185,7 @@ async fn a_consumer_made_by_hand_is_served() -> Result<()> {
         let consumer = f.wait_active("mine").await?;
         f.wait_for_event::<MaskConsumer>("mine", "Assigned", &["slot 0"]).await?;
         f.api::<Secret>().get(&slot_secret_name(&consumer)?).await?;
-        // No Mask has anything to do with it, and one of its name does not take it.
+        // No Mask owns it, and a Mask with the same name does not adopt it.
         f.create(Mask::new("mine", MaskSpec::default())).await?;
         f.wait_for_reason::<Mask>("mine", "ConsumerNameTaken").await?;
         f.delete::<MaskConsumer>("mine").await?;
@@ -208,7 +208,7 @@ async fn a_secret_of_somebody_else_is_left_alone() -> Result<()> {
         f.create_mask("mine").await?;
         f.wait_for_reason::<MaskConsumer>("mine", "SecretNameTaken").await?;
         ensure_eq("the Secret", f.api::<Secret>().get(&name).await?, foreign)?;
-        // The slot is not wasted on it.
+        // The slot is not blocked.
         f.create_active_mask("other").await?;
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! When what a slot rests on is changed or taken away.
+//! Evictions: an object that a slot depends on is changed or deleted.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
 
-/// The slots in use, by the names of the MaskConsumers.
+/// Returns the slots in use, by MaskConsumer name.
 fn slots(consumers: &[MaskConsumer]) -> BTreeMap<String, usize> {
     let active = consumers.iter().filter(|consumer| is_active(consumer));
     let slot = |consumer: &MaskConsumer| Some(consumer.status.as_ref()?.provider.as_ref()?.slot);
@@ -36,7 +36,7 @@ async fn fewer_slots_are_reached_as_any_workload_is_scaled_down() -> Result<()> 
         let before = slots(&f.api().list(&Default::default()).await?.items);
         f.kubectl(&["scale", "maskprovider/vpn", "--replicas=1"]).await?;
         f.create_mask("newcomer").await?;
-        // The Pods take their time, and meanwhile nothing is assigned.
+        // The Pods take some time to stop, and nothing is assigned until then.
         f.wait_for_reason::<MaskProvider>("vpn", "ProviderDraining").await?;
         f.wait_for_event::<MaskProvider>("vpn", "ProviderDraining", &["maxSlots is 1"]).await?;
         for name in before.iter().filter(|(_, slot)| **slot > 0).map(|(name, _)| name) {
@@ -47,7 +47,7 @@ async fn fewer_slots_are_reached_as_any_workload_is_scaled_down() -> Result<()> 
             status.active_slots == Some(1) && status.observed_generation == provider.metadata.generation
         })
         .await?;
-        // The lowest slot stays; the others wait again, and before the newcomer.
+        // The lowest slot stays assigned. The other Masks wait again, ahead of the new one.
         let stays: BTreeMap<_, _> = before.into_iter().filter(|(_, slot)| *slot == 0).collect();
         let waits = |consumers: &[MaskConsumer]| consumers.len() == 4 && slots(consumers) == stays;
         f.wait_until_all("one active, three waiting", waits).await?;
@@ -78,7 +78,7 @@ async fn a_deleted_provider_stays_until_its_last_user_is_gone() -> Result<()> {
         f.wait_for_event::<Mask>("mine", "NoProviderFits", &[]).await?;
         f.wait_until_all::<MaskReservation>("none", <[_]>::is_empty).await?;
         ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(1))?;
-        // One of the same name is another account.
+        // A provider with the same name is another account.
         f.create(f.new_provider("vpn", 1)).await?;
         f.wait_active("mine").await?;
         Ok(())
@@ -153,7 +153,7 @@ async fn a_reservation_forced_away_is_posted_again() -> Result<()> {
         let mut history = History::start(&f.client, Some(f.name())).await?;
         let consumer = f.create_active_mask("mine").await?;
         f.run_pod(owned_pod("user", &consumer, 1)?).await?;
-        // Somebody waits for the slot, and must not get it while its lock is missing.
+        // Another Mask waits for the slot, and must not get it while the MaskReservation is missing.
         f.create_mask("other").await?;
         let waits = |mask: &Mask| ready_condition(mask).is_some_and(|ready| ready.reason == "NoFreeSlot");
         f.wait_until("other", "in line", waits).await?;
@@ -212,7 +212,7 @@ async fn credentials_that_go_and_come_back() -> Result<()> {
         f.create_mask("other").await?;
         f.wait_for_reason::<Mask>("other", "NoProviderUsable").await?;
         f.wait_for_event::<Mask>("other", "NoProviderUsable", &["vpn-credentials"]).await?;
-        // Whoever has a slot keeps all of it.
+        // A Mask that has a slot keeps all of it.
         let now = f.api::<Secret>().get(&copy.name_any()).await?;
         ensure_eq("copy", (now.uid(), now.data), (copy.uid(), copy.data))?;
         let now = f.api::<Pod>().get("user").await?;
@@ -224,7 +224,7 @@ async fn credentials_that_go_and_come_back() -> Result<()> {
     .await
 }
 
-/// Who has a slot was let in; what fits is asked of those who come.
+/// Changes of tags and namespaces apply to new Masks, not to those that have a slot.
 #[tokio::test]
 async fn tags_and_namespaces_edited_under_use() -> Result<()> {
     Framework::test("edited", async |f| {

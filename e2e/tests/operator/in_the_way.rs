@@ -1,5 +1,5 @@
-//! Objects of somebody else where the operator wants to put its own: they are named, left alone, and once they are
-//! gone all goes on by itself.
+//! Objects of others with names that the operator needs. They are reported and left alone, and once they are gone, the
+//! operator continues by itself.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -21,7 +21,7 @@ fn message<K: Kind>(object: &K) -> String {
     ready_condition(object).map(|ready| ready.message).unwrap_or_default()
 }
 
-/// Puts somebody's finalizer on an object, before ours or after it.
+/// Adds another owner's finalizer to an object, before or after the operator's.
 async fn hold<K: Kind>(f: &Framework, object: &K, first: bool) -> Result<K> {
     let mut finalizers = object.finalizers().to_vec();
     finalizers.insert(if first { 0 } else { finalizers.len() }, THEIRS.to_owned());
@@ -49,7 +49,7 @@ async fn a_secret_of_the_copys_name_costs_nobody_a_slot() -> Result<()> {
         f.wait_for_reason::<Mask>("blocked", "SecretNameTaken").await?;
         f.wait_for_event::<Mask>("blocked", "SecretNameTaken", &[&name]).await?;
 
-        // The only slot goes to whoever can use it.
+        // The only slot goes to a Mask that can use it.
         let other = f.create_active_mask("other").await?;
         let mine = |all: &[MaskReservation]| all.len() == 1 && Some(&all[0].spec.uid) == other.uid().as_ref();
         f.wait_until_all("one reservation, for the other", mine).await?;
@@ -97,7 +97,7 @@ async fn a_consumer_made_by_hand_is_no_masks() -> Result<()> {
         ensure_eq("spec", &now.spec, &spec)?;
         ensure_eq("owners", now.owner_references().len(), 0)?;
         ensure_eq("status", now.status, theirs.status.clone())?;
-        // Deleting the Mask is no reason to take its slot.
+        // Deleting the Mask does not release the slot.
         f.delete::<Mask>("mine").await?;
         f.wait_deleted(&mask).await?;
         let now = f.api::<MaskConsumer>().get("mine").await?;
@@ -135,7 +135,7 @@ async fn a_reservation_made_by_hand_blocks_its_slot_and_no_other() -> Result<()>
         let slot = second.status.and_then(|status| status.provider).map(|provider| provider.slot);
         ensure_eq("slot of the second", slot, Some(0))?;
         f.wait_until("vpn", "it is named no more", |provider| !named(provider)).await?;
-        // Nor is one deleted with the provider.
+        // It is not deleted with the provider either.
         let spec = MaskReservationSpec { name: "nobody".into(), namespace: f.name().into(), uid: "none".into() };
         let theirs = f.create(MaskReservation::new("vpn-7", spec)).await?;
         for mask in ["mine", "second"] {
@@ -165,7 +165,7 @@ async fn somebodys_finalizer_on_the_copy_holds_the_slot() -> Result<()> {
         f.wait_for_event::<Mask>("first", "HeldByFinalizer", &[&copy.name_any()]).await?;
         let now = f.api::<Secret>().get(&copy.name_any()).await?;
         ensure_eq("finalizers", now.finalizers(), &[THEIRS.to_owned()])?;
-        ensure!(!is_active(&f.api::<MaskConsumer>().get("second").await?), "the slot was given away");
+        ensure!(!is_active(&f.api::<MaskConsumer>().get("second").await?), "the slot was reassigned");
         let_go(f, &copy).await?;
         f.wait_active("second").await?;
         f.wait_deleted(&first).await?;
@@ -190,7 +190,7 @@ async fn somebodys_finalizer_on_the_consumer_holds_the_slot() -> Result<()> {
             ensure!(held.finalizers().contains(&THEIRS.to_owned()), "{:?}", held.finalizers());
             f.wait_for_reason::<MaskReservation>("vpn-0", "HeldByFinalizer").await?;
             f.wait_for_event::<MaskReservation>("vpn-0", "HeldByFinalizer", &["MaskConsumer"]).await?;
-            ensure!(!is_active(&f.api::<MaskConsumer>().get("second").await?), "the slot was given away");
+            ensure!(!is_active(&f.api::<MaskConsumer>().get("second").await?), "the slot was reassigned");
             let_go(f, &first).await?;
             f.wait_active("second").await?;
             ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(1))

@@ -1,4 +1,4 @@
-//! What users see in kubectl.
+//! The output of kubectl.
 
 use std::{process::Stdio, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{
 };
 use vpn_types::{Mask, MaskConsumer, MaskProvider};
 
-/// The words of the first line of a table, and of the others.
+/// Splits a table into the words of each line.
 fn table(output: &str) -> Vec<Vec<String>> {
     output.lines().map(|line| line.split_whitespace().map(String::from).collect()).collect()
 }

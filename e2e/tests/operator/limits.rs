@@ -1,4 +1,4 @@
-//! The largest and the longest of everything.
+//! Maximum sizes and lengths.
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{
@@ -60,7 +60,7 @@ async fn the_longest_names() -> Result<()> {
 #[tokio::test]
 async fn the_largest_secret() -> Result<()> {
     Framework::test("large-secret", async |f| {
-        // As random as the pattern needs to be for nothing to be lost unnoticed.
+        // Varied enough that a lost part would be noticed.
         let data: Vec<u8> = (0..MIB).map(|index| (index.wrapping_mul(31) >> 3) as u8).collect();
         let source: Secret = serde_json::from_value(json!({
             "metadata": { "name": "vpn-credentials" },
@@ -115,7 +115,7 @@ async fn an_immutable_secret_is_rotated_by_making_it_again() -> Result<()> {
         let hash = |copy: &Secret| copy.annotations().get(SOURCE_HASH_ANNOTATION).cloned();
         ensure!(hash(&followed) != hash(&copy), "the same hash");
         f.wait_until("vpn", "usable", |provider: &MaskProvider| is_ready(provider)).await?;
-        // Whoever used it goes on.
+        // Pods that use it keep running.
         let now = f.api::<k8s_openapi::api::core::v1::Pod>().get("user").await?;
         ensure_eq("Pod", (now.uid(), now.metadata.deletion_timestamp), (pod.uid(), None))?;
         let now = f.api::<MaskConsumer>().get("mine").await?;
@@ -124,7 +124,7 @@ async fn an_immutable_secret_is_rotated_by_making_it_again() -> Result<()> {
     .await
 }
 
-/// Such a copy cannot follow its source; nothing is tried over and over for that.
+/// Such a copy cannot be updated, and the operator does not retry in a loop.
 #[tokio::test]
 async fn a_copy_that_somebody_made_immutable() -> Result<()> {
     Framework::test("frozen-copy", async |f| {
@@ -135,7 +135,7 @@ async fn a_copy_that_somebody_made_immutable() -> Result<()> {
         let audit = shared::cluster().await?.audit().context("no audit log")?;
         let mark = audit.mark().await?;
         f.patch::<Secret>("vpn-credentials", json!({ "stringData": { "OPENVPN_PASSWORD": "new" } })).await?;
-        // All else goes on meanwhile.
+        // Other work continues in the meantime.
         for _ in 0..3 {
             let other = f.create_active_mask("other").await?;
             f.delete::<Mask>("other").await?;
@@ -157,7 +157,7 @@ async fn as_many_slots_as_a_number_can_say() -> Result<()> {
     Framework::test("slots", async |f| {
         let most = 2_147_483_647;
         f.create_provider("vpn", most).await?;
-        // The last of them is taken, if not by the operator.
+        // The highest slot is reserved, although not by the operator.
         let spec = MaskReservationSpec { name: "nobody".into(), namespace: f.name().into(), uid: "none".into() };
         f.create(MaskReservation::new(&format!("vpn-{}", most - 1), spec)).await?;
         for (mask, slot) in [("first", 0), ("second", 1)] {

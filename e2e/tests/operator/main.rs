@@ -1,4 +1,4 @@
-//! The operator on a real control plane: what users see. One cluster and one operator for all tests here.
+//! The operator on a real control plane, as users see it. All tests here share one cluster and one operator.
 
 mod assignment;
 mod eviction;

@@ -1,4 +1,4 @@
-//! What users read where an object says something: Events, conditions, and the labels of objects that the operator makes.
+//! What users read: Events, conditions, and the labels of the operator's objects.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{Framework, pods::usage::owned_pod, testing::framework::ensure_eq};
@@ -12,7 +12,7 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 use vpn_types::{Mask, MaskProvider, VERIFIED};
 
-/// Several Pods on one slot are several devices. It is reported when the slot is given back.
+/// Several Pods on one slot are several devices. An Event reports them when the slot is released.
 #[tokio::test]
 async fn pods_that_share_a_slot_are_named() -> Result<()> {
     Framework::test("shared-slot", async |f| {
@@ -61,7 +61,7 @@ fn verified(provider: &MaskProvider) -> Option<&Condition> {
     conditions.find(|condition| condition.type_ == VERIFIED)
 }
 
-/// Creates a provider that is to be verified, and waits until that has this reason.
+/// Creates a provider with verification, and waits until its `Verified` condition has this reason.
 async fn refused_verification(f: &Framework, verify: Value, reason: &str) -> Result<Condition> {
     f.create_credentials("vpn").await?;
     let mut provider = f.new_provider("vpn", 1);
@@ -110,7 +110,7 @@ async fn a_limit_range_is_no_missing_permission() -> Result<()> {
     .await
 }
 
-/// A verification that has begun needs nobody's attention.
+/// A verification in progress is not a warning.
 #[tokio::test]
 async fn a_verification_under_way_is_a_normal_event() -> Result<()> {
     Framework::test("verifying", async |f| {

@@ -1,4 +1,4 @@
-//! Who gets the next free slot.
+//! The order in which Masks get free slots.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use serde_json::json;
 use vpn_types::{Mask, MaskConsumer, MaskSpec};
 
-/// The names of the MaskConsumers in the order in which they were assigned.
+/// Returns the names of the MaskConsumers in the order of their assignment.
 async fn assigned(history: &mut History) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for change in history.changes().await? {
@@ -38,7 +38,7 @@ async fn first_come_first_served_but_priority_before() -> Result<()> {
         f.create_provider("vpn", 1).await?;
         let mut history = History::start(&f.client, Some(f.name())).await?;
         f.create_active_mask("holder").await?;
-        // Made within a second they count as equally old: then the name decides.
+        // Masks that are created within one second count as equally old, so the name decides.
         for (name, priority) in [("a", None), ("b", None), ("c", None), ("low", Some(-1)), ("high", Some(7))] {
             f.create(Mask::new(name, MaskSpec { priority, ..Default::default() })).await?;
             f.wait_for_reason::<MaskConsumer>(name, "NoFreeSlot").await?;
@@ -93,7 +93,7 @@ async fn a_waiter_that_cannot_be_served_blocks_nobody() -> Result<()> {
             f.create_mask_with_tags(&format!("in-{name}"), &[name]).await?;
             f.wait_active(&format!("in-{name}")).await?;
         }
-        // First in every respect, but for the wrong account.
+        // First in the queue, but with tags that do not match the provider.
         let providers = Some(vec!["london".to_owned()]);
         f.create(Mask::new("first", MaskSpec { providers, priority: Some(9) })).await?;
         f.wait_for_reason::<MaskConsumer>("first", "NoFreeSlot").await?;

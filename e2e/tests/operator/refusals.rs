@@ -1,5 +1,5 @@
-//! The API server says no: quotas, policies, namespaces that are going away. Who is refused says why, keeps no slot from
-//! others, and is served once the obstacle is gone.
+//! The API server rejects requests: quotas, policies, terminating namespaces. The affected Mask shows the reason,
+//! blocks no slot for others, and is served once the obstacle is gone.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, MaskReservationSpec, MaskSpec};
 
-/// A namespace beside that of the test, and one slot in the latter for both.
+/// Creates another namespace, and one slot that both namespaces can use.
 pub async fn neighbours(f: &Framework) -> Result<Framework> {
     let other = Framework::new(shared::cluster().await?, "neighbour").await?;
     let both = Some(vec![f.name().to_owned(), other.name().to_owned()]);
@@ -33,7 +33,7 @@ pub async fn neighbours(f: &Framework) -> Result<Framework> {
     Ok(other)
 }
 
-/// `mine` is refused in `there`; what it cannot use goes to `other` in the test's own namespace.
+/// `mine` is rejected in `there`, and its slot goes to `other` in the test's own namespace.
 pub async fn steps_aside(f: &Framework, there: &Framework, reason: &str) -> Result<MaskConsumer> {
     there.create_mask("mine").await?;
     let refused = there.wait_for_reason::<MaskConsumer>("mine", reason).await?;
@@ -45,7 +45,7 @@ pub async fn steps_aside(f: &Framework, there: &Framework, reason: &str) -> Resu
     Ok(refused)
 }
 
-/// Once nothing is in its way any more, the same MaskConsumer is served.
+/// Once the obstacle is gone, the same MaskConsumer is served.
 pub async fn heals(f: &Framework, there: &Framework, refused: &MaskConsumer) -> Result<()> {
     f.delete::<Mask>("other").await?;
     let served = there.wait_active("mine").await?;
@@ -56,7 +56,7 @@ pub async fn heals(f: &Framework, there: &Framework, refused: &MaskConsumer) -> 
 
 async fn quota(there: &Framework, resource: &str) -> Result<()> {
     there.kubectl(&["create", "quota", "none", &format!("--hard={resource}=0")]).await?;
-    // It counts from when the controller manager has looked at it.
+    // A quota takes effect once the controller manager has processed it.
     let in_force = |quota: &ResourceQuota| quota.status.as_ref().is_some_and(|status| status.hard.is_some());
     there.wait_until("none", "a quota in force", in_force).await.map(drop)
 }
@@ -103,7 +103,7 @@ async fn a_quota_on_reservations() -> Result<()> {
     .await
 }
 
-/// Denies to create objects of a kind in a namespace.
+/// Denies the creation of a kind of object in a namespace.
 async fn deny(f: &Framework, there: &str, group: &str, resource: &str) -> Result<()> {
     let policy: ValidatingAdmissionPolicy = serde_json::from_value(json!({
         "metadata": { "name": f.name() },
@@ -127,7 +127,7 @@ async fn deny(f: &Framework, there: &str, group: &str, resource: &str) -> Result
     Ok(())
 }
 
-/// Nothing to watch tells that a policy is in force: it is tried out, without creating anything.
+/// There is nothing to watch for when a policy takes effect, so this probes with a dry run.
 async fn until_denied<K: Kind>(there: &Framework, probe: K) -> Result<()> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let deadline = Instant::now() + TIMEOUT;
@@ -152,7 +152,7 @@ async fn a_policy_against_secrets() -> Result<()> {
         until_denied::<Secret>(&there, serde_json::from_value(probe)?).await?;
         let refused = steps_aside(f, &there, "AdmissionDenied").await?;
         let told = ready_condition(&refused).map(|ready| ready.message).unwrap_or_default();
-        ensure!(told.contains("not on a bad day"), "the policy's words are not told: {told}");
+        ensure!(told.contains("not on a bad day"), "the policy's message is missing: {told}");
         allow(f).await?;
         heals(f, &there, &refused).await
     })
@@ -214,7 +214,7 @@ async fn a_namespace_of_users_goes() -> Result<()> {
         let pod = there.run_pod(owned_pod("user", &first, 2)?).await?;
         there.create_mask("waits").await?;
         there.wait_for_reason::<MaskConsumer>("waits", "NoFreeSlot").await?;
-        // Behind all of the other namespace, were that to stay.
+        // Its priority puts it behind all Masks of the other namespace, unless that is deleted.
         f.create(Mask::new("next", MaskSpec { priority: Some(-1), ..Default::default() })).await?;
         f.wait_for_reason::<MaskConsumer>("next", "NoFreeSlot").await?;
         delete_namespace(&there).await?;

@@ -1,4 +1,4 @@
-//! A slot is free only when its last user is gone. Judged on the order of events, whatever the clock says.
+//! A slot is free only when its last Pod is gone. The tests compare the order of events, not timestamps.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -20,10 +20,10 @@ use vpn_types::{
     Mask, MaskConsumer, MaskProviderReleaseSpec, MaskReservation, MaskReservationStatus, owner_reference_for,
 };
 
-/// Seconds that a Pod takes to stop.
+/// The time in seconds that a Pod takes to stop.
 const GRACE: u32 = 2;
 
-/// One slot, held by the Mask `first`, for which the Mask `second` waits.
+/// Returns one slot that the Mask `first` holds and for which the Mask `second` waits.
 async fn contended(f: &Framework, release: Option<MaskProviderReleaseSpec>) -> Result<(History, MaskConsumer)> {
     f.create_provider_with("vpn", 1, |spec| spec.release = release).await?;
     let history = History::start(&f.client, Some(f.name())).await?;
@@ -33,7 +33,7 @@ async fn contended(f: &Framework, release: Option<MaskProviderReleaseSpec>) -> R
     Ok((history, first))
 }
 
-/// Waits until `second` has the slot, and makes sure that at no moment two had it.
+/// Waits until `second` has the slot, and checks that the two never had it at the same time.
 async fn handed_over(f: &Framework, mut history: History, first: &MaskConsumer) -> Result<MaskConsumer> {
     let second = f.wait_active("second").await?;
     f.wait_deleted(first).await?;
@@ -54,7 +54,7 @@ async fn a_pod_holds_the_slot_until_it_has_stopped() -> Result<()> {
             let pod = f.run_pod(owned_pod("user", &first, GRACE)?).await?;
             f.delete_with::<Mask>("first", propagation.clone()).await?;
             handed_over(f, history, &first).await?;
-            // Without its Mask it is told of the MaskConsumer.
+            // Without a Mask, Events are on the MaskConsumer.
             if propagation == PropagationPolicy::Orphan {
                 f.wait_for_event::<MaskConsumer>("first", "Evicted", &["--cascade=orphan"]).await?;
                 f.wait_for_event::<MaskConsumer>("first", "SlotFree", &["slot 0"]).await?;
@@ -77,8 +77,8 @@ async fn a_consumer_deleted_by_hand_is_released_and_made_again() -> Result<()> {
         f.wait_for_event::<Mask>("first", "PreviousConsumerTerminating", &["MaskConsumer first"]).await?;
         f.wait_deleted(&first).await?;
         f.wait_for_event::<Mask>("first", "SlotFree", &["slot 0"]).await?;
-        // Its Mask is still the older one: the new consumer is first in line again. The slot is its own, unless it went
-        // to the other one in the moment before the new consumer was there; that one gives it back then.
+        // Its Mask is still the older one, so the new MaskConsumer is first in the queue again. It gets the slot,
+        // unless `second` got it before the new MaskConsumer existed. In that case, `second` releases it.
         let one_of_them = |all: &[MaskConsumer]| all.len() == 2 && all.iter().filter(|one| is_active(one)).count() == 1;
         let both = f.wait_until_all("one of the two served", one_of_them).await?;
         ensure!(both.iter().all(|one| one.uid() != first.uid()), "the same consumer");
@@ -92,7 +92,7 @@ async fn a_consumer_deleted_by_hand_is_released_and_made_again() -> Result<()> {
     .await
 }
 
-/// The garbage collector takes the reference off such a Pod and leaves it running.
+/// The garbage collector removes the owner reference from such a Pod and leaves it running.
 #[tokio::test]
 async fn a_pod_with_a_second_owner_goes_too() -> Result<()> {
     Framework::test("two-owners", async |f| {
@@ -158,9 +158,9 @@ async fn a_pod_without_owner_reference_is_named_and_waited_for() -> Result<()> {
         f.wait_until("vpn-0", "naming the Pod", |reservation: &MaskReservation| users(reservation) == [pod.uid()])
             .await?;
         f.wait_for_event::<Mask>("first", "HeldByPods", &["Pod stranger", "kwok-node-0"]).await?;
-        // It is nobody's to delete but the user's.
+        // Only the user may delete the Pod.
         let pod_now = f.api::<Pod>().get("stranger").await?;
-        ensure!(pod_now.metadata.deletion_timestamp.is_none(), "the operator deleted somebody's Pod");
+        ensure!(pod_now.metadata.deletion_timestamp.is_none(), "the operator deleted a Pod that it does not own");
         f.delete::<Pod>("stranger").await?;
         handed_over(f, history, &first).await?;
         Ok(())
@@ -189,14 +189,14 @@ async fn a_mask_made_again_at_once_waits_for_its_predecessor() -> Result<()> {
     .await
 }
 
-/// Waits until the reservation of the only slot says until when it is held.
+/// Waits until the MaskReservation of the only slot shows its hold.
 async fn held_until(f: &Framework) -> Result<MaskReservationStatus> {
     let until = |reservation: &MaskReservation| reservation.status.as_ref().is_some_and(|s| s.hold_until.is_some());
     let held = f.wait_until("vpn-0", "held until some time", until).await?;
     held.status.context("no status")
 }
 
-/// Whether a MaskConsumer was assigned no earlier than a hold ended, by the operator's own clock.
+/// Whether a MaskConsumer was assigned no earlier than the end of the hold, by the operator's clock.
 fn at_or_after(consumer: &MaskConsumer, held: &MaskReservationStatus) -> Result<()> {
     let until = held.hold_until.context("no holdUntil")?.timestamp();
     let assigned = ready_condition(consumer).context("no condition")?.last_transition_time.0.as_second();

@@ -1,4 +1,4 @@
-//! One account, or one device, that is declared twice.
+//! An account or a device that is declared twice.
 
 use anyhow::{Result, ensure};
 use e2e::{Framework, testing::framework::ensure_eq};
@@ -15,7 +15,7 @@ fn says(provider: &MaskProvider, words: &[&str]) -> bool {
     shared(provider).is_some_and(|condition| words.iter().all(|word| condition.message.contains(word)))
 }
 
-/// Gives the provider of that name, which is there, other credentials.
+/// Changes the credentials of an existing provider.
 async fn logs_in_as(f: &Framework, provider: &str, user: &str) -> Result<()> {
     let login = json!({ "stringData": { "OPENVPN_USER": user, "OPENVPN_PASSWORD": "the-very-secret" } });
     f.patch::<Secret>(&format!("{provider}-credentials"), login).await.map(drop)
@@ -39,16 +39,16 @@ async fn providers_with_one_account_name_each_other() -> Result<()> {
         ensure_eq("condition", told, Some(("True", SHARED_CREDENTIALS)))?;
         let whole = serde_json::to_string(&london)?;
         ensure!(!whole.contains(&user) && !whole.contains("the-very-secret"), "credentials in {whole}");
-        // It is a warning: slots are assigned all the same.
+        // The condition is only a warning: slots are still assigned.
         f.create_active_mask("mine").await?;
 
-        // Nothing may be said of what is in another namespace, but that it is there.
+        // Nothing is disclosed about a provider in another namespace, except that it exists.
         Framework::test("shared-elsewhere", async |elsewhere| {
             elsewhere.create_provider("far", 1).await?;
             logs_in_as(elsewhere, "far", &user).await?;
             let far = elsewhere.wait_until("far", "it is told", |far| says(far, &["in another namespace"])).await?;
             ensure!(!says(&far, &["london"]) && !says(&far, &[f.name()]), "{:?}", shared(&far));
-            // Here the neighbor is named as before.
+            // In this namespace, the other provider is still named.
             logs_in_as(f, "rome", "somebody-else").await?;
             f.wait_until("rome", "nothing to say", |rome| shared(rome).is_none()).await?;
             f.wait_until("london", "it is told", |one| says(one, &["in another namespace"])).await?;
@@ -92,7 +92,7 @@ async fn slots_with_one_wireguard_key_are_assigned_one_at_a_time() -> Result<()>
         let third = f.wait_active("third").await?;
         let slot = third.status.and_then(|status| status.provider).map(|provider| provider.slot);
         ensure_eq("slot", slot, Some(0))?;
-        // With a key of its own each is a device.
+        // With its own key, each slot is a device.
         f.patch::<MaskProvider>("vpn", json!({ "spec": { "maxSlots": 2 } })).await?;
         f.wait_until("vpn", "nothing to say", |vpn: &MaskProvider| shared(vpn).is_none()).await.map(drop)
     })

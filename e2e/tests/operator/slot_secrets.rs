@@ -1,4 +1,4 @@
-//! Credentials of single slots: one key is one device.
+//! Credentials of individual slots: one key is one device.
 
 use anyhow::{Result, ensure};
 use e2e::{
@@ -18,14 +18,14 @@ async fn key(f: &Framework, slot: usize, value: &str) -> Result<Secret> {
     f.create(serde_json::from_value(secret)?).await
 }
 
-/// A provider of two slots, each with a Secret of its own, of which the second is not there yet.
+/// Creates a provider with two slots, each with its own Secret. The second Secret does not exist yet.
 async fn half_there(f: &Framework) -> Result<()> {
     key(f, 0, "first").await?;
     let own = |slot: usize| MaskProviderSlotSpec { secret: Some(format!("key-{slot}")) };
     f.create_provider_with("vpn", 2, |spec| spec.slots = Some(vec![own(0), own(1)])).await.map(drop)
 }
 
-/// What the credentials of a MaskConsumer say: its key, its user, and what all slots have in common.
+/// Returns the credentials of a MaskConsumer: its key, its user, and the setting that all slots share.
 async fn credentials(f: &Framework, consumer: &MaskConsumer) -> Result<[String; 3]> {
     let copy = f.api::<Secret>().get(&slot_secret_name(consumer)?).await?;
     let value = |name: &str| {
@@ -50,7 +50,7 @@ async fn each_slot_has_its_own_credentials_once_they_are_there() -> Result<()> {
         let first = f.create_active_mask("first").await?;
         ensure_eq("credentials", credentials(f, &first).await?, expected("first", 0))?;
 
-        // The second slot is free, and nobody gets it.
+        // The second slot is free, but cannot be assigned.
         f.create_mask("second").await?;
         let waits: MaskConsumer = f.wait_for_reason("second", "NoFreeSlot").await?;
         let told = ready_condition(&waits).map(|ready| ready.message).unwrap_or_default();
@@ -81,7 +81,7 @@ async fn a_changed_key_reaches_its_slot_and_no_other() -> Result<()> {
         let now = f.api::<Secret>().get(&untouched.name_any()).await?;
         ensure_eq("the other copy", now.resource_version(), untouched.resource_version())?;
 
-        // Without its Secret the slot is kept by who has it, and then handed to nobody.
+        // Without its Secret, the slot stays with its holder and is not assigned again after that.
         f.delete::<Secret>("key-1").await?;
         f.wait_for_event::<MaskProvider>("vpn", "SecretNotFound", &["Slot 1", "key-1"]).await?;
         ensure_eq("credentials", credentials(f, &second).await?, expected("changed", 1))?;

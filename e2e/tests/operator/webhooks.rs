@@ -1,5 +1,5 @@
-//! Admission webhooks of somebody else that refuse, or do not answer. Who is refused says why, keeps no slot from
-//! others, and is served once the webhook lets it.
+//! Admission webhooks that deny or do not answer. The affected Mask shows the reason, blocks no slot for others, and is
+//! served once the webhook allows it.
 
 use anyhow::{Result, ensure};
 use e2e::{
@@ -18,7 +18,7 @@ use vpn_types::{Mask, MaskConsumer, MaskReservation, MaskReservationSpec};
 
 use super::refusals::{heals, neighbours, steps_aside};
 
-/// Nothing to watch tells that a webhook is in force: it is tried out, without creating anything.
+/// There is nothing to watch for when a webhook takes effect, so this probes with a dry run.
 async fn until_denied<K: Kind>(there: &Framework, probe: K) -> Result<()> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let deadline = Instant::now() + TIMEOUT;
@@ -42,7 +42,7 @@ async fn a_webhook_that_refuses_secrets() -> Result<()> {
         until_denied(&there, a_secret()?).await?;
         let refused = steps_aside(f, &there, "AdmissionDenied").await?;
         let told = ready_condition(&refused).map(|ready| ready.message).unwrap_or_default();
-        ensure!(told.contains("no Secrets on a bad day"), "the webhook's words are not told: {told}");
+        ensure!(told.contains("no Secrets on a bad day"), "the webhook's message is missing: {told}");
         there.wait_for_event::<Mask>("mine", "AdmissionDenied", &["no Secrets on a bad day"]).await?;
         webhook.set_verdict(Verdict::Allow);
         heals(f, &there, &refused).await?;
@@ -51,7 +51,7 @@ async fn a_webhook_that_refuses_secrets() -> Result<()> {
     .await
 }
 
-/// The API server gives up on the webhook, and says so.
+/// The API server times out the webhook, and reports it.
 #[tokio::test]
 async fn a_webhook_that_does_not_answer_in_its_time() -> Result<()> {
     Framework::test("webhook-silent", async |f| {
@@ -69,7 +69,7 @@ async fn a_webhook_that_does_not_answer_in_its_time() -> Result<()> {
     .await
 }
 
-/// The operator gives up first: it cannot know whether its request will be carried out.
+/// The operator times out first, so it cannot know whether its request will succeed.
 #[tokio::test]
 async fn a_webhook_that_answers_too_late() -> Result<()> {
     Framework::test("webhook-late", async |f| {
@@ -115,7 +115,7 @@ async fn a_webhook_that_refuses_consumers() -> Result<()> {
         f.create_mask("mine").await?;
         let told = f.wait_for_reason::<Mask>("mine", "AdmissionDenied").await?;
         let told = ready_condition(&told).map(|ready| ready.message).unwrap_or_default();
-        ensure!(told.contains("no consumers on a bad day"), "the webhook's words are not told: {told}");
+        ensure!(told.contains("no consumers on a bad day"), "the webhook's message is missing: {told}");
         f.wait_for_event::<Mask>("mine", "AdmissionDenied", &["no consumers on a bad day"]).await?;
         webhook.set_verdict(Verdict::Allow);
         f.wait_active("mine").await?;
@@ -124,7 +124,7 @@ async fn a_webhook_that_refuses_consumers() -> Result<()> {
     .await
 }
 
-/// A slot whose release is refused stays taken, by somebody who says so.
+/// A slot whose release is denied stays in use, and its MaskConsumer shows the reason.
 #[tokio::test]
 async fn a_webhook_that_refuses_deletions() -> Result<()> {
     Framework::test("webhook-deletions", async |f| {
@@ -146,12 +146,12 @@ async fn a_webhook_that_refuses_deletions() -> Result<()> {
     .await
 }
 
-/// Nothing can be told on the object itself then, so the Event has to.
+/// The status cannot show the reason, so the Event does.
 #[tokio::test]
 async fn a_webhook_that_refuses_the_status_of_consumers() -> Result<()> {
     Framework::test("webhook-status", async |f| {
         let there = neighbours(f).await?;
-        // Whoever cannot commit to a slot gives it back; to try anew takes the lock anew.
+        // A MaskConsumer that cannot commit to a slot releases it, and each retry creates a new MaskReservation.
         let denied = Verdict::Deny("no statuses on a bad day");
         let webhook = Webhook::start(&f.client, there.name(), &["maskconsumers/status"], 5, denied).await?;
         let watched = there.create(MaskConsumer::new("probe", Default::default())).await?;

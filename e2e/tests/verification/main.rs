@@ -1,6 +1,6 @@
-//! Verifications by operators of their own, one test at a time: what they cost (time beside the same Pod applied by
-//! kubectl alone, requests, memory), and what a killed operator makes of them. What is measured is shown; only what does
-//! not depend on the speed of the machine is judged.
+//! Verifications by separate operators, one test at a time: their cost (time compared with the same Pod applied with
+//! kubectl, requests, memory), and the effect of a killed operator. All measurements are shown, but only those that do
+//! not depend on the speed of the machine can fail a test.
 
 mod many;
 mod restarts;
@@ -24,10 +24,10 @@ fn main() -> ExitCode {
     ])
 }
 
-/// One at a time: the others would be measured too.
+/// One test at a time, because others would affect the measurement.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// Runs a measurement beside an operator that has nothing else to do.
+/// Runs a measurement with an otherwise idle operator.
 async fn measured(
     prefix: &str,
     body: impl AsyncFnOnce(&Framework, &VpnService, &Operator) -> Result<()>,
@@ -45,7 +45,7 @@ async fn measured(
     operator.stop().await
 }
 
-/// An account of one slot, to be verified with the Secret `credentials`.
+/// Returns an account with one slot, to be verified with the Secret `credentials`.
 fn provider(name: &str) -> Value {
     let spec = json!({"secret": "credentials", "maxSlots": 1});
     json!({"apiVersion": "vpn.beebs.dev/v1", "kind": "MaskProvider", "metadata": {"name": name}, "spec": spec})

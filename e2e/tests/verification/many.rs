@@ -1,4 +1,4 @@
-//! Many verifications at once.
+//! Many concurrent verifications.
 
 use std::{
     env,
@@ -20,9 +20,9 @@ use vpn_types::MaskProvider;
 
 use crate::measured;
 
-/// How many Pods are followed at once; a node takes 100 of them beside those of the VPN service.
+/// The number of Pods that are followed at once. A node fits 100 besides those of the VPN service.
 const PODS: (&str, usize) = ("E2E_VERIFICATION_PODS", 10);
-/// How long all of them may take.
+/// The timeout for all of them.
 const TIMEOUT: Duration = Duration::from_secs(280);
 
 async fn providers(f: &Framework, vpn: &VpnService, count: usize, case: Scenario) -> Result<()> {
@@ -57,7 +57,7 @@ pub async fn twenty_at_once() -> Result<()> {
     .await
 }
 
-/// The tunnel comes up and leads nowhere, so each of them lasts as long as its patience.
+/// The tunnel connects but forwards nothing, so each verification lasts until its timeout.
 pub async fn followed_at_once() -> Result<()> {
     let (name, default) = PODS;
     let count: usize = env::var(name).map_or(Ok(default), |text| text.parse())?;

@@ -1,4 +1,4 @@
-//! The operator is killed at each step of a verification, and started again; and the server is.
+//! The operator is killed and restarted at each step of a verification, and the VPN server is restarted.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -16,7 +16,7 @@ use vpn_types::{Mask, MaskConsumer, MaskProvider};
 
 use crate::{ALONE, measured, provider};
 
-/// Waits for something of a name that is soon gone again.
+/// Waits for an object that exists only briefly.
 async fn seen<K: Kind>(f: &Framework, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> Result<()> {
     let wait = await_condition(f.api::<K>(), name, |object: Option<&K>| object.is_some_and(&holds));
     timeout(TIMEOUT, wait).await.with_context(|| format!("not seen: {what}"))??;
@@ -64,7 +64,7 @@ pub async fn killed_at_each_step() -> Result<()> {
     operator.stop().await
 }
 
-/// Nobody does anything about the account.
+/// Nobody changes the account.
 pub async fn heals_when_the_server_is_back() -> Result<()> {
     measured("heals", async |f, vpn, _| {
         vpn.kill().await?;

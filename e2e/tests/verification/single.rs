@@ -22,12 +22,12 @@ use vpn_types::{MaskConsumer, MaskProvider};
 
 use crate::{measured, provider};
 
-/// How often each is measured; the middle one counts.
+/// The number of measurements, of which the median counts.
 const ROUNDS: usize = 3;
-/// Events apart.
+/// Excluding Events.
 const WRITES_TO_THE_VERDICT: usize = 12;
-/// The last of them is the status of the provider. One is the deletion of the MaskConsumer, for which the garbage
-/// collector is not waited for.
+/// The last one is the status of the provider. One is the deletion of the MaskConsumer, which does not wait for the
+/// garbage collector.
 const WRITES_TO_GIVE_BACK: usize = 9;
 
 fn median(mut all: Vec<f64>) -> Result<f64> {
@@ -35,7 +35,7 @@ fn median(mut all: Vec<f64>) -> Result<f64> {
     all.get(all.len() / 2).copied().context("nothing measured")
 }
 
-/// Applies an object as a user does, by kubectl.
+/// Applies an object with kubectl, as a user does.
 async fn apply(f: &Framework, object: &Value) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("object.json");
@@ -43,7 +43,7 @@ async fn apply(f: &Framework, object: &Value) -> Result<()> {
     f.kubectl(&["apply", "-f", &file.to_string_lossy()]).await.map(drop)
 }
 
-/// Whether the container that compares the addresses has ended well.
+/// Whether the container that compares the addresses has succeeded.
 fn has_passed(pod: &Pod) -> bool {
     let state = container_status(pod, "probe").and_then(|status| status.state.clone());
     state.and_then(|state| state.terminated).is_some_and(|terminated| terminated.exit_code == 0)
@@ -82,14 +82,14 @@ pub async fn beside_a_bare_pod() -> Result<()> {
     .await
 }
 
-/// Applies a Pod like the one that verified, and measures until it has come as far.
+/// Applies a copy of the verification Pod, and measures the time until its success.
 async fn alone(f: &Framework, name: &str, like: &Pod) -> Result<f64> {
     let mut spec = serde_json::to_value(&like.spec)?;
     let copy = spec.pointer("/initContainers").and_then(Value::as_array).into_iter().flatten();
     let copy = copy.flat_map(|container| container["env"].as_array().into_iter().flatten());
     let copy = copy.filter_map(|variable| variable.pointer("/valueFrom/secretKeyRef/name")?.as_str()).next();
     let copy = copy.context("no Secret")?.to_owned();
-    // The copy is gone with the MaskConsumer; its content is the same.
+    // The copied Secret was deleted with the MaskConsumer. Its content is the same.
     spec = serde_json::from_str(&spec.to_string().replace(&format!("\"{copy}\""), "\"credentials\""))?;
     spec.as_object_mut().context("no spec")?.remove("nodeName");
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
@@ -115,7 +115,7 @@ impl Counter {
         shared::cluster_with_node().await?.audit().context("no audit log")?.since(mark).await
     }
 
-    /// Waits until the provider shows that its slot is back: the last write.
+    /// Waits for the last write: the provider's status shows that the slot is free.
     async fn settled(&self, f: &Framework, provider: &str) -> Result<()> {
         let back = |provider: &MaskProvider| provider.status.as_ref().and_then(|status| status.active_slots) == Some(0);
         f.wait_until(provider, "no slot in use", back).await.map(drop)
@@ -132,7 +132,7 @@ impl Counter {
             all.iter().filter(is_write).partition(|request| request.received < end);
         let (to_verdict, to_give_back) = (to_verdict.len(), to_give_back.len());
         let is_local = |request: &&Request| self.users.contains(&request.user) && request.access() == Access::Read;
-        // Nothing is asked again and again: a watch begins with a list, and a log is followed by one request that lasts.
+        // There is no polling: a watch begins with a list, and a log is followed in one long request.
         let reads: Vec<_> = all.iter().filter(is_local).filter(|request| request.subresource != "log").collect();
         let polls: Vec<_> = reads.iter().filter(|request| request.verb != "list").collect();
         report(&format!(
@@ -167,7 +167,7 @@ pub async fn a_wrong_password_is_told_soon() -> Result<()> {
             });
             let told = told.map(|request| request.received).filter(|at| *at >= refused).min().context("not told")?;
             took.push(told.duration_since(refused).as_secs_f64());
-            // Its attempts would go on.
+            // Otherwise, it would retry.
             f.delete::<MaskProvider>(&name).await?;
             f.wait_until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
         }
@@ -177,7 +177,7 @@ pub async fn a_wrong_password_is_told_soon() -> Result<()> {
     .await
 }
 
-/// When gluetun wrote for the second time that the password is refused.
+/// Returns when gluetun logged the second rejection of the password.
 async fn second_refusal(pods: Api<Pod>, name: String) -> Result<Timestamp> {
     let runs = |pod: Option<&Pod>| pod.is_some_and(|pod| is_running(pod, "vpn"));
     let find = async {

@@ -28,11 +28,11 @@ struct Holders {
     consumers: usize,
 }
 
-/// Held slots: numbers up to 2³¹ − 1, so no operation iterates over all numbers.
+/// Held slots. Slot numbers go up to 2³¹ − 1, so no operation iterates over all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Slots {
     held: BTreeMap<u32, Holders>,
-    /// The same slots as ranges: the lowest free slot is the first gap.
+    /// The same slots as ranges. The lowest free slot is the first gap.
     runs: RangeSet<u32>,
 }
 
@@ -78,7 +78,7 @@ impl Slots {
     }
 }
 
-/// The keys of slots where one key is one device (WireGuard): of the slots with the same key, only one is assigned at a
+/// The WireGuard keys of the slots. One key is one device, so of the slots with the same key, only one is assigned at a
 /// time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceKeys {
@@ -101,21 +101,21 @@ pub struct PoolSpec {
     pub uid: Uid,
     /// Number of slots: 0 … `capacity` − 1 can be assigned.
     pub capacity: u32,
-    /// Slots that cannot be assigned at present. Few, sorted.
+    /// Slots that cannot be assigned now: a short, sorted list.
     pub withheld: Vec<u32>,
-    /// Keys of slots that are one device.
+    /// Device keys of the slots.
     pub keys: DeviceKeys,
     /// Tags of the provider.
     pub tags: Tags,
-    /// Namespaces that may use the provider; absent: any.
+    /// Namespaces that may use the provider. If absent, all may.
     pub namespaces: Option<Tags>,
-    /// Whether slots can be assigned to users, apart from free slots.
+    /// Whether slots can be assigned to users, if any are free.
     pub usable: bool,
-    /// Whether a slot can be assigned to a verification, apart from free slots.
+    /// Whether a slot can be assigned to a verification, if one is free.
     pub verifiable: bool,
-    /// Whether `usable` is based on a status of the current spec.
+    /// Whether `usable` is based on the status of the current spec.
     pub current: bool,
-    /// The message about why the provider is not usable.
+    /// The message that explains why the provider is not usable.
     pub unusable_reason: String,
 }
 
@@ -222,7 +222,7 @@ impl Pool {
         self.slots.held.last_key_value().is_some_and(|(slot, _)| *slot >= self.spec.capacity)
     }
 
-    /// Returns the slot to assign next: the lowest free one, if slots can be assigned to users or to a verification.
+    /// Returns the slot to assign next: the lowest free slot, if slots can be assigned to users or to a verification.
     pub fn next_free(&self) -> Option<u32> {
         if !(self.spec.usable || self.spec.verifiable)
             || !self.spec.current
@@ -235,14 +235,14 @@ impl Pool {
         let is_offered =
             |slot: &u32| self.spec.withheld.binary_search(slot).is_err() && !self.is_key_in_use(keys.of(*slot));
         if self.is_key_in_use(keys.common) {
-            // Only the few slots with their own Secret remain.
+            // Only the slots with their own Secret remain, and they are few.
             let mut own = keys.own.range(all).map(|(slot, _)| *slot);
             return own.find(|slot| !self.slots.held.contains_key(slot) && is_offered(slot));
         }
         self.slots.runs.gaps(&all).flatten().find(is_offered)
     }
 
-    /// Whether this provider serves a queue at present.
+    /// Whether this provider serves a queue now.
     pub fn serves(&self, queue: &Queue) -> bool {
         if queue.is_verifying() { self.spec.verifiable } else { self.spec.usable }
     }

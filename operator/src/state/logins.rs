@@ -23,11 +23,11 @@ pub struct Fingerprint(u64, u64);
 /// The login of a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
-    /// The fingerprint of user name and password, or of a private key.
+    /// The fingerprint of the user name and password, or of the private key.
     pub fingerprint: Fingerprint,
-    /// Whether it is a private key of WireGuard, which identifies a device.
+    /// Whether the login is a WireGuard private key, which identifies a device.
     pub is_device: bool,
-    /// The VPN service. Absent if the Secret names none or `custom`: then it may be any.
+    /// The VPN service. Absent if the Secret names none or `custom`, which matches any service.
     service: Option<Arc<str>>,
 }
 
@@ -54,14 +54,14 @@ pub enum SharedWith {
 pub struct LoginIndex {
     hashers: (RandomState, RandomState),
     logins: HashMap<ObjectKey, Logins>,
-    /// Providers with Secrets whose state is not known yet.
+    /// Providers that refer to a Secret whose state is not known yet.
     unknown: HashSet<ObjectKey>,
     users: HashMap<Fingerprint, BTreeMap<ObjectKey, Option<Arc<str>>>>,
     shared: HashMap<ObjectKey, SharedWith>,
 }
 
 impl LoginIndex {
-    /// Returns the logins of a provider, as far as they are known.
+    /// Returns the known logins of a provider.
     pub fn of(&self, provider: &ObjectKey) -> Option<&Logins> {
         self.logins.get(provider)
     }
@@ -76,8 +76,8 @@ impl LoginIndex {
         self.unknown.is_empty()
     }
 
-    /// Updates the logins of a provider (`None`: it is deleted). Returns the providers whose
-    /// [`LoginIndex::shared_with`] has changed.
+    /// Updates the logins of a provider, or removes them if `provider` is `None`. Returns the providers whose
+    /// [`LoginIndex::shared_with`] changed.
     pub(super) fn update<'a>(
         &mut self,
         key: &ObjectKey,

@@ -1,4 +1,4 @@
-//! The API reference, `crds/README.md`, from the schemas and the documentation of the types.
+//! Generates the API reference, `crds/README.md`, from the schemas and the documentation of the types.
 
 use std::fmt::Write;
 
@@ -46,7 +46,7 @@ reasons appear on Events only. `kubectl describe` shows both, for a waiting slot
 |---|---|---|
 ";
 
-/// The whole document.
+/// Returns the whole document.
 pub fn document() -> String {
     let mut text = BEGIN.to_owned();
     for kind in ["MaskProvider", "Mask", "MaskConsumer", "MaskReservation"] {
@@ -91,7 +91,7 @@ fn resource(text: &mut String, crd: &CustomResourceDefinition) {
     text.push_str("| field | type | default | description |\n|---|---|---|---|\n");
     for part in ["spec", "status"] {
         let Some(schema) = schema.properties.as_ref().and_then(|fields| fields.get(part)) else { continue };
-        // `spec` may be left out where all of it has defaults.
+        // `spec` is optional if all its fields have defaults.
         fields(text, part, schema);
     }
     for rule in schema.x_kubernetes_validations.iter().flatten() {
@@ -115,7 +115,7 @@ fn phases(kind: &str) -> Vec<(&'static str, &'static str)> {
     }
 }
 
-/// A row for each field, and after it those of the fields within.
+/// Adds a row for each field, followed by rows for its nested fields.
 fn fields(text: &mut String, path: &str, schema: &JSONSchemaProps) {
     for (name, field) in schema.properties.iter().flatten() {
         let path = format!("{path}.{name}");
@@ -123,7 +123,7 @@ fn fields(text: &mut String, path: &str, schema: &JSONSchemaProps) {
         let type_ = type_of(name, field) + if required { ", required" } else { "" };
         let (description, default) = without_default(field.description.as_deref().unwrap_or_default());
         row(text, &[&code(&path), &type_, &default, &description]);
-        // The conditions of Kubernetes have a reference of their own.
+        // Kubernetes documents conditions.
         if name == "conditions" {
             continue;
         }
@@ -144,14 +144,14 @@ fn type_of(name: &str, schema: &JSONSchemaProps) -> String {
     let type_ = schema.type_.clone().unwrap_or_default();
     let values: Vec<String> = schema.enum_.iter().flatten().filter_map(|value| value.0.as_str().map(code)).collect();
     match schema.format.as_deref() {
-        // The phases have a table of their own.
+        // Phases have their own table.
         _ if !values.is_empty() && name != "phase" => format!("{type_}: {}", values.join(", ")),
         Some("date-time") => "date-time".to_owned(),
         _ => type_,
     }
 }
 
-/// Takes the default out of a description.
+/// Splits the default off a description.
 fn without_default(description: &str) -> (String, String) {
     match description.split_once(" Default: ") {
         Some((text, default)) => (text.to_owned(), default.trim_end_matches('.').to_owned()),
@@ -159,7 +159,7 @@ fn without_default(description: &str) -> (String, String) {
     }
 }
 
-/// The custom resources that a reason appears on, which its documentation begins with, and the rest.
+/// Splits the documentation of a reason into the custom resources that it appears on and the rest.
 fn on_and_meaning(description: &'static str) -> (&'static str, &'static str) {
     let on = ["Mask", "MaskConsumer", "MaskReservation", "MaskProvider", "Event"];
     match description.split_once(": ") {
@@ -168,7 +168,7 @@ fn on_and_meaning(description: &'static str) -> (&'static str, &'static str) {
     }
 }
 
-/// What the operator writes on objects beside their spec and status.
+/// Adds a section on what the operator writes on objects besides their spec and status.
 fn marks(text: &mut String) {
     text.push_str("\n## Names, labels and annotations\n\n| object | name |\n|---|---|\n");
     for (object, name) in [
@@ -212,7 +212,7 @@ fn code(text: impl AsRef<str>) -> String {
     format!("`{}`", text.as_ref())
 }
 
-/// Breaks a paragraph into lines of at most 120 characters.
+/// Wraps a paragraph at 120 characters.
 fn wrap(paragraph: &str) -> String {
     let mut lines = vec![String::new()];
     for word in paragraph.split_whitespace() {

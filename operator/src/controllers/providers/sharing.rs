@@ -1,5 +1,5 @@
-//! Detects accounts and devices that are declared twice. Each MaskProvider counts its own slots, so together they can
-//! exceed the device limit while every object looks correct.
+//! Detects accounts and devices that are declared twice. Each MaskProvider counts only its own slots, so together they
+//! can exceed the device limit although each object is correct.
 
 use vpn_types::Reason;
 
@@ -50,7 +50,7 @@ fn slots_with_one_key(state: &ClusterState, provider: &ProviderView) -> Option<S
         let login = logins.own.get(&slot).unwrap_or(&logins.common).as_ref();
         login.filter(|login| login.is_device).map(|login| login.fingerprint)
     };
-    // The lowest slot that shares its key is one with its own Secret, or the first one without.
+    // The lowest slot that shares its key has its own Secret, or is the first slot without one.
     let without = (0..provider.max_slots).find(|slot| !logins.own.contains_key(slot));
     let mut first = logins.own.keys().copied().chain(without).collect::<Vec<_>>();
     first.sort_unstable();

@@ -143,7 +143,7 @@ impl Index {
 }
 
 proptest! {
-    /// The index, and the changes that it reports, depend only on the current accounts, not on the order of updates.
+    /// The index and the reported changes depend only on the current accounts, not on the order of updates.
     #[test]
     fn each_provider_is_shared_with_the_first_other_one_that_has_its_account(
         steps in vec((0..6usize, prop::option::of((0..3usize, 0..3usize))), 1..40),
