@@ -9,7 +9,7 @@ use e2e::{
     cluster::shared,
     pods::logs::{container_status, is_running},
     testing::figures::report,
-    vpn::Scenario,
+    vpn::{OTHER_USERS, Scenario},
     wait::is_ready,
 };
 use futures::{AsyncBufReadExt, TryStreamExt};
@@ -51,10 +51,16 @@ fn has_passed(pod: &Pod) -> bool {
 
 pub async fn beside_a_bare_pod() -> Result<()> {
     measured("beside", async |f, vpn, operator| {
-        f.create(vpn.secret("credentials", Scenario::OpenVpn)?).await?;
         let (mut verified, mut bare) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             let name = format!("account-{round}");
+            // Each account is another one: a provider that shares its account gets a condition, which is a write.
+            let mut secret = vpn.secret(&name, Scenario::OpenVpn)?;
+            let user = round.checked_sub(1).map(|other| ("OPENVPN_USER".to_owned(), OTHER_USERS[other].to_owned()));
+            secret.string_data.get_or_insert_default().extend(user);
+            f.create(secret).await?;
+            let mut account = provider(&name);
+            account["spec"]["secret"] = name.clone().into();
             let seen = f.api::<Pod>();
             let pod_name = vpn_types::verify_name(&name);
             let made =
@@ -62,7 +68,7 @@ pub async fn beside_a_bare_pod() -> Result<()> {
             let counter = Counter { users: operator.users() };
             let mark = counter.mark().await?;
             let began = Instant::now();
-            apply(f, &provider(&name)).await?;
+            apply(f, &account).await?;
             f.wait_until(&name, "Ready", |provider: &MaskProvider| is_ready(provider)).await?;
             verified.push(began.elapsed().as_secs_f64());
             f.wait_until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await?;
@@ -71,7 +77,7 @@ pub async fn beside_a_bare_pod() -> Result<()> {
             counter.judge(mark).await?;
 
             let pod = made.await??.context("no verification Pod")?;
-            bare.push(alone(f, &format!("bare-{round}"), &pod).await?);
+            bare.push(alone(f, &format!("bare-{round}"), &pod, &name).await?);
         }
         let ratio = median(verified.clone())? / median(bare.clone())?;
         report(&format!(
@@ -83,14 +89,14 @@ pub async fn beside_a_bare_pod() -> Result<()> {
 }
 
 /// Applies a copy of the verification Pod, and measures the time until its success.
-async fn alone(f: &Framework, name: &str, like: &Pod) -> Result<f64> {
+async fn alone(f: &Framework, name: &str, like: &Pod, secret: &str) -> Result<f64> {
     let mut spec = serde_json::to_value(&like.spec)?;
     let copy = spec.pointer("/initContainers").and_then(Value::as_array).into_iter().flatten();
     let copy = copy.flat_map(|container| container["env"].as_array().into_iter().flatten());
     let copy = copy.filter_map(|variable| variable.pointer("/valueFrom/secretKeyRef/name")?.as_str()).next();
     let copy = copy.context("no Secret")?.to_owned();
     // The copied Secret was deleted with the MaskConsumer. Its content is the same.
-    spec = serde_json::from_str(&spec.to_string().replace(&format!("\"{copy}\""), "\"credentials\""))?;
+    spec = serde_json::from_str(&spec.to_string().replace(&format!("\"{copy}\""), &format!("\"{secret}\"")))?;
     spec.as_object_mut().context("no spec")?.remove("nodeName");
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
     let began = Instant::now();
