@@ -1,7 +1,6 @@
 //! `cargo demo`: builds the demo with cargo and the control plane with Go in parallel, then executes the demo.
 //!
-//! Each build waits at times (for downloads, or for one large crate or package), so building in parallel is faster. If
-//! everything is built, this takes less than a second.
+//! Each build waits at times, for downloads or for one large crate or package. The other one uses the processors then.
 
 use std::{
     env,
