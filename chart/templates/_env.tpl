@@ -13,12 +13,39 @@
 {{- if has $part (list "providers" "all") -}}
 {{- $env = concat $env (include "vpn-operator.verifyEnv" $ | fromJsonArray) -}}
 {{- end -}}
+{{- if and (eq $part "all") (not $.Values.injection.enabled) -}}
+{{- $env = append $env (dict "name" "INJECTION" "value" "false") -}}
+{{- end -}}
+{{- if eq $part "webhook" -}}
+{{- $env = concat $env (include "vpn-operator.injectionEnv" $ | fromJsonArray) -}}
+{{- end -}}
 {{- $extra := $.Values.extraEnv | default list -}}
 {{- $taken := list -}}
 {{- range $extra }}{{ $taken = append $taken .name }}{{ end -}}
 {{- $kept := list -}}
 {{- range $env }}{{ if not (has .name $taken) }}{{ $kept = append $kept . }}{{ end }}{{ end -}}
 {{- toYaml (concat $kept $extra) -}}
+{{- end -}}
+
+{{/* The values for injection, as JSON. */}}
+{{- define "vpn-operator.injectionEnv" -}}
+{{- $injection := .Values.injection -}}
+{{- $webhook := include "vpn-operator.name" (list . "webhook") -}}
+{{- $own := empty $injection.certificate.secretName -}}
+{{- $settings := list
+    (list "WEBHOOK_PORT" "8443")
+    (list "WEBHOOK_NAMES" ($own | ternary (printf "%s.%s.svc" $webhook .Release.Namespace) ""))
+    (list "WEBHOOK_SECRET" ($injection.certificate.secretName | default $webhook))
+    (list "WEBHOOK_CONFIGURATION" $webhook)
+    (list "INJECTION_IMAGE" ($injection.image | default (.Values.verify.images | default dict).vpn))
+    (list "INJECTION_RESOURCES" (empty $injection.resources | ternary "" (toJson $injection.resources)))
+    (list "INJECTION_OUTBOUND_SUBNETS" (join "," ($injection.outboundSubnets | default list)))
+-}}
+{{- $env := list -}}
+{{- range $settings -}}
+{{- if index . 1 }}{{ $env = append $env (dict "name" (index . 0) "value" (index . 1)) }}{{ end -}}
+{{- end -}}
+{{- toJson $env -}}
 {{- end -}}
 
 {{/* The values for verification, as JSON. The operator has the defaults. */}}

@@ -3,8 +3,21 @@
 {{- if .Values.combined.enabled -}}
 ["all"]
 {{- else -}}
-["masks","providers","reservations","consumers"]
+{{- $parts := list "masks" "providers" "reservations" "consumers" -}}
+{{- toJson (.Values.injection.enabled | ternary (append $parts "pods") $parts) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* All Deployments: the parts, and the webhook, which has no lease. A list, as JSON. */}}
+{{- define "vpn-operator.deployments" -}}
+{{- $parts := include "vpn-operator.parts" . | fromJsonArray -}}
+{{- toJson (.Values.injection.enabled | ternary (append $parts "webhook") $parts) -}}
+{{- end -}}
+
+{{/* The number of Pods of a Deployment. Takes (list $ part). */}}
+{{- define "vpn-operator.replicas" -}}
+{{- $values := (index . 0).Values -}}
+{{- eq (index . 1) "webhook" | ternary $values.injection.replicas $values.replicas -}}
 {{- end -}}
 
 {{/* The name of a part: `{release}-{part}`. It is also the value of a label, which may have 63 characters.
@@ -23,6 +36,8 @@
 {{- $values := (index . 0).Values -}}
 {{- if eq (index . 1) "all" -}}
 {{- toJson $values.combined -}}
+{{- else if eq (index . 1) "webhook" -}}
+{{- toJson (dict "resources" $values.injection.webhookResources "serviceAccountName" $values.injection.serviceAccountName) -}}
 {{- else -}}
 {{- toJson (index $values.controllers (index . 1)) -}}
 {{- end -}}
@@ -36,7 +51,7 @@
 
 {{/* The part that runs a controller. Takes (list $ controller). */}}
 {{- define "vpn-operator.partOf" -}}
-{{- ternary "all" (index . 1) (index . 0).Values.combined.enabled -}}
+{{- ternary "all" (index . 1) (and (index . 0).Values.combined.enabled (ne (index . 1) "webhook")) -}}
 {{- end -}}
 
 {{/* Labels of all objects. */}}

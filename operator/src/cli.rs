@@ -8,8 +8,10 @@ use vpn_types::parse_duration;
 
 use crate::{
     controllers::verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
-    controllers::{ControllerSet, table},
+    controllers::{ControllerSet, pods, table},
+    injection::Defaults,
     metrics::parse_prefix,
+    runtime::webhook::{CertificateSource, WebhookSettings},
 };
 
 /// Assigns the slots of VPN accounts to Pods.
@@ -39,6 +41,10 @@ pub struct Cli {
     /// Settings of verifications.
     #[command(flatten)]
     pub verification: VerificationArgs,
+
+    /// Settings of the webhook.
+    #[command(flatten)]
+    pub webhook: WebhookArgs,
 
     /// Format of the logs.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text", global = true)]
@@ -76,6 +82,76 @@ pub struct VerificationArgs {
     /// Resources of the containers `init`, `vpn` and `probe`, as a JSON object with ResourceRequirements for each.
     #[arg(long, env = "VERIFY_RESOURCES", default_value = "{}", value_parser = parse_resources, global = true)]
     pub verify_resources: Resources,
+}
+
+/// Settings of the webhook, for `serve-webhook` and `manage-all`.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Injection")]
+pub struct WebhookArgs {
+    /// Whether `manage-all` serves Pods with the label `vpn.beebs.dev/inject`.
+    #[arg(long, env = "INJECTION", default_value_t = true, action = clap::ArgAction::Set, global = true)]
+    pub injection: bool,
+
+    /// Port for the webhook. Without it, `manage-all` serves no webhook, and `serve-webhook` uses 8443.
+    #[arg(long, env = "WEBHOOK_PORT", global = true)]
+    pub webhook_port: Option<u16>,
+
+    /// Names of the webhook's server, for its certificate. Without any, something else keeps the Secret and the CA in
+    /// the MutatingWebhookConfiguration, such as cert-manager.
+    #[arg(long, env = "WEBHOOK_NAMES", value_delimiter = ',', global = true)]
+    pub webhook_names: Vec<String>,
+
+    /// Secret with the webhook's certificate, in the namespace of the lease.
+    #[arg(long, env = "WEBHOOK_SECRET", default_value = "vpn-operator-webhook", global = true)]
+    pub webhook_secret: String,
+
+    /// Name of the MutatingWebhookConfiguration.
+    #[arg(long, env = "WEBHOOK_CONFIGURATION", default_value = "vpn-operator", global = true)]
+    pub webhook_configuration: String,
+
+    /// Image of the sidecar.
+    #[arg(long, env = "INJECTION_IMAGE", default_value = VPN_IMAGE, global = true)]
+    pub injection_image: String,
+
+    /// Resources of the sidecar, as JSON.
+    #[arg(long, env = "INJECTION_RESOURCES", value_parser = parse_sidecar_resources, global = true)]
+    pub injection_resources: Option<ResourceRequirements>,
+
+    /// Networks that injected Pods reach outside of the VPN, such as those of the cluster's Pods and Services.
+    #[arg(long, env = "INJECTION_OUTBOUND_SUBNETS", value_delimiter = ',', global = true)]
+    pub injection_outbound_subnets: Vec<ipnet::IpNet>,
+}
+
+/// The port of `serve-webhook`.
+const WEBHOOK_PORT: u16 = 8443;
+
+impl WebhookArgs {
+    /// Returns the settings of the webhook, unless there is none in this process.
+    pub fn settings(&self, command: Command, namespace: &str) -> Option<WebhookSettings> {
+        let port = match command {
+            Command::ServeWebhook => self.webhook_port.unwrap_or(WEBHOOK_PORT),
+            Command::ManageAll => self.webhook_port?,
+            _ => return None,
+        };
+        Some(WebhookSettings {
+            port,
+            defaults: Defaults {
+                image: self.injection_image.clone(),
+                resources: self.injection_resources.clone(),
+                outbound_subnets: self.injection_outbound_subnets.iter().map(ToString::to_string).collect(),
+            },
+            certificate: CertificateSource {
+                namespace: namespace.to_owned(),
+                secret: self.webhook_secret.clone(),
+                names: self.webhook_names.iter().filter(|name| !name.is_empty()).cloned().collect(),
+                configuration: self.webhook_configuration.clone(),
+            },
+        })
+    }
+}
+
+fn parse_sidecar_resources(text: &str) -> Result<ResourceRequirements, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 /// Resources by container.
@@ -123,6 +199,10 @@ pub enum Command {
     ManageConsumers,
     /// Update the status of MaskReservations, and delete them after their MaskConsumer.
     ManageReservations,
+    /// Give each Pod with the label `vpn.beebs.dev/inject` a Mask, and let it go when the slot is assigned.
+    ManagePods,
+    /// Serve the webhook that adds the VPN to Pods with the label `vpn.beebs.dev/inject`.
+    ServeWebhook,
     /// Run all controllers in one process.
     #[command(visible_alias = "run")]
     ManageAll,
@@ -132,11 +212,12 @@ pub enum Command {
 }
 
 impl Command {
-    /// Returns the controllers to run.
-    pub fn controllers(self) -> ControllerSet {
+    /// Returns the controllers to run. Without `injection`, `manage-all` does not serve labeled Pods.
+    pub fn controllers(self, injection: bool) -> ControllerSet {
         match self {
+            Command::ManageAll if !injection => table::without(pods::NAME),
             Command::ManageAll => table::all(),
-            Command::RemoveFinalizers => table::only(""),
+            Command::RemoveFinalizers | Command::ServeWebhook => table::only(""),
             one => table::only(one.name()),
         }
     }
@@ -148,6 +229,8 @@ impl Command {
             Command::ManageProviders => "providers",
             Command::ManageConsumers => "consumers",
             Command::ManageReservations => "reservations",
+            Command::ManagePods => "pods",
+            Command::ServeWebhook => "webhook",
             Command::ManageAll => "all",
             Command::RemoveFinalizers => "remove-finalizers",
         }
@@ -160,7 +243,8 @@ impl Command {
             Command::ManageProviders => "vpn-operator-providers",
             Command::ManageConsumers => "vpn-operator-consumers",
             Command::ManageReservations => "vpn-operator-reservations",
-            Command::ManageAll | Command::RemoveFinalizers => "vpn-operator",
+            Command::ManagePods => "vpn-operator-pods",
+            Command::ManageAll | Command::RemoveFinalizers | Command::ServeWebhook => "vpn-operator",
         }
     }
 }

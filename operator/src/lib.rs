@@ -6,9 +6,15 @@ pub mod model;
 
 pub mod state;
 
+pub mod certificates;
+
+pub mod gluetun;
+
 pub mod allocator;
 
 pub mod controllers;
+
+pub mod injection;
 
 pub mod engine;
 

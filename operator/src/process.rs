@@ -18,6 +18,7 @@ use crate::{
         self, Reporting,
         health::{self, ServerState},
         lease::{self, LeaderLease},
+        webhook::{self, WebhookSettings},
     },
 };
 
@@ -51,28 +52,33 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         return Ok(());
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), controllers = cli.command.name(), "starting");
-    let (unsynced_sender, unsynced) = watch::channel(cli.command.controllers().watches().into_keys().collect());
-    let (leader_sender, leader_until) = watch::channel(if cli.leader_elect { None } else { lease::forever() });
+    let webhook = cli.webhook.settings(cli.command, &namespace);
+    let webhook = serve_webhook(client.clone(), webhook);
+    // The webhook takes no part in the election.
+    let leader_elect = cli.leader_elect && !matches!(cli.command, Command::ServeWebhook);
+    let controllers = cli.command.controllers(cli.webhook.injection);
+    let (unsynced_sender, unsynced) = watch::channel(controllers.clone().watches().into_keys().collect());
+    let (leader_sender, leader_until) = watch::channel(if leader_elect { None } else { lease::forever() });
     let mut leader_lease = LeaderLease::new(client.clone(), &namespace, cli.command.lease(), identity());
     tokio::spawn(log_when_ready(unsynced.clone()));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let metrics = Arc::new(Metrics::new(&cli.metrics_prefix, &cli.command.controllers())?);
+    let metrics = Arc::new(Metrics::new(&cli.metrics_prefix, &controllers.clone())?);
     let (snapshots, snapshot_requests) = runtime::snapshot_channel();
     let server_state = ServerState { unsynced, metrics: metrics.clone(), snapshots };
     let reporting = Reporting { unsynced: unsynced_sender, metrics, snapshot_requests };
-    let controllers =
-        runtime::run(client, cli.command.controllers(), cli.verification.into(), reporting, leader_until, async {
-            // The sender exists as long as the process.
-            let _ = stopped.await;
-        });
+    let controllers = runtime::run(client, controllers, cli.verification.into(), reporting, leader_until, async {
+        // The sender exists as long as the process.
+        let _ = stopped.await;
+    });
     let end = async {
         tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
-            lost = leader_lease.lead(leader_sender), if cli.leader_elect => lost.map_err(anyhow::Error::from),
+            lost = leader_lease.lead(leader_sender), if leader_elect => lost.map_err(anyhow::Error::from),
             failed = serve(cli.metrics_port, server_state) => failed,
+            failed = webhook => failed,
         }
     };
     let shutdown = async {
@@ -85,7 +91,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         let _ = stop.send(());
     };
     tokio::join!(controllers, shutdown);
-    if cli.leader_elect {
+    if leader_elect {
         leader_lease.release().await;
     }
     Ok(())
@@ -116,6 +122,13 @@ async fn log_when_ready(mut unsynced: watch::Receiver<runtime::UnsyncedKinds>) {
 async fn serve(port: Option<u16>, state: ServerState) -> anyhow::Result<()> {
     match port {
         Some(port) => health::serve(port, state).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve_webhook(client: Client, settings: Option<WebhookSettings>) -> anyhow::Result<()> {
+    match settings {
+        Some(settings) => webhook::serve(client, settings).await,
         None => std::future::pending().await,
     }
 }

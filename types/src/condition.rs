@@ -12,6 +12,9 @@ pub const VERIFIED: &str = "Verified";
 /// while slots of it have the same WireGuard key.
 pub const SHARED_CREDENTIALS: &str = "SharedCredentials";
 
+/// Type of the condition of a Pod with the label `vpn.beebs.dev/inject`. It is `True` when the Pod has a slot.
+pub const SLOT_ASSIGNED: &str = "vpn.beebs.dev/SlotAssigned";
+
 /// Not the name of a [`Reason`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown reason {0:?}")]
@@ -26,7 +29,7 @@ closed_set! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum Reason or UnknownReason = |s: &str| UnknownReason(s.to_owned());
     {
-        /// Mask, MaskConsumer: A slot is assigned and the Secret with the credentials exists.
+        /// Mask, MaskConsumer, Pod: A slot is assigned and the Secret with the credentials exists.
         Assigned,
         /// Mask, MaskConsumer: All slots of the matching providers are taken. The Mask waits for the next free slot.
         NoFreeSlot,
@@ -40,6 +43,16 @@ closed_set! {
         PreviousConsumerTerminating,
         /// Mask: A MaskConsumer with this name exists and belongs to something else.
         ConsumerNameTaken,
+        /// Pod: The Mask that the Pod needs exists and belongs to something else.
+        MaskNameTaken,
+        /// Pod: The Mask that the annotation `vpn.beebs.dev/mask` names does not exist or cannot be used.
+        MaskNotUsable,
+        /// Pod: Another Pod uses the slot of the Mask. Pods that share a Mask run one at a time.
+        SlotInUseByPod,
+        /// Pod: A Pod of an older revision has the slot, and could not be evicted. The message says why.
+        EvictionRefused,
+        /// Event: A Pod of an older revision of the Deployment was evicted, so that the new revision gets its slot.
+        RevisionEvicted,
         /// MaskConsumer: A Secret with the name of the copy exists and belongs to something else.
         SecretNameTaken,
         /// Mask, MaskConsumer: The namespace is being deleted.
@@ -148,7 +161,7 @@ mod tests {
 
     #[test]
     fn reasons_round_trip() {
-        assert_eq!(Reason::ALL.len(), 50);
+        assert_eq!(Reason::ALL.len(), 55);
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
             assert_eq!(reason.to_string(), reason.as_str());

@@ -23,6 +23,7 @@ use crate::schema;
     shortname = "mkc",
     doc = "Holds one slot of a VPN account and owns the Secret with the credentials. The operator creates one for each Mask, with the same name and namespace.\n\nWorkloads that use the credentials name it in their `ownerReferences`, with `blockOwnerDeletion: true`. The operator assigns the slot to another MaskConsumer only when the last Pod that uses it is gone.",
     validation = Rule::new("self.metadata.name.size() <= 216").message("metadata.name may be no more than 216 characters, because other names are made from it"),
+    validation = Rule::new("(has(self.spec) && has(self.spec.secretName)) == (has(oldSelf.spec) && has(oldSelf.spec.secretName)) && (!has(self.spec) || !has(self.spec.secretName) || self.spec.secretName == oldSelf.spec.secretName)").message("spec.secretName cannot be changed"),
     printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "PROVIDER", type_ = "string", json_path = ".status.provider.name"),
     printcolumn(name = "SLOT", type_ = "integer", json_path = ".status.provider.slot"),
@@ -44,6 +45,12 @@ pub struct MaskConsumerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
 
+    /// Name of the Secret with the credentials, copied from the Mask. Default: a name made of the name of the
+    /// MaskConsumer and the UID of the MaskProvider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::optional_secret_name")]
+    pub secret_name: Option<String>,
+
     /// The Mask that this MaskConsumer was created for. Absent if you created it by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<MaskReference>,
@@ -53,12 +60,14 @@ pub struct MaskConsumerSpec {
 impl<'de> Deserialize<'de> for MaskConsumerSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(remote = "MaskConsumerSpec")]
+        #[serde(remote = "MaskConsumerSpec", rename_all = "camelCase")]
         struct Shape {
             #[serde(default)]
             providers: Option<Vec<String>>,
             #[serde(default)]
             priority: Option<i32>,
+            #[serde(default)]
+            secret_name: Option<String>,
             #[serde(default)]
             mask: Option<MaskReference>,
         }
@@ -109,6 +118,17 @@ pub struct AssignedProvider {
     pub secret: String,
 }
 
+/// The Pod that may use a slot.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotPod {
+    /// Name of the Pod, in the namespace of the MaskConsumer.
+    pub name: String,
+
+    /// UID of the Pod.
+    pub uid: String,
+}
+
 /// Observed state of the MaskConsumer.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -133,6 +153,11 @@ pub struct MaskConsumerStatus {
     /// was rejected. An assignment to that MaskReservation can no longer be committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn_reservation: Option<String>,
+
+    /// The Pod that may use the slot, if Pods share the Mask with the annotation `vpn.beebs.dev/mask`. Only one of
+    /// them runs at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<SlotPod>,
 
     /// `metadata.generation` of the MaskConsumer that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

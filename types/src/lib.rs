@@ -37,6 +37,7 @@ mod condition;
 mod consumer;
 mod crds;
 mod duration;
+pub mod inject;
 mod mask;
 pub mod names;
 mod provider;
@@ -45,9 +46,9 @@ mod schema;
 mod verify;
 mod wait;
 
-pub use condition::{READY, Reason, SHARED_CREDENTIALS, UnknownReason, VERIFIED};
+pub use condition::{READY, Reason, SHARED_CREDENTIALS, SLOT_ASSIGNED, UnknownReason, VERIFIED};
 pub use consumer::{
-    AssignedProvider, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskConsumerStatus, MaskReference,
+    AssignedProvider, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskConsumerStatus, MaskReference, SlotPod,
 };
 pub use crds::crds;
 pub use duration::{InvalidDuration, parse_duration};

@@ -23,6 +23,7 @@ use crate::schema;
     shortname = "mk",
     doc = "Requests one slot of a VPN account.\n\nFor each Mask, the operator creates a MaskConsumer with the same name and namespace. When the MaskConsumer is `Active`, the credentials are in the Secret named by `status.provider.secret`, in this namespace. Workloads that use the credentials name the MaskConsumer in their `ownerReferences`.",
     validation = Rule::new("self.metadata.name.size() <= 216").message("metadata.name may be no more than 216 characters, because other names are made from it"),
+    validation = Rule::new("(has(self.spec) && has(self.spec.secretName)) == (has(oldSelf.spec) && has(oldSelf.spec.secretName)) && (!has(self.spec) || !has(self.spec.secretName) || self.spec.secretName == oldSelf.spec.secretName)").message("spec.secretName cannot be changed; delete the Mask and create it again"),
     printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "PROVIDER", type_ = "string", json_path = ".status.provider.name"),
     printcolumn(name = "SLOT", type_ = "integer", json_path = ".status.provider.slot"),
@@ -30,7 +31,8 @@ use crate::schema;
     printcolumn(name = "REASON", type_ = "string", priority = 1, json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "MESSAGE", type_ = "string", priority = 1, json_path = ".status.message"),
     printcolumn(name = "SECRET", type_ = "string", priority = 1, json_path = ".status.provider.secret"),
-    printcolumn(name = "PRIORITY", type_ = "integer", priority = 1, json_path = ".spec.priority")
+    printcolumn(name = "PRIORITY", type_ = "integer", priority = 1, json_path = ".spec.priority"),
+    printcolumn(name = "POD", type_ = "string", priority = 1, json_path = r#".metadata.ownerReferences[?(@.kind=="Pod")].name"#)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MaskSpec {
@@ -45,18 +47,27 @@ pub struct MaskSpec {
     /// does. The operator never takes away a slot in use because of priority. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
+
+    /// Name of the Secret with the credentials, in this namespace. With it, a workload can refer to the Secret
+    /// before a slot is assigned. A Secret of that name must not exist. It cannot be changed. Default: a name made
+    /// of the name of the Mask and the UID of the MaskProvider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::optional_secret_name")]
+    pub secret_name: Option<String>,
 }
 
 /// `spec` may be null or absent, because no field of it is required.
 impl<'de> Deserialize<'de> for MaskSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(remote = "MaskSpec")]
+        #[serde(remote = "MaskSpec", rename_all = "camelCase")]
         struct Shape {
             #[serde(default)]
             providers: Option<Vec<String>>,
             #[serde(default)]
             priority: Option<i32>,
+            #[serde(default)]
+            secret_name: Option<String>,
         }
         #[derive(Deserialize)]
         struct Present(#[serde(with = "Shape")] MaskSpec);

@@ -29,8 +29,8 @@ const E2E: &[&[&str]] = &[
 const OPERATOR: &[&[&str]] = &[
     &["model"],
     &["state"],
-    &["allocator"],
-    &["controllers"],
+    &["allocator", "certificates", "gluetun"],
+    &["controllers", "injection"],
     &["engine"],
     &["metrics"],
     &["runtime"],

@@ -95,7 +95,7 @@ async fn a_waiter_that_cannot_be_served_blocks_nobody() -> Result<()> {
         }
         // First in the queue, but with tags that do not match the provider.
         let providers = Some(vec!["london".to_owned()]);
-        f.create(Mask::new("first", MaskSpec { providers, priority: Some(9) })).await?;
+        f.create(Mask::new("first", MaskSpec { providers, priority: Some(9), ..Default::default() })).await?;
         f.wait_for_reason::<MaskConsumer>("first", "NoFreeSlot").await?;
         f.create_mask_with_tags("second", &["paris"]).await?;
         f.wait_for_reason::<MaskConsumer>("second", "NoFreeSlot").await?;

@@ -249,11 +249,6 @@ impl Pool {
 
     /// Whether a consumer with these requirements may use this provider.
     pub fn fits(&self, requirements: &Requirements) -> bool {
-        let (spec, Requirements { namespace, tags, verifies }) = (&self.spec, requirements);
-        if let Some(uid) = verifies {
-            return *uid == spec.uid;
-        }
-        tags.as_ref().is_none_or(|wanted| wanted.iter().any(|tag| spec.tags.contains(tag)))
-            && spec.namespaces.as_ref().is_none_or(|allowed| allowed.iter().any(|ns| ns == namespace))
+        requirements.match_provider(&self.spec.uid, &self.spec.tags, self.spec.namespaces.as_ref())
     }
 }

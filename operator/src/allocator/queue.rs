@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     model::{ObjectKey, Uid},
-    state::Tags,
+    state::{ProviderView, Tags},
 };
 
 /// How many consumers of a queue are shown their position.
@@ -21,6 +21,22 @@ pub struct Requirements {
     pub tags: Option<Tags>,
     /// UID of the provider that the consumer verifies: only that provider matches, whatever its tags and namespaces.
     pub verifies: Option<Uid>,
+}
+
+impl Requirements {
+    /// Whether a provider with this UID, these tags and these namespaces matches.
+    pub fn match_provider(&self, uid: &Uid, tags: &Tags, namespaces: Option<&Tags>) -> bool {
+        if let Some(verified) = &self.verifies {
+            return verified == uid;
+        }
+        self.tags.as_ref().is_none_or(|wanted| wanted.iter().any(|tag| tags.contains(tag)))
+            && namespaces.is_none_or(|allowed| allowed.contains(&self.namespace))
+    }
+
+    /// Whether a provider matches.
+    pub fn fit(&self, provider: &ProviderView) -> bool {
+        self.match_provider(&provider.meta.uid, &provider.tags, provider.namespaces.as_ref())
+    }
 }
 
 /// The order in a queue: fields in the order of their weight.

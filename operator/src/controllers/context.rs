@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     consumers::Memory as ConsumersMemory,
+    pods::Memory as PodsMemory,
     providers::LastWrites,
     reservations::Holds,
     verification::{Attempts, Logs, Settings},
@@ -50,6 +51,8 @@ pub struct Context {
 pub struct Memory {
     /// State of the consumers controller.
     pub consumers: ConsumersMemory,
+    /// State of the pods controller.
+    pub pods: PodsMemory,
     /// State of the reservations controller.
     pub holds: Holds,
     /// State of the providers controller.
@@ -127,8 +130,9 @@ pub struct Answer<'a> {
     pub operation: &'a Operation,
     /// The outcome.
     pub outcome: &'a Outcome,
-    /// For a read of a Mask: the owner of its MaskConsumer when the request was sent. The answer is about that owner.
-    pub owner: Option<&'a Uid>,
+    /// For a read of a Mask or an injected Pod: its UID as expected when the request was sent. The answer is about that
+    /// object.
+    pub expected: Option<&'a Uid>,
 }
 
 /// A request that the API server rejected, or repeatedly did not answer.

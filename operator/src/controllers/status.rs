@@ -113,6 +113,7 @@ pub fn consumer(
         last_updated: Some(timestamp(now)),
         provider: assigned.map(provider_field),
         withdrawn_reservation: None,
+        pod: None,
         observed_generation: Some(meta.generation),
         conditions: Some(conditions(condition, current, meta.generation, now)),
     };
@@ -135,6 +136,7 @@ pub fn fence(
         last_updated: Some(timestamp(now)),
         provider: None,
         withdrawn_reservation: Some(withdrawn.to_string()),
+        pod: None,
         observed_generation: Some(meta.generation),
         conditions: Some(conditions(condition, current, meta.generation, now)),
     };

@@ -1,15 +1,20 @@
 //! The table of controllers.
 
-use super::{Controller, ControllerSet, consumers, masks, providers, reservations};
+use super::{Controller, ControllerSet, consumers, masks, pods, providers, reservations};
 use crate::model::{Kind, ReconcileRequest};
 
 /// All controllers, in the order in which they observe changes.
-pub const CONTROLLERS: [&Controller; 4] =
-    [&masks::CONTROLLER, &consumers::CONTROLLER, &reservations::CONTROLLER, &providers::CONTROLLER];
+pub const CONTROLLERS: [&Controller; 5] =
+    [&masks::CONTROLLER, &consumers::CONTROLLER, &reservations::CONTROLLER, &providers::CONTROLLER, &pods::CONTROLLER];
 
 /// Returns all controllers, to run in one process.
 pub fn all() -> ControllerSet {
     CONTROLLERS.into_iter().collect()
+}
+
+/// Returns all controllers but the one of that name.
+pub fn without(name: &str) -> ControllerSet {
+    CONTROLLERS.into_iter().filter(|controller| controller.name != name).collect()
 }
 
 /// Returns the controller of that name, to run in its own process.

@@ -34,7 +34,7 @@ impl Engine {
                 request: &request.reconcile,
                 operation: &request.operation,
                 outcome: &outcome,
-                owner: request.owner.as_ref(),
+                expected: request.expected.as_ref(),
             };
             (controller.answered)(&mut self.ctx, &answer);
             self.apply_work_changes();
@@ -72,7 +72,7 @@ impl Engine {
                 self.target_gone(operation, target_version.as_ref());
                 true
             }
-            Outcome::Pods(_) => true,
+            Outcome::Pods(_) | Outcome::ReplicaSets(_) | Outcome::Evicted => true,
             Outcome::NotFound if matches!(operation, Operation::Create(..)) => {
                 // The namespace does not exist any more.
                 self.refused(request, Reason::NamespaceTerminating, "the namespace does not exist");
@@ -135,6 +135,7 @@ impl Engine {
             Object::Mask(view) => view.verifies.is_some() || self.controllers.own_status(Kind::Mask),
             // The watch selects copied Secrets by label.
             Object::Copy(view) => view.labeled,
+            Object::InjectedPod(view) => view.labeled,
             Object::Pod(pod) => {
                 if let Some(pods) = self.ctx.state.pods.get_mut(&pod.meta.key.namespace) {
                     pods.merge(std::slice::from_ref(pod));

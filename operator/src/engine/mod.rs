@@ -55,8 +55,9 @@ struct InFlight {
     epoch: Epoch,
     /// The UID and version of the target when the request was sent.
     target_version: Option<(Uid, u64)>,
-    /// For a read of a Mask: the owner of its consumer when the request was sent, which is what the response is about.
-    owner: Option<Uid>,
+    /// For a read of a Mask or an injected Pod: its expected UID when the request was sent, which is what the response
+    /// is about.
+    expected: Option<Uid>,
 }
 
 /// The engine. Clones are independent, so a test can try several inputs from the same state.
@@ -303,8 +304,12 @@ impl Engine {
         let state = &self.ctx.state;
         let cached = operation.target().map(|(kind, key)| state.cached_version(kind, key));
         let (epoch, target_version) = cached.unwrap_or_default();
-        let owner = match &operation {
+        let expected = match &operation {
             Operation::Get(Kind::Mask, key) => state.consumers.get(key).and_then(|consumer| consumer.owner.clone()),
+            Operation::Get(Kind::InjectedPod, _) => match &reconcile {
+                ReconcileRequest::PodMask(mask) => state.pod_using(mask).cloned(),
+                _ => None,
+            },
             _ => None,
         };
         if let Some(target) = operation.written() {
@@ -315,7 +320,7 @@ impl Engine {
         self.ctx.effects.push(Effect::Send(request));
         self.in_progress.insert(reconcile.clone());
         let in_flight =
-            InFlight { reconcile, operation, priority, events, clears_backoff, epoch, target_version, owner };
+            InFlight { reconcile, operation, priority, events, clears_backoff, epoch, target_version, expected };
         self.in_flight.insert(id, in_flight);
     }
 }

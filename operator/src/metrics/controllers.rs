@@ -83,7 +83,7 @@ pub fn action(operation: &Operation) -> &'static str {
             Kind::Consumer => "UpdateMaskConsumerStatus",
             Kind::Reservation => "UpdateMaskReservationStatus",
             Kind::Provider => "UpdateMaskProviderStatus",
-            Kind::Secret | Kind::Pod => "UpdateStatus",
+            Kind::Secret | Kind::Pod | Kind::InjectedPod => "UpdateStatus",
         },
         Operation::Patch(kind, ..) | Operation::JsonPatch(kind, ..) => match kind {
             Kind::Mask => "UpdateMask",
@@ -91,7 +91,7 @@ pub fn action(operation: &Operation) -> &'static str {
             Kind::Reservation => "UpdateMaskReservation",
             Kind::Provider => "UpdateMaskProvider",
             Kind::Secret => "UpdateSecret",
-            Kind::Pod => "UpdatePod",
+            Kind::Pod | Kind::InjectedPod => "UpdatePod",
         },
         Operation::Delete { kind, .. } => match kind {
             Kind::Mask => "DeleteMask",
@@ -99,7 +99,7 @@ pub fn action(operation: &Operation) -> &'static str {
             Kind::Reservation => "DeleteMaskReservation",
             Kind::Provider => "DeleteMaskProvider",
             Kind::Secret => "DeleteSecret",
-            Kind::Pod => "DeletePod",
+            Kind::Pod | Kind::InjectedPod => "DeletePod",
         },
         Operation::Get(kind, _) => match kind {
             Kind::Mask => "GetMask",
@@ -107,8 +107,11 @@ pub fn action(operation: &Operation) -> &'static str {
             Kind::Reservation => "GetMaskReservation",
             Kind::Provider => "GetMaskProvider",
             Kind::Secret => "GetSecret",
-            Kind::Pod => "GetPod",
+            Kind::Pod | Kind::InjectedPod => "GetPod",
         },
         Operation::ListPods(_) => "ListPods",
+        Operation::ListReplicaSets(_) => "ListReplicaSets",
+        Operation::PatchPodStatus(..) => "UpdatePodStatus",
+        Operation::Evict(..) => "EvictPod",
     }
 }

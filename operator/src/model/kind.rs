@@ -15,6 +15,8 @@ pub enum Kind {
     Secret,
     /// A Pod that uses a slot, or verifies a provider.
     Pod,
+    /// A Pod that the webhook injected. It is cached by itself, and all the time.
+    InjectedPod,
 }
 
 impl Kind {
@@ -26,7 +28,7 @@ impl Kind {
             Kind::Reservation => "MaskReservation",
             Kind::Provider => "MaskProvider",
             Kind::Secret => "Secret",
-            Kind::Pod => "Pod",
+            Kind::Pod | Kind::InjectedPod => "Pod",
         }
     }
 }

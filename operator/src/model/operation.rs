@@ -73,6 +73,12 @@ pub enum Operation {
     Get(Kind, ObjectKey),
     /// A consistent LIST of the Pods of a namespace.
     ListPods(Arc<str>),
+    /// A consistent LIST of the ReplicaSets of a namespace.
+    ListReplicaSets(Arc<str>),
+    /// Strategic merge patch of the status of an injected Pod, which merges conditions by type.
+    PatchPodStatus(ObjectKey, Value),
+    /// POST to the subresource `eviction` of an injected Pod, with a precondition on the UID.
+    Evict(ObjectKey, Uid),
 }
 
 impl Operation {
@@ -85,13 +91,14 @@ impl Operation {
             | Operation::JsonPatch(kind, key, _)
             | Operation::Get(kind, key)
             | Operation::Delete { kind, key, .. } => Some((*kind, key)),
-            Operation::ListPods(_) => None,
+            Operation::PatchPodStatus(key, _) | Operation::Evict(key, _) => Some((Kind::InjectedPod, key)),
+            Operation::ListPods(_) | Operation::ListReplicaSets(_) => None,
         }
     }
 
     /// Whether the request only reads.
     pub fn is_read(&self) -> bool {
-        matches!(self, Operation::Get(..) | Operation::ListPods(_))
+        matches!(self, Operation::Get(..) | Operation::ListPods(_) | Operation::ListReplicaSets(_))
     }
 
     /// Returns the object that the request writes.
@@ -102,22 +109,31 @@ impl Operation {
     /// Returns the part of the object that a patch changes.
     pub fn part(&self) -> Option<&'static str> {
         match self {
-            Operation::PatchStatus(..) => Some("status"),
+            Operation::PatchStatus(..) | Operation::PatchPodStatus(..) => Some("status"),
             Operation::Patch(..) => Some("spec"),
             Operation::JsonPatch(Kind::Secret, ..) => Some("data"),
+            Operation::JsonPatch(Kind::InjectedPod, ..) => Some("owner and gates"),
             Operation::JsonPatch(..) => Some("finalizers"),
-            Operation::Create(..) | Operation::Delete { .. } | Operation::Get(..) | Operation::ListPods(_) => None,
+            Operation::Create(..)
+            | Operation::Delete { .. }
+            | Operation::Get(..)
+            | Operation::ListPods(_)
+            | Operation::ListReplicaSets(_)
+            | Operation::Evict(..) => None,
         }
     }
 
     /// Returns the verb as in RBAC and in the audit log.
     pub fn verb(&self) -> &'static str {
         match self {
-            Operation::Create(..) => "create",
-            Operation::PatchStatus(..) | Operation::Patch(..) | Operation::JsonPatch(..) => "patch",
+            Operation::Create(..) | Operation::Evict(..) => "create",
+            Operation::PatchPodStatus(..)
+            | Operation::PatchStatus(..)
+            | Operation::Patch(..)
+            | Operation::JsonPatch(..) => "patch",
             Operation::Delete { .. } => "delete",
             Operation::Get(..) => "get",
-            Operation::ListPods(_) => "list",
+            Operation::ListPods(_) | Operation::ListReplicaSets(_) => "list",
         }
     }
 }

@@ -19,6 +19,10 @@ pub enum ReconcileRequest {
     Verification(ObjectKey),
     /// For the consumers controller: confirm a `maxSlots` to the providers controller, which runs in another process.
     Acknowledgement(ObjectKey),
+    /// For the pods controller: an injected Pod.
+    Pod(ObjectKey),
+    /// For the pods controller: the Mask of an injected Pod, or one that such Pods share.
+    PodMask(ObjectKey),
     /// For the consumers controller: list the Pods of a namespace for the releases that wait for it.
     PodList(Arc<str>),
     /// Report an object that cannot be decoded.

@@ -19,6 +19,8 @@ pub fn classify(operation: &Operation, error: &Error) -> Outcome {
         404 => Outcome::NotFound,
         409 if status.is_already_exists() => Outcome::AlreadyExists,
         409 => Outcome::Conflict,
+        // The subresource `eviction`: a PodDisruptionBudget does not allow it now.
+        429 if matches!(operation, Operation::Evict(..)) => refused(Reason::EvictionRefused),
         // A webhook with `failurePolicy: Fail` did not respond. Admission precedes the write.
         500 if message.contains("failed calling webhook") => refused(Reason::AdmissionDenied),
         408 | 500.. => Outcome::Unknown { message },

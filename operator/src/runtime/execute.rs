@@ -2,10 +2,16 @@
 
 use std::{fmt::Debug, time::Duration};
 
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod, api::core::v1::Secret};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::ReplicaSet,
+        core::v1::{Pod, Secret},
+    },
+};
 use kube::{
     Api, Client, Error, Resource,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
     core::{DeserializeGuard, Request},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,7 +21,7 @@ use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation
 use super::classify::classify;
 use crate::{
     model::{Kind, NewObject, ObjectKey, Operation, Propagation},
-    state::{Object, Outcome, Project, VerificationPod, unreadable_reservation},
+    state::{InjectedPod, Object, Outcome, Project, ReplicaSetView, VerificationPod, unreadable_reservation},
 };
 
 /// The deadline of a request. Without a response by then, the outcome is unknown.
@@ -37,6 +43,7 @@ fn log(operation: &Operation, outcome: &Outcome) {
     let verb = operation.verb();
     let (kind, object) = match operation {
         Operation::ListPods(namespace) => (Kind::Pod, format!("{namespace}/*")),
+        Operation::ListReplicaSets(namespace) => (Kind::InjectedPod, format!("{namespace}/*")),
         _ => operation.target().map(|(kind, key)| (kind, key.to_string())).unwrap_or((Kind::Pod, String::new())),
     };
     let (kind, part) = (kind.as_str(), operation.part());
@@ -47,7 +54,7 @@ fn log(operation: &Operation, outcome: &Outcome) {
         Outcome::Unknown { message } => {
             tracing::warn!(kind, object, verb, part, message, "outcome unknown, reading the object");
         }
-        Outcome::Object(_) | Outcome::Gone | Outcome::Pods(_) => {
+        Outcome::Object(_) | Outcome::Gone | Outcome::Pods(_) | Outcome::ReplicaSets(_) | Outcome::Evicted => {
             tracing::debug!(kind, object, verb, part, "request succeeded");
         }
         Outcome::NotFound | Outcome::AlreadyExists | Outcome::Conflict => {
@@ -67,6 +74,7 @@ async fn dispatch(client: &Client, operation: &Operation) -> Result<Outcome, Err
                 Kind::Provider => Ok(shown($call::<MaskProvider>(client, $($argument),*).await?, |view| Object::Provider(Box::new(view)))),
                 Kind::Secret => Ok(shown($call::<Secret>(client, $($argument),*).await?, Object::Copy)),
                 Kind::Pod => Ok(shown($call::<Pod>(client, $($argument),*).await?, Object::Pod)),
+                Kind::InjectedPod => Ok(injected_pod($call::<Pod>(client, $($argument),*).await?)),
             }
         };
     }
@@ -105,6 +113,22 @@ async fn dispatch(client: &Client, operation: &Operation) -> Result<Outcome, Err
             };
             by_kind!(kind, delete(key, &params))
         }
+        Operation::PatchPodStatus(key, patch) => {
+            let pods = api::<Pod>(client, key);
+            Ok(injected_pod(Some(pods.patch_status(&key.name, &patch_params(), &Patch::Strategic(patch)).await?)))
+        }
+        Operation::Evict(key, uid) => {
+            let preconditions = Some(Preconditions { uid: Some(uid.to_string()), resource_version: None });
+            let delete_options = Some(DeleteParams { preconditions, ..DeleteParams::default() });
+            let params = EvictParams { delete_options, ..EvictParams::default() };
+            api::<Pod>(client, key).evict(&key.name, &params).await?;
+            Ok(Outcome::Evicted)
+        }
+        Operation::ListReplicaSets(namespace) => {
+            let all = Api::<ReplicaSet>::namespaced(client.clone(), namespace);
+            let all = all.list_metadata(&ListParams::default()).await?;
+            Ok(Outcome::ReplicaSets(all.iter().filter_map(ReplicaSetView::of).collect()))
+        }
         Operation::ListPods(namespace) => {
             // Without a resourceVersion, the read is consistent.
             let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?;
@@ -130,6 +154,14 @@ fn shown<K: Project>(object: Option<K>, wrap: fn(K::View) -> Object) -> Outcome 
             Some(view) => Outcome::Object(Box::new(wrap(view))),
             None => Outcome::Unknown { message: "the response has no metadata".to_owned() },
         },
+    }
+}
+
+fn injected_pod(pod: Option<Pod>) -> Outcome {
+    match pod.map(|pod| InjectedPod::of(&pod)) {
+        None => Outcome::Gone,
+        Some(Some(view)) => Outcome::Object(Box::new(Object::InjectedPod(Box::new(view)))),
+        Some(None) => Outcome::Unknown { message: "the Pod has lost its annotation".to_owned() },
     }
 }
 

@@ -9,6 +9,7 @@ mod logs;
 mod record;
 mod snapshots;
 mod watch;
+pub mod webhook;
 
 use std::{
     collections::HashMap,

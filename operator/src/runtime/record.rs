@@ -90,7 +90,7 @@ fn reference(target: &ObjectReference) -> v1::ObjectReference {
         Kind::Consumer => (MaskConsumer::api_version(&()), MaskConsumer::kind(&())),
         Kind::Reservation => (MaskReservation::api_version(&()), MaskReservation::kind(&())),
         Kind::Provider => (MaskProvider::api_version(&()), MaskProvider::kind(&())),
-        Kind::Secret | Kind::Pod => ("v1".into(), target.kind.as_str().into()),
+        Kind::Secret | Kind::Pod | Kind::InjectedPod => ("v1".into(), target.kind.as_str().into()),
     };
     v1::ObjectReference {
         api_version: Some(api_version.into_owned()),

@@ -18,13 +18,16 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
-use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL, VERIFY_LABEL};
+use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL, VERIFY_LABEL, inject::INJECT_LABEL};
 
 use crate::{
     controllers::Scope,
     engine::Input,
     model::{Kind, ObjectKey, ObjectReference},
-    state::{Object, PodView, Project, VerificationPod, WatchEvent, credentials_view, meta, unreadable_reservation},
+    state::{
+        InjectedPod, Object, PodView, Project, VerificationPod, WatchEvent, credentials_view, meta,
+        unreadable_reservation,
+    },
 };
 
 type Inputs = UnboundedSender<Input>;
@@ -45,6 +48,13 @@ pub fn kind(client: &Client, kind: Kind, scope: Scope, inputs: Inputs) -> AbortH
         Kind::Pod => {
             let stream = watcher(Api::<Pod>::all(client.clone()), config).default_backoff();
             let view = |pod: &Pod| VerificationPod::of(pod).map(|view| Object::VerificationPod(Box::new(view)));
+            let events = stream.map(move |event| convert((kind, "*"), event, view));
+            forward(events, move |event| inputs.send(Input::Watch(event)).is_ok())
+        }
+        Kind::InjectedPod => {
+            let config = config.labels(INJECT_LABEL);
+            let stream = watcher(Api::<Pod>::all(client.clone()), config).default_backoff();
+            let view = |pod: &Pod| InjectedPod::of(pod).map(|view| Object::InjectedPod(Box::new(view)));
             let events = stream.map(move |event| convert((kind, "*"), event, view));
             forward(events, move |event| inputs.send(Input::Watch(event)).is_ok())
         }

@@ -15,6 +15,7 @@ macro_rules! with_store {
             Kind::Provider => with_store!(@ $state.providers, StoreChange::Provider, $store, $wrap, $body),
             Kind::Secret => with_store!(@ $state.copies, StoreChange::Copy, $store, $wrap, $body),
             Kind::Pod => with_store!(@ $state.verification_pods, StoreChange::VerificationPod, $store, $wrap, $body),
+            Kind::InjectedPod => with_store!(@ $state.injected_pods, StoreChange::InjectedPod, $store, $wrap, $body),
         }
     };
     (@ $field:expr, $variant:expr, $store:ident, $wrap:ident, $body:expr) => {{
@@ -40,6 +41,10 @@ macro_rules! with_object {
             Object::VerificationPod(view) => {
                 let $view = *view;
                 with_store!(@ $state.verification_pods, StoreChange::VerificationPod, $store, $wrap, $body)
+            }
+            Object::InjectedPod(view) => {
+                let $view = *view;
+                with_store!(@ $state.injected_pods, StoreChange::InjectedPod, $store, $wrap, $body)
             }
             Object::Pod(_) => $other,
         }
@@ -126,6 +131,7 @@ impl ClusterState {
             Kind::Provider => of(&self.providers, key),
             Kind::Secret => of(&self.copies, key),
             Kind::Pod => of(&self.verification_pods, key),
+            Kind::InjectedPod => of(&self.injected_pods, key),
         }
     }
 
@@ -138,6 +144,7 @@ impl ClusterState {
             Kind::Provider => self.providers.is_synced(),
             Kind::Secret => self.copies.is_synced(),
             Kind::Pod => self.verification_pods.is_synced(),
+            Kind::InjectedPod => self.injected_pods.is_synced(),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Change, ClusterState, ConsumerView, CopyView, Keys, MaskView, ReservationView, StoreChange};
+use super::{Change, ClusterState, ConsumerView, CopyView, InjectedPod, Keys, MaskView, ReservationView, StoreChange};
 use crate::model::{ObjectKey, Uid};
 
 /// A deleted consumer, remembered until its reservations are gone.
@@ -46,6 +46,18 @@ impl ClusterState {
         keys.filter_map(|key| self.copies.get(key))
     }
 
+    /// Returns the UID of the Pod that may use the slot of a Mask: its controller, or the one that its consumer names.
+    pub fn pod_using(&self, mask: &ObjectKey) -> Option<&Uid> {
+        let controller = self.masks.get(mask).and_then(|mask| mask.pod.as_ref()).map(|pod| &pod.uid);
+        controller.or_else(|| Some(&self.consumers.get(mask)?.pod.as_ref()?.uid))
+    }
+
+    /// Returns the injected Pods that use the slot of a Mask, or wait for it, by name.
+    pub fn pods_of_mask(&self, mask: &ObjectKey) -> impl Iterator<Item = &InjectedPod> {
+        let keys = self.pods_of_mask.get(mask).into_iter().flatten();
+        keys.filter_map(|key| self.injected_pods.get(key))
+    }
+
     /// Returns the consumer with this UID if a watch or a response said that it is deleted.
     pub fn deleted_consumer(&self, consumer: &Uid) -> Option<&DeletedConsumer> {
         self.deleted_consumers.get(consumer)
@@ -76,7 +88,22 @@ impl ClusterState {
             StoreChange::Reservation(change) => self.reindex_reservation(change),
             StoreChange::Copy(change) => self.reindex_copy(change),
             StoreChange::Mask(change) => self.reindex_mask(change),
+            StoreChange::InjectedPod(change) => self.reindex_injected_pod(change),
             StoreChange::Provider(_) | StoreChange::VerificationPod(_) => {}
+        }
+    }
+
+    fn reindex_injected_pod(&mut self, change: &Change<InjectedPod>) {
+        if let Some(mask) = change.before.as_ref().map(InjectedPod::mask)
+            && let Some(keys) = self.pods_of_mask.get_mut(&mask)
+        {
+            keys.remove(&change.key);
+            if keys.is_empty() {
+                self.pods_of_mask.remove(&mask);
+            }
+        }
+        if let Some(mask) = self.injected_pods.get(&change.key).map(InjectedPod::mask) {
+            self.pods_of_mask.entry(mask).or_default().insert(change.key.clone());
         }
     }
 

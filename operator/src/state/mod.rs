@@ -11,7 +11,7 @@ mod store;
 mod views;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -23,7 +23,7 @@ pub use logins::{Fingerprint, Login, LoginIndex, Logins, SharedWith};
 pub use outcome::{Outcome, WatchEvent};
 pub use pods::{Ending, NamespacePods};
 pub use project::{
-    Project, credentials_view, fingerprint, meta,
+    Project, credentials_view, fingerprint, message_fingerprint, meta,
     overrides::{INIT, PROBE, VPN, check_overrides, merge_overrides},
     source_hash, unreadable_reservation,
 };
@@ -49,6 +49,8 @@ pub enum Object {
     Pod(PodView),
     /// A Pod that verifies a provider.
     VerificationPod(Box<VerificationPod>),
+    /// A Pod that the webhook injected.
+    InjectedPod(Box<InjectedPod>),
 }
 
 impl Object {
@@ -61,13 +63,14 @@ impl Object {
             Object::Provider(_) => Kind::Provider,
             Object::Copy(_) => Kind::Secret,
             Object::Pod(_) | Object::VerificationPod(_) => Kind::Pod,
+            Object::InjectedPod(_) => Kind::InjectedPod,
         }
     }
 
     /// Whether this is the final state of the object: the write that removed its last finalizer deleted it.
     pub fn is_final_state(&self) -> bool {
         let meta = self.meta();
-        meta.deleting && meta.finalizers == 0 && self.kind() != Kind::Pod
+        meta.deleting && meta.finalizers == 0 && !matches!(self.kind(), Kind::Pod | Kind::InjectedPod)
     }
 
     /// Returns the metadata of the object.
@@ -80,6 +83,7 @@ impl Object {
             Object::Copy(view) => &view.meta,
             Object::Pod(view) => &view.meta,
             Object::VerificationPod(view) => &view.meta,
+            Object::InjectedPod(view) => &view.meta,
         }
     }
 }
@@ -99,6 +103,8 @@ pub enum StoreChange {
     Copy(Change<CopyView>),
     /// A Pod that verifies a provider changed.
     VerificationPod(Change<VerificationPod>),
+    /// A Pod that the webhook injected changed.
+    InjectedPod(Change<InjectedPod>),
 }
 
 /// The objects of one consumer. There is one of each kind, except while two operators compete.
@@ -119,6 +125,8 @@ pub struct ClusterState {
     pub copies: Store<CopyView>,
     /// Pods that verify a provider.
     pub verification_pods: Store<VerificationPod>,
+    /// Pods that the webhook injected.
+    pub injected_pods: Store<InjectedPod>,
     /// The credentials Secrets of providers, each watched by name.
     pub credentials_secrets: HashMap<ObjectKey, CredentialsState>,
     /// The logins of the slots of providers.
@@ -129,6 +137,7 @@ pub struct ClusterState {
     reservations_of: HashMap<Uid, Keys>,
     slots_of: HashMap<ObjectKey, BTreeMap<u32, ObjectKey>>,
     copies_of: HashMap<Uid, Keys>,
+    pods_of_mask: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     deleted_consumers: HashMap<Uid, DeletedConsumer>,
     /// The UID of the reservation that a recently deleted consumer was committed to, by UID of the consumer: the watch
     /// on reservations may lag behind. The size is limited; a reservation that is dropped here is held a little longer.

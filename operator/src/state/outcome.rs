@@ -2,7 +2,7 @@
 
 use vpn_types::Reason;
 
-use super::{Object, PodView};
+use super::{Object, PodView, ReplicaSetView};
 use crate::model::Kind;
 
 /// The outcome of a request.
@@ -14,6 +14,10 @@ pub enum Outcome {
     Gone,
     /// The Pods of a namespace.
     Pods(Vec<PodView>),
+    /// The ReplicaSets of a namespace.
+    ReplicaSets(Vec<ReplicaSetView>),
+    /// The eviction of a Pod was accepted.
+    Evicted,
     /// 404: there is no such object, or no such namespace.
     NotFound,
     /// 409 on a create: an object with this name exists.

@@ -68,8 +68,8 @@ fn is_ours(owner: &OwnerReference, kind: &str) -> bool {
 }
 
 /// Fields of a status that are timestamps, or that are not written together with the rest.
-const APART: [&str; 6] =
-    ["lastUpdated", "lastVerified", "users", "holdUntil", "withdrawnReservation", "assignmentGeneration"];
+const APART: [&str; 7] =
+    ["lastUpdated", "lastVerified", "users", "holdUntil", "withdrawnReservation", "assignmentGeneration", "pod"];
 
 /// Returns the fingerprint of a status: everything that its main writer writes, except timestamps.
 pub fn fingerprint(status: &impl Serialize) -> u64 {
@@ -125,10 +125,34 @@ impl Project for Mask {
             tags: tags(self.spec.providers.as_ref()),
             priority: self.spec.priority.unwrap_or(0),
             verifies: verifies(&self.metadata).map(Box::new),
+            secret_name: self.spec.secret_name.as_deref().map(intern),
+            pod: pod_of_mask(self).map(Box::new),
             labels: self.metadata.labels.iter().flatten().map(|(key, value)| (intern(key), intern(value))).collect(),
             status: status_of!(self),
         })
     }
+}
+
+/// Returns the Pod that controls a Mask.
+fn pod_of_mask(mask: &Mask) -> Option<PodOfMask> {
+    let mut owners = mask.metadata.owner_references.iter().flatten();
+    let owner =
+        owners.find(|owner| owner.controller == Some(true) && owner.kind == "Pod" && owner.api_version == "v1")?;
+    let conditions = mask.status.as_ref().and_then(|status| status.conditions.as_ref());
+    Some(PodOfMask {
+        name: intern(owner.name.as_str()),
+        uid: Uid::from(owner.uid.as_str()),
+        ready_condition: ready_condition(conditions).filter(|condition| !condition.ready),
+    })
+}
+
+fn ready_condition(conditions: Option<&Vec<Condition>>) -> Option<ConditionView> {
+    let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == READY)?;
+    Some(ConditionView {
+        ready: ready.status == "True",
+        reason: ready.reason.parse().ok()?,
+        message: Arc::from(ready.message.as_str()),
+    })
 }
 
 /// Any user may set the label on a Mask. It counts only if the provider owns the Mask.
@@ -160,7 +184,6 @@ impl Project for MaskConsumer {
             }))
         });
         let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == READY);
         let verify = self.metadata.labels.as_ref().and_then(|labels| labels.get(VERIFY_LABEL));
         Some(ConsumerView {
             meta: meta(&self.metadata)?,
@@ -175,13 +198,13 @@ impl Project for MaskConsumer {
             assigned,
             status: status_of!(self),
             withdrawn: self.status.as_ref().and_then(|status| status.withdrawn_reservation.as_deref()).map(Uid::from),
-            ready_condition: ready.and_then(|condition| {
-                Some(ConditionView {
-                    ready: condition.status == "True",
-                    reason: condition.reason.parse().ok()?,
-                    message: Arc::from(condition.message.as_str()),
-                })
-            }),
+            ready_condition: ready_condition(conditions),
+            secret_name: self.spec.secret_name.as_deref().map(intern),
+            pod: self
+                .status
+                .as_ref()
+                .and_then(|status| status.pod.as_ref())
+                .map(|pod| Box::new(SlotPodView { name: intern(pod.name.as_str()), uid: Uid::from(pod.uid.as_str()) })),
             verifies: verify.map(|uid| Uid::from(uid.as_str())),
         })
     }
@@ -276,6 +299,8 @@ pub fn credentials_view(secret: Secret) -> CredentialsView {
     CredentialsView { hash: source_hash(&data), data, data_since: version.clone(), version }
 }
 
+mod injected_pod;
+pub use injected_pod::message_fingerprint;
 pub mod overrides;
 mod pod;
 mod provider;

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use vpn_operator::controllers::ControllerSet;
 
-use crate::{oracle, run::Sim};
+use crate::{oracle, pods, run::Sim, user};
 
 /// SplitMix64.
 pub struct Random(pub u64);
@@ -66,7 +66,7 @@ fn walk(sim: &mut Sim, faults: Faults, choices: &[u32]) -> Result<(), String> {
         let (what, which) = (choice % 128, (choice >> 7) as usize);
         sim.advance_quietly();
         match what {
-            0..=11 if faults.contention => sim.random_user_action(which / 14 * 32 + which % 14),
+            0..=11 if faults.contention => sim.random_user_action(which / 14 * user::ACTIONS + which % 14),
             0..=11 => sim.random_user_action(which),
             12..=20 => disturb(sim, faults, u64::from(what) - 12, which),
             21..=22 => sim.crash_container(which),
@@ -84,6 +84,7 @@ fn walk(sim: &mut Sim, faults: Faults, choices: &[u32]) -> Result<(), String> {
     sim.gc_stalled = false;
     sim.settle()?;
     sim.stays_quiet()?;
+    pods::at_rest(sim)?;
     sim.clean_up();
     sim.settle()?;
     oracle::at_rest(sim)?;

@@ -10,8 +10,10 @@ mod crashes;
 mod ends;
 mod explore;
 mod garbage;
+mod labeled;
 mod node;
 mod oracle;
+mod pods;
 mod process;
 mod release;
 mod run;
@@ -37,7 +39,7 @@ fn random_walks_with_faults() {
 }
 
 #[test]
-fn random_walks_with_four_processes() {
+fn random_walks_with_a_process_for_each_controller() {
     explore("split", &separate_processes(), Faults::ALL, 60, 400);
 }
 

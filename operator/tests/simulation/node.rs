@@ -132,7 +132,8 @@ impl Nodes {
     /// Returns the possible actions on a Pod.
     pub fn acts(&self, server: &Server, pod: &Value) -> Vec<Act> {
         if pod["spec"].get("nodeName").is_none() {
-            return vec![Act::Bind];
+            let is_gated = pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
+            return if is_gated { Vec::new() } else { vec![Act::Bind] };
         }
         let runtime = self.runtime(pod);
         let started = runtime.credentials.is_some();

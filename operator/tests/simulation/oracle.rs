@@ -7,6 +7,7 @@ use vpn_operator::model::{Kind, ObjectKey, Operation};
 use vpn_types::{FINALIZER, OWNER_LABEL, VERIFY_LABEL};
 
 use crate::{
+    pods,
     run::Sim,
     server::{FOREGROUND, Server, finalizers, generation, is_deleting, owners, uid_of},
     slots,
@@ -22,6 +23,7 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 pub fn always(sim: &Sim) -> CheckResult {
     capacity(sim)?;
     slots::always(sim)?;
+    pods::always(sim)?;
     for (key, consumer) in sim.server.of_kind(Kind::Consumer) {
         let lock = text(consumer, "/status/provider/reservation");
         if !lock.is_empty() && sim.server.by_uid(lock).is_none() && !sim.forced.iter().any(|uid| uid == lock) {
@@ -56,14 +58,17 @@ pub fn allowed(sim: &Sim, operation: &Operation, before: Option<&Value>) -> Chec
         Kind::Secret => before["metadata"]["labels"].get(OWNER_LABEL).is_some(),
         // Since the decision, the garbage collector may have removed the reference, and another operator may have
         // completed the release.
-        Kind::Pod => sim.server.log.iter().filter(|event| uid_of(&event.last) == uid_of(before)).any(|event| {
-            let is_consumer =
-                |uid: &str| sim.server.log.iter().any(|one| one.kind == Kind::Consumer && uid_of(&one.last) == uid);
-            owners(&event.last).into_iter().any(|(uid, _)| {
-                is_consumer(&uid) && sim.server.by_uid(&uid).is_none_or(|(_, consumer)| is_deleting(consumer))
+        Kind::Pod | Kind::InjectedPod if pods::lost_slot(sim, before) => true,
+        Kind::Pod | Kind::InjectedPod => {
+            sim.server.log.iter().filter(|event| uid_of(&event.last) == uid_of(before)).any(|event| {
+                let is_consumer =
+                    |uid: &str| sim.server.log.iter().any(|one| one.kind == Kind::Consumer && uid_of(&one.last) == uid);
+                owners(&event.last).into_iter().any(|(uid, _)| {
+                    is_consumer(&uid) && sim.server.by_uid(&uid).is_none_or(|(_, consumer)| is_deleting(consumer))
+                })
             })
-        }),
-        Kind::Mask => before["metadata"]["labels"].get(VERIFY_LABEL).is_some(),
+        }
+        Kind::Mask => before["metadata"]["labels"].get(VERIFY_LABEL).is_some() || pods::may_go(sim, before),
         Kind::Provider => false,
     };
     if fine { Ok(()) } else { Err(format!("I6/I8: no reason to delete {} {key}", kind.as_str())) }
@@ -103,7 +108,9 @@ pub fn preserves_foreign_fields(server: &Server, operation: &Operation, before: 
         labels.remove(OWNER_LABEL);
         labels
     };
-    if foreign(before) != foreign(after) || owners(before) != owners(after) || labels(before) != labels(after) {
+    // The MaskConsumer becomes an owner of an injected Pod.
+    let same_owners = owners(before) == owners(after) || kind == Kind::InjectedPod;
+    if foreign(before) != foreign(after) || !same_owners || labels(before) != labels(after) {
         return Err(format!("I6: {} {key}: {before} became {after}", kind.as_str()));
     }
     Ok(())
@@ -112,6 +119,7 @@ pub fn preserves_foreign_fields(server: &Server, operation: &Operation, before: 
 /// Holds at rest, when nothing blocks a deletion.
 pub fn at_rest(sim: &Sim) -> CheckResult {
     slots::at_rest(sim)?;
+    pods::at_rest(sim)?;
     let server = &sim.server;
     let mut taken = Taken::new();
     for (key, reservation) in server.of_kind(Kind::Reservation) {

@@ -78,6 +78,8 @@ pub fn outcome_name(outcome: &Outcome) -> String {
         Outcome::Object(object) => format!("{} v{}", object.meta().uid, object.meta().version),
         Outcome::Gone => "gone".to_owned(),
         Outcome::Pods(pods) => format!("{} pods", pods.len()),
+        Outcome::ReplicaSets(all) => format!("{} ReplicaSets", all.len()),
+        Outcome::Evicted => "evicted".to_owned(),
         Outcome::NotFound => "404".to_owned(),
         Outcome::AlreadyExists => "409 exists".to_owned(),
         Outcome::Conflict => "409 conflict".to_owned(),

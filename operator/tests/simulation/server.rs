@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use vpn_operator::{
     model::{Kind, NewObject, ObjectKey, Operation, Propagation},
-    state::{Object, Outcome, Project, VerificationPod},
+    state::{InjectedPod, Object, Outcome, Project, VerificationPod},
 };
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, Reason};
 
@@ -46,7 +46,7 @@ pub type Answer = Result<Option<Rc<Value>>, Failure>;
 
 impl Server {
     pub fn get(&self, kind: Kind, key: &ObjectKey) -> Option<&Rc<Value>> {
-        self.objects.get(&(kind, key.clone()))
+        self.objects.get(&(stored(kind), key.clone()))
     }
 
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Rc<Value>)> {
@@ -62,6 +62,7 @@ impl Server {
     }
 
     fn store(&mut self, kind: Kind, key: &ObjectKey, mut value: Value, removed: bool) -> Rc<Value> {
+        let kind = stored(kind);
         self.version += 1;
         value["metadata"]["resourceVersion"] = json!(self.version.to_string());
         if kind == Kind::Provider {
@@ -127,7 +128,7 @@ impl Server {
         if is_custom(kind) && new["spec"] != old["spec"] {
             new["metadata"]["generation"] = json!(generation(&old) + 1);
         }
-        let removed = deleting && finalizers(&new).is_empty() && kind != Kind::Pod;
+        let removed = deleting && finalizers(&new).is_empty() && stored(kind) != Kind::Pod;
         Ok(Some(self.store(kind, key, new, removed)))
     }
 
@@ -142,6 +143,20 @@ impl Server {
         let patch: json_patch::Patch = serde_json::from_value(patch.clone()).unwrap();
         json_patch::patch(&mut patched, &patch).map_err(|_| Failure::Conflict)?;
         self.update(kind, key, patched, false)
+    }
+
+    /// Merges the conditions of a Pod by type, like a strategic merge patch.
+    fn merge_conditions(&mut self, key: &ObjectKey, patch: &Value) -> Answer {
+        let old = self.get(Kind::Pod, key).ok_or(Failure::NotFound)?;
+        if patch["metadata"]["uid"] != old["metadata"]["uid"] {
+            return Err(Failure::Conflict);
+        }
+        let mut conditions = old["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        for new in patch["status"]["conditions"].as_array().unwrap() {
+            conditions.retain(|one| one["type"] != new["type"]);
+            conditions.push(new.clone());
+        }
+        self.merge(Kind::Pod, key, &json!({"status": {"conditions": conditions}}), true)
     }
 
     /// Deletes an object. `Ok(None)`: it no longer exists.
@@ -159,13 +174,13 @@ impl Server {
             return Err(Failure::Conflict);
         }
         let mut left: Vec<_> = finalizers(&old);
-        if let Some(how) = how.filter(|_| kind != Kind::Pod) {
+        if let Some(how) = how.filter(|_| stored(kind) != Kind::Pod) {
             left.retain(|finalizer| finalizer != FOREGROUND && finalizer != ORPHAN);
             if how != "Background" {
                 left.push(how.to_owned());
             }
         }
-        let graceful = kind == Kind::Pod && old["spec"].get("nodeName").is_some();
+        let graceful = stored(kind) == Kind::Pod && old["spec"].get("nodeName").is_some();
         if left.is_empty() && !graceful {
             let mut last = (*old).clone();
             set_finalizers(&mut last, &left);
@@ -208,6 +223,15 @@ impl Server {
                 });
                 self.delete(*kind, key, Some(uid.as_str()), *version, how)
             }
+            Operation::PatchPodStatus(key, patch) => self.merge_conditions(key, patch),
+            Operation::Evict(key, uid) => {
+                return match self.delete(Kind::Pod, key, Some(uid.as_str()), None, None) {
+                    Ok(_) => Outcome::Evicted,
+                    Err(Failure::NotFound) => Outcome::NotFound,
+                    Err(_) => Outcome::Conflict,
+                };
+            }
+            Operation::ListReplicaSets(_) => return Outcome::ReplicaSets(Vec::new()),
             Operation::Get(kind, key) => self.get(*kind, key).cloned().map(Some).ok_or(Failure::NotFound),
             Operation::ListPods(namespace) => {
                 let pods = self.of_kind(Kind::Pod).filter(|(key, _)| key.namespace == *namespace);
@@ -252,6 +276,7 @@ pub fn project(kind: Kind, value: &Value) -> Object {
         Kind::Provider => Object::Provider(Box::new(typed::<MaskProvider>(value).project().unwrap())),
         Kind::Secret => Object::Copy(typed::<Secret>(value).project().unwrap()),
         Kind::Pod => Object::Pod(typed::<Pod>(value).project().unwrap()),
+        Kind::InjectedPod => Object::InjectedPod(Box::new(InjectedPod::of(&typed::<Pod>(value)).unwrap())),
     }
 }
 
@@ -261,8 +286,13 @@ pub fn verification_pod(value: &Value) -> Object {
     Object::VerificationPod(Box::new(VerificationPod::of(&pod).unwrap()))
 }
 
+/// Returns the kind under which an object is stored.
+pub fn stored(kind: Kind) -> Kind {
+    if kind == Kind::InjectedPod { Kind::Pod } else { kind }
+}
+
 fn is_custom(kind: Kind) -> bool {
-    !matches!(kind, Kind::Pod | Kind::Secret)
+    !matches!(kind, Kind::Pod | Kind::InjectedPod | Kind::Secret)
 }
 
 pub fn uid_of(value: &Value) -> &str {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use vpn_operator::model::{Kind, ObjectKey};
+use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, SLOT_GATE};
 
 use crate::{
     run::Sim,
@@ -41,6 +42,12 @@ pub enum Restarts {
 impl Restarts {
     pub const ALL: [Self; 5] = [Self::Always, Self::OnFailure, Self::Never, Self::Sidecar, Self::ByRule];
 }
+
+/// The number of actions of users.
+pub const ACTIONS: usize = 37;
+
+/// A Mask that Pods share.
+pub const SHARED_MASK: &str = "shared";
 
 /// The Masks of users, by namespace and name.
 const MASKS: [(&str, &str); 4] = [("a", "m0"), ("a", "m1"), ("b", "m2"), ("a", "m3")];
@@ -139,6 +146,26 @@ impl Sim {
         self.create(Kind::Pod, &ObjectKey::new(consumer.namespace.clone(), name), body);
     }
 
+    /// Creates a Pod as the webhook admits it: with a Mask of its own, or one that it shares.
+    pub fn injected_pod(&mut self, key: &ObjectKey, shares: Option<&str>, restarts: Restarts) {
+        let secret = match shares {
+            Some(mask) => format!("{mask}-secret"),
+            None => format!("{}-{}", key.name, self.server.uids),
+        };
+        let injected = json!({"version": "2.0.0", "secret": secret, "mask": shares});
+        let container = json!({"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": secret}}]});
+        let mut spec = json!({
+            "containers": [container], "restartPolicy": "Always", "schedulingGates": [{"name": SLOT_GATE}],
+        });
+        if restarts != Restarts::Always {
+            spec["restartPolicy"] = json!("Never");
+        }
+        let metadata = json!({
+            "labels": {INJECT_LABEL: "true"}, "annotations": {INJECTED_ANNOTATION: injected.to_string()},
+        });
+        self.create(Kind::Pod, key, json!({"metadata": metadata, "spec": spec}));
+    }
+
     pub fn slots(&mut self, name: &str, slots: u64) {
         self.edit(Kind::Provider, &key("vpn", name), json!({"spec": {"maxSlots": slots}}));
     }
@@ -170,7 +197,7 @@ impl Sim {
     /// Performs one of many actions of users.
     pub fn random_user_action(&mut self, choice: usize) {
         const HOW: [&str; 4] = ["Background", "Background", FOREGROUND, ORPHAN];
-        let (action, n) = (choice % 32, choice / 32);
+        let (action, n) = (choice % ACTIONS, choice / ACTIONS);
         let mask = key(MASKS[n % 4].0, MASKS[n % 4].1);
         let account = if n % 3 == 0 { "q" } else { "p" };
         let how = HOW[(n / 4) % 4];
@@ -274,6 +301,15 @@ impl Sim {
                     self.edit(kind, &mask, patch);
                 }
             }
+            32 | 33 => self.injected_pod(&key("a", &format!("own-{}", n % 3)), None, Restarts::ALL[(n / 3) % 5]),
+            34 | 35 => {
+                let pod = key("a", &format!("shared-{}", n % 3));
+                self.injected_pod(&pod, Some(SHARED_MASK), Restarts::ALL[(n / 3) % 5]);
+            }
+            36 => match n % 3 {
+                0 => self.delete(Kind::Mask, &key("a", SHARED_MASK), how),
+                _ => self.mask(&key("a", SHARED_MASK), json!({"secretName": format!("{SHARED_MASK}-secret")})),
+            },
             _ if n % 2 == 0 => self.strip_foreign(),
             _ => self.create(Kind::Consumer, &mask, json!({"metadata": {}, "spec": {}})),
         }

@@ -11,7 +11,7 @@ use vpn_operator::{
     state::{Object, WatchEvent, credentials_view},
 };
 
-use crate::server::{Event, Server, project, verification_pod};
+use crate::server::{Event, Server, project, stored, verification_pod};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filter {
@@ -51,6 +51,7 @@ impl Filter {
         let meta = &value["metadata"];
         match self {
             Filter::Whole(Kind::Secret) => meta["labels"].get(vpn_types::OWNER_LABEL).is_some(),
+            Filter::Whole(Kind::InjectedPod) => meta["labels"].get(vpn_types::inject::INJECT_LABEL).is_some(),
             Filter::Whole(_) => true,
             Filter::Verifications(_) => meta["labels"].get(vpn_types::VERIFY_LABEL).is_some(),
             Filter::Named(key) => meta["name"] == *key.name && meta["namespace"] == *key.namespace,
@@ -78,7 +79,7 @@ impl Filter {
     }
 
     fn convert(&self, event: &Event) -> Option<Input> {
-        if event.kind != self.kind() {
+        if event.kind != stored(self.kind()) {
             return None;
         }
         let before = event.before.as_ref().is_some_and(|value| self.admits(value));
@@ -110,7 +111,7 @@ impl Watch {
     pub fn is_behind(&self, server: &Server) -> bool {
         match self.stage {
             Stage::Live => server.log[self.cursor..].iter().any(|event| {
-                event.kind == self.filter.kind()
+                event.kind == stored(self.filter.kind())
                     && [&event.before, &event.after].into_iter().flatten().any(|value| self.filter.admits(value))
             }),
             _ => true,
@@ -121,7 +122,7 @@ impl Watch {
     pub fn advance(&mut self, server: &Server) -> Vec<Input> {
         let kind = self.filter.kind();
         let snapshot = || {
-            let all = server.of_kind(kind).map(|(_, value)| value);
+            let all = server.of_kind(stored(kind)).map(|(_, value)| value);
             all.filter(|value| self.filter.admits(value)).cloned().collect::<Vec<_>>()
         };
         match &self.stage {

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     allocator::Grant,
     controllers::{ready::ReadyCondition, status},
-    model::{Backoff, Kind, NewObject, ObjectKey, Operation, Step},
+    model::{Backoff, Kind, NewObject, ObjectKey, Operation, Step, Uid},
     state::{
         Assigned, ClusterState, ConsumerView, CopyView, CredentialsState, CredentialsView, ProviderView,
         ReservationView,
@@ -81,10 +81,13 @@ fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &R
         None => Step::send(copy_credentials(consumer, reservation, provider, source, key)).provisional(),
         Some(copy) if copy.consumer_uid.as_ref() == Some(&consumer.meta.uid) && !copy.meta.deleting => {
             if is_current(&copy, reservation, source) {
-                commit(ctx, consumer, reservation, provider, slot, &key.name)
-            } else {
-                Step::send(refresh_copy(&copy, Some(reservation), provider, source)).provisional()
+                return commit(ctx, consumer, reservation, provider, slot, &key.name);
             }
+            // Another operator made it for another lock: once that is fenced, it cannot be committed with this data.
+            let other = copy.reservation.as_ref().filter(|other| *other != uid);
+            other
+                .map_or(Step::Idle, |other| withdraw::fence(ctx, consumer, other, &reservation.meta.key))
+                .or_else(|| Step::send(refresh_copy(&copy, Some(reservation), provider, source)).provisional())
         }
         Some(_) => {
             let message = format!(
@@ -111,8 +114,16 @@ fn usable_provider<'a>(state: &'a ClusterState, reservation: &ReservationView) -
 
 /// Returns the key of the Secret with a consumer's copy of a provider's credentials.
 pub fn copy_key(consumer: &ConsumerView, provider: &ProviderView) -> ObjectKey {
-    let name = secret_name(&consumer.meta.key.name, provider.meta.uid.as_str());
-    ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: Arc::from(name) }
+    let name = copy_name(consumer, &provider.meta.uid);
+    ObjectKey { namespace: consumer.meta.key.namespace.clone(), name }
+}
+
+/// Returns the name of the Secret with a consumer's copy of the credentials of the provider with that UID.
+pub fn copy_name(consumer: &ConsumerView, provider: &Uid) -> Arc<str> {
+    match &consumer.secret_name {
+        Some(name) => name.clone(),
+        None => Arc::from(secret_name(&consumer.meta.key.name, provider.as_str())),
+    }
 }
 
 /// Whether a copy is up to date.

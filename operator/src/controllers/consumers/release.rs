@@ -20,6 +20,7 @@ use serde_json::json;
 use vpn_types::{MaskConsumerPhase, MaskReservationStatus, Reason, SlotUser};
 
 use super::{
+    assign::copy_name,
     context::{ConsumerContext, event, reservations},
     memory::Listing,
     shared::shared,
@@ -27,7 +28,7 @@ use super::{
 use crate::{
     controllers::{ready::ReadyCondition, status, verification},
     model::{Backoff, Effect, Kind, Now, ObjectKey, Operation, Propagation, Step, delete, remove_finalizer},
-    state::{ConsumerView, Ending, NamespacePods, PodStage, PodView, ReservationView, SlotUserView},
+    state::{ConsumerView, Ending, Injection, NamespacePods, PodStage, PodView, ReservationView, SlotUserView},
 };
 
 /// Returns the next step for a consumer that is being deleted.
@@ -106,7 +107,7 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     if let Some(reservation) = held.iter().find(|reservation| lacks(&reservation.users)) {
         return Step::send(record(reservation, &users)).with_event(shared(consumer, &present));
     }
-    let owned = |pod: &&&PodView| pod.consumers.contains(&consumer.meta.uid) && !pod.meta.deleting;
+    let owned = |pod: &&&PodView| may_start(consumer, pod) && !pod.meta.deleting;
     if let Some(pod) = present.iter().find(owned) {
         return Step::send(delete(Kind::Pod, &pod.meta, None));
     }
@@ -159,7 +160,7 @@ fn delete_in_foreground(
 ) -> Option<Step> {
     let secrets = secrets(consumer, held);
     let mut related = pods.related(&consumer.meta.uid, &secrets);
-    if !related.any(|pod| pod.is_of_workload && pod.stage != PodStage::Ended) {
+    if !related.any(|pod| pod.is_of_workload && pod.injection.is_none() && pod.stage != PodStage::Ended) {
         return None;
     }
     let memory = ctx.memory(consumer);
@@ -205,8 +206,7 @@ fn list_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
 /// Returns the names that the copied Secret of a consumer has or had.
 fn secrets(consumer: &ConsumerView, held: &[&ReservationView]) -> Vec<Arc<str>> {
     let providers = held.iter().filter_map(|reservation| reservation.provider_uid.as_ref());
-    let mut secrets: Vec<Arc<str>> =
-        providers.map(|provider| vpn_types::secret_name(&consumer.meta.key.name, provider.as_str()).into()).collect();
+    let mut secrets: Vec<Arc<str>> = providers.map(|provider| copy_name(consumer, provider)).collect();
     secrets.extend(consumer.assigned.as_ref().map(|assigned| assigned.secret.clone()));
     secrets.sort_unstable();
     secrets.dedup();
@@ -218,7 +218,7 @@ pub fn find_users(consumer: &ConsumerView, held: &[&ReservationView], pods: &Nam
     let uses = |pod: &&PodView| match pod.stage {
         PodStage::Ended => false,
         // Not a user yet, but about to become one: if the consumer owns it, it is deleted with the others.
-        PodStage::Unbound => pod.consumers.contains(&consumer.meta.uid),
+        PodStage::Unbound => may_start(consumer, pod),
         PodStage::Running => true,
     };
     let secrets = secrets(consumer, held);
@@ -233,6 +233,14 @@ pub fn find_users(consumer: &ConsumerView, held: &[&ReservationView], pods: &Nam
     }
     users.sort_by(|one, other| (&one.name, &one.uid).cmp(&(&other.name, &other.uid)));
     users
+}
+
+/// Whether a Pod belongs to the consumer, or is about to: a Pod that waits for this slot may be let go by a request that
+/// arrives late. Of the Pods that share a Mask, only the one that the status names.
+fn may_start(consumer: &ConsumerView, pod: &PodView) -> bool {
+    pod.consumers.contains(&consumer.meta.uid)
+        || pod.injection == Some(Injection::OwnMask)
+        || consumer.pod.as_ref().is_some_and(|named| named.uid == pod.meta.uid)
 }
 
 fn record(reservation: &ReservationView, users: &[SlotUserView]) -> Operation {

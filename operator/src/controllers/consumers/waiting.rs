@@ -68,7 +68,8 @@ pub fn requirements(state: &ClusterState, consumer: &ConsumerView) -> Requiremen
     }
 }
 
-fn rank(consumer: &ConsumerView) -> Rank {
+/// Returns the place of a consumer in the order of a queue.
+pub fn rank(consumer: &ConsumerView) -> Rank {
     Rank {
         priority: Reverse(consumer.priority),
         // The age of the Mask, not of the consumer: a recreated consumer keeps its queue position.

@@ -70,7 +70,7 @@ fn observe(ctx: &mut Context, change: &Change<'_>) {
 
 /// Handles a read of a Mask by name, which confirms whether the former owner of a MaskConsumer is gone.
 fn answered(ctx: &mut Context, answer: &Answer<'_>) {
-    let (Some(owner), Some((_, key))) = (answer.owner, answer.operation.target()) else { return };
+    let (Some(owner), Some((_, key))) = (answer.expected, answer.operation.target()) else { return };
     let is_gone = match answer.outcome {
         Outcome::NotFound => true,
         Outcome::Object(object) => object.meta().uid != *owner,
@@ -127,6 +127,7 @@ fn create_consumer(mask: &MaskView) -> Operation {
         MaskConsumerSpec {
             providers: tags(mask),
             priority: (mask.priority != 0).then_some(mask.priority),
+            secret_name: mask.secret_name.as_ref().map(ToString::to_string),
             mask: Some(made_for_mask(mask)),
         },
     );

@@ -21,7 +21,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
         }
         Change::Store(StoreChange::Provider(change)) => provider_changed(ctx, change),
         Change::Store(StoreChange::VerificationPod(change)) => verification_pod_changed(ctx, change),
-        Change::Store(StoreChange::Copy(_)) | Change::Pods(..) => {}
+        Change::Store(StoreChange::Copy(_) | StoreChange::InjectedPod(_)) | Change::Pods(..) => {}
         Change::Credentials { provider, .. } => {
             ctx.enqueue(ReconcileRequest::Verification((*provider).clone()));
             ctx.enqueue(ReconcileRequest::Provider((*provider).clone()));

@@ -10,7 +10,6 @@
 
 mod attempt;
 mod evaluate;
-mod gluetun;
 mod log;
 mod pod;
 mod redact;
@@ -32,6 +31,7 @@ pub use settings::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE};
 pub use verification_state::{VerificationState, admits_users, verification_state};
 
 use crate::{
+    gluetun::missing_login,
     model::{
         Backoff, Effect, EventRecord, Kind, NewObject, Now, ObjectKey, Operation, Propagation, Step, delete,
         object_reference,
@@ -132,7 +132,7 @@ fn start_attempt(ctx: &VerificationContext<'_>, provider: &ProviderView, due: Du
 fn create_mask(provider: &ProviderView, verify: &VerifySpecView, source: &CredentialsView, again: bool) -> Operation {
     let key = key_of(&provider.meta.key);
     let priority = if again { i32::MIN } else { i32::MAX };
-    let mut mask = Mask::new(&key.name, MaskSpec { providers: None, priority: Some(priority) });
+    let mut mask = Mask::new(&key.name, MaskSpec { priority: Some(priority), ..MaskSpec::default() });
     let meta = &mut mask.metadata;
     meta.namespace = Some(key.namespace.to_string());
     meta.labels = Some(
@@ -238,7 +238,7 @@ fn follow_log(
     if pod.has_log() && ctx.logs.get(uid).is_none_or(|(run, log)| *run != pod.vpn_restarts && log.ended) {
         let before = ctx.logs.remove(uid).map(|(_, log)| log.digest).unwrap_or_default();
         let missing = match ctx.state.slot_credentials(provider, slot) {
-            CredentialsState::Present(credentials) => gluetun::missing_login(&credentials.data),
+            CredentialsState::Present(credentials) => missing_login(&credentials.data),
             _ => Vec::new(),
         };
         let log = Log { digest: before, missing, ..Log::default() };

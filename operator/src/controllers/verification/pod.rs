@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use vpn_types::{MaskConsumer, VERIFY_LABEL, verify_name};
 
 use super::settings::Settings;
+use crate::gluetun::{self, Environment, is_file};
 use crate::state::{ConsumerView, ProviderView, SecretData, VerifySpecView};
 use crate::state::{INIT, PROBE, VPN, merge_overrides};
 
@@ -57,25 +58,8 @@ const LONGEST_VALUE: usize = 96 * 1024;
 #[derive(Debug, PartialEq, Eq)]
 enum Use {
     Variable,
-    /// Mounted as a file.
     File,
     Skipped(&'static str),
-}
-
-/// Returns the path of a file: the path that a variable gives (`OPENVPN_CUSTOM_CONFIG`), else gluetun's default.
-fn path_of(key: &str, data: &SecretData) -> String {
-    let named = data.values().filter_map(|value| std::str::from_utf8(&value.0).ok());
-    let mut paths = named.map(str::trim).filter(|path| path.starts_with('/') && !path.contains(['\n', ':']));
-    match paths.find(|path| path.rsplit('/').next() == Some(key)) {
-        Some(path) => path.to_owned(),
-        None if key == "wg0.conf" => "/gluetun/wireguard/wg0.conf".to_owned(),
-        None => format!("/gluetun/{key}"),
-    }
-}
-
-/// Whether a key of a Secret is the name of a file.
-pub fn is_file(key: &str) -> bool {
-    [".conf", ".ovpn", ".crt", ".pem", ".key"].iter().any(|ending| key.ends_with(ending))
 }
 
 fn use_of(key: &str, value: &ByteString) -> Use {
@@ -121,28 +105,16 @@ pub fn build(
     settings: &Settings,
 ) -> Result<Pod, String> {
     let timeout = verify.timeout.unwrap_or(settings.timeout);
-    let (mut env, mut files) = (Vec::new(), Vec::new());
-    for (key, value) in data.iter() {
-        match use_of(key, value) {
-            Use::Variable => {
-                env.push(json!({"name": key, "valueFrom": {"secretKeyRef": {"name": copy, "key": key}}}));
-            }
-            Use::File => {
-                let path = path_of(key, data);
-                files.push(json!({"name": "files", "mountPath": path, "subPath": key, "readOnly": true}));
-            }
-            Use::Skipped(_) => {}
-        }
-    }
+    let variables = data.iter().filter(|(key, value)| use_of(key, value) == Use::Variable);
+    let keys = Environment::Keys(variables.map(|(key, _)| key.as_str()).collect());
     let services = json!([{"name": "IP_SERVICES", "value": settings.ip_services.join(" ")}]);
     let shared = json!([{"name": "shared", "mountPath": "/shared"}]);
     let unprivileged = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     let script = |text: &str| json!(["sh", "-c", format!("{READ_ADDRESS}{text}")]);
-    let mut volumes = vec![json!({"name": "shared", "emptyDir": {}})];
-    if !files.is_empty() {
-        volumes.push(json!({"name": "files", "secret": {"secretName": copy}}));
-    }
     let lifetime = settings.scheduling_timeout + timeout + SPARE;
+    // The operator applies its own timeout; that of the probe must not expire first.
+    let vpn =
+        gluetun::container(&settings.vpn_image, copy, &keys, &[], settings.resources.get(VPN), lifetime.as_secs());
     let owner = json!({
         "apiVersion": MaskConsumer::api_version(&()), "kind": MaskConsumer::kind(&()),
         "name": &*consumer.meta.key.name, "uid": consumer.meta.uid.as_str(),
@@ -163,25 +135,14 @@ pub fn build(
                     "env": services, "volumeMounts": shared, "securityContext": unprivileged,
                     "resources": settings.resources.get(INIT),
                 },
-                {
-                    "name": VPN, "image": settings.vpn_image, "restartPolicy": "Always",
-                    "env": env, "volumeMounts": files,
-                    "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}},
-                    "startupProbe": {
-                        "exec": {"command": ["/gluetun-entrypoint", "healthcheck"]},
-                        "periodSeconds": 2, "timeoutSeconds": 5,
-                        // The operator applies its own timeout; this one must not expire first.
-                        "failureThreshold": lifetime.as_secs() / 2,
-                    },
-                    "resources": settings.resources.get(VPN),
-                },
+                vpn,
             ],
             "containers": [{
                 "name": PROBE, "image": settings.probe_image, "command": script(PROBE_SCRIPT),
                 "env": services, "volumeMounts": shared, "securityContext": unprivileged,
                 "resources": settings.resources.get(PROBE),
             }],
-            "volumes": volumes,
+            "volumes": [{"name": "shared", "emptyDir": {}}, gluetun::volume(copy)],
         },
     });
     let pod: Pod = serde_json::from_value(without_nulls(pod)).map_err(|error| error.to_string())?;
@@ -224,17 +185,5 @@ mod tests {
         assert!(matches!(use_of("KEY", &ByteString(vec![0xff])), Use::Skipped("is binary")));
         assert!(matches!(use_of("KEY", &bytes("a\0b")), Use::Skipped("is binary")));
         assert!(matches!(use_of("KEY", &bytes(&"x".repeat(LONGEST_VALUE + 1))), Use::Skipped(_)));
-    }
-
-    #[test]
-    fn files_are_mounted_where_gluetun_reads_them() {
-        let data: SecretData = std::sync::Arc::new(
-            [("OPENVPN_CUSTOM_CONFIG", "/gluetun/here/custom.conf"), ("custom.conf", "client\n"), ("wg0.conf", "x")]
-                .map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())))
-                .into(),
-        );
-        assert_eq!(path_of("custom.conf", &data), "/gluetun/here/custom.conf");
-        assert_eq!(path_of("wg0.conf", &data), "/gluetun/wireguard/wg0.conf");
-        assert_eq!(path_of("ca.crt", &data), "/gluetun/ca.crt");
     }
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 
-use super::{gluetun::is_public, pod::is_file, secrets_in_files};
+use super::secrets_in_files;
+use crate::gluetun::{is_file, is_public};
 
 const MARK: &str = "***";
 /// Shorter values (`on`, `443`) are redacted as whole words only: inside words they reveal nothing, and the text would

@@ -24,8 +24,7 @@ pub struct Settings {
     pub resources: BTreeMap<String, ResourceRequirements>,
 }
 
-/// The gluetun image, pinned because the log patterns match the wording of this version.
-pub const VPN_IMAGE: &str = "qmcgaw/gluetun:v3.41.3";
+pub use crate::gluetun::IMAGE as VPN_IMAGE;
 /// The curl image that reads the address before and after the connection.
 pub const CURL_IMAGE: &str = "curlimages/curl:8.16.0";
 /// Services that answer with the address of the caller.

@@ -19,6 +19,7 @@ fn pod(uid: &str, version: u64, stage: PodStage) -> PodView {
     PodView {
         meta,
         consumers: Box::new([Uid::from("consumer")]),
+        injection: None,
         is_of_workload: false,
         secrets: Box::new([Arc::from("secret")]),
         node: None,

@@ -11,6 +11,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
+use vpn_types::inject::{INJECTED_ANNOTATION, Injected};
+
 use super::{Project, is_ours, meta, owner_of};
 use crate::{model::intern, state::views::*};
 
@@ -18,20 +20,34 @@ impl Project for Pod {
     type View = PodView;
     fn project(&self) -> Option<PodView> {
         let node = self.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(intern);
+        let annotations = self.metadata.annotations.as_ref();
         let mut owners = self.metadata.owner_references.iter().flatten();
         Some(PodView {
             meta: meta(&self.metadata)?,
             consumers: owner_of(&self.metadata, "MaskConsumer").collect(),
+            injection: annotations.and_then(|all| all.get(INJECTED_ANNOTATION)).map(|text| injection(text)),
             is_of_workload: owners.any(|owner| owner.controller == Some(true) && !is_ours(owner, "MaskConsumer")),
             secrets: self.spec.as_ref().map(secrets).unwrap_or_default(),
-            stage: match &node {
-                None => PodStage::Unbound,
-                Some(_) if has_ended(self) => PodStage::Ended,
-                Some(_) => PodStage::Running,
-            },
+            stage: stage(self),
             stop_by: deletion_time(&self.metadata),
             node,
         })
+    }
+}
+
+fn injection(annotation: &str) -> Injection {
+    match serde_json::from_str::<Injected>(annotation) {
+        Ok(Injected { mask: Some(_), .. }) => Injection::SharedMask,
+        _ => Injection::OwnMask,
+    }
+}
+
+/// Returns the stage of a Pod.
+pub fn stage(pod: &Pod) -> PodStage {
+    match pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) {
+        None => PodStage::Unbound,
+        Some(_) if has_ended(pod) => PodStage::Ended,
+        Some(_) => PodStage::Running,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Views: the compact form in which the cache keeps objects. With it, a Mask and its objects take a few hundred bytes
 //! instead of several kilobytes.
 
+mod injected_pod;
 mod pod;
 mod provider;
 mod secret;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use vpn_types::{MaskConsumerPhase, MaskPhase, MaskReservationPhase, Reason};
 
+pub use injected_pod::*;
 pub use pod::*;
 pub use provider::*;
 pub use secret::*;
@@ -44,10 +46,25 @@ pub struct MaskView {
     pub priority: i32,
     /// The provider that it verifies, if that provider created it.
     pub verifies: Option<Box<VerificationTarget>>,
+    /// `spec.secretName`.
+    pub secret_name: Option<Arc<str>>,
+    /// The Pod that controls it.
+    pub pod: Option<Box<PodOfMask>>,
     /// The labels, which its consumer inherits.
     pub labels: Box<[(Arc<str>, Arc<str>)]>,
     /// The status.
     pub status: StatusView<MaskPhase>,
+}
+
+/// The Pod that a Mask was created for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodOfMask {
+    /// The name of the Pod.
+    pub name: Arc<str>,
+    /// The UID of the Pod.
+    pub uid: Uid,
+    /// The `Ready` condition of the Mask, which the Pod repeats while there is no consumer.
+    pub ready_condition: Option<ConditionView>,
 }
 
 /// The provider that a Mask verifies. The name, the controller reference and the label of the Mask agree on it.
@@ -116,6 +133,10 @@ pub struct ConsumerView {
     pub tags: Option<Tags>,
     /// `spec.priority`.
     pub priority: i32,
+    /// `spec.secretName`.
+    pub secret_name: Option<Arc<str>>,
+    /// `status.pod`: the one of the Pods that share the Mask that may use the slot.
+    pub pod: Option<Box<SlotPodView>>,
     /// `status.provider`; present when the assignment is committed.
     pub assigned: Option<Box<Assigned>>,
     /// The status.
@@ -129,6 +150,11 @@ pub struct ConsumerView {
 }
 
 impl ConsumerView {
+    /// Whether a slot is assigned and not being released.
+    pub fn is_active(&self) -> bool {
+        self.assigned.is_some() && self.status.phase == Some(MaskConsumerPhase::Active) && !self.meta.deleting
+    }
+
     /// Returns the object for Events: the Mask if there is one, else the consumer.
     pub fn event_object(&self) -> ObjectReference {
         match &self.owner {
@@ -136,6 +162,15 @@ impl ConsumerView {
             None => object_reference(Kind::Consumer, &self.meta.key, &self.meta.uid),
         }
     }
+}
+
+/// The Pod that may use the slot of a Mask that Pods share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotPodView {
+    /// The name of the Pod.
+    pub name: Arc<str>,
+    /// The UID of the Pod.
+    pub uid: Uid,
 }
 
 /// A Pod that used a slot when its release began.
@@ -199,4 +234,4 @@ macro_rules! versioned {
     )+};
 }
 
-versioned!(MaskView, ConsumerView, ReservationView, ProviderView, CopyView, PodView, VerificationPod);
+versioned!(MaskView, ConsumerView, ReservationView, ProviderView, CopyView, PodView, VerificationPod, InjectedPod);

@@ -24,6 +24,8 @@ pub struct PodView {
     pub meta: Meta,
     /// The UIDs of the MaskConsumers among its owners.
     pub consumers: Box<[Uid]>,
+    /// How the webhook injected it. A Pod that replaces an injected one does not use its Secret before it is let go.
+    pub injection: Option<Injection>,
     /// Whether its controller is not a MaskConsumer, but for example a ReplicaSet or a Job.
     pub is_of_workload: bool,
     /// The names of the Secrets that it references.
@@ -34,6 +36,15 @@ pub struct PodView {
     pub stage: PodStage,
     /// `metadata.deletionTimestamp`: the end of its grace period.
     pub stop_by: Option<DateTime<Utc>>,
+}
+
+/// How the webhook injected a Pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Injection {
+    /// The Pod has a Mask of its own, and no other Pod refers to its Secret.
+    OwnMask,
+    /// The Pod shares a Mask with other Pods.
+    SharedMask,
 }
 
 /// A Pod that verifies a provider. It has a label.

@@ -1,0 +1,60 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+use super::*;
+
+fn names() -> Vec<String> {
+    ["webhook.vpn.svc".to_owned(), "127.0.0.1".to_owned()].into()
+}
+
+fn at(days: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap() + Duration::days(days)
+}
+
+fn fresh() -> Data {
+    renew(&Data::new(), &names(), at(0)).unwrap().unwrap()
+}
+
+#[test]
+fn a_new_certificate_is_good_until_a_month_before_its_end() {
+    let data = fresh();
+    assert_eq!(renew(&data, &names(), at(0)).unwrap(), None);
+    assert_eq!(renew(&data, &names(), at(59)).unwrap(), None);
+    let renewed = renew(&data, &names(), at(61)).unwrap().unwrap();
+    assert_eq!(renewed[CA_CERTIFICATE], data[CA_CERTIFICATE], "the CA stays");
+    assert_ne!(renewed[CERTIFICATE], data[CERTIFICATE]);
+    assert_eq!(renewal_time(&load(&data).unwrap()), at(60).unix_timestamp());
+}
+
+#[test]
+fn a_ca_is_replaced_a_year_before_its_end() {
+    let data = fresh();
+    let renewed = renew(&data, &names(), at(3650 - 364)).unwrap().unwrap();
+    assert_ne!(renewed[CA_CERTIFICATE], data[CA_CERTIFICATE]);
+    assert_eq!(renew(&renewed, &names(), at(3650 - 364)).unwrap(), None);
+}
+
+#[test]
+fn whatever_is_damaged_is_made_again() {
+    let (good, other) = (fresh(), fresh());
+    for key in [CERTIFICATE, KEY, CA_CERTIFICATE, CA_KEY] {
+        for value in [None, Some(ByteString(b"junk".to_vec())), Some(other[key].clone())] {
+            let mut data = good.clone();
+            match value {
+                None => drop(data.remove(key)),
+                Some(value) => drop(data.insert(key.to_owned(), value)),
+            }
+            let mended = renew(&data, &names(), at(0)).unwrap().unwrap_or_else(|| panic!("{key} was accepted"));
+            assert_eq!(renew(&mended, &names(), at(0)).unwrap(), None, "{key}");
+            assert!(load(&mended).is_ok());
+        }
+    }
+}
+
+#[test]
+fn another_name_needs_another_certificate() {
+    let data = fresh();
+    let more = [names(), vec!["other.svc".to_owned()]].concat();
+    let renewed = renew(&data, &more, at(0)).unwrap().unwrap();
+    assert_eq!(renewed[CA_CERTIFICATE], data[CA_CERTIFICATE]);
+    assert_eq!(renew(&renewed, &names(), at(0)).unwrap(), None, "more names do no harm");
+}

@@ -1,0 +1,33 @@
+//! State of the pods controller. All of it can be lost: after a restart, the controller reads again.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{model::Uid, state::ReplicaSetView};
+
+/// State of the pods controller.
+#[derive(Clone, Default)]
+pub struct Memory {
+    /// Pods that are gone, or are not watched any more.
+    pub unwatched: HashMap<Uid, Unwatched>,
+    /// Pods that were let go and whose MaskConsumer is gone, according to a read.
+    pub lost: HashSet<Uid>,
+    /// The ReplicaSets of a namespace, and when (monotonic) they were listed.
+    pub replica_sets: HashMap<Arc<str>, (Duration, Vec<ReplicaSetView>)>,
+    /// Pods whose eviction was accepted, until the watch shows it.
+    pub evicted: HashSet<Uid>,
+}
+
+/// What is known of a Pod that is not in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwatched {
+    /// Its node confirmed its end.
+    Ended,
+    /// A read found no such Pod, at this time (monotonic). Its containers may still run.
+    Gone(Duration),
+    /// A read found it, at this time (monotonic): it has lost its label.
+    Unlabeled(Duration),
+}

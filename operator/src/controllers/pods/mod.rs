@@ -1,0 +1,261 @@
+//! Pods with the label `vpn.beebs.dev/inject`: creates the Mask of each, lets the Pod go when the slot is assigned, and
+//! deletes the Mask when the Pod has ended.
+//!
+//! Invariants: a Pod is let go only while its MaskConsumer is Active (I9), and by a write that makes the MaskConsumer
+//! its owner. A Mask has one Pod: its controller, or, if Pods share it, the one that `status.pod` of its MaskConsumer
+//! names (I10). Another Pod follows only on evidence that the former one has ended.
+
+mod line;
+mod masks;
+mod memory;
+mod observe;
+mod report;
+mod surge;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
+use serde_json::json;
+use vpn_types::{Mask, MaskConsumer, MaskConsumerPhase, MaskSpec, Reason, inject::SLOT_GATE};
+
+pub use memory::Memory;
+
+use super::{
+    Context, Controller, Scope,
+    controller::{keep_backoff, nothing_to_settle},
+};
+use crate::{
+    model::{Kind, NewObject, ObjectKey, Operation, ReconcileRequest, RequestPriority, Step, delete},
+    state::{Assigned, ConsumerView, InjectedPod, MaskView, PodStage},
+};
+
+/// Name of this controller.
+pub const NAME: &str = "pods";
+
+/// The pods controller.
+pub static CONTROLLER: Controller = Controller {
+    name: NAME,
+    watches: &[
+        (Kind::InjectedPod, Scope::All),
+        (Kind::Mask, Scope::All),
+        (Kind::Consumer, Scope::All),
+        (Kind::Provider, Scope::All),
+    ],
+    status_of: Kind::InjectedPod,
+    needs_credentials: false,
+    reads: &["GetPod", "GetMask", "GetMaskConsumer", "ListReplicaSets"],
+    writes: &[
+        "CreateMask",
+        "DeleteMask",
+        "UpdateMaskConsumerStatus",
+        "UpdatePod",
+        "UpdatePodStatus",
+        "DeletePod",
+        "EvictPod",
+    ],
+    handles: |request| matches!(request, ReconcileRequest::Pod(_) | ReconcileRequest::PodMask(_)),
+    reconcile,
+    observe: observe::observe,
+    answered: observe::answered,
+    failed: keep_backoff,
+    settle: nothing_to_settle,
+};
+
+fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
+    match request {
+        ReconcileRequest::Pod(key) => decide(ctx, request, key),
+        ReconcileRequest::PodMask(key) => masks::decide(ctx, key),
+        _ => Step::Idle,
+    }
+}
+
+/// Returns the next step for the Pod of that name.
+fn decide(ctx: &Context, request: &ReconcileRequest, key: &ObjectKey) -> Step {
+    let Some(pod) = ctx.state.injected_pods.get(key) else { return Step::Idle };
+    if pod.meta.deleting {
+        return Step::Idle;
+    }
+    if pod.stage == PodStage::Ended {
+        return detach(pod);
+    }
+    let consumer = consumer_of(ctx, pod);
+    match pod.gate {
+        None => keep(ctx, pod, consumer),
+        Some(_) => wait(ctx, request, pod, consumer),
+    }
+}
+
+/// Returns the MaskConsumer of the Mask that a Pod uses.
+fn consumer_of<'a>(ctx: &'a Context, pod: &InjectedPod) -> Option<&'a ConsumerView> {
+    let key = pod.mask();
+    let mask = ctx.state.masks.get(&key)?;
+    ctx.state.consumers.get(&key).filter(|consumer| consumer.owner.as_ref() == Some(&mask.meta.uid))
+}
+
+/// Removes the owner reference from a Pod that has ended and has no controller. Otherwise the garbage collector would
+/// delete the Pod, with its log, together with the MaskConsumer.
+fn detach(pod: &InjectedPod) -> Step {
+    match &pod.consumer {
+        Some((uid, position)) if !pod.is_controlled => {
+            let path = format!("/metadata/ownerReferences/{position}");
+            let patch = json!([
+                {"op": "test", "path": "/metadata/uid", "value": pod.meta.uid.as_str()},
+                {"op": "test", "path": format!("{path}/uid"), "value": uid.as_str()},
+                {"op": "remove", "path": path},
+            ]);
+            Step::send(Operation::JsonPatch(Kind::InjectedPod, pod.meta.key.clone(), patch))
+        }
+        _ => Step::Idle,
+    }
+}
+
+/// A Pod that was let go: its release deletes it when the slot is taken back. That it lost its slot otherwise, for
+/// example because it was let go by a request that arrived late, is confirmed by a read.
+fn keep(ctx: &Context, pod: &InjectedPod, consumer: Option<&ConsumerView>) -> Step {
+    let owner = pod.consumer.as_ref().map(|(uid, _)| uid);
+    match owner.and_then(|uid| ctx.state.consumer_by_uid(uid)) {
+        Some(owner) => match owner.assigned.as_deref().filter(|_| owner.is_active()) {
+            Some(assigned) => report::assigned(pod, assigned, ctx.now),
+            None => Step::Idle,
+        },
+        None if consumer.is_none() || ctx.memory.pods.lost.contains(&pod.meta.uid) => {
+            let message = "The slot of this Pod was taken back".to_owned();
+            Step::send(delete(Kind::InjectedPod, &pod.meta, None)).with_event([report::event(
+                pod,
+                true,
+                Reason::Evicted,
+                "Evict",
+                message,
+            )])
+        }
+        None => Step::send(Operation::Get(Kind::Consumer, pod.mask())),
+    }
+}
+
+/// A Pod that waits for its slot.
+fn wait(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, consumer: Option<&ConsumerView>) -> Step {
+    let key = pod.mask();
+    let mask = ctx.state.masks.get(&key);
+    if let Some((reason, message)) = unusable_mask(pod, mask) {
+        return report::waiting(pod, reason, &message, ctx.now);
+    }
+    let Some(mask) = mask else { return create_mask(ctx, request, pod) };
+    match consumer {
+        Some(consumer) if consumer.is_active() => match consumer.assigned.as_deref() {
+            Some(assigned) => let_go(ctx, request, pod, consumer, assigned),
+            None => Step::Idle,
+        },
+        Some(consumer) => match &consumer.ready_condition {
+            Some(condition) if consumer.status.phase != Some(MaskConsumerPhase::Terminating) => {
+                let report = || report::waiting(pod, condition.reason, &condition.message, ctx.now);
+                first_report(surge::make_way(ctx, request, pod, consumer), report)
+            }
+            _ => Step::Idle,
+        },
+        None => match mask.pod.as_ref().and_then(|pod| pod.ready_condition.as_ref()) {
+            Some(condition) => report::waiting(pod, condition.reason, &condition.message, ctx.now),
+            None => Step::Idle,
+        },
+    }
+}
+
+/// Returns a report before a step that only waits.
+fn first_report(step: Step, report: impl FnOnce() -> Step) -> Step {
+    match step {
+        Step::Idle => report(),
+        Step::WaitUntil(at) => report().or_else(|| Step::WaitUntil(at)),
+        send @ Step::Send(_) => send,
+    }
+}
+
+/// Returns why a Pod cannot use the Mask of this name.
+fn unusable_mask(pod: &InjectedPod, mask: Option<&MaskView>) -> Option<(Reason, String)> {
+    let name = &pod.mask().name;
+    let owner = mask.and_then(|mask| mask.pod.as_ref());
+    match (&pod.shares, mask, owner) {
+        (Some(_), None, _) => Some((Reason::MaskNotUsable, format!("Mask {name} does not exist"))),
+        (Some(_), _, Some(owner)) => {
+            let message = format!("Mask {name} belongs to Pod {}; name a Mask that you created yourself", owner.name);
+            Some((Reason::MaskNotUsable, message))
+        }
+        (None, Some(_), owner) if owner.is_none_or(|owner| owner.uid != pod.meta.uid) => {
+            let message = format!("Mask {name} already exists and does not belong to this Pod; create the Pod again");
+            Some((Reason::MaskNameTaken, message))
+        }
+        _ => None,
+    }
+}
+
+/// Creates the Mask of a Pod. The garbage collector would delete it with the Pod if no operator did.
+fn create_mask(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod) -> Step {
+    let backoff = ctx.backoffs.get(request, RequestPriority::Slots);
+    if let Some(backoff) = backoff.filter(|backoff| backoff.is_active(ctx.now)) {
+        let message = format!("Cannot create the Mask: {}", backoff.message);
+        return report::waiting(pod, backoff.reason, &message, ctx.now).or_else(|| Step::WaitUntil(backoff.until));
+    }
+    let mut mask = Mask::new(
+        &pod.secret,
+        MaskSpec {
+            providers: pod.tags.as_ref().map(|tags| tags.iter().map(ToString::to_string).collect()),
+            priority: (pod.priority != 0).then_some(pod.priority),
+            secret_name: Some(pod.secret.to_string()),
+        },
+    );
+    mask.metadata.namespace = Some(pod.meta.key.namespace.to_string());
+    mask.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        name: pod.meta.key.name.to_string(),
+        uid: pod.meta.uid.to_string(),
+        controller: Some(true),
+        // A deletion of the Pod in the foreground would wait for the Mask, and its release for the Pod.
+        block_owner_deletion: None,
+    }]);
+    Step::send(Operation::Create(pod.mask(), NewObject::Mask(Box::new(mask))))
+}
+
+/// The slot is assigned: makes the MaskConsumer an owner of the Pod and removes the gate, by one write.
+fn let_go(
+    ctx: &Context,
+    request: &ReconcileRequest,
+    pod: &InjectedPod,
+    consumer: &ConsumerView,
+    assigned: &Assigned,
+) -> Step {
+    let Some(gate) = pod.gate else { return Step::Idle };
+    if assigned.secret != pod.secret {
+        // The Mask had another slot when the Pod was created. A Pod that nothing replaces is not deleted.
+        if pod.is_controlled {
+            return Step::send(delete(Kind::InjectedPod, &pod.meta, None));
+        }
+        let message = format!(
+            "The credentials of Mask {} are now in Secret {}, but this Pod uses Secret {}; create the Pod again",
+            pod.mask().name,
+            assigned.secret,
+            pod.secret
+        );
+        return report::waiting(pod, Reason::MaskNotUsable, &message, ctx.now);
+    }
+    if pod.shares.is_some() && consumer.pod.as_ref().is_none_or(|first| first.uid != pod.meta.uid) {
+        let step = surge::make_way(ctx, request, pod, consumer);
+        return first_report(step, || line::report(ctx, pod, consumer));
+    }
+    let owner = json!({
+        "apiVersion": MaskConsumer::api_version(&()), "kind": MaskConsumer::kind(&()),
+        "name": &*consumer.meta.key.name, "uid": consumer.meta.uid.as_str(), "blockOwnerDeletion": true,
+    });
+    let path = format!("/spec/schedulingGates/{gate}");
+    let mut patch = vec![
+        json!({"op": "test", "path": "/metadata/uid", "value": pod.meta.uid.as_str()}),
+        json!({"op": "test", "path": format!("{path}/name"), "value": SLOT_GATE}),
+        json!({"op": "remove", "path": path}),
+    ];
+    let is_owner = pod.consumer.as_ref().is_some_and(|(uid, _)| *uid == consumer.meta.uid);
+    if !is_owner {
+        let (path, value) = match pod.has_owners {
+            true => ("/metadata/ownerReferences/-", owner),
+            false => ("/metadata/ownerReferences", json!([owner])),
+        };
+        patch.push(json!({"op": "add", "path": path, "value": value}));
+    }
+    Step::send(Operation::JsonPatch(Kind::InjectedPod, pod.meta.key.clone(), json!(patch)))
+}

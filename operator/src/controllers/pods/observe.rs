@@ -1,0 +1,111 @@
+//! Changes that affect injected Pods and their Masks.
+
+use super::{masks, memory::Unwatched};
+use crate::{
+    controllers::{Answer, Change, Context},
+    model::{Kind, ObjectKey, Operation, ReconcileRequest, Uid},
+    state::{self, InjectedPod, Outcome, PodStage, StoreChange},
+};
+
+/// Observes a change.
+pub fn observe(ctx: &mut Context, change: &Change<'_>) {
+    match change {
+        Change::Store(StoreChange::InjectedPod(change)) => pod_changed(ctx, change),
+        Change::Store(StoreChange::Mask(change)) => {
+            let before = change.before.as_ref().and_then(|mask| mask.pod.as_ref()).map(|pod| &pod.uid);
+            forget(ctx, &change.key, before);
+            mask_changed(ctx, &change.key);
+        }
+        Change::Store(StoreChange::Consumer(change)) => {
+            let before = change.before.as_ref().and_then(|consumer| consumer.pod.as_ref()).map(|pod| &pod.uid);
+            forget(ctx, &change.key, before);
+            mask_changed(ctx, &change.key);
+        }
+        _ => {}
+    }
+}
+
+fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<InjectedPod>) {
+    let now = ctx.state.injected_pods.get(key);
+    let mut masks: Vec<_> = before.iter().chain(now).map(InjectedPod::mask).collect();
+    masks.dedup();
+    if let Some(before) = before
+        && now.is_none_or(|now| now.meta.uid != before.meta.uid)
+    {
+        let uid = &before.meta.uid;
+        ctx.memory.pods.lost.remove(uid);
+        ctx.memory.pods.evicted.remove(uid);
+        // Otherwise only a read tells whether it exists: its label may have been removed.
+        if before.stage == PodStage::Ended && masks.iter().any(|mask| masks::needs(ctx, mask, uid)) {
+            ctx.memory.pods.unwatched.insert(uid.clone(), Unwatched::Ended);
+        }
+        ctx.forget(ReconcileRequest::Pod(key.clone()));
+    }
+    for mask in masks {
+        let others: Vec<_> = ctx.state.pods_of_mask(&mask).map(|pod| pod.meta.key.clone()).collect();
+        for other in others.into_iter().filter(|other| other != key) {
+            ctx.enqueue(ReconcileRequest::Pod(other));
+        }
+        ctx.enqueue(ReconcileRequest::PodMask(mask));
+    }
+    ctx.enqueue(ReconcileRequest::Pod(key.clone()));
+}
+
+/// Forgets a Pod that is gone when its Mask does not need it any more.
+fn forget(ctx: &mut Context, mask: &ObjectKey, pod: Option<&Uid>) {
+    if let Some(uid) = pod.filter(|uid| !masks::needs(ctx, mask, uid)) {
+        ctx.memory.pods.unwatched.remove(uid);
+    }
+}
+
+fn mask_changed(ctx: &mut Context, key: &ObjectKey) {
+    let pods: Vec<_> = ctx.state.pods_of_mask(key).map(|pod| pod.meta.key.clone()).collect();
+    let has_pods = !pods.is_empty();
+    for pod in pods {
+        ctx.enqueue(ReconcileRequest::Pod(pod));
+    }
+    let is_of_pod = ctx.state.masks.get(key).is_some_and(|mask| mask.pod.is_some());
+    let has_holder = ctx.state.consumers.get(key).is_some_and(|consumer| consumer.pod.is_some());
+    if has_pods || is_of_pod || has_holder {
+        ctx.enqueue(ReconcileRequest::PodMask(key.clone()));
+    }
+}
+
+/// Observes the outcome of a request of this controller.
+pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
+    match (answer.request, answer.operation, answer.outcome) {
+        (ReconcileRequest::PodMask(_), Operation::Get(Kind::InjectedPod, _), outcome) => {
+            let Some(uid) = answer.expected.cloned() else { return };
+            let now = ctx.now.monotonic;
+            let found = match outcome {
+                Outcome::NotFound => Unwatched::Gone(now),
+                Outcome::Object(object) if object.meta().uid != uid => Unwatched::Gone(now),
+                Outcome::Object(_) => Unwatched::Unlabeled(now),
+                _ => return,
+            };
+            let known = ctx.memory.pods.unwatched.get(&uid);
+            if !matches!(known, Some(Unwatched::Ended | Unwatched::Gone(_))) {
+                ctx.memory.pods.unwatched.insert(uid, found);
+            }
+        }
+        (ReconcileRequest::Pod(key), Operation::Get(Kind::Consumer, _), outcome) => {
+            let Some(pod) = ctx.state.injected_pods.get(key) else { return };
+            let (uid, owner) = (pod.meta.uid.clone(), pod.consumer.as_ref().map(|(uid, _)| uid));
+            let is_lost = match outcome {
+                Outcome::NotFound => true,
+                Outcome::Object(object) => Some(&object.meta().uid) != owner,
+                _ => false,
+            };
+            if is_lost {
+                ctx.memory.pods.lost.insert(uid);
+            }
+        }
+        (ReconcileRequest::Pod(_), Operation::ListReplicaSets(namespace), Outcome::ReplicaSets(all)) => {
+            ctx.memory.pods.replica_sets.insert(namespace.clone(), (ctx.now.monotonic, all.clone()));
+        }
+        (ReconcileRequest::Pod(_), Operation::Evict(_, uid), Outcome::Evicted) => {
+            ctx.memory.pods.evicted.insert(uid.clone());
+        }
+        _ => {}
+    }
+}

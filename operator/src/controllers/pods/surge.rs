@@ -1,0 +1,125 @@
+//! Rolling updates on full slots. The new Pod waits for a slot that a Pod of the old revision gives up only when the new
+//! one is ready: that would be for ever. So one Pod of the oldest revision is evicted, which PodDisruptionBudgets may
+//! refuse, and its slot goes to the new Pod, if that is the first in line for it.
+
+use std::{collections::HashMap, time::Duration};
+
+use vpn_types::{Reason, inject::Surge};
+
+use super::{line, report};
+use crate::{
+    controllers::{Context, consumers},
+    model::{ObjectKey, Operation, ReconcileRequest, RequestPriority, Step, Uid},
+    state::{Assigned, ConsumerView, InjectedPod, ReplicaSetView},
+};
+
+/// How long a list of ReplicaSets serves for decisions.
+const FRESH: Duration = Duration::from_secs(5);
+/// When to look again whether another Pod is out of the way.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Returns the next step towards a slot for a Pod of the newest revision.
+pub fn make_way(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, consumer: &ConsumerView) -> Step {
+    let is_full = || consumer.ready_condition.as_ref().is_some_and(|ready| ready.reason == Reason::NoFreeSlot);
+    let Some(replica_set) = pod.replica_set.as_ref().filter(|_| pod.shares.is_some() || is_full()) else {
+        return Step::Idle;
+    };
+    let holders = holders(ctx, pod, consumer);
+    if holders.is_empty() {
+        return Step::Idle;
+    }
+    let now = ctx.now.monotonic;
+    let namespace = &pod.meta.key.namespace;
+    let Some((_, all)) = ctx.memory.pods.replica_sets.get(namespace).filter(|(at, _)| *at + FRESH > now) else {
+        return Step::send(Operation::ListReplicaSets(namespace.clone())).provisional();
+    };
+    let Some(older) = older_revisions(all, replica_set) else { return Step::Idle };
+    let revision = |pod: &InjectedPod| older.get(pod.replica_set.as_ref()?).copied();
+    let mut candidates: Vec<_> = holders.into_iter().filter(|holder| revision(holder).is_some()).collect();
+    // One at a time: the slot of a Pod that is already going may be the one that the new Pod gets.
+    let is_going = |pod: &&InjectedPod| pod.meta.deleting || ctx.memory.pods.evicted.contains(&pod.meta.uid);
+    if candidates.iter().any(is_going) {
+        return Step::WaitUntil(now + LOOK_AGAIN);
+    }
+    candidates.sort_by_key(|pod| (revision(pod), pod.meta.created, pod.meta.key.clone()));
+    match candidates.into_iter().find(|holder| is_first_in_line(ctx, pod, consumer, holder)) {
+        Some(oldest) => evict(ctx, request, pod, oldest),
+        None => Step::Idle,
+    }
+}
+
+/// Returns the Pods of other ReplicaSets whose slots the Pod could use.
+fn holders<'a>(ctx: &'a Context, pod: &InjectedPod, consumer: &ConsumerView) -> Vec<&'a InjectedPod> {
+    let of_another = |other: &&InjectedPod| {
+        other.meta.key.namespace == pod.meta.key.namespace
+            && other.is_released()
+            && other.replica_set.is_some()
+            && other.replica_set != pod.replica_set
+    };
+    match &pod.shares {
+        Some(_) => {
+            let holder = consumer.pod.as_ref().map(|holder| &holder.uid);
+            let mask = pod.mask();
+            let pods = ctx.state.pods_of_mask(&mask);
+            pods.filter(|other| Some(&other.meta.uid) == holder).filter(of_another).collect()
+        }
+        None => {
+            let requirements = consumers::requirements(&ctx.state, consumer);
+            let fits = |other: &&InjectedPod| {
+                let provider = assigned_to(ctx, other).and_then(|assigned| ctx.state.providers.get(&assigned.provider));
+                provider.is_some_and(|provider| requirements.fit(provider))
+            };
+            ctx.state.injected_pods.values().filter(of_another).filter(fits).collect()
+        }
+    }
+}
+
+fn assigned_to<'a>(ctx: &'a Context, pod: &InjectedPod) -> Option<&'a Assigned> {
+    let (uid, _) = pod.consumer.as_ref()?;
+    ctx.state.consumer_by_uid(uid)?.assigned.as_deref()
+}
+
+/// Returns the older revisions of the Deployment of a ReplicaSet by UID, or `None` if it is not the newest itself.
+fn older_revisions(all: &[ReplicaSetView], of: &Uid) -> Option<HashMap<Uid, u64>> {
+    let newest = all.iter().find(|one| one.uid == *of)?;
+    let (_, deployment) = newest.deployment.as_ref()?;
+    let is_sibling = |one: &&ReplicaSetView| one.deployment.as_ref().is_some_and(|(_, uid)| uid == deployment);
+    let siblings: Vec<_> = all.iter().filter(is_sibling).filter(|one| one.uid != *of).collect();
+    let is_newest = siblings.iter().all(|one| one.revision < newest.revision);
+    is_newest.then(|| siblings.into_iter().map(|one| (one.uid.clone(), one.revision)).collect())
+}
+
+/// Whether the slot of `holder` would go to the Pod.
+fn is_first_in_line(ctx: &Context, pod: &InjectedPod, consumer: &ConsumerView, holder: &InjectedPod) -> bool {
+    if pod.shares.is_some() {
+        return line::waiting(ctx, &pod.mask(), consumer).first().is_some_and(|first| first.meta.uid == pod.meta.uid);
+    }
+    let provider = assigned_to(ctx, holder).and_then(|assigned| ctx.state.providers.get(&assigned.provider));
+    let Some(provider) = provider else { return false };
+    let rank = consumers::rank(consumer);
+    let waits = |other: &&ConsumerView| other.assigned.is_none() && !other.meta.deleting;
+    let ahead = |other: &ConsumerView| {
+        consumers::rank(other) < rank && consumers::requirements(&ctx.state, other).fit(provider)
+    };
+    !ctx.state.consumers.values().filter(waits).any(ahead)
+}
+
+fn evict(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, oldest: &InjectedPod) -> Step {
+    let ObjectKey { name, .. } = &oldest.meta.key;
+    let what = format!("Pod {name} of an older revision has the slot that this Pod needs");
+    let avoid = "use the strategy RollingUpdate with maxSurge: 0, so that the old Pod goes first";
+    if pod.surge == Surge::Wait {
+        let message = format!("{what}, and is not evicted (vpn.beebs.dev/surge: wait); {avoid}");
+        return report::waiting(pod, Reason::EvictionRefused, &message, ctx.now);
+    }
+    let backoff = ctx.backoffs.get(request, RequestPriority::Slots);
+    if let Some(backoff) = backoff.filter(|backoff| backoff.is_active(ctx.now)) {
+        let message = format!("{what}, and cannot be evicted: {}; {avoid}", backoff.message);
+        return report::waiting(pod, Reason::EvictionRefused, &message, ctx.now)
+            .or_else(|| Step::WaitUntil(backoff.until));
+    }
+    let message =
+        format!("Evicted for Pod {}, which belongs to a newer revision and needs the slot", pod.meta.key.name);
+    let event = report::event(oldest, false, Reason::RevisionEvicted, "Evict", message);
+    Step::send(Operation::Evict(oldest.meta.key.clone(), oldest.meta.uid.clone())).with_event([event])
+}

@@ -1,0 +1,253 @@
+//! What the webhook adds to a Pod.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, PodSpec, Probe},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use serde_json::{Value, json};
+use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected, MASK_ANNOTATION, SLOT_GATE};
+
+use super::{Defaults, check::check, request::Request};
+use crate::gluetun::{self, Environment};
+
+/// How long the tunnel may take before kubelet starts gluetun anew.
+const STARTUP_SECONDS: u64 = 120;
+/// The variable with the name of the Secret, for Pods with a VPN container of their own.
+const SECRET_VARIABLE: &str = "VPN_SECRET";
+/// The longest beginning of the name of a Secret: the name of the Pod, shortened.
+const LONGEST_BEGINNING: usize = 200;
+
+/// What the decision about a Pod depends on beside the Pod.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// Labels of the namespace.
+    pub namespace_labels: &'a BTreeMap<String, String>,
+    /// The minor version of Kubernetes 1.
+    pub minor: u32,
+    /// Settings of the installation.
+    pub defaults: &'a Defaults,
+    /// Random letters and digits, for the name of the Secret.
+    pub suffix: &'a str,
+    /// What is known of the Mask that [`wanted_mask`] names.
+    pub mask: MaskSecret,
+}
+
+/// The Secret of the Mask that a Pod names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum MaskSecret {
+    /// There is no such Mask.
+    #[default]
+    NoMask,
+    /// Nobody knows its name yet.
+    NotKnown,
+    /// Its name.
+    Known(String),
+}
+
+/// The answer to an admission request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The Pod is admitted as it is.
+    Unchanged,
+    /// The Pod is admitted like this.
+    Changed(Value),
+    /// The Pod is refused, for this reason.
+    Refused(String),
+}
+
+/// Returns the name of the Mask that a Pod wants to use.
+pub fn wanted_mask(pod: &Value) -> Option<&str> {
+    pod["metadata"]["annotations"][MASK_ANNOTATION].as_str()
+}
+
+/// Decides about a Pod that is about to be created.
+pub fn decide(pod: &Value, inputs: &Inputs<'_>) -> Answer {
+    match pod["metadata"]["labels"][INJECT_LABEL].as_str() {
+        Some("true") => {}
+        None | Some("false") => return Answer::Unchanged,
+        Some(other) => {
+            return Answer::Refused(format!(
+                "label {INJECT_LABEL}: expected \"true\" or \"false\", but found {other:?}"
+            ));
+        }
+    }
+    match inject(pod, inputs) {
+        Ok(new) if new == *pod => Answer::Unchanged,
+        Ok(new) => Answer::Changed(new),
+        Err(why) => Answer::Refused(why),
+    }
+}
+
+fn inject(pod: &Value, inputs: &Inputs<'_>) -> Result<Value, String> {
+    let mut new = pod.clone();
+    if is_injected(pod) {
+        // Another webhook may have put a container in front.
+        put_first(&mut new);
+        return Ok(new);
+    }
+    // The copy of a Pod that was injected has to wait for a slot of its own.
+    strip(&mut new);
+    let typed: Pod = serde_json::from_value(new.clone()).map_err(|error| format!("cannot be read: {error}"))?;
+    let (none, metadata) = (BTreeMap::new(), &typed.metadata);
+    let annotations = metadata.annotations.as_ref().unwrap_or(&none);
+    let request = Request::parse(annotations, metadata.labels.as_ref().unwrap_or(&none))?;
+    check(&typed, &request, inputs.namespace_labels, inputs.minor)?;
+    let secret = secret_of(&typed, &request, inputs)?;
+    let spec = typed.spec.unwrap_or_default();
+    push(&mut new["spec"]["schedulingGates"], json!({"name": SLOT_GATE}));
+    push(&mut new["spec"]["volumes"], gluetun::volume(&secret));
+    if request.sidecar {
+        // A Service named `openvpn` would set OPENVPN_PORT.
+        new["spec"]["enableServiceLinks"] = json!(false);
+        let sidecar = sidecar(&spec, &request, inputs.defaults, &secret);
+        match new["spec"]["initContainers"].as_array_mut() {
+            Some(all) => all.insert(0, sidecar),
+            None => new["spec"]["initContainers"] = json!([sidecar]),
+        }
+    } else {
+        let variable = json!({"name": SECRET_VARIABLE, "value": secret});
+        for list in ["initContainers", "containers"] {
+            let containers = new.pointer_mut(&format!("/spec/{list}"));
+            for container in containers.and_then(Value::as_array_mut).into_iter().flatten() {
+                push(&mut container["env"], variable.clone());
+            }
+        }
+    }
+    let injected = Injected {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        secret,
+        mask: request.mask,
+        providers: request.providers,
+        priority: request.priority,
+        surge: request.surge,
+    };
+    new["metadata"]["annotations"][INJECTED_ANNOTATION] = json!(json!(injected).to_string());
+    Ok(new)
+}
+
+fn secret_of(pod: &Pod, request: &Request, inputs: &Inputs<'_>) -> Result<String, String> {
+    let Some(mask) = &request.mask else {
+        let name = pod.metadata.name.as_ref().or(pod.metadata.generate_name.as_ref());
+        let mut beginning = name.map_or("pod", |name| name.trim_end_matches(['-', '.'])).to_owned();
+        beginning.truncate(LONGEST_BEGINNING);
+        return Ok(format!("{}-{}", beginning.trim_end_matches(['-', '.']), inputs.suffix));
+    };
+    match &inputs.mask {
+        MaskSecret::Known(secret) => Ok(secret.clone()),
+        MaskSecret::NoMask => Err(format!("annotation {MASK_ANNOTATION}: there is no Mask {mask} in this namespace")),
+        MaskSecret::NotKnown => Err(format!(
+            "annotation {MASK_ANNOTATION}: Mask {mask} has no slot yet, so the name of its Secret is not known; set \
+             spec.secretName in the Mask, or wait"
+        )),
+    }
+}
+
+fn sidecar(spec: &PodSpec, request: &Request, defaults: &Defaults, secret: &str) -> Value {
+    let mut settings = Vec::new();
+    let subnets = request.outbound_subnets.as_ref().unwrap_or(&defaults.outbound_subnets);
+    if !subnets.is_empty() {
+        settings.push(("FIREWALL_OUTBOUND_SUBNETS", subnets.join(",")));
+    }
+    let ports = request.input_ports.clone().map_or_else(|| ports_of(spec), |ports| ports.into_iter().collect());
+    if !ports.is_empty() {
+        let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
+        settings.push(("FIREWALL_INPUT_PORTS", ports.join(",")));
+    }
+    let image = request.image.as_ref().unwrap_or(&defaults.image);
+    let resources = request.resources.as_ref().or(defaults.resources.as_ref());
+    let mut container = gluetun::container(image, secret, &Environment::All, &settings, resources, STARTUP_SECONDS);
+    container.insert(
+        "readinessProbe".to_owned(),
+        json!({"exec": {"command": gluetun::healthcheck()}, "periodSeconds": 10, "timeoutSeconds": 5}),
+    );
+    // gluetun reconnects by itself. This is for the case that it cannot.
+    container.insert(
+        "livenessProbe".to_owned(),
+        json!({
+            "exec": {"command": gluetun::healthcheck()}, "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 10,
+        }),
+    );
+    Value::Object(container)
+}
+
+/// Returns the ports that the containers declare, and those that kubelet probes: the firewall of gluetun would drop
+/// what comes from outside of the VPN.
+fn ports_of(spec: &PodSpec) -> BTreeSet<u16> {
+    let all = || spec.init_containers.iter().flatten().chain(&spec.containers);
+    let declared = all().flat_map(|container| container.ports.iter().flatten()).map(|port| port.container_port);
+    let probed = all().flat_map(probed_ports);
+    declared.chain(probed).filter_map(|port| u16::try_from(port).ok()).collect()
+}
+
+fn probed_ports(container: &Container) -> Vec<i32> {
+    let lifecycle = container.lifecycle.iter().flat_map(|hooks| hooks.post_start.iter().chain(&hooks.pre_stop));
+    let hooks = lifecycle.filter_map(|hook| hook.http_get.as_ref().map(|get| &get.port));
+    let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
+    let probes: Vec<&Probe> = probes.into_iter().flatten().collect();
+    let http = probes.iter().filter_map(|probe| probe.http_get.as_ref().map(|get| &get.port));
+    let tcp = probes.iter().filter_map(|probe| probe.tcp_socket.as_ref().map(|socket| &socket.port));
+    let grpc = probes.iter().filter_map(|probe| probe.grpc.as_ref().map(|grpc| grpc.port));
+    let number = |port: &IntOrString| match port {
+        IntOrString::Int(port) => Some(*port),
+        // A name is that of a declared port.
+        IntOrString::String(_) => None,
+    };
+    http.chain(tcp).chain(hooks).filter_map(number).chain(grpc).collect()
+}
+
+fn is_sidecar(container: &Value) -> bool {
+    container["name"] == json!(gluetun::CONTAINER)
+        && container["volumeMounts"].as_array().into_iter().flatten().any(|one| one["name"] == json!(gluetun::VOLUME))
+}
+
+/// Whether this Pod was injected, as at the reinvocation of the webhook. The copy of a Pod that runs has no gate.
+fn is_injected(pod: &Value) -> bool {
+    let gates = pod["spec"]["schedulingGates"].as_array().into_iter().flatten();
+    pod["metadata"]["annotations"].get(INJECTED_ANNOTATION).is_some()
+        && gates.into_iter().any(|gate| gate["name"] == json!(SLOT_GATE))
+}
+
+fn put_first(pod: &mut Value) {
+    if let Some(all) = pod.pointer_mut("/spec/initContainers").and_then(Value::as_array_mut)
+        && let Some(position) = all.iter().position(is_sidecar)
+    {
+        let sidecar = all.remove(position);
+        all.insert(0, sidecar);
+    }
+}
+
+/// Removes what an earlier injection added.
+fn strip(pod: &mut Value) {
+    let was_injected = pod
+        .pointer_mut("/metadata/annotations")
+        .and_then(Value::as_object_mut)
+        .is_some_and(|annotations| annotations.remove(INJECTED_ANNOTATION).is_some());
+    if !was_injected {
+        return;
+    }
+    retain(pod, "/spec/initContainers", |container| !is_sidecar(container));
+    retain(pod, "/spec/volumes", |volume| volume["name"] != json!(gluetun::VOLUME));
+    for list in ["/spec/initContainers", "/spec/containers"] {
+        for container in pod.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            retain(container, "/env", |variable| variable["name"] != json!(SECRET_VARIABLE));
+        }
+    }
+}
+
+fn retain(object: &mut Value, list: &str, keep: fn(&Value) -> bool) {
+    if let Some(all) = object.pointer_mut(list).and_then(Value::as_array_mut) {
+        all.retain(keep);
+    }
+}
+
+fn push(list: &mut Value, item: Value) {
+    match list.as_array_mut() {
+        Some(items) => items.push(item),
+        None => *list = json!([item]),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! Projects a Pod that the webhook injected to its view, and ReplicaSets.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use chrono::DateTime;
+use k8s_openapi::{
+    api::{apps::v1::ReplicaSet, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::core::PartialObjectMeta;
+use vpn_types::{
+    SLOT_ASSIGNED,
+    inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected, SLOT_GATE},
+};
+
+use super::{is_ours, meta, pod::stage, tags};
+use crate::{
+    model::{Uid, intern},
+    state::views::{InjectedPod, PodConditionView, ReplicaSetView},
+};
+
+/// The annotation of a ReplicaSet with the revision of its Deployment.
+const REVISION: &str = "deployment.kubernetes.io/revision";
+
+impl InjectedPod {
+    /// Returns the view of a Pod, or `None` if the webhook did not inject it.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let text = pod.metadata.annotations.as_ref()?.get(INJECTED_ANNOTATION)?;
+        let injected: Injected = serde_json::from_str(text).ok()?;
+        let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+        let position = |position: usize| u16::try_from(position).ok();
+        let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default();
+        let consumer = owners.iter().enumerate().find(|(_, owner)| is_ours(owner, "MaskConsumer"));
+        let controller = controller(&pod.metadata);
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let condition = conditions.into_iter().flatten().find(|condition| condition.type_ == SLOT_ASSIGNED);
+        Some(Self {
+            meta: meta(&pod.metadata)?,
+            secret: intern(&injected.secret),
+            shares: injected.mask.as_deref().map(intern),
+            tags: tags(injected.providers.as_ref()),
+            priority: injected.priority.unwrap_or(0),
+            surge: injected.surge,
+            labeled: pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(INJECT_LABEL)),
+            gate: gates.iter().position(|gate| gate.name == SLOT_GATE).and_then(position),
+            consumer: consumer.and_then(|(at, owner)| Some((Uid::from(owner.uid.as_str()), position(at)?))),
+            has_owners: !owners.is_empty(),
+            is_controlled: controller.is_some(),
+            replica_set: controller
+                .filter(|owner| owner.kind == "ReplicaSet" && owner.api_version.starts_with("apps/"))
+                .map(|owner| Uid::from(owner.uid.as_str())),
+            stage: stage(pod),
+            condition: condition.map(|condition| {
+                let since = condition.last_transition_time.as_ref().map_or(0, |time| time.0.as_second());
+                PodConditionView {
+                    assigned: condition.status == "True",
+                    reason: condition.reason.as_deref().and_then(|reason| reason.parse().ok()),
+                    message: message_fingerprint(condition.message.as_deref().unwrap_or_default()),
+                    since: DateTime::from_timestamp(since, 0).unwrap_or_default(),
+                }
+            }),
+        })
+    }
+}
+
+fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+/// Returns the fingerprint of the message of a condition.
+pub fn message_fingerprint(message: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    message.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl ReplicaSetView {
+    /// Returns the view of a ReplicaSet.
+    pub fn of(replica_set: &PartialObjectMeta<ReplicaSet>) -> Option<Self> {
+        let meta = &replica_set.metadata;
+        let deployment = controller(meta).filter(|owner| owner.kind == "Deployment");
+        let revision = meta.annotations.as_ref().and_then(|all| all.get(REVISION));
+        Some(Self {
+            uid: Uid::from(meta.uid.as_deref()?),
+            name: intern(meta.name.as_deref()?),
+            deployment: deployment.map(|owner| (intern(owner.name.as_str()), Uid::from(owner.uid.as_str()))),
+            revision: revision.and_then(|text| text.parse().ok()).unwrap_or(0),
+        })
+    }
+}
