@@ -3,6 +3,7 @@
 //! Each process has a ServiceAccount, with exactly the permissions that the [chart] grants.
 
 pub mod chart;
+mod webhook;
 
 use std::{
     env, fs,
@@ -52,10 +53,11 @@ pub enum Layout {
 
 impl Layout {
     /// The names of the processes. `vpn-operator manage-{name}` runs one.
-    fn names(self) -> &'static [&'static str] {
-        match self {
-            Self::Combined => &["all"],
-            Self::FourProcesses => &["masks", "consumers", "reservations", "providers"],
+    fn names(self, injection: bool) -> &'static [&'static str] {
+        match (self, injection) {
+            (Self::Combined, _) => &["all"],
+            (Self::FourProcesses, false) => &["masks", "consumers", "reservations", "providers"],
+            (Self::FourProcesses, true) => &["masks", "consumers", "reservations", "providers", "pods"],
         }
     }
 }
@@ -68,12 +70,13 @@ pub struct OperatorOptions {
     args: Vec<String>,
     env: Vec<(String, String)>,
     soft_open_files: Option<u32>,
+    webhooks: usize,
 }
 
 impl OperatorOptions {
     /// The options with which users start it.
     pub fn new(layout: Layout) -> Self {
-        Self { layout, proxy: None, args: Vec::new(), env: Vec::new(), soft_open_files: None }
+        Self { layout, proxy: None, args: Vec::new(), env: Vec::new(), soft_open_files: None, webhooks: 0 }
     }
 
     /// Puts this proxy between the operator and the API server.
@@ -87,6 +90,13 @@ impl OperatorOptions {
     pub fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_owned());
         self
+    }
+
+    /// Serves Pods with the label `vpn.beebs.dev/inject`, with so many processes for the webhook. They listen on
+    /// loopback, where the API server of a local cluster runs.
+    #[must_use]
+    pub fn injection(self, webhooks: usize) -> Self {
+        Self { webhooks, ..self }
     }
 
     /// Sets the soft limit of open files, as a container runtime may do. The hard limit does not change.
@@ -160,7 +170,7 @@ impl Operator {
         installed?;
         let (binary, state_dir) = (binary?, cluster.state_dir().to_owned());
         let mut parts = Vec::new();
-        for &name in options.layout.names() {
+        for &name in options.layout.names(options.webhooks > 0) {
             let mut identity = cluster.service_account(NAMESPACE, &format!("vpn-operator-{name}")).await?;
             if let Some(proxy) = &options.proxy {
                 identity = proxy.proxied_identity(&identity, &state_dir).await?;
@@ -168,6 +178,7 @@ impl Operator {
             let process = cluster.run(options.spec(name, &identity, &binary, &state_dir)).await?;
             parts.push(ControllerProcess { name, identity, process });
         }
+        parts.extend(webhook::start(cluster, &options, &binary).await?);
         let operator = Self { options, parts, binary, state_dir };
         operator.ready().await?;
         Ok(operator)
@@ -177,7 +188,9 @@ impl Operator {
     pub async fn restart(&mut self, cluster: &Cluster) -> Result<()> {
         for part in &mut self.parts {
             if part.process.pid().is_none() {
-                let spec = self.options.spec(part.name, &part.identity, &self.binary, &self.state_dir);
+                let mut spec = self.options.spec(part.name, &part.identity, &self.binary, &self.state_dir);
+                // Of a webhook, the port is among them.
+                spec.args = part.process.spec().args.clone();
                 part.process = cluster.run(spec).await?;
             }
         }
@@ -204,7 +217,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Kills one process with SIGKILL: `masks`, `consumers`, `reservations`, or `providers`.
+    /// Kills one process with SIGKILL: `masks`, `consumers`, `reservations`, `providers`, `pods`, or a `webhook`.
     pub async fn kill_part(&self, name: &str) -> Result<()> {
         let part = self.parts.iter().find(|part| part.name == name).context("no such process")?;
         part.process.signal(Signal::KILL)?;
@@ -230,7 +243,8 @@ impl Operator {
     /// Waits until the caches of all processes are filled.
     async fn ready(&self) -> Result<()> {
         for part in &self.parts {
-            wait_for_log(&part.process, READY).await?;
+            let words = if part.name == webhook::NAME { webhook::READY } else { READY };
+            wait_for_log(&part.process, words).await?;
         }
         Ok(())
     }

@@ -93,6 +93,11 @@ impl ControllerSet {
         watches
     }
 
+    /// Whether a controller in this set watches that kind.
+    pub fn watch(&self, kind: Kind) -> bool {
+        self.0.iter().flat_map(|controller| controller.watches).any(|(watched, _)| *watched == kind)
+    }
+
     /// Whether a controller in this set writes the status of that kind.
     pub fn own_status(&self, kind: Kind) -> bool {
         self.0.iter().any(|controller| controller.status_of == kind)

@@ -142,6 +142,8 @@ impl Engine {
                 }
                 false
             }
+            // The pods controller writes them without a watch.
+            Object::Reservation(_) => self.controllers.watch(Kind::Reservation),
             _ => true,
         };
         if !is_watched {

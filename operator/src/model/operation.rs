@@ -112,7 +112,7 @@ impl Operation {
             Operation::PatchStatus(..) | Operation::PatchPodStatus(..) => Some("status"),
             Operation::Patch(..) => Some("spec"),
             Operation::JsonPatch(Kind::Secret, ..) => Some("data"),
-            Operation::JsonPatch(Kind::InjectedPod, ..) => Some("owner and gates"),
+            Operation::JsonPatch(Kind::InjectedPod, ..) => Some("gates"),
             Operation::JsonPatch(..) => Some("finalizers"),
             Operation::Create(..)
             | Operation::Delete { .. }

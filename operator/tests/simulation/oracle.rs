@@ -108,9 +108,7 @@ pub fn preserves_foreign_fields(server: &Server, operation: &Operation, before: 
         labels.remove(OWNER_LABEL);
         labels
     };
-    // The MaskConsumer becomes an owner of an injected Pod.
-    let same_owners = owners(before) == owners(after) || kind == Kind::InjectedPod;
-    if foreign(before) != foreign(after) || !same_owners || labels(before) != labels(after) {
+    if foreign(before) != foreign(after) || owners(before) != owners(after) || labels(before) != labels(after) {
         return Err(format!("I6: {} {key}: {before} became {after}", kind.as_str()));
     }
     Ok(())

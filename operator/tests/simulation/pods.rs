@@ -6,7 +6,7 @@ use vpn_types::inject::{INJECTED_ANNOTATION, Injected};
 
 use crate::{
     run::Sim,
-    server::{Server, is_deleting, owners, uid_of},
+    server::{is_deleting, uid_of},
 };
 
 fn injected(pod: &Value) -> Option<Injected> {
@@ -21,14 +21,6 @@ fn has_ended(pod: &Value) -> bool {
     matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
 }
 
-fn consumers<'a>(server: &'a Server, pod: &Value) -> impl Iterator<Item = &'a std::rc::Rc<Value>> {
-    owners(pod)
-        .into_iter()
-        .filter_map(|(uid, _)| server.by_uid(&uid))
-        .filter(|(id, _)| id.0 == Kind::Consumer)
-        .map(|(_, one)| one)
-}
-
 /// Holds after every step.
 pub fn always(sim: &Sim) -> Result<(), String> {
     let mut sharing = Vec::new();
@@ -38,8 +30,11 @@ pub fn always(sim: &Sim) -> Result<(), String> {
         if is_gated(pod) && runs {
             return Err(format!("I9: Pod {key} runs although it waits"));
         }
-        if runs && !has_ended(pod) && consumers(&sim.server, pod).next().is_none() {
-            return Err(format!("I9: Pod {key} runs without a consumer"));
+        let mask = ObjectKey::new(&key.namespace, injected.mask.as_ref().unwrap_or(&injected.secret));
+        let consumer = sim.server.get(Kind::Consumer, &mask);
+        let holds = consumer.is_some_and(|one| one["status"]["provider"]["secret"] == json!(injected.secret));
+        if runs && !has_ended(pod) && !holds {
+            return Err(format!("I9: Pod {key} runs without a slot"));
         }
         if runs && let Some(mask) = injected.mask {
             sharing.push((key.namespace.clone(), mask));

@@ -12,7 +12,7 @@ use super::{line, memory::Unwatched};
 use crate::{
     controllers::Context,
     model::{Kind, ObjectKey, Operation, Propagation, Step, Uid, delete},
-    state::{ConsumerView, InjectedPod, PodStage, SlotPodView},
+    state::{ConsumerView, InjectedPod, PodOfMask, PodStage, SlotPodView},
 };
 
 /// How often a Pod that lost its label is read.
@@ -24,15 +24,12 @@ pub fn decide(ctx: &Context, key: &ObjectKey) -> Step {
     if let Some(owner) = &mask.pod {
         let pod = ObjectKey { namespace: key.namespace.clone(), name: owner.name.clone() };
         return match state_of(ctx, &pod, &owner.uid) {
-            // First its owner reference is removed.
-            PodState::Ended(Some(pod)) if !pod.is_controlled && pod.consumer.is_some() && !pod.meta.deleting => {
-                Step::Idle
-            }
             PodState::Alive(pod) if !pod.meta.deleting => Step::Idle,
             PodState::Unlabeled(until) => Step::WaitUntil(until),
             PodState::Unknown => Step::send(Operation::Get(Kind::InjectedPod, pod)),
+            PodState::Gone(_) if needs_record(ctx, key, &owner.uid) => record(ctx, key, owner),
             // The release waits for its containers.
-            PodState::Alive(_) | PodState::Ended(_) | PodState::Gone(_) => {
+            PodState::Alive(_) | PodState::Ended | PodState::Gone(_) => {
                 Step::send(delete(Kind::Mask, &mask.meta, Some(Propagation::Background)))
             }
         };
@@ -43,6 +40,27 @@ pub fn decide(ctx: &Context, key: &ObjectKey) -> Step {
         }
         _ => Step::Idle,
     }
+}
+
+/// Whether a Pod disappeared while it ran, and the release would not know of it.
+fn needs_record(ctx: &Context, mask: &ObjectKey, pod: &Uid) -> bool {
+    let memory = &ctx.memory.pods;
+    let is_assigned = ctx.state.consumers.get(mask).is_some_and(|consumer| consumer.assigned.is_some());
+    is_assigned && memory.ran.contains(pod) && !memory.recorded.contains(pod)
+}
+
+/// Records a Pod as the user of its slot. As the Pod is gone, the release then holds the slot for
+/// `spec.release.uncleanDelay`.
+fn record(ctx: &Context, mask: &ObjectKey, pod: &PodOfMask) -> Step {
+    let assigned = ctx.state.consumers.get(mask).and_then(|consumer| consumer.assigned.as_deref());
+    let Some(assigned) = assigned else { return Step::Idle };
+    let name = vpn_types::reservation_name(&assigned.provider.name, assigned.slot as usize);
+    let key = ObjectKey::new(assigned.provider.namespace.clone(), name);
+    let patch = json!({
+        "metadata": {"uid": assigned.reservation.as_str()},
+        "status": {"users": [{"name": &*pod.name, "uid": pod.uid.as_str()}]},
+    });
+    Step::send(Operation::PatchStatus(Kind::Reservation, key, patch))
 }
 
 /// Passes the slot of a shared Mask on to the next Pod in line.
@@ -58,7 +76,7 @@ fn pass_on(ctx: &Context, key: &ObjectKey, consumer: &ConsumerView) -> Step {
         PodState::Alive(_) => Step::Idle,
         PodState::Unlabeled(until) => Step::WaitUntil(until),
         PodState::Unknown => Step::send(Operation::Get(Kind::InjectedPod, pod)),
-        PodState::Ended(_) => name(consumer, next.as_ref()),
+        PodState::Ended => name(consumer, next.as_ref()),
         PodState::Gone(since) => {
             // Its containers may still run. For how long is a matter of the VPN service, as at a release.
             let provider = consumer.assigned.as_ref().and_then(|assigned| ctx.state.providers.get(&assigned.provider));
@@ -85,8 +103,8 @@ fn name(consumer: &ConsumerView, next: Option<&SlotPodView>) -> Step {
 /// What is known of the Pod with a UID.
 enum PodState<'a> {
     Alive(&'a InjectedPod),
-    /// Its node confirmed its end. Absent: the Pod is gone.
-    Ended(Option<&'a InjectedPod>),
+    /// Its node confirmed its end.
+    Ended,
     /// Gone without evidence of its end, since this time.
     Gone(Duration),
     /// It exists without its label, and has to be read again at this time.
@@ -97,10 +115,10 @@ enum PodState<'a> {
 
 fn state_of<'a>(ctx: &'a Context, key: &ObjectKey, uid: &Uid) -> PodState<'a> {
     if let Some(pod) = ctx.state.injected_pods.get(key).filter(|pod| pod.meta.uid == *uid) {
-        return if pod.stage == PodStage::Ended { PodState::Ended(Some(pod)) } else { PodState::Alive(pod) };
+        return if pod.stage == PodStage::Ended { PodState::Ended } else { PodState::Alive(pod) };
     }
     match ctx.memory.pods.unwatched.get(uid) {
-        Some(Unwatched::Ended) => PodState::Ended(None),
+        Some(Unwatched::Ended) => PodState::Ended,
         Some(Unwatched::Gone(since)) => PodState::Gone(*since),
         Some(Unwatched::Unlabeled(at)) if *at + REREAD > ctx.now.monotonic => PodState::Unlabeled(*at + REREAD),
         Some(Unwatched::Unlabeled(_)) | None => PodState::Unknown,

@@ -13,6 +13,10 @@ use crate::{model::Uid, state::ReplicaSetView};
 pub struct Memory {
     /// Pods that are gone, or are not watched any more.
     pub unwatched: HashMap<Uid, Unwatched>,
+    /// Pods that ran when they disappeared.
+    pub ran: HashSet<Uid>,
+    /// Pods that are recorded as users of their slot, so that its release takes into account how they ended.
+    pub recorded: HashSet<Uid>,
     /// Pods that were let go and whose MaskConsumer is gone, according to a read.
     pub lost: HashSet<Uid>,
     /// The ReplicaSets of a namespace, and when (monotonic) they were listed.

@@ -1,8 +1,8 @@
 //! Pods with the label `vpn.beebs.dev/inject`: creates the Mask of each, lets the Pod go when the slot is assigned, and
 //! deletes the Mask when the Pod has ended.
 //!
-//! Invariants: a Pod is let go only while its MaskConsumer is Active (I9), and by a write that makes the MaskConsumer
-//! its owner. A Mask has one Pod: its controller, or, if Pods share it, the one that `status.pod` of its MaskConsumer
+//! Invariants: a Pod is let go only while its MaskConsumer is Active (I9). The release deletes it, even if it is let go
+//! by a request that arrives late. A Mask has one Pod: its controller, or, if Pods share it, the one that `status.pod` of its MaskConsumer
 //! names (I10). Another Pod follows only on evidence that the former one has ended.
 
 mod line;
@@ -13,11 +13,11 @@ mod report;
 mod surge;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Resource;
 use serde_json::json;
-use vpn_types::{Mask, MaskConsumer, MaskConsumerPhase, MaskSpec, Reason, inject::SLOT_GATE};
+use vpn_types::{Mask, MaskConsumerPhase, MaskSpec, Reason, inject::SLOT_GATE};
 
 pub use memory::Memory;
+use surge::Way;
 
 use super::{
     Context, Controller, Scope,
@@ -42,11 +42,12 @@ pub static CONTROLLER: Controller = Controller {
     ],
     status_of: Kind::InjectedPod,
     needs_credentials: false,
-    reads: &["GetPod", "GetMask", "GetMaskConsumer", "ListReplicaSets"],
+    reads: &["GetPod", "GetMask", "GetMaskConsumer", "GetMaskReservation", "ListReplicaSets"],
     writes: &[
         "CreateMask",
         "DeleteMask",
         "UpdateMaskConsumerStatus",
+        "UpdateMaskReservationStatus",
         "UpdatePod",
         "UpdatePodStatus",
         "DeletePod",
@@ -71,11 +72,8 @@ fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
 /// Returns the next step for the Pod of that name.
 fn decide(ctx: &Context, request: &ReconcileRequest, key: &ObjectKey) -> Step {
     let Some(pod) = ctx.state.injected_pods.get(key) else { return Step::Idle };
-    if pod.meta.deleting {
+    if pod.meta.deleting || pod.stage == PodStage::Ended {
         return Step::Idle;
-    }
-    if pod.stage == PodStage::Ended {
-        return detach(pod);
     }
     let consumer = consumer_of(ctx, pod);
     match pod.gate {
@@ -91,44 +89,26 @@ fn consumer_of<'a>(ctx: &'a Context, pod: &InjectedPod) -> Option<&'a ConsumerVi
     ctx.state.consumers.get(&key).filter(|consumer| consumer.owner.as_ref() == Some(&mask.meta.uid))
 }
 
-/// Removes the owner reference from a Pod that has ended and has no controller. Otherwise the garbage collector would
-/// delete the Pod, with its log, together with the MaskConsumer.
-fn detach(pod: &InjectedPod) -> Step {
-    match &pod.consumer {
-        Some((uid, position)) if !pod.is_controlled => {
-            let path = format!("/metadata/ownerReferences/{position}");
-            let patch = json!([
-                {"op": "test", "path": "/metadata/uid", "value": pod.meta.uid.as_str()},
-                {"op": "test", "path": format!("{path}/uid"), "value": uid.as_str()},
-                {"op": "remove", "path": path},
-            ]);
-            Step::send(Operation::JsonPatch(Kind::InjectedPod, pod.meta.key.clone(), patch))
-        }
-        _ => Step::Idle,
-    }
-}
-
-/// A Pod that was let go: its release deletes it when the slot is taken back. That it lost its slot otherwise, for
-/// example because it was let go by a request that arrived late, is confirmed by a read.
+/// A Pod that was let go: its release deletes it when the slot is taken back. That it has no slot otherwise, for example
+/// because somebody removed the gate by hand, is confirmed by a read.
 fn keep(ctx: &Context, pod: &InjectedPod, consumer: Option<&ConsumerView>) -> Step {
-    let owner = pod.consumer.as_ref().map(|(uid, _)| uid);
-    match owner.and_then(|uid| ctx.state.consumer_by_uid(uid)) {
-        Some(owner) => match owner.assigned.as_deref().filter(|_| owner.is_active()) {
+    if let Some(consumer) = consumer.filter(|consumer| may_use(pod, consumer)) {
+        return match consumer.assigned.as_deref().filter(|_| consumer.is_active()) {
             Some(assigned) => report::assigned(pod, assigned, ctx.now),
             None => Step::Idle,
-        },
-        None if consumer.is_none() || ctx.memory.pods.lost.contains(&pod.meta.uid) => {
-            let message = "The slot of this Pod was taken back".to_owned();
-            Step::send(delete(Kind::InjectedPod, &pod.meta, None)).with_event([report::event(
-                pod,
-                true,
-                Reason::Evicted,
-                "Evict",
-                message,
-            )])
-        }
-        None => Step::send(Operation::Get(Kind::Consumer, pod.mask())),
+        };
     }
+    if !ctx.memory.pods.lost.contains(&pod.meta.uid) {
+        return Step::send(Operation::Get(Kind::Consumer, pod.mask()));
+    }
+    let message = "This Pod runs without a slot of its own".to_owned();
+    let event = report::event(pod, true, Reason::Evicted, "Evict", message);
+    Step::send(delete(Kind::InjectedPod, &pod.meta, None)).with_event([event])
+}
+
+/// Whether a Pod may use the slot of a MaskConsumer: of the Pods that share it, only the one that its status names.
+pub fn may_use(pod: &InjectedPod, consumer: &ConsumerView) -> bool {
+    pod.shares.is_none() || consumer.pod.as_ref().is_some_and(|named| named.uid == pod.meta.uid)
 }
 
 /// A Pod that waits for its slot.
@@ -147,7 +127,7 @@ fn wait(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, consumer: 
         Some(consumer) => match &consumer.ready_condition {
             Some(condition) if consumer.status.phase != Some(MaskConsumerPhase::Terminating) => {
                 let report = || report::waiting(pod, condition.reason, &condition.message, ctx.now);
-                first_report(surge::make_way(ctx, request, pod, consumer), report)
+                wait_and_report(surge::make_way(ctx, request, pod, consumer), report)
             }
             _ => Step::Idle,
         },
@@ -158,12 +138,12 @@ fn wait(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, consumer: 
     }
 }
 
-/// Returns a report before a step that only waits.
-fn first_report(step: Step, report: impl FnOnce() -> Step) -> Step {
-    match step {
-        Step::Idle => report(),
-        Step::WaitUntil(at) => report().or_else(|| Step::WaitUntil(at)),
-        send @ Step::Send(_) => send,
+/// Lets a Pod wait, and report why.
+fn wait_and_report(way: Way, report: impl FnOnce() -> Step) -> Step {
+    match way {
+        Way::Wait => report(),
+        Way::WaitUntil(at) => report().or_else(|| Step::WaitUntil(at)),
+        Way::Step(step) => step,
     }
 }
 
@@ -213,7 +193,10 @@ fn create_mask(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod) -> 
     Step::send(Operation::Create(pod.mask(), NewObject::Mask(Box::new(mask))))
 }
 
-/// The slot is assigned: makes the MaskConsumer an owner of the Pod and removes the gate, by one write.
+/// The slot is assigned: removes the gate.
+///
+/// The MaskConsumer does not become an owner of the Pod. A Pod with two owners stays when one of them is deleted, such as
+/// its ReplicaSet. The release finds the Pod by its Secret.
 fn let_go(
     ctx: &Context,
     request: &ReconcileRequest,
@@ -235,27 +218,15 @@ fn let_go(
         );
         return report::waiting(pod, Reason::MaskNotUsable, &message, ctx.now);
     }
-    if pod.shares.is_some() && consumer.pod.as_ref().is_none_or(|first| first.uid != pod.meta.uid) {
-        let step = surge::make_way(ctx, request, pod, consumer);
-        return first_report(step, || line::report(ctx, pod, consumer));
+    if !may_use(pod, consumer) {
+        let way = surge::make_way(ctx, request, pod, consumer);
+        return wait_and_report(way, || line::report(ctx, pod, consumer));
     }
-    let owner = json!({
-        "apiVersion": MaskConsumer::api_version(&()), "kind": MaskConsumer::kind(&()),
-        "name": &*consumer.meta.key.name, "uid": consumer.meta.uid.as_str(), "blockOwnerDeletion": true,
-    });
     let path = format!("/spec/schedulingGates/{gate}");
-    let mut patch = vec![
-        json!({"op": "test", "path": "/metadata/uid", "value": pod.meta.uid.as_str()}),
-        json!({"op": "test", "path": format!("{path}/name"), "value": SLOT_GATE}),
-        json!({"op": "remove", "path": path}),
-    ];
-    let is_owner = pod.consumer.as_ref().is_some_and(|(uid, _)| *uid == consumer.meta.uid);
-    if !is_owner {
-        let (path, value) = match pod.has_owners {
-            true => ("/metadata/ownerReferences/-", owner),
-            false => ("/metadata/ownerReferences", json!([owner])),
-        };
-        patch.push(json!({"op": "add", "path": path, "value": value}));
-    }
-    Step::send(Operation::JsonPatch(Kind::InjectedPod, pod.meta.key.clone(), json!(patch)))
+    let patch = json!([
+        {"op": "test", "path": "/metadata/uid", "value": pod.meta.uid.as_str()},
+        {"op": "test", "path": format!("{path}/name"), "value": SLOT_GATE},
+        {"op": "remove", "path": path},
+    ]);
+    Step::send(Operation::JsonPatch(Kind::InjectedPod, pod.meta.key.clone(), patch))
 }

@@ -1,10 +1,10 @@
 //! Changes that affect injected Pods and their Masks.
 
-use super::{masks, memory::Unwatched};
+use super::{masks, may_use, memory::Unwatched};
 use crate::{
     controllers::{Answer, Change, Context},
     model::{Kind, ObjectKey, Operation, ReconcileRequest, Uid},
-    state::{self, InjectedPod, Outcome, PodStage, StoreChange},
+    state::{self, InjectedPod, Object, Outcome, PodStage, StoreChange},
 };
 
 /// Observes a change.
@@ -35,11 +35,25 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<
         let uid = &before.meta.uid;
         ctx.memory.pods.lost.remove(uid);
         ctx.memory.pods.evicted.remove(uid);
+        if before.stage == PodStage::Running && masks.iter().any(|mask| masks::needs(ctx, mask, uid)) {
+            ctx.memory.pods.ran.insert(uid.clone());
+        }
         // Otherwise only a read tells whether it exists: its label may have been removed.
         if before.stage == PodStage::Ended && masks.iter().any(|mask| masks::needs(ctx, mask, uid)) {
             ctx.memory.pods.unwatched.insert(uid.clone(), Unwatched::Ended);
         }
         ctx.forget(ReconcileRequest::Pod(key.clone()));
+    }
+    // The next Pod of its ReplicaSet may be the first one that waits now.
+    let was_waiting = before.as_ref().filter(|before| before.is_waiting());
+    if let Some(replica_set) = was_waiting.and_then(|before| before.replica_set.clone())
+        && ctx.state.injected_pods.get(key).is_none_or(|now| !now.is_waiting())
+    {
+        let is_next = |pod: &&InjectedPod| pod.is_waiting() && pod.replica_set.as_ref() == Some(&replica_set);
+        let next: Vec<_> = ctx.state.injected_pods.values().filter(is_next).map(|pod| pod.meta.key.clone()).collect();
+        for pod in next {
+            ctx.enqueue(ReconcileRequest::Pod(pod));
+        }
     }
     for mask in masks {
         let others: Vec<_> = ctx.state.pods_of_mask(&mask).map(|pod| pod.meta.key.clone()).collect();
@@ -55,6 +69,8 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<
 fn forget(ctx: &mut Context, mask: &ObjectKey, pod: Option<&Uid>) {
     if let Some(uid) = pod.filter(|uid| !masks::needs(ctx, mask, uid)) {
         ctx.memory.pods.unwatched.remove(uid);
+        ctx.memory.pods.ran.remove(uid);
+        ctx.memory.pods.recorded.remove(uid);
     }
 }
 
@@ -74,6 +90,14 @@ fn mask_changed(ctx: &mut Context, key: &ObjectKey) {
 /// Observes the outcome of a request of this controller.
 pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     match (answer.request, answer.operation, answer.outcome) {
+        // Whether it succeeds or the MaskReservation is gone: the Mask can go.
+        (ReconcileRequest::PodMask(mask), Operation::PatchStatus(Kind::Reservation, ..), outcome) => {
+            if !matches!(outcome, Outcome::Unknown { .. } | Outcome::Refused { .. })
+                && let Some(uid) = ctx.state.pod_using(mask).cloned()
+            {
+                ctx.memory.pods.recorded.insert(uid);
+            }
+        }
         (ReconcileRequest::PodMask(_), Operation::Get(Kind::InjectedPod, _), outcome) => {
             let Some(uid) = answer.expected.cloned() else { return };
             let now = ctx.now.monotonic;
@@ -90,14 +114,16 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
         }
         (ReconcileRequest::Pod(key), Operation::Get(Kind::Consumer, _), outcome) => {
             let Some(pod) = ctx.state.injected_pods.get(key) else { return };
-            let (uid, owner) = (pod.meta.uid.clone(), pod.consumer.as_ref().map(|(uid, _)| uid));
             let is_lost = match outcome {
                 Outcome::NotFound => true,
-                Outcome::Object(object) => Some(&object.meta().uid) != owner,
+                Outcome::Object(object) => match &**object {
+                    Object::Consumer(consumer) => !may_use(pod, consumer),
+                    _ => false,
+                },
                 _ => false,
             };
             if is_lost {
-                ctx.memory.pods.lost.insert(uid);
+                ctx.memory.pods.lost.insert(pod.meta.uid.clone());
             }
         }
         (ReconcileRequest::Pod(_), Operation::ListReplicaSets(namespace), Outcome::ReplicaSets(all)) => {

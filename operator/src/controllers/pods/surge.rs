@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use chrono::TimeDelta;
 use vpn_types::{Reason, inject::Surge};
 
 use super::{line, report};
@@ -17,35 +18,68 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(5);
 /// When to look again whether another Pod is out of the way.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How old a Mask has to be before a Pod is evicted for it. The evicted Pod is replaced at once, and the Mask of that Pod
+/// must be younger. Creation times have a resolution of one second.
+const SETTLED: TimeDelta = TimeDelta::seconds(2);
+
+/// What a Pod of the newest revision does while it waits.
+pub enum Way {
+    /// It waits in line, like every Pod.
+    Wait,
+    /// The same, and it looks again at this time (monotonic).
+    WaitUntil(Duration),
+    /// This is its step, which may be to do nothing.
+    Step(Step),
+}
 
 /// Returns the next step towards a slot for a Pod of the newest revision.
-pub fn make_way(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, consumer: &ConsumerView) -> Step {
+pub fn make_way(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, consumer: &ConsumerView) -> Way {
     let is_full = || consumer.ready_condition.as_ref().is_some_and(|ready| ready.reason == Reason::NoFreeSlot);
     let Some(replica_set) = pod.replica_set.as_ref().filter(|_| pod.shares.is_some() || is_full()) else {
-        return Step::Idle;
+        return Way::Wait;
     };
+    // The others of its ReplicaSet are behind it anyway.
+    if !is_first_of_replica_set(ctx, pod) {
+        return Way::Wait;
+    }
     let holders = holders(ctx, pod, consumer);
     if holders.is_empty() {
-        return Step::Idle;
+        return Way::Wait;
     }
     let now = ctx.now.monotonic;
+    let look_again = Way::WaitUntil(now + LOOK_AGAIN);
+    if !holders.iter().any(|holder| is_first_in_line(ctx, pod, consumer, holder)) {
+        return look_again;
+    }
     let namespace = &pod.meta.key.namespace;
     let Some((_, all)) = ctx.memory.pods.replica_sets.get(namespace).filter(|(at, _)| *at + FRESH > now) else {
-        return Step::send(Operation::ListReplicaSets(namespace.clone())).provisional();
+        return Way::Step(Step::send(Operation::ListReplicaSets(namespace.clone())).provisional());
     };
-    let Some(older) = older_revisions(all, replica_set) else { return Step::Idle };
+    let Some(older) = older_revisions(all, replica_set) else { return Way::Wait };
     let revision = |pod: &InjectedPod| older.get(pod.replica_set.as_ref()?).copied();
     let mut candidates: Vec<_> = holders.into_iter().filter(|holder| revision(holder).is_some()).collect();
     // One at a time: the slot of a Pod that is already going may be the one that the new Pod gets.
     let is_going = |pod: &&InjectedPod| pod.meta.deleting || ctx.memory.pods.evicted.contains(&pod.meta.uid);
     if candidates.iter().any(is_going) {
-        return Step::WaitUntil(now + LOOK_AGAIN);
+        return look_again;
     }
     candidates.sort_by_key(|pod| (revision(pod), pod.meta.created, pod.meta.key.clone()));
-    match candidates.into_iter().find(|holder| is_first_in_line(ctx, pod, consumer, holder)) {
-        Some(oldest) => evict(ctx, request, pod, oldest),
-        None => Step::Idle,
+    let Some(oldest) = candidates.into_iter().find(|holder| is_first_in_line(ctx, pod, consumer, holder)) else {
+        return Way::Wait;
+    };
+    let created = consumer.mask.as_ref().map_or(consumer.meta.created, |mask| mask.created);
+    match (created + SETTLED - ctx.now.wall).to_std() {
+        Ok(rest) if pod.shares.is_none() && !rest.is_zero() => Way::WaitUntil(now + rest),
+        _ => Way::Step(evict(ctx, request, pod, oldest)),
     }
+}
+
+/// Whether no other Pod of its ReplicaSet that waits is older.
+fn is_first_of_replica_set(ctx: &Context, pod: &InjectedPod) -> bool {
+    let age = |pod: &InjectedPod| (pod.meta.created, pod.mask().name, pod.meta.key.clone());
+    let own = age(pod);
+    let waits = |other: &&InjectedPod| other.replica_set == pod.replica_set && other.is_waiting();
+    !ctx.state.injected_pods.values().filter(waits).any(|other| age(other) < own)
 }
 
 /// Returns the Pods of other ReplicaSets whose slots the Pod could use.
@@ -75,8 +109,8 @@ fn holders<'a>(ctx: &'a Context, pod: &InjectedPod, consumer: &ConsumerView) -> 
 }
 
 fn assigned_to<'a>(ctx: &'a Context, pod: &InjectedPod) -> Option<&'a Assigned> {
-    let (uid, _) = pod.consumer.as_ref()?;
-    ctx.state.consumer_by_uid(uid)?.assigned.as_deref()
+    let consumer = ctx.state.consumers.get(&pod.mask())?;
+    consumer.assigned.as_deref().filter(|assigned| assigned.secret == pod.secret)
 }
 
 /// Returns the older revisions of the Deployment of a ReplicaSet by UID, or `None` if it is not the newest itself.

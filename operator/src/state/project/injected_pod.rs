@@ -13,7 +13,7 @@ use vpn_types::{
     inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected, SLOT_GATE},
 };
 
-use super::{is_ours, meta, pod::stage, tags};
+use super::{meta, pod::stage, tags};
 use crate::{
     model::{Uid, intern},
     state::views::{InjectedPod, PodConditionView, ReplicaSetView},
@@ -27,10 +27,7 @@ impl InjectedPod {
     pub fn of(pod: &Pod) -> Option<Self> {
         let text = pod.metadata.annotations.as_ref()?.get(INJECTED_ANNOTATION)?;
         let injected: Injected = serde_json::from_str(text).ok()?;
-        let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-        let position = |position: usize| u16::try_from(position).ok();
         let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default();
-        let consumer = owners.iter().enumerate().find(|(_, owner)| is_ours(owner, "MaskConsumer"));
         let controller = controller(&pod.metadata);
         let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
         let condition = conditions.into_iter().flatten().find(|condition| condition.type_ == SLOT_ASSIGNED);
@@ -42,9 +39,7 @@ impl InjectedPod {
             priority: injected.priority.unwrap_or(0),
             surge: injected.surge,
             labeled: pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(INJECT_LABEL)),
-            gate: gates.iter().position(|gate| gate.name == SLOT_GATE).and_then(position),
-            consumer: consumer.and_then(|(at, owner)| Some((Uid::from(owner.uid.as_str()), position(at)?))),
-            has_owners: !owners.is_empty(),
+            gate: gates.iter().position(|gate| gate.name == SLOT_GATE).and_then(|at| u16::try_from(at).ok()),
             is_controlled: controller.is_some(),
             replica_set: controller
                 .filter(|owner| owner.kind == "ReplicaSet" && owner.api_version.starts_with("apps/"))

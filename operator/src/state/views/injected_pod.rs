@@ -27,10 +27,6 @@ pub struct InjectedPod {
     pub labeled: bool,
     /// The position of the scheduling gate. Absent once a slot is assigned.
     pub gate: Option<u16>,
-    /// The UID of the MaskConsumer among its owners, and the position of that reference.
-    pub consumer: Option<(Uid, u16)>,
-    /// Whether it has any owner.
-    pub has_owners: bool,
     /// Whether it has a controller, which replaces it when it is deleted.
     pub is_controlled: bool,
     /// The UID of the ReplicaSet that controls it.
