@@ -2,6 +2,7 @@
 
 mod crashes;
 mod failures;
+mod injection;
 mod pods;
 mod slots;
 mod teardown;
@@ -45,6 +46,10 @@ fn main() -> ExitCode {
         workloads::a_deployment_behind_the_vpn,
         workloads::a_stateful_set_behind_the_vpn,
         workloads::a_job_behind_the_vpn,
+        injection::replicas_behind_the_vpn,
+        injection::pods_of_one_mask_behind_the_vpn,
+        injection::files_are_where_gluetun_reads_them,
+        injection::a_job_behind_the_vpn,
         teardown::nothing_is_left_at_the_end,
         teardown::nothing_is_left_when_the_owner_is_killed,
     ])
