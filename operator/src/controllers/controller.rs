@@ -93,9 +93,9 @@ impl ControllerSet {
         watches
     }
 
-    /// Whether a controller in this set watches that kind.
-    pub fn watch(&self, kind: Kind) -> bool {
-        self.0.iter().flat_map(|controller| controller.watches).any(|(watched, _)| *watched == kind)
+    /// Whether a controller in this set watches all objects of that kind.
+    pub fn watch_all(&self, kind: Kind) -> bool {
+        self.0.iter().flat_map(|controller| controller.watches).any(|watched| *watched == (kind, Scope::All))
     }
 
     /// Whether a controller in this set writes the status of that kind.

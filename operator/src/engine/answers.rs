@@ -130,9 +130,8 @@ impl Engine {
     /// Applies the object in the response to a write or a read.
     fn acknowledge(&mut self, object: Object, sent: Epoch) {
         let is_watched = match &object {
-            // Without the masks controller the watch selects Masks by label, and would never deliver the deletion of
-            // another Mask.
-            Object::Mask(view) => view.verifies.is_some() || self.controllers.own_status(Kind::Mask),
+            // A watch that selects Masks by label would never deliver the deletion of another Mask.
+            Object::Mask(view) => view.verifies.is_some() || self.controllers.watch_all(Kind::Mask),
             // The watch selects copied Secrets by label.
             Object::Copy(view) => view.labeled,
             Object::InjectedPod(view) => view.labeled,
@@ -143,7 +142,7 @@ impl Engine {
                 false
             }
             // The pods controller writes them without a watch.
-            Object::Reservation(_) => self.controllers.watch(Kind::Reservation),
+            Object::Reservation(_) => self.controllers.watch_all(Kind::Reservation),
             _ => true,
         };
         if !is_watched {
