@@ -54,7 +54,10 @@ async fn apply(f: &Framework, object: &Value) -> Result<()> {
 }
 
 /// Runs a test with an account of so many slots.
-async fn with_slots(slots: usize, body: impl AsyncFnOnce(&Framework, &VpnService, &mut History) -> Result<()>) -> Result<()> {
+async fn with_slots(
+    slots: usize,
+    body: impl AsyncFnOnce(&Framework, &VpnService, &mut History) -> Result<()>,
+) -> Result<()> {
     let cluster = shared::cluster_with_node().await?;
     let vpn = VpnService::shared().await?;
     let operator = verification::operator(vpn).await?;
@@ -155,7 +158,8 @@ pub async fn a_job_behind_the_vpn() -> Result<()> {
         for name in ["first", "second"] {
             let mut template = template(name, vpn, json!({}));
             template["spec"]["restartPolicy"] = json!("Never");
-            let script = format!("test \"$(curl --silent --max-time 5 {})\" = {}", vpn.address_url(), vpn.exit_address());
+            let script =
+                format!("test \"$(curl --silent --max-time 5 {})\" = {}", vpn.address_url(), vpn.exit_address());
             template["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
             let job = json!({
                 "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
