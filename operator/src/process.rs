@@ -53,7 +53,6 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), controllers = cli.command.name(), "starting");
     let webhook = cli.webhook.settings(cli.command, &namespace);
-    let webhook = serve_webhook(client.clone(), webhook);
     // The webhook takes no part in the election.
     let leader_elect = cli.leader_elect && !matches!(cli.command, Command::ServeWebhook);
     let controllers = cli.command.controllers(cli.webhook.injection);
@@ -65,6 +64,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let metrics = Arc::new(Metrics::new(&cli.metrics_prefix, &controllers.clone())?);
+    let webhook = serve_webhook(client.clone(), webhook, metrics.clone());
     let (snapshots, snapshot_requests) = runtime::snapshot_channel();
     let server_state = ServerState { unsynced, metrics: metrics.clone(), snapshots };
     let reporting = Reporting { unsynced: unsynced_sender, metrics, snapshot_requests };
@@ -126,9 +126,9 @@ async fn serve(port: Option<u16>, state: ServerState) -> anyhow::Result<()> {
     }
 }
 
-async fn serve_webhook(client: Client, settings: Option<WebhookSettings>) -> anyhow::Result<()> {
+async fn serve_webhook(client: Client, settings: Option<WebhookSettings>, metrics: Arc<Metrics>) -> anyhow::Result<()> {
     match settings {
-        Some(settings) => webhook::serve(client, settings).await,
+        Some(settings) => webhook::serve(client, settings, metrics).await,
         None => std::future::pending().await,
     }
 }

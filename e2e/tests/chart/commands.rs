@@ -40,6 +40,7 @@ pub async fn start(cluster: &Cluster, release: &Release<'_>, deployment: &Value)
     let identity = cluster.service_account(release.name, account).await?;
     let container = container(deployment)?;
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let webhook_port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let log = cluster.state_dir().join(format!("{name}-{port}.log"));
     let mut process = ProcessSpec::new(name, executable(cluster).await?, log);
     process.grace_period_ms = 10_000;
@@ -47,21 +48,49 @@ pub async fn start(cluster: &Cluster, release: &Release<'_>, deployment: &Value)
         process = process.arg(arg.as_str().context("not a string")?);
     }
     for (variable, mut value) in environment(container, &json!({ "name": name, "namespace": release.name }))? {
-        if variable == "METRICS_PORT" {
+        match variable.as_str() {
             // A Pod has its own ports.
-            ensure_eq("port of the probes", container["readinessProbe"]["httpGet"]["port"].to_string(), value)?;
-            value = port.to_string();
+            "METRICS_PORT" => {
+                ensure_eq("port of the probes", container["livenessProbe"]["httpGet"]["port"].to_string(), value)?;
+                value = port.to_string();
+            }
+            "WEBHOOK_PORT" => {
+                ensure_eq("port of the probes", container["readinessProbe"]["httpGet"]["port"].to_string(), value)?;
+                value = webhook_port.to_string();
+            }
+            // Without a node, no Service leads to it.
+            "WEBHOOK_NAMES" => value = "127.0.0.1".to_owned(),
+            _ => {}
         }
         process = process.env(&variable, value);
     }
     let process = cluster.run(process.env("KUBECONFIG", identity.kubeconfig.display())).await?;
     wait_for_log(&process, READY).await?;
+    let is_webhook = container["args"][0] == "serve-webhook";
+    if is_webhook {
+        wait_for_log(&process, "serving the webhook").await?;
+        call_on_loopback(cluster, name, webhook_port).await?;
+    }
     for probe in ["livenessProbe", "readinessProbe"] {
+        if container[probe]["httpGet"]["scheme"] == "HTTPS" {
+            continue;
+        }
         let path = container[probe]["httpGet"]["path"].as_str().context("no path")?;
         let answer = get(port, path).await?;
         ensure!(answer.starts_with("HTTP/1.1 200 "), "{name} {path}: {answer}");
     }
     Ok(process)
+}
+
+/// Lets the API server call the webhook on loopback.
+async fn call_on_loopback(cluster: &Cluster, configuration: &str, port: u16) -> Result<()> {
+    let patch = json!([
+        {"op": "remove", "path": "/webhooks/0/clientConfig/service"},
+        {"op": "add", "path": "/webhooks/0/clientConfig/url", "value": format!("https://127.0.0.1:{port}/inject")},
+    ]);
+    let patch = format!("--patch={patch}");
+    let args = ["patch", "mutatingwebhookconfiguration", configuration, "--type=json", &patch];
+    cluster.run_kubectl(&args).await.map(drop)
 }
 
 async fn get(port: u16, path: &str) -> Result<String> {

@@ -8,8 +8,10 @@ use e2e::{
     host::cargo,
     operator::executable,
     testing::framework::{ensure_eq, local_cluster},
-    wait::TIMEOUT,
+    wait::{TIMEOUT, wait_until_all},
 };
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -48,6 +50,15 @@ impl Shell {
         let blocks = Document::read(path)?.blocks(Some(heading), "sh");
         ensure!(!blocks.is_empty(), "{path} has no commands under {heading}");
         self.run(&blocks.concat()).await.with_context(|| format!("{path}, {heading}"))
+    }
+
+    /// Writes the objects of a section into a file. No VPN service is available to verify the account.
+    fn write_slot(&self, path: &str, heading: &str, file: &str) -> Result<()> {
+        let mut slot = objects(&Document::read(path)?.blocks(Some(heading), "yaml").concat())?;
+        let provider = slot.iter_mut().find(|object| object["kind"] == "MaskProvider").context("no MaskProvider")?;
+        provider["spec"]["verify"] = json!({ "skip": true });
+        let slot: Vec<String> = slot.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        Ok(fs::write(self.dir.path().join(file), slot.join("\n---\n"))?)
     }
 
     async fn run(&self, script: &str) -> Result<String> {
@@ -113,14 +124,18 @@ async fn follow(cluster: &Cluster, f: &Framework) -> Result<()> {
         processes.push(process);
     }
 
-    // No VPN service is available to verify the account.
-    let slot = Document::read("README.md")?.blocks(Some("## Use a slot"), "yaml").concat();
-    let mut slot = objects(&slot)?;
-    let provider = slot.iter_mut().find(|object| object["kind"] == "MaskProvider").context("no MaskProvider")?;
-    provider["spec"]["verify"] = json!({ "skip": true });
-    let slot: Vec<String> = slot.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-    fs::write(shell.dir.path().join("slot.yaml"), slot.join("\n---\n"))?;
-    let shown = shell.follow("README.md", "## Use a slot").await?;
+    shell.write_slot("README.md", "## Use a slot", "slot.yaml")?;
+    shell.follow("README.md", "## Use a slot").await?;
+    let pods = Api::<Pod>::namespaced(f.client.clone(), "apps");
+    let runs = |pod: &&Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+    let two = |pods: &[Pod]| pods.len() == 3 && pods.iter().filter(runs).count() == 2;
+    wait_until_all(pods.clone(), TIMEOUT, "two of three Pods run", two).await?;
+    cluster.run_kubectl(&["delete", "deployment/scraper", "--namespace=apps"]).await?;
+    wait_until_all(pods, TIMEOUT, "no Pod", <[_]>::is_empty).await?;
+    cluster.run_kubectl(&["delete", "maskprovider/london", "--namespace=accounts"]).await?;
+
+    shell.write_slot("types/README.md", "## Request a slot", "mask.yaml")?;
+    let shown = shell.follow("types/README.md", "## Request a slot").await?;
     ensure!(shown.contains("Active") && shown.contains("london"), "{shown}");
 
     // The Pod is created and deleted, and its Mask is deleted first.
@@ -133,7 +148,7 @@ async fn follow(cluster: &Cluster, f: &Framework) -> Result<()> {
     let spec = template["spec"].as_object_mut().context("no spec")?;
     let sidecars = spec.get("initContainers").cloned().context("no sidecar")?;
     spec.insert("containers".to_owned(), sidecars);
-    for path in ["operator/docs/accounts.md", "chart/README.md", "types/README.md"] {
+    for path in ["operator/docs/accounts.md", "operator/docs/pods.md", "chart/README.md", "types/README.md"] {
         for block in Document::read(path)?.blocks(None, "yaml") {
             if block.contains("\nspec:") && block.starts_with("apiVersion:") {
                 let file = shell.dir.path().join("block.yaml");

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use prometheus::{
-    Histogram, HistogramOpts, Registry, TextEncoder, core::Collector, process_collector::ProcessCollector,
+    Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    process_collector::ProcessCollector,
 };
 
 pub use controllers::action;
@@ -35,6 +36,8 @@ pub struct Metrics {
     registry: Registry,
     controllers: Vec<(&'static str, ControllerMetrics)>,
     server: ServerMetrics,
+    /// Exported only by a process that serves the webhook.
+    certificate_expiry: IntGauge,
     /// Exported only together with a snapshot.
     assignment: Histogram,
 }
@@ -57,10 +60,15 @@ impl Metrics {
             "Time from the creation of a MaskConsumer, shortly after that of its Mask, to the assignment of its slot. \
              Creation times have a resolution of one second. Exported by the leader of the consumers controller.",
         );
+        let certificate_expiry = Opts::new(
+            "webhook_certificate_expiry_timestamp_seconds",
+            "When the certificate of the webhook ends, in seconds since 1970. Exported by the webhook.",
+        );
         Ok(Self {
             prefix: prefix.to_owned(),
             controllers,
             server: ServerMetrics::new(prefix, &registry)?,
+            certificate_expiry: IntGauge::with_opts(certificate_expiry.namespace(prefix))?,
             assignment: Histogram::with_opts(assignment.namespace(prefix).buckets(WAITS.to_vec()))?,
             registry,
         })
@@ -93,6 +101,13 @@ impl Metrics {
     /// Records a request to the HTTP server of this process.
     pub fn served(&self, started: Instant) {
         self.server.served(started.elapsed());
+    }
+
+    /// Records when the certificate of the webhook ends, in seconds since 1970.
+    pub fn certificate_ends(&self, at: i64) {
+        self.certificate_expiry.set(at);
+        // Fails if it is registered already.
+        let _ = self.registry.register(Box::new(self.certificate_expiry.clone()));
     }
 
     /// Encodes the metrics in the text format of Prometheus. Those of slots and Masks need a snapshot.

@@ -7,8 +7,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use vpn_types::{
     FIELD_MANAGER, FINALIZER, MaskConsumerPhase, MaskPhase, MaskProviderPhase, MaskReservationPhase, OWNER_LABEL,
-    READY, RESERVATION_ANNOTATION, Reason, SHARED_CREDENTIALS, SOURCE_HASH_ANNOTATION, VERIFIED, VERIFIES_ANNOTATION,
-    VERIFY_LABEL,
+    READY, RESERVATION_ANNOTATION, Reason, SHARED_CREDENTIALS, SLOT_ASSIGNED, SOURCE_HASH_ANNOTATION, VERIFIED,
+    VERIFIES_ANNOTATION, VERIFY_LABEL,
+    inject::{INJECT_LABEL, INJECTED_ANNOTATION, SLOT_GATE},
 };
 
 const BEGIN: &str = "\
@@ -71,6 +72,8 @@ pub fn document() -> String {
     let shared = "`True` while another MaskProvider has the same credentials, or slots of this one have the same WireGuard \
                   key. Absent otherwise.";
     row(&mut text, &[&code(SHARED_CREDENTIALS), "MaskProvider", shared]);
+    let slot = "On a Pod with the label `vpn.beebs.dev/inject`: whether it has a slot, and if not, what it waits for.";
+    row(&mut text, &[&code(SLOT_ASSIGNED), "Pod", slot]);
     text.push_str(REASONS);
     for reason in Reason::ALL {
         let (on, meaning) = on_and_meaning(reason.description());
@@ -161,7 +164,7 @@ fn without_default(description: &str) -> (String, String) {
 
 /// Splits the documentation of a reason into the custom resources that it appears on and the rest.
 fn on_and_meaning(description: &'static str) -> (&'static str, &'static str) {
-    let on = ["Mask", "MaskConsumer", "MaskReservation", "MaskProvider", "Event"];
+    let on = ["Mask", "MaskConsumer", "MaskReservation", "MaskProvider", "Pod", "Event"];
     match description.split_once(": ") {
         Some((kinds, meaning)) if kinds.split(", ").all(|kind| on.contains(&kind)) => (kinds, meaning),
         _ => ("all", description),
@@ -174,7 +177,8 @@ fn marks(text: &mut String) {
     for (object, name) in [
         ("MaskConsumer of a Mask", "the name of the Mask"),
         ("MaskReservation of a slot", "`<provider>-<slot>`"),
-        ("Secret with the copied credentials", "`<mask>-<UID of the MaskProvider>`"),
+        ("Secret with the copied credentials", "`spec.secretName` of the Mask, or `<mask>-<UID of the MaskProvider>`"),
+        ("Mask and Secret of a labeled Pod", "the name of the Pod, or its `generateName`, and a random suffix"),
         ("Mask and Pod of a verification", "`<provider>-verify`"),
     ] {
         row(text, &[object, name]);
@@ -187,6 +191,9 @@ fn marks(text: &mut String) {
             "MaskProvider, MaskConsumer, MaskReservation",
             "The operator has to release something before the object goes.",
         ),
+        (INJECT_LABEL, "label", "Pod", "`true`: the Pod gets a slot. See [Pods](../operator/docs/pods.md)."),
+        (SLOT_GATE, "scheduling gate", "Pod", "The Pod waits for its slot."),
+        (INJECTED_ANNOTATION, "annotation", "Pod", "What the webhook decided, as JSON."),
         (OWNER_LABEL, "label", "copied Secret, MaskReservation", "UID of the MaskProvider."),
         (VERIFY_LABEL, "label", "Mask of a verification", "UID of the MaskProvider."),
         (RESERVATION_ANNOTATION, "annotation", "copied Secret", "UID of the MaskReservation that it was copied for."),

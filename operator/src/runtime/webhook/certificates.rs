@@ -25,6 +25,7 @@ use time::OffsetDateTime;
 use vpn_types::FIELD_MANAGER;
 
 use crate::certificates::{Certificate, Data, load, renew, renewal_time};
+use crate::metrics::Metrics;
 
 /// Where the certificate of the webhook comes from.
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ pub async fn first(client: &Client, source: &CertificateSource) -> RustlsConfig 
 }
 
 /// Follows changes of the Secret and of the configuration, and the time, until the process ends.
-pub async fn follow(client: Client, source: CertificateSource, tls: RustlsConfig) {
+pub async fn follow(client: Client, source: CertificateSource, tls: RustlsConfig, metrics: Arc<Metrics>) {
     let secrets = watch_object(Api::<Secret>::namespaced(client.clone(), &source.namespace), &source.secret);
     let configurations = watch_object(Api::<MutatingWebhookConfiguration>::all(client.clone()), &source.configuration);
     let changes = select(
@@ -81,6 +82,7 @@ pub async fn follow(client: Client, source: CertificateSource, tls: RustlsConfig
             Ok(certificate) => {
                 let until = renewal_time(&certificate) - OffsetDateTime::now_utc().unix_timestamp();
                 wait = Duration::from_secs(u64::try_from(until).unwrap_or(60)).clamp(RETRY, LONGEST_WAIT);
+                metrics.certificate_ends(certificate.not_after);
                 if current.as_ref() != Some(&certificate) {
                     match server_config(&certificate) {
                         Ok(config) => tls.reload_from_config(config),

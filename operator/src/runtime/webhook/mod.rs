@@ -43,6 +43,7 @@ pub use certificates::CertificateSource;
 
 use super::watch::error_chain;
 use crate::injection::{Answer, Defaults, Inputs, MaskSecret, decide, wanted_mask};
+use crate::metrics::Metrics;
 
 /// The path of the webhook.
 pub const PATH: &str = "/inject";
@@ -78,9 +79,9 @@ struct Webhook {
 /// # Errors
 ///
 /// Returns an error if the port is not available.
-pub async fn serve(client: Client, settings: WebhookSettings) -> anyhow::Result<()> {
+pub async fn serve(client: Client, settings: WebhookSettings, metrics: Arc<Metrics>) -> anyhow::Result<()> {
     let tls = certificates::first(&client, &settings.certificate).await;
-    tokio::spawn(certificates::follow(client.clone(), settings.certificate.clone(), tls.clone()));
+    tokio::spawn(certificates::follow(client.clone(), settings.certificate.clone(), tls.clone(), metrics));
     let minor = Arc::new(AtomicU32::new(first_version(&client).await));
     tokio::spawn(follow_version(client.clone(), minor.clone()));
     let namespaces = namespaces(&client);
