@@ -5,7 +5,8 @@ use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Instant};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use e2e::{
-    Cluster, ControlPlane, ControlPlaneOptions, Layout, Operator, OperatorOptions, VpnService, node, process::log_tail,
+    Cluster, ControlPlane, ControlPlaneOptions, Layout, Operator, OperatorOptions, VpnService, node, node::images,
+    process::log_tail,
 };
 
 use super::stopped;
@@ -75,10 +76,10 @@ impl Demo {
             );
             vpn = Some(VpnService::start(cluster).await?);
         }
-        screen.step("vpn-operator is installed: its kinds (crds/), its rights (chart/templates/rbac/), one process");
+        screen.step("vpn-operator is installed: its kinds (crds/), its rights (chart/templates/rbac/), one process and a webhook");
         let settings = vpn.iter().flat_map(VpnService::operator_env);
-        let setup =
-            settings.fold(OperatorOptions::new(Layout::Combined), |setup, (name, value)| setup.env(name, &value));
+        let setup = OperatorOptions::new(Layout::Combined).injection(1).env("INJECTION_IMAGE", images::GLUETUN);
+        let setup = settings.fold(setup, |setup, (name, value)| setup.env(name, &value));
         let operator = Operator::start_with(cluster, setup).await?;
         let mut tour = Tour::new(cluster, screen, !self.exit, vpn.as_ref())?;
         let result = tour.walk().await;

@@ -8,7 +8,7 @@ use vpn_types::{MaskProvider, MaskProviderPhase, READY};
 
 use super::{
     Tour,
-    view::{ACCOUNTS, APPS, ClusterView, is_active, is_usable},
+    view::{ACCOUNTS, APPS, ClusterView, is_served, is_usable},
 };
 
 impl Tour<'_> {
@@ -22,7 +22,8 @@ impl Tour<'_> {
     }
 
     pub(super) async fn more_slots(&mut self) -> Result<()> {
-        self.screen.step("london is upgraded to two devices: the last one in line is served at once");
+        self.one_more().await?;
+        self.screen.step("london is upgraded to two devices: the Pod in line is served at once");
         self.kubectl(&["scale", "maskprovider/london", "--replicas=2", "--namespace", ACCOUNTS]).await?;
         let upgraded = |view: &ClusterView| view.providers().any(|p| p.name_any() == "london" && p.spec.max_slots == 2);
         self.wait_until("london has two slots", upgraded).await?;
@@ -73,21 +74,22 @@ impl Tour<'_> {
     /// Checks the public address of each Pod from inside the Pod.
     pub(super) async fn exits(&mut self, vpn: &VpnService) -> Result<()> {
         self.screen.step("What the world sees of the three Pods is the address of the VPN service, not their own");
-        let names: Vec<_> = self.view.consumers().filter(|one| is_active(one)).map(ResourceExt::name_any).collect();
+        let names: Vec<_> =
+            self.view.pods().filter(|pod| is_served(&self.view, pod)).map(ResourceExt::name_any).collect();
         for name in names {
             let own = self.view.pod(&name).and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
             let own = own.context("a Pod without an address")?;
             let ask = ["exec", &name, "--namespace", APPS, "--container=app", "--", "curl", "-sS", &vpn.address_url()];
             let seen = self.kubectl(&ask).await?;
-            self.screen.print(&format!("    {:<9} {own} is seen as {}", name, seen.trim()));
+            self.screen.print(&format!("    {:<24} {own} is seen as {}", name, seen.trim()));
             ensure!(seen.trim() == vpn.exit_address().to_string(), "{name} is seen as {seen}");
         }
         Ok(())
     }
 
     pub(super) async fn correction(&mut self) -> Result<()> {
-        self.screen
-            .step("The password of rome is corrected: it is tried out at once, and the last one in line is served");
+        self.one_more().await?;
+        self.screen.step("The password of rome is corrected: it is tried out at once, and the Pod in line is served");
         let patch = format!(r#"{{"stringData": {{"OPENVPN_PASSWORD": "{PASSWORD}"}}}}"#);
         self.kubectl(&["patch", "secret", "rome", "--namespace", ACCOUNTS, "--patch", &patch]).await?;
         self.all_served().await

@@ -5,26 +5,29 @@ mod accounts;
 mod screen;
 mod view;
 
-use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Cluster, VpnService, host::cargo::ROOT};
+use e2e::{Cluster, VpnService, host::cargo::ROOT, node::images};
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},
 };
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::{Api, Client, ResourceExt, api::PostParams};
+use kube::{Api, Client, ResourceExt};
 use tokio::time::timeout;
 use vpn_types::MaskConsumer;
 
 pub use screen::Screen;
-use view::{ACCOUNTS, APPS, ClusterView, Update, is_active, places, pod_runs, slot, uid};
+use view::{ACCOUNTS, APPS, ClusterView, Update, is_active, is_served, phase, places, slot, uid};
 
 /// The pause between two steps, so that people can read.
 const PAUSE: Duration = Duration::from_secs(3);
 /// The timeout of a step, long enough for a busy machine.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
+
+/// An annotation in `e2e/demo/line.yaml`.
+const PRIORITY: &str = "vpn.beebs.dev/priority: \"1\"";
 
 pub struct Tour<'a> {
     cluster: &'a Cluster,
@@ -32,14 +35,12 @@ pub struct Tour<'a> {
     screen: Screen,
     view: ClusterView,
     events: SelectAll<BoxStream<'static, Update>>,
-    /// UIDs of the MaskConsumers for which a Pod was created.
-    served: BTreeSet<String>,
     pauses: bool,
     /// The VPN service, if the accounts are real.
     vpn: Option<&'a VpnService>,
 }
 
-/// A Mask that holds a slot.
+/// A Pod that holds a slot.
 struct Holder {
     name: String,
     consumer_uid: String,
@@ -49,8 +50,8 @@ struct Holder {
 impl<'a> Tour<'a> {
     pub fn new(cluster: &'a Cluster, screen: Screen, pauses: bool, vpn: Option<&'a VpnService>) -> Result<Self> {
         let client = cluster.client()?;
-        let (view, events, served) = (ClusterView::default(), SelectAll::new(), BTreeSet::new());
-        Ok(Self { cluster, client, screen, view, events, served, pauses, vpn })
+        let (view, events) = (ClusterView::default(), SelectAll::new());
+        Ok(Self { cluster, client, screen, view, events, pauses, vpn })
     }
 
     /// Runs the whole tour. An error names what did not happen.
@@ -61,13 +62,18 @@ impl<'a> Tour<'a> {
             None => self.made_up_accounts().await?,
         }
         self.pause().await?;
-        self.requests().await?;
+        self.replicas().await?;
         if let Some(vpn) = self.vpn {
             self.exits(vpn).await?;
         }
         self.pause().await?;
+        self.line().await?;
+        self.pause().await?;
         let (freed, next) = self.release().await?;
         self.handover(&freed, &next).await?;
+        self.done().await?;
+        self.pause().await?;
+        self.rollout().await?;
         self.pause().await?;
         match self.vpn {
             Some(_) => self.correction().await,
@@ -88,19 +94,24 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    async fn requests(&mut self) -> Result<()> {
+    async fn replicas(&mut self) -> Result<()> {
         self.screen
-            .step("Five workloads ask for one of the three slots; the Pod of each starts when its Mask is Active");
-        self.kubectl(&["apply", "-f", "e2e/demo/masks.yaml"]).await?;
-        let settled = |view: &ClusterView| {
-            let running = view.consumers().filter(|consumer| is_active(consumer) && pod_runs(view, consumer));
-            running.count() == 3 && places(view).len() == 2
-        };
-        self.wait_until("three Masks are Active with running Pods, two wait in line", settled).await?;
+            .step("A Deployment with the label vpn.beebs.dev/inject: each of its Pods gets a slot and a sidecar");
+        self.apply("e2e/demo/scraper.yaml").await?;
+        self.wait_until("three Pods run", |view| served(view).count() == 3).await?;
         self.check_slots()?;
         for consumer in self.view.consumers().filter(|consumer| is_active(consumer)) {
             self.check_copy(consumer).await?;
         }
+        self.screen.table();
+        Ok(())
+    }
+
+    async fn line(&mut self) -> Result<()> {
+        self.screen.step("A Job and a StatefulSet want slots too, and wait in line");
+        self.apply("e2e/demo/line.yaml").await?;
+        let in_line = |view: &ClusterView| places(view).values().map(|name| workload(name)).eq(["archive", "seeder"]);
+        self.wait_until("two Pods wait in line", in_line).await?;
         self.screen.table();
         Ok(())
     }
@@ -113,7 +124,7 @@ impl<'a> Tour<'a> {
         for provider in self.view.providers() {
             let (name, limit) = (provider.name_any(), provider.spec.max_slots);
             let most = self.view.most_users(&name);
-            ensure!(most <= limit, "{most} Masks had Pods on {name} at once, {limit} are allowed");
+            ensure!(most <= limit, "{most} Pods ran on {name} at once, {limit} are allowed");
         }
         Ok(())
     }
@@ -130,58 +141,87 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Ends one workload. Returns it and the workload that is first in the queue.
+    /// Ends one Pod. Returns it and the Pod that is first in the queue.
     async fn release(&mut self) -> Result<(Holder, String)> {
-        let freed = self.holder("paris")?;
         let next = places(&self.view).remove(&1).context("the queue is empty")?;
         self.screen.step(&format!(
-            "{} ends. Its Pod takes 5 s to stop, so its slot stays taken and {next} keeps waiting",
-            freed.name
+            "scraper is scaled down. Its Pod takes 5 s to stop, so its slot stays taken and {next} keeps waiting"
         ));
-        self.kubectl(&["delete", "mask", &freed.name, "--namespace", APPS]).await?;
-        let held = |view: &ClusterView| {
-            let names_pod = |reservation: &vpn_types::MaskReservation| {
-                let users = reservation.status.as_ref().and_then(|status| status.users.as_ref());
-                users.into_iter().flatten().any(|user| user.uid == freed.pod_uid)
-            };
-            let told = view.consumer(&freed.name).and_then(|consumer| consumer.status.as_ref());
-            let told = told.and_then(|status| status.message.as_deref()).unwrap_or_default();
-            view.reservations().any(names_pod) && told.contains("Waiting for Pod")
-        };
+        self.kubectl(&["scale", "deployment/scraper", "--replicas=2", "--namespace", APPS]).await?;
+        let held = |view: &ClusterView| holder(view).is_some();
         self.wait_until("the slot is held for the Pod that stops", held).await?;
         self.screen.table();
+        let freed = holder(&self.view).context("nothing is held")?;
         Ok((freed, next))
     }
 
     async fn handover(&mut self, freed: &Holder, next: &str) -> Result<()> {
         self.screen.step(&format!("The last container has ended, and with it the Pod: now {next} is served"));
-        let served = |view: &ClusterView| {
-            let consumer = view.consumer(next).filter(|consumer| is_active(consumer));
-            view.ended_at(&freed.pod_uid).is_some()
-                && consumer.is_some_and(|consumer| pod_runs(view, consumer))
-                && places(view).keys().eq([&1])
+        let active = |view: &ClusterView| {
+            let consumer = view.pod(next).and_then(|pod| view.consumer_of(pod)).filter(|consumer| is_active(consumer));
+            consumer.map(uid)
         };
-        self.wait_until(&format!("{next} has the slot, and its Pod runs"), served).await?;
+        let is_served = |view: &ClusterView| {
+            view.ended_at(&freed.pod_uid).is_some() && served(view).any(|pod| pod.name_any() == next)
+        };
+        self.wait_until(&format!("{next} has the slot, and runs"), is_served).await?;
         self.screen.table();
-        let uid = self.view.consumer(next).map(uid).unwrap_or_default();
         let ended = self.view.ended_at(&freed.pod_uid).context("the Pod's end was not seen")?;
-        let active = self.view.active_at(&uid).context("the commit was not seen")?;
+        let consumer = active(&self.view).context("the slot was not seen")?;
+        let active = self.view.active_at(&consumer).context("the commit was not seen")?;
         ensure!(ended < active, "{next} was served at revision {active}, before the Pod had ended at {ended}");
         ensure!(self.view.active_at(&freed.consumer_uid).is_some_and(|first| first < ended), "the order is not known");
         self.check_slots()?;
         self.screen.print(&format!(
-            "    In the order of writes: Pod {} ended at revision {ended}, MaskConsumer {next} Active at {active}.",
+            "    In the order of writes: Pod {} ended at revision {ended}, MaskConsumer of {next} Active at {active}.",
             freed.name
         ));
         Ok(())
     }
 
-    /// Waits until every Mask has a slot.
-    async fn all_served(&mut self) -> Result<()> {
-        let all = |view: &ClusterView| {
-            view.consumers().count() == 4 && view.consumers().all(|consumer| pod_runs(view, consumer))
+    async fn done(&mut self) -> Result<()> {
+        self.screen.step("archive has done its work: its Pod stays, and its slot goes to seeder");
+        let handed_on = |view: &ClusterView| {
+            let done = view.pods().any(|pod| workload(&pod.name_any()) == "archive" && phase(pod) == Some("Succeeded"));
+            done && served(view).any(|pod| pod.name_any() == "seeder-0")
         };
-        self.wait_until("all Masks are Active with running Pods", all).await?;
+        self.wait_until("seeder-0 runs", handed_on).await?;
+        self.check_slots()?;
+        self.screen.table();
+        Ok(())
+    }
+
+    async fn rollout(&mut self) -> Result<()> {
+        self.screen.step(
+            "A rolling update while all slots are taken: for each new Pod, one of the old revision is evicted, so there are \
+             never more Pods than slots",
+        );
+        let before: BTreeSet<_> = served(&self.view).map(ResourceExt::name_any).collect();
+        self.kubectl(&["rollout", "restart", "deployment/scraper", "--namespace", APPS]).await?;
+        let status = ["rollout", "status", "deployment/scraper", "--namespace", APPS, "--timeout=120s"];
+        self.kubectl(&status).await?;
+        let renewed = |view: &ClusterView| {
+            let new = served(view).filter(|pod| !before.contains(&pod.name_any()));
+            new.filter(|pod| workload(&pod.name_any()) == "scraper").count() == 2 && places(view).is_empty()
+        };
+        self.wait_until("two new Pods run", renewed).await?;
+        self.check_slots()?;
+        self.screen.table();
+        Ok(())
+    }
+
+    /// A Pod that waits for the next slot.
+    async fn one_more(&mut self) -> Result<()> {
+        self.screen.step("scraper is scaled up: the new Pod waits");
+        self.kubectl(&["scale", "deployment/scraper", "--replicas=3", "--namespace", APPS]).await?;
+        self.wait_until("a Pod waits in line", |view| places(view).len() == 1).await?;
+        self.screen.table();
+        Ok(())
+    }
+
+    /// Waits until every Pod has a slot.
+    async fn all_served(&mut self) -> Result<()> {
+        self.wait_until("four Pods run", |view| served(view).count() == 4).await?;
         self.check_slots()?;
         self.screen.table();
         Ok(())
@@ -194,10 +234,10 @@ impl<'a> Tour<'a> {
         self.screen.print(&format!("    export KUBECONFIG={kubeconfig}"));
         self.screen.print(&format!("    export PATH={}:$PATH", kubectl_dir.display()));
         for command in [
-            "get masks,maskconsumers,pods,secrets --namespace apps",
+            "get pods,masks,maskconsumers,secrets --namespace apps",
             "get maskproviders,maskreservations --namespace accounts",
-            "describe mask mirror --namespace apps",
-            "delete mask mirror --namespace apps",
+            "describe pod seeder-0 --namespace apps",
+            "scale deployment/scraper --replicas=5 --namespace apps",
             "scale maskprovider/paris --replicas=1 --namespace accounts",
         ] {
             self.screen.print(&format!("    kubectl {command}"));
@@ -221,26 +261,26 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// Handles and shows one event. When a MaskConsumer becomes Active, creates the Pod of its workload, as a
-    /// controller would.
+    /// Handles and shows one event.
     async fn follow(&mut self) -> Result<()> {
         let seen = self.events.next().await.context("the watches ended")?;
         self.view.take(seen);
         self.screen.show(&self.view);
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), APPS);
-        for consumer in self.view.consumers().filter(|consumer| is_active(consumer)) {
-            // Only one Pod for each MaskConsumer, so that a Pod that the user deletes is not created again.
-            if self.served.contains(&uid(consumer)) || self.view.pod(&consumer.name_any()).is_some() {
-                continue;
-            }
-            match pods.create(&PostParams::default(), &view::pod_for(consumer)?).await {
-                // The watch has not delivered the Pod yet.
-                Err(kube::Error::Api(status)) if status.is_already_exists() => continue,
-                created => created.context("cannot create a Pod")?,
-            };
-            self.served.insert(uid(consumer));
-        }
         Ok(())
+    }
+
+    /// Applies a file of the demo. No registry is reachable, so other images stand in for those in the file; kwok ends
+    /// the Pod of a Job.
+    async fn apply(&mut self, file: &str) -> Result<()> {
+        let text = fs::read_to_string(Path::new(ROOT).join(file))?.replace("curlimages/curl:8.16.0", images::TOOLS);
+        let text = match self.vpn {
+            Some(_) => text,
+            None => text.replace(PRIORITY, &format!("{PRIORITY}\n        e2e.vpn.beebs.dev/complete-after: 3s")),
+        };
+        let filled = self.cluster.state_dir().join("workloads.yaml");
+        fs::write(&filled, text)?;
+        self.screen.print(&format!("    $ kubectl apply -f {file}"));
+        self.run(&["apply", "-f", &filled.to_string_lossy()]).await.map(drop)
     }
 
     /// Runs kubectl in the root of the checkout while showing changes. Returns the output of kubectl.
@@ -248,6 +288,10 @@ impl<'a> Tour<'a> {
         let shown = |arg: &&str| if arg.contains(' ') { format!("'{arg}'") } else { (*arg).to_owned() };
         let shown: Vec<_> = args.iter().map(shown).collect();
         self.screen.print(&format!("    $ kubectl {}", shown.join(" ")));
+        self.run(args).await
+    }
+
+    async fn run(&mut self, args: &[&str]) -> Result<String> {
         let mut command = self.cluster.kubectl().command(self.cluster.admin());
         let run = command.current_dir(ROOT).args(args).stdin(Stdio::null()).output();
         tokio::pin!(run);
@@ -261,15 +305,29 @@ impl<'a> Tour<'a> {
         ensure!(output.status.success(), "kubectl {} failed: {}", args.join(" "), message.trim());
         Ok(String::from_utf8(output.stdout)?)
     }
+}
 
-    /// Returns the oldest Mask that has a slot of this account.
-    fn holder(&self, account: &str) -> Result<Holder> {
-        let ours =
-            |consumer: &&MaskConsumer| is_active(consumer) && slot(consumer).is_some_and(|(of, _)| of == account);
-        let oldest = self.view.consumers().filter(ours).min_by_key(|consumer| self.view.active_at(&uid(*consumer)));
-        let consumer = oldest.with_context(|| format!("no Mask has a slot of {account}"))?;
-        let name = consumer.name_any();
-        let pod_uid = self.view.pod(&name).map(uid).context("an Active Mask without a Pod")?;
-        Ok(Holder { name, consumer_uid: uid(consumer), pod_uid })
-    }
+/// Returns the Pods that run on a slot.
+fn served(view: &ClusterView) -> impl Iterator<Item = &Pod> {
+    view.pods().filter(|pod| is_served(view, pod))
+}
+
+/// Returns the first part of the name of a Pod.
+fn workload(name: &str) -> &str {
+    name.split('-').next().unwrap_or_default()
+}
+
+/// Returns the Pod that is stopping, once its slot is held for it.
+fn holder(view: &ClusterView) -> Option<Holder> {
+    let users = view.reservations().filter_map(|reservation| reservation.status.as_ref()?.users.as_ref()).flatten();
+    users.into_iter().find_map(|user| {
+        let pod = view.pods().find(|pod| uid(*pod) == user.uid)?;
+        let consumer = view.consumer_of(pod)?;
+        let told = consumer.status.as_ref()?.message.as_ref()?;
+        told.contains("Waiting for Pod").then(|| Holder {
+            name: pod.name_any(),
+            consumer_uid: uid(consumer),
+            pod_uid: uid(pod),
+        })
+    })
 }

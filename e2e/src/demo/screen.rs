@@ -7,25 +7,25 @@ use std::{
     time::Instant,
 };
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use vpn_types::MaskProviderPhase;
+use vpn_types::{MaskConsumerPhase, MaskProviderPhase};
 
-use super::view::{ClusterView, is_usable, runs};
+use super::view::{ClusterView, is_usable, phase, runs, told, waits};
 
-/// One line of the table: a Mask, or its MaskConsumer after the Mask was deleted.
+/// One line of the table: a Pod.
 #[derive(Clone, PartialEq)]
 struct Row {
     name: String,
-    phase: String,
+    state: &'static str,
     slot: String,
-    pod: &'static str,
     message: String,
 }
 
 impl Row {
     fn line(&self) -> String {
-        let Self { name, phase, slot, pod, message } = self;
-        format!("{name:<9} {phase:<12} {slot:<9} {pod:<9} {message}").trim_end().to_owned()
+        let Self { name, state, slot, message } = self;
+        format!("{name:<24} {state:<9} {slot:<9} {message}").trim_end().to_owned()
     }
 }
 
@@ -79,7 +79,7 @@ impl Screen {
                 out.push_str(&format!("{time}{}\n", row.line()));
             }
             for name in self.rows.keys().filter(|name| !rows.contains_key(*name)) {
-                out.push_str(&format!("{time}{name:<9} gone\n"));
+                out.push_str(&format!("{time}{name:<24} gone\n"));
             }
         }
         (self.rows, self.accounts) = (rows, accounts);
@@ -99,7 +99,7 @@ impl Screen {
         }
         let mut lines = vec!["\n".to_owned()];
         if !self.rows.is_empty() {
-            lines.push("    MASK      PHASE        SLOT      POD\n".to_owned());
+            lines.push("    POD                      STATE     SLOT\n".to_owned());
             lines.extend(self.rows.values().map(|row| format!("    {}\n", row.line())));
         }
         lines.push(format!("    accounts: {}\n", self.accounts));
@@ -132,35 +132,29 @@ fn emit(text: &str) {
 }
 
 fn rows(view: &ClusterView) -> BTreeMap<String, Row> {
-    let names = view.masks().map(ResourceExt::name_any).chain(view.consumers().map(ResourceExt::name_any));
-    names.map(|name| (name.clone(), row(view, name))).collect()
+    view.pods().map(|pod| (pod.name_any(), row(view, pod))).collect()
 }
 
-/// Returns a row with the state of the MaskConsumer. The Mask follows shortly after.
-fn row(view: &ClusterView, name: String) -> Row {
-    let consumer = view.consumer(&name);
+fn row(view: &ClusterView, pod: &Pod) -> Row {
+    let consumer = view.consumer_of(pod);
     let status = consumer.and_then(|consumer| consumer.status.as_ref());
-    let deleting = consumer.is_some_and(|consumer| consumer.metadata.deletion_timestamp.is_some());
-    let phase = match status.and_then(|status| status.phase) {
-        _ if deleting => "Terminating",
-        Some(phase) => phase.as_str(),
-        None => "Pending",
+    let state = match phase(pod) {
+        Some("Succeeded" | "Failed") => "done",
+        _ if pod.metadata.deletion_timestamp.is_some() && runs(pod) => "stopping",
+        _ if pod.metadata.deletion_timestamp.is_some() => "stopped",
+        _ if waits(pod) => "waiting",
+        Some("Running") => "running",
+        _ => "starting",
     };
     let slot = status.and_then(|status| status.provider.as_ref());
     let slot = slot.map(|slot| format!("{}-{}", slot.name, slot.slot)).unwrap_or_default();
-    let pod = match view.pod(&name) {
-        None => "",
-        Some(pod) if !runs(pod) && pod.metadata.deletion_timestamp.is_some() => "stopped",
-        Some(pod) if pod.metadata.deletion_timestamp.is_some() => "stopping",
-        Some(pod) => match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
-            Some("Running") => "running",
-            _ => "starting",
-        },
+    let is_releasing = status.is_some_and(|status| status.phase == Some(MaskConsumerPhase::Terminating));
+    let message = match state {
+        "waiting" if slot.is_empty() => told(pod).map(str::to_owned),
+        "stopping" | "stopped" if is_releasing => status.and_then(|status| status.message.clone()),
+        _ => None,
     };
-    // Until the status has the phase Terminating, its message is about the assigned slot.
-    let told = status.filter(|status| status.phase.is_some_and(|told| told.as_str() == phase && phase != "Active"));
-    let message = told.and_then(|status| status.message.clone()).unwrap_or_default();
-    Row { name, phase: phase.to_owned(), slot, pod, message }
+    Row { name: pod.name_any(), state, slot, message: message.unwrap_or_default() }
 }
 
 fn accounts(view: &ClusterView) -> String {

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result};
-use e2e::{node::images, pods::usage::may_run};
+use e2e::pods::usage::may_run;
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},
@@ -17,16 +16,18 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use vpn_types::{Mask, MaskConsumer, MaskConsumerPhase, MaskPhase, MaskProvider, MaskReservation, READY};
+use vpn_types::{
+    MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation, READY, SLOT_ASSIGNED,
+    inject::{INJECTED_ANNOTATION, Injected, SLOT_GATE},
+};
 
 /// The namespace of the accounts in `e2e/demo/providers.yaml`.
 pub const ACCOUNTS: &str = "accounts";
-/// The namespace of the workloads in `e2e/demo/masks.yaml`.
+/// The namespace of the workloads.
 pub const APPS: &str = "apps";
 
 /// An event of one of the watches.
 pub enum Update {
-    Mask(Box<Event<Mask>>),
     Consumer(Box<Event<MaskConsumer>>),
     Reservation(Box<Event<MaskReservation>>),
     Provider(Box<Event<MaskProvider>>),
@@ -36,7 +37,6 @@ pub enum Update {
 /// Watches each kind. A failed watch is restarted.
 pub fn watch_all(client: &Client) -> SelectAll<BoxStream<'static, Update>> {
     let mut all = SelectAll::new();
-    all.push(watch(client, APPS, Update::Mask));
     all.push(watch(client, APPS, Update::Consumer));
     all.push(watch(client, APPS, Update::Pod));
     all.push(watch(client, ACCOUNTS, Update::Reservation));
@@ -90,7 +90,6 @@ impl<K: ResourceExt> Store<K> {
 /// All objects, and the parts of earlier states that are needed later.
 #[derive(Default)]
 pub struct ClusterView {
-    masks: Store<Mask>,
     consumers: Store<MaskConsumer>,
     reservations: Store<MaskReservation>,
     providers: Store<MaskProvider>,
@@ -99,19 +98,22 @@ pub struct ClusterView {
     ended: BTreeMap<String, u64>,
     /// The revision at which a MaskConsumer was first seen Active, by UID.
     activated: BTreeMap<String, u64>,
-    /// The maximum number of MaskConsumers with a running Pod at the same time, by provider.
+    /// The account of each MaskConsumer that was Active, by name.
+    accounts: BTreeMap<String, String>,
+    /// The maximum number of running Pods at the same time, by provider.
     most_users: BTreeMap<String, usize>,
 }
 
 impl ClusterView {
     pub fn take(&mut self, seen: Update) {
         match seen {
-            Update::Mask(event) => self.masks.take(*event),
             Update::Consumer(event) => {
                 if let Event::Apply(consumer) | Event::InitApply(consumer) = &*event
                     && is_active(consumer)
                 {
                     self.activated.entry(uid(consumer)).or_insert(revision(consumer));
+                    let account = slot(consumer).map(|(account, _)| account.to_owned());
+                    self.accounts.extend(account.map(|account| (consumer.name_any(), account)));
                 }
                 self.consumers.take(*event);
             }
@@ -132,10 +134,6 @@ impl ClusterView {
         }
     }
 
-    pub fn masks(&self) -> impl Iterator<Item = &Mask> {
-        self.masks.objects.values()
-    }
-
     pub fn consumers(&self) -> impl Iterator<Item = &MaskConsumer> {
         self.consumers.objects.values()
     }
@@ -152,8 +150,17 @@ impl ClusterView {
         self.providers.objects.values()
     }
 
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.objects.values()
+    }
+
     pub fn pod(&self, name: &str) -> Option<&Pod> {
         self.pods.objects.get(name)
+    }
+
+    /// Returns the MaskConsumer with the slot of a Pod.
+    pub fn consumer_of(&self, pod: &Pod) -> Option<&MaskConsumer> {
+        self.consumer(&mask_of(pod)?)
     }
 
     /// Returns the revision at which the kubelet reported the end of the Pod with this UID, or at which the Pod was
@@ -167,21 +174,49 @@ impl ClusterView {
         self.activated.get(consumer_uid).copied()
     }
 
-    /// Returns the maximum number of MaskConsumers with a running Pod at the same time.
+    /// Returns the maximum number of running Pods at the same time.
     pub fn most_users(&self, provider: &str) -> usize {
         self.most_users.get(provider).copied().unwrap_or_default()
     }
 
     /// Counts users by their Pods, not by statuses: a VPN service counts sessions of Pods.
     fn count_users(&mut self) {
-        for (name, provider) in &self.providers.objects {
-            let suffix = format!("-{}", uid(provider));
-            let uses = |pod: &&Pod| runs(pod) && secrets(pod).any(|secret| secret.ends_with(&suffix));
-            let users: BTreeSet<_> = self.pods.objects.values().filter(uses).filter_map(owner).collect();
+        for name in self.providers.objects.keys() {
+            let uses = |pod: &&Pod| runs(pod) && mask_of(pod).and_then(|mask| self.accounts.get(&mask)) == Some(name);
+            let users = self.pods.objects.values().filter(uses).count();
             let most = self.most_users.entry(name.clone()).or_default();
-            *most = users.len().max(*most);
+            *most = users.max(*most);
         }
     }
+}
+
+/// Returns the name of the Mask of a Pod, and of its MaskConsumer.
+fn mask_of(pod: &Pod) -> Option<String> {
+    let injected = pod.annotations().get(INJECTED_ANNOTATION)?;
+    Some(serde_json::from_str::<Injected>(injected).ok()?.secret)
+}
+
+/// Whether the Pod waits for a slot.
+pub fn waits(pod: &Pod) -> bool {
+    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref());
+    gates.is_some_and(|gates| gates.iter().any(|gate| gate.name == SLOT_GATE))
+}
+
+/// Whether the Pod is running, with a slot that is not being released.
+pub fn is_served(view: &ClusterView, pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && phase(pod) == Some("Running")
+        && view.consumer_of(pod).is_some_and(is_active)
+}
+
+pub fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.phase.as_deref()
+}
+
+/// Returns what the Pod says about its slot.
+pub fn told(pod: &Pod) -> Option<&str> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == SLOT_ASSIGNED)?.message.as_deref()
 }
 
 /// Whether the MaskConsumer has a slot and is not being deleted.
@@ -197,18 +232,7 @@ pub fn runs(pod: &Pod) -> bool {
     let ended = statuses.is_some_and(|all| {
         all.iter().all(|container| container.state.as_ref().is_some_and(|state| state.terminated.is_some()))
     });
-    bound && !ended
-}
-
-fn secrets(pod: &Pod) -> impl Iterator<Item = &str> {
-    let spec = pod.spec.as_ref();
-    let containers = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    let sources = containers.flat_map(|container| container.env_from.iter().flatten());
-    sources.filter_map(|source| source.secret_ref.as_ref()).map(|secret| secret.name.as_str())
-}
-
-fn owner(pod: &Pod) -> Option<&str> {
-    pod.owner_references().first().map(|owner| owner.uid.as_str())
+    bound && !ended && !matches!(phase(pod), Some("Succeeded" | "Failed"))
 }
 
 pub fn uid(object: &impl ResourceExt) -> String {
@@ -231,36 +255,13 @@ pub fn slot(consumer: &MaskConsumer) -> Option<(&str, usize)> {
     Some((&provider.name, provider.slot))
 }
 
-/// Whether the MaskConsumer is Active and its Pod runs.
-pub fn pod_runs(view: &ClusterView, consumer: &MaskConsumer) -> bool {
-    let pod = view.pod(&consumer.name_any()).filter(|pod| owner(pod) == Some(&uid(consumer)));
-    let phase = pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
-    is_active(consumer) && phase == Some("Running")
-}
-
-/// The waiting Masks, by their queue position.
+/// Returns the waiting Pods by their place in line.
 pub fn places(view: &ClusterView) -> BTreeMap<usize, String> {
-    let place = |mask: &Mask| {
-        let status = mask.status.as_ref().filter(|status| status.phase == Some(MaskPhase::Waiting))?;
-        let (_, place) = status.message.as_ref()?.split_once("place ")?;
-        Some((place.split(' ').next()?.parse().ok()?, mask.name_any()))
+    let place = |pod: &Pod| {
+        let (_, place) = told(pod)?.split_once("place ")?;
+        Some((place.split(' ').next()?.parse().ok()?, pod.name_any()))
     };
-    view.masks().filter_map(place).collect()
-}
-
-/// The images in the template, and their replacements for when no registry is reachable.
-const IMAGES: [(&str, &str); 2] =
-    [("qmcgaw/gluetun:v3.41.3", images::GLUETUN), ("curlimages/curl:8.16.0", images::TOOLS)];
-
-/// Returns the template of a Pod that uses the slot of a MaskConsumer, filled in.
-pub fn pod_for(consumer: &MaskConsumer) -> Result<Pod> {
-    let slot = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
-    let text = include_str!("../../demo/pod.yaml")
-        .replace("${MASK}", &consumer.name_any())
-        .replace("${CONSUMER_UID}", &uid(consumer))
-        .replace("${SECRET}", &slot.context("an Active MaskConsumer without a slot")?.secret);
-    let text = IMAGES.iter().fold(text, |text, (image, stand_in)| text.replace(image, stand_in));
-    Ok(serde_yaml::from_str(&text)?)
+    view.pods().filter(|pod| waits(pod)).filter_map(place).collect()
 }
 
 fn is_bound(pod: &Pod) -> bool {

@@ -7,7 +7,7 @@ use e2e::{
     Framework, History,
     history::{Change, Object},
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{core::v1::Pod, events::v1::Event};
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -45,6 +45,25 @@ async fn a_rolling_update_on_full_slots_completes() -> Result<()> {
         let most = most_at_once(history.changes().await?);
         ensure!(most <= 3, "{most} Pods ran at the same time");
         history.check_slot_limits().await.map(drop)
+    })
+    .await
+}
+
+/// The slot of an evicted Pod is on its way for a while: meanwhile no other Pod is evicted.
+#[tokio::test]
+async fn one_pod_is_evicted_for_each_new_one() -> Result<()> {
+    test("slow-rollout", async |f| {
+        f.create_provider("vpn", 2).await?;
+        let mut slow = deployment("scraper", 2, &json!({}));
+        slow["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(3);
+        apply(f, &[slow]).await?;
+        wait_for_pods(f, 2, 0).await?;
+        restart(f, "scraper").await?;
+        wait_for_pods(f, 2, 0).await?;
+        let events = f.api::<Event>().list(&Default::default()).await?;
+        let evictions = events.iter().filter(|event| event.reason.as_deref() == Some("RevisionEvicted")).count();
+        ensure!(evictions <= 2, "{evictions} Pods were evicted for two new ones");
+        Ok(())
     })
     .await
 }

@@ -42,11 +42,11 @@ pub async fn execute(client: &Client, operation: &Operation) -> Outcome {
 fn log(operation: &Operation, outcome: &Outcome) {
     let verb = operation.verb();
     let (kind, object) = match operation {
-        Operation::ListPods(namespace) => (Kind::Pod, format!("{namespace}/*")),
-        Operation::ListReplicaSets(namespace) => (Kind::InjectedPod, format!("{namespace}/*")),
-        _ => operation.target().map(|(kind, key)| (kind, key.to_string())).unwrap_or((Kind::Pod, String::new())),
+        Operation::ListPods(namespace) => ("Pod", format!("{namespace}/*")),
+        Operation::ListReplicaSets(namespace) => ("ReplicaSet", format!("{namespace}/*")),
+        _ => operation.target().map(|(kind, key)| (kind.as_str(), key.to_string())).unwrap_or_default(),
     };
-    let (kind, part) = (kind.as_str(), operation.part());
+    let part = operation.part();
     match outcome {
         Outcome::Refused { reason, message } => {
             tracing::warn!(kind, object, verb, part, %reason, message, "request rejected");

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{model::Uid, state::ReplicaSetView};
+use crate::{
+    model::{ObjectKey, Uid},
+    state::ReplicaSetView,
+};
 
 /// State of the pods controller.
 #[derive(Clone, Default)]
@@ -21,6 +24,8 @@ pub struct Memory {
     pub lost: HashSet<Uid>,
     /// The ReplicaSets of a namespace, and when (monotonic) they were listed.
     pub replica_sets: HashMap<Arc<str>, (Duration, Vec<ReplicaSetView>)>,
+    /// Until when (monotonic) a slot of a provider may be on its way to the next Pod in line: a Pod that had it has ended.
+    pub passing_on: HashMap<ObjectKey, Duration>,
     /// Pods whose eviction was accepted, until the watch shows it.
     pub evicted: HashSet<Uid>,
 }

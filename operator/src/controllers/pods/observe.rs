@@ -1,6 +1,8 @@
 //! Changes that affect injected Pods and their Masks.
 
-use super::{masks, may_use, memory::Unwatched};
+use std::{collections::HashMap, time::Duration};
+
+use super::{masks, may_use, memory::Unwatched, surge};
 use crate::{
     controllers::{Answer, Change, Context},
     model::{Kind, ObjectKey, Operation, ReconcileRequest, Uid},
@@ -44,16 +46,16 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<
         }
         ctx.forget(ReconcileRequest::Pod(key.clone()));
     }
-    // The next Pod of its ReplicaSet may be the first one that waits now.
-    let was_waiting = before.as_ref().filter(|before| before.is_waiting());
-    if let Some(replica_set) = was_waiting.and_then(|before| before.replica_set.clone())
-        && ctx.state.injected_pods.get(key).is_none_or(|now| !now.is_waiting())
+    if before.as_ref().is_some_and(InjectedPod::is_waiting)
+        != ctx.state.injected_pods.get(key).is_some_and(InjectedPod::is_waiting)
     {
-        let is_next = |pod: &&InjectedPod| pod.is_waiting() && pod.replica_set.as_ref() == Some(&replica_set);
-        let next: Vec<_> = ctx.state.injected_pods.values().filter(is_next).map(|pod| pod.meta.key.clone()).collect();
-        for pod in next {
+        for pod in first_of_replica_sets(ctx, &key.namespace) {
             ctx.enqueue(ReconcileRequest::Pod(pod));
         }
+    }
+    let is_released = ctx.state.injected_pods.get(key).is_some_and(InjectedPod::is_released);
+    if let Some(before) = before.as_ref().filter(|before| before.is_released() && !is_released) {
+        slot_on_its_way(ctx, before);
     }
     for mask in masks {
         let others: Vec<_> = ctx.state.pods_of_mask(&mask).map(|pod| pod.meta.key.clone()).collect();
@@ -63,6 +65,34 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<
         ctx.enqueue(ReconcileRequest::PodMask(mask));
     }
     ctx.enqueue(ReconcileRequest::Pod(key.clone()));
+}
+
+/// Returns the Pods of a namespace for which a Pod of an older revision may be evicted: the first one that waits of each
+/// ReplicaSet.
+fn first_of_replica_sets(ctx: &Context, namespace: &str) -> Vec<ObjectKey> {
+    let mut first: HashMap<&Uid, &InjectedPod> = HashMap::new();
+    let waits = |pod: &&InjectedPod| *pod.meta.key.namespace == *namespace && pod.is_waiting();
+    for pod in ctx.state.injected_pods.values().filter(waits) {
+        let Some(replica_set) = &pod.replica_set else { continue };
+        let known = first.entry(replica_set).or_insert(pod);
+        if surge::age(pod) < surge::age(known) {
+            *known = pod;
+        }
+    }
+    first.into_values().map(|pod| pod.meta.key.clone()).collect()
+}
+
+/// How long the release of a slot and its next assignment may take, beyond the time for which the slot is held.
+const HANDOVER: Duration = Duration::from_secs(3);
+
+/// Notes that the slot of a Pod will be free soon, so that no other Pod is evicted for it.
+fn slot_on_its_way(ctx: &mut Context, pod: &InjectedPod) {
+    let assigned = ctx.state.consumers.get(&pod.mask()).and_then(|consumer| consumer.assigned.as_deref());
+    let Some(provider) = assigned.and_then(|assigned| ctx.state.providers.get(&assigned.provider)) else { return };
+    let is_lost = pod.stage == PodStage::Running && ctx.state.injected_pods.get(&pod.meta.key).is_none();
+    let hold = if is_lost { provider.unclean_delay } else { provider.release_delay };
+    let until = ctx.now.monotonic + hold + HANDOVER;
+    ctx.memory.pods.passing_on.insert(provider.meta.key.clone(), until);
 }
 
 /// Forgets a Pod that is gone when its Mask does not need it any more.

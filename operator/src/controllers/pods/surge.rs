@@ -2,9 +2,9 @@
 //! one is ready: that would be for ever. So one Pod of the oldest revision is evicted, which PodDisruptionBudgets may
 //! refuse, and its slot goes to the new Pod, if that is the first in line for it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use vpn_types::{Reason, inject::Surge};
 
 use super::{line, report};
@@ -51,6 +51,17 @@ pub fn make_way(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, co
     if !holders.iter().any(|holder| is_first_in_line(ctx, pod, consumer, holder)) {
         return look_again;
     }
+    // One at a time: the slot of a Pod that is already going may be the one that the new Pod gets.
+    let memory = &ctx.memory.pods;
+    let is_passing_on = |pod: &InjectedPod| {
+        let until = assigned_to(ctx, pod).and_then(|assigned| memory.passing_on.get(&assigned.provider));
+        until.is_some_and(|until| *until > now)
+    };
+    let is_going =
+        |pod: &&InjectedPod| pod.meta.deleting || memory.evicted.contains(&pod.meta.uid) || is_passing_on(pod);
+    if holders.iter().any(is_going) {
+        return look_again;
+    }
     let namespace = &pod.meta.key.namespace;
     let Some((_, all)) = ctx.memory.pods.replica_sets.get(namespace).filter(|(at, _)| *at + FRESH > now) else {
         return Way::Step(Step::send(Operation::ListReplicaSets(namespace.clone())).provisional());
@@ -58,11 +69,6 @@ pub fn make_way(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, co
     let Some(older) = older_revisions(all, replica_set) else { return Way::Wait };
     let revision = |pod: &InjectedPod| older.get(pod.replica_set.as_ref()?).copied();
     let mut candidates: Vec<_> = holders.into_iter().filter(|holder| revision(holder).is_some()).collect();
-    // One at a time: the slot of a Pod that is already going may be the one that the new Pod gets.
-    let is_going = |pod: &&InjectedPod| pod.meta.deleting || ctx.memory.pods.evicted.contains(&pod.meta.uid);
-    if candidates.iter().any(is_going) {
-        return look_again;
-    }
     candidates.sort_by_key(|pod| (revision(pod), pod.meta.created, pod.meta.key.clone()));
     let Some(oldest) = candidates.into_iter().find(|holder| is_first_in_line(ctx, pod, consumer, holder)) else {
         return Way::Wait;
@@ -76,10 +82,13 @@ pub fn make_way(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, co
 
 /// Whether no other Pod of its ReplicaSet that waits is older.
 fn is_first_of_replica_set(ctx: &Context, pod: &InjectedPod) -> bool {
-    let age = |pod: &InjectedPod| (pod.meta.created, pod.mask().name, pod.meta.key.clone());
-    let own = age(pod);
     let waits = |other: &&InjectedPod| other.replica_set == pod.replica_set && other.is_waiting();
-    !ctx.state.injected_pods.values().filter(waits).any(|other| age(other) < own)
+    !ctx.state.injected_pods.values().filter(waits).any(|other| age(other) < age(pod))
+}
+
+/// Returns what Pods of a ReplicaSet are ordered by.
+pub fn age(pod: &InjectedPod) -> (DateTime<Utc>, Arc<str>) {
+    (pod.meta.created, pod.mask().name)
 }
 
 /// Returns the Pods of other ReplicaSets whose slots the Pod could use.
