@@ -178,7 +178,17 @@ impl Operator {
             let process = cluster.run(options.spec(name, &identity, &binary, &state_dir)).await?;
             parts.push(ControllerProcess { name, identity, process });
         }
-        parts.extend(webhook::start(cluster, &options, &binary).await?);
+        for number in 0..options.webhooks {
+            let port = webhook::free_port()?;
+            if number == 0 {
+                webhook::register(cluster, port).await?;
+            }
+            let identity = cluster.service_account(NAMESPACE, "vpn-operator-webhook").await?;
+            let mut spec = options.spec(webhook::NAME, &identity, &binary, &state_dir);
+            spec.args = webhook::args(port);
+            let process = cluster.run(spec).await?;
+            parts.push(ControllerProcess { name: webhook::NAME, identity, process });
+        }
         let operator = Self { options, parts, binary, state_dir };
         operator.ready().await?;
         Ok(operator)

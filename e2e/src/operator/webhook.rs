@@ -1,6 +1,6 @@
 //! The webhook of the operator: its processes, and the MutatingWebhookConfiguration of the chart, for loopback.
 
-use std::{net::TcpListener, path::Path};
+use std::net::TcpListener;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{ControllerProcess, NAMESPACE, OperatorOptions, chart};
+use super::chart;
 use crate::cluster::Cluster;
 
 /// The name of a process.
@@ -18,39 +18,21 @@ pub const NAME: &str = "webhook";
 /// The log message of a process that answers.
 pub const READY: &str = "serving the webhook";
 
-/// Starts the webhooks, and registers them.
-pub async fn start(cluster: &Cluster, options: &OperatorOptions, binary: &Path) -> Result<Vec<ControllerProcess>> {
-    let mut parts = Vec::new();
-    for number in 0..options.webhooks {
-        let port = free_port()?;
-        if number == 0 {
-            register(cluster, port).await?;
-        }
-        let identity = cluster.service_account(NAMESPACE, "vpn-operator-webhook").await?;
-        let mut spec = options.spec(NAME, &identity, binary, cluster.state_dir());
-        spec.args.retain(|arg| !arg.starts_with("manage-"));
-        spec.args.splice(0..0, ["serve-webhook".to_owned(), format!("--webhook-port={port}")]);
-        spec.args.extend(
-            [
-                "--webhook-names=127.0.0.1",
-                "--webhook-configuration=vpn-operator-webhook",
-                "--webhook-secret=vpn-operator-webhook",
-                "--lease-namespace=vpn-operator",
-            ]
-            .map(str::to_owned),
-        );
-        let process = cluster.run(spec).await?;
-        parts.push(ControllerProcess { name: NAME, identity, process });
-    }
-    Ok(parts)
+/// Returns the arguments of a process with this port.
+pub fn args(port: u16) -> Vec<String> {
+    let names = ["--webhook-names=127.0.0.1", "--webhook-configuration=vpn-operator-webhook"];
+    let secret = ["--webhook-secret=vpn-operator-webhook", "--lease-namespace=vpn-operator"];
+    let fixed = names.into_iter().chain(secret).map(str::to_owned);
+    ["serve-webhook".to_owned(), format!("--webhook-port={port}")].into_iter().chain(fixed).collect()
 }
 
-fn free_port() -> Result<u16> {
+/// Returns a port of loopback that nothing uses.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Applies the configuration of the chart, with the address of a process instead of a Service.
-async fn register(cluster: &Cluster, port: u16) -> Result<()> {
+pub async fn register(cluster: &Cluster, port: u16) -> Result<()> {
     let objects = chart::render(cluster, &["--set=injection.enabled=true"]).await?;
     let is_configuration = |object: &&Value| object["kind"] == "MutatingWebhookConfiguration";
     let mut configuration = objects.iter().find(is_configuration).context("the chart has no webhook")?.clone();

@@ -9,6 +9,11 @@ use crate::{
     state::{ConsumerView, InjectedPod},
 };
 
+/// Whether a Pod may use the slot of a MaskConsumer: of the Pods that share it, only the one that its status names.
+pub fn may_use(pod: &InjectedPod, consumer: &ConsumerView) -> bool {
+    pod.shares.is_none() || consumer.pod.as_ref().is_some_and(|named| named.uid == pod.meta.uid)
+}
+
 /// Returns the Pods that wait for the slot of a shared Mask, in order.
 pub fn waiting<'a>(ctx: &'a Context, mask: &ObjectKey, consumer: &ConsumerView) -> Vec<&'a InjectedPod> {
     let secret = consumer.assigned.as_ref().map(|assigned| assigned.secret.clone());

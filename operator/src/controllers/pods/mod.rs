@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
 use vpn_types::{Mask, MaskConsumerPhase, MaskSpec, Reason, inject::SLOT_GATE};
 
+use line::may_use;
 pub use memory::Memory;
 use surge::Way;
 
@@ -104,11 +105,6 @@ fn keep(ctx: &Context, pod: &InjectedPod, consumer: Option<&ConsumerView>) -> St
     let message = "This Pod runs without a slot of its own".to_owned();
     let event = report::event(pod, true, Reason::Evicted, "Evict", message);
     Step::send(delete(Kind::InjectedPod, &pod.meta, None)).with_event([event])
-}
-
-/// Whether a Pod may use the slot of a MaskConsumer: of the Pods that share it, only the one that its status names.
-pub fn may_use(pod: &InjectedPod, consumer: &ConsumerView) -> bool {
-    pod.shares.is_none() || consumer.pod.as_ref().is_some_and(|named| named.uid == pod.meta.uid)
 }
 
 /// A Pod that waits for its slot.

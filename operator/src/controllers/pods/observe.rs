@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{masks, may_use, memory::Unwatched, surge};
+use super::{line::may_use, masks, memory::Unwatched, surge};
 use crate::{
     controllers::{Answer, Change, Context},
     model::{Kind, ObjectKey, Operation, ReconcileRequest, Uid},
