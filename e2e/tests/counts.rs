@@ -40,9 +40,10 @@ async fn alone(
     let operator = Operator::start(cluster, layout).await?;
     let counter = Counter { cluster, users: operator.users(), layout };
     Framework::run(cluster, &operator, prefix, async |f| {
-        body(f, &counter).await?;
-        // Leave nothing for the next test.
-        f.clear(TIMEOUT).await
+        let result = body(f, &counter).await;
+        // Leave nothing for the next test, also after a failure.
+        f.clear(TIMEOUT).await?;
+        result
     })
     .await?;
     operator.stop().await

@@ -22,8 +22,8 @@ use super::{
 /// The test binary that builds. It runs alone and first, because it uses all CPUs: other tests would slow down, and
 /// real Pods would fail.
 const BUILDS: &str = "builds";
-/// Test binaries with a node that runs containers. They run one at a time, because real Pods use all available CPU
-/// time.
+/// Test binaries with a node that runs containers. Nothing runs beside them, because real Pods use all available CPU
+/// time, and fail their probes without it.
 const WITH_NODE: [&str; 3] = ["node", "verification", "in_cluster"];
 /// The slowest of the other test binaries, slowest first. The rest follow by name. A slow binary that starts late would
 /// delay the whole run.
@@ -63,9 +63,9 @@ struct Binary {
 
 impl Runner {
     /// Runs all test binaries of a package, up to `jobs` at once. One more than the number of CPUs always run, because
-    /// each is idle about half of the time, or as many as CPUs while one of them runs Pods on a node; further ones start
-    /// only while the CPUs are idle. Prints the output of a
-    /// binary when it ends. Unless `fresh` is set, skips binaries that have passed and whose inputs have not changed.
+    /// each is idle about half of the time; further ones start only while the CPUs are idle. A binary with a node runs
+    /// alone. Prints the output of a binary when it ends. Unless `fresh` is set, skips binaries that have passed and
+    /// whose inputs have not changed.
     pub fn tests_at_once(&self, package: &str, jobs: usize, fresh: bool) -> Result<Outcome> {
         let mut queue = build(package)?;
         let first = || WITH_NODE.iter().chain(&LONGEST);
@@ -93,20 +93,18 @@ impl Runner {
         Ok(total)
     }
 
-    /// Runs the binaries in order, but defers those that need the node while it is in use.
+    /// Runs the binaries in order. Those with a node come first, one at a time.
     fn at_once(&self, package: &str, mut queue: Vec<Binary>, jobs: usize, inputs: Option<&Inputs>) -> Result<Outcome> {
-        let least = jobs.min(1 + thread::available_parallelism().map_or(1, usize::from)).max(2);
+        let least = jobs.min(1 + thread::available_parallelism().map_or(1, usize::from));
         let mut total = Outcome::default();
         let (mut processors, mut node_is_free, mut running) = (Processors::new()?, true, 0);
         thread::scope(|scope| {
             let (end, ends) = mpsc::channel();
             while running > 0 || !queue.is_empty() {
                 // Real Pods fail their probes if they wait for the CPU.
-                let least = if node_is_free { least } else { least - 1 };
-                let may_start = running < least || running < jobs && processors.have_time()?;
-                let next = queue.iter().position(|binary| node_is_free || !binary.with_node());
-                if let Some(next) = next.filter(|_| may_start) {
-                    let (binary, end) = (queue.remove(next), end.clone());
+                let may_start = node_is_free && (running < least || running < jobs && processors.have_time()?);
+                if may_start && !queue.is_empty() {
+                    let (binary, end) = (queue.remove(0), end.clone());
                     node_is_free &= !binary.with_node();
                     running += 1;
                     println!("started: {}", binary.name);

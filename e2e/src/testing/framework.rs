@@ -229,13 +229,26 @@ impl Framework {
 
     /// Deletes all Masks and MaskProviders, and waits until all of their objects are deleted.
     pub async fn clear(&self, limit: Duration) -> Result<()> {
-        self.api::<Mask>().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-        self.api::<MaskProvider>().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        self.delete_all::<Mask>().await?;
+        self.delete_all::<MaskProvider>().await?;
         wait_until_all(self.api::<Mask>(), limit, "no Mask", <[_]>::is_empty).await?;
         wait_until_all(self.api::<MaskConsumer>(), limit, "no MaskConsumer", <[_]>::is_empty).await?;
         wait_until_all(self.api::<MaskReservation>(), limit, "no MaskReservation", <[_]>::is_empty).await?;
         wait_until_all(self.api::<MaskProvider>(), limit, "no MaskProvider", <[_]>::is_empty).await?;
         Ok(())
+    }
+
+    /// Deletes all objects of a kind. A connection that breaks meanwhile is no reason to stop.
+    async fn delete_all<K: Kind>(&self) -> Result<()> {
+        let mut attempts = 3;
+        loop {
+            attempts -= 1;
+            match self.api::<K>().delete_collection(&DeleteParams::default(), &ListParams::default()).await {
+                Err(error) if attempts == 0 || matches!(error, kube::Error::Api(_)) => return Err(error.into()),
+                Err(_) => {}
+                Ok(_) => return Ok(()),
+            }
+        }
     }
 
     /// Creates a Pod, and waits until it is running.
