@@ -9,7 +9,7 @@ use vpn_types::parse_duration;
 use crate::{
     controllers::verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
     controllers::{ControllerSet, pods, table},
-    injection::Defaults,
+    injection::{self, Defaults},
     metrics::parse_prefix,
     runtime::webhook::{CertificateSource, WebhookSettings},
 };
@@ -114,7 +114,7 @@ pub struct WebhookArgs {
     pub injection_image: String,
 
     /// Resources of the sidecar, as JSON.
-    #[arg(long, env = "INJECTION_RESOURCES", value_parser = parse_sidecar_resources, global = true)]
+    #[arg(long, env = "INJECTION_RESOURCES", value_parser = injection::parse_resources, global = true)]
     pub injection_resources: Option<ResourceRequirements>,
 
     /// Networks that injected Pods reach outside of the VPN, such as those of the cluster's Pods and Services.
@@ -148,10 +148,6 @@ impl WebhookArgs {
             },
         })
     }
-}
-
-fn parse_sidecar_resources(text: &str) -> Result<ResourceRequirements, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 /// Resources by container.
@@ -199,7 +195,7 @@ pub enum Command {
     ManageConsumers,
     /// Update the status of MaskReservations, and delete them after their MaskConsumer.
     ManageReservations,
-    /// Give each Pod with the label `vpn.beebs.dev/inject` a Mask, and let it go when the slot is assigned.
+    /// Give each Pod with the label `vpn.beebs.dev/inject` a Mask, and remove its scheduling gate when the slot is assigned.
     ManagePods,
     /// Serve the webhook that adds the VPN to Pods with the label `vpn.beebs.dev/inject`.
     ServeWebhook,

@@ -82,18 +82,20 @@ pub fn decide(pod: &Value, inputs: &Inputs<'_>) -> Answer {
 
 fn inject(pod: &Value, inputs: &Inputs<'_>) -> Result<Value, String> {
     let mut new = pod.clone();
-    if is_injected(pod) {
-        // Another webhook may have put a container in front.
-        put_first(&mut new);
-        return Ok(new);
-    }
-    // The copy of a Pod that was injected has to wait for a slot of its own.
+    // The copy of a Pod that was injected, too, has to wait for a slot of its own.
     strip(&mut new);
+    let is_again = is_gated(pod) && new != *pod;
+    if is_again {
+        retain(&mut new, "/spec/schedulingGates", |gate| gate["name"] != json!(SLOT_GATE));
+    }
     let typed: Pod = serde_json::from_value(new.clone()).map_err(|error| format!("cannot be read: {error}"))?;
     let (none, metadata) = (BTreeMap::new(), &typed.metadata);
     let annotations = metadata.annotations.as_ref().unwrap_or(&none);
     let request = Request::parse(annotations, metadata.labels.as_ref().unwrap_or(&none))?;
     check(&typed, &request, inputs.namespace_labels, inputs.minor)?;
+    if is_again {
+        return keep(pod, request.sidecar);
+    }
     let secret = secret_of(&typed, &request, inputs)?;
     let spec = typed.spec.unwrap_or_default();
     push(&mut new["spec"]["schedulingGates"], json!({"name": SLOT_GATE}));
@@ -202,20 +204,36 @@ fn is_sidecar(container: &Value) -> bool {
         && container["volumeMounts"].as_array().into_iter().flatten().any(|one| one["name"] == json!(gluetun::VOLUME))
 }
 
-/// Whether this Pod was injected, as at the reinvocation of the webhook. The copy of a Pod that runs has no gate.
-fn is_injected(pod: &Value) -> bool {
+fn is_gated(pod: &Value) -> bool {
     let gates = pod["spec"]["schedulingGates"].as_array().into_iter().flatten();
-    pod["metadata"]["annotations"].get(INJECTED_ANNOTATION).is_some()
-        && gates.into_iter().any(|gate| gate["name"] == json!(SLOT_GATE))
+    gates.into_iter().any(|gate| gate["name"] == json!(SLOT_GATE))
 }
 
-fn put_first(pod: &mut Value) {
-    if let Some(all) = pod.pointer_mut("/spec/initContainers").and_then(Value::as_array_mut)
-        && let Some(position) = all.iter().position(is_sidecar)
-    {
-        let sidecar = all.remove(position);
-        all.insert(0, sidecar);
-    }
+/// Returns a Pod that was injected before, as at the reinvocation of the webhook. What other webhooks changed stays, but
+/// the sidecar has to come first.
+fn keep(pod: &Value, has_sidecar: bool) -> Result<Value, String> {
+    let mut new = pod.clone();
+    let text = pod["metadata"]["annotations"][INJECTED_ANNOTATION].as_str().unwrap_or_default();
+    let injected: Option<Injected> = serde_json::from_str(text).ok();
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let has_secret = injected.is_some_and(|injected| volumes.into_iter().any(|one| is_volume(one, &injected.secret)));
+    let sidecars = new.pointer_mut("/spec/initContainers").and_then(Value::as_array_mut);
+    let is_complete = has_secret && (!has_sidecar || sidecars.is_some_and(put_first));
+    is_complete.then_some(new).ok_or_else(|| {
+        format!("annotation {INJECTED_ANNOTATION} is reserved for the operator; remove it, and the gate {SLOT_GATE}")
+    })
+}
+
+fn is_volume(volume: &Value, secret: &str) -> bool {
+    volume["name"] == json!(gluetun::VOLUME) && volume["secret"]["secretName"] == json!(secret)
+}
+
+/// Moves the sidecar to the front, unless there is none.
+fn put_first(containers: &mut Vec<Value>) -> bool {
+    let Some(position) = containers.iter().position(is_sidecar) else { return false };
+    let sidecar = containers.remove(position);
+    containers.insert(0, sidecar);
+    true
 }
 
 /// Removes what an earlier injection added.

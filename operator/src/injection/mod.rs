@@ -12,3 +12,4 @@ mod value;
 
 pub use defaults::Defaults;
 pub use inject::{Answer, Inputs, MaskSecret, decide, wanted_mask};
+pub use value::resources as parse_resources;

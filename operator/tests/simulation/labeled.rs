@@ -9,9 +9,9 @@ use crate::{
     oracle,
     process::separate_processes,
     run::{Move, Sim},
-    scenarios::{settle, settle_and_check, settle_without},
+    scenarios::{check, settle, settle_and_check, settle_without},
     server::uid_of,
-    user::{Restarts, SHARED_MASK, key},
+    user::{FOREIGN, Restarts, SHARED_MASK, key},
 };
 
 fn is_gated(sim: &Sim, name: &str) -> bool {
@@ -44,14 +44,25 @@ fn with_slots(slots: u64) -> Sim {
     sim
 }
 
+/// Two Pods that share a Mask: the first one runs, and the second one waits.
+fn two_sharing() -> Sim {
+    let mut sim = with_slots(1);
+    sim.mask(&key("a", SHARED_MASK), json!({"secretName": format!("{SHARED_MASK}-secret")}));
+    for name in ["one", "two"] {
+        shared(&mut sim, name);
+        settle(&mut sim);
+    }
+    sim
+}
+
 #[test]
-fn a_pod_is_let_go_with_three_writes_beside_the_assignment_and_no_reads() {
+fn a_pod_starts_with_three_writes_beside_the_assignment_and_no_reads() {
     let mut sim = with_slots(1);
     sim.counts.clear();
     own(&mut sim, "one");
     settle_without(&mut sim, |chosen| matches!(chosen, Move::Node(..)));
     assert_eq!(sim.total("create", Kind::Mask), 1);
-    assert_eq!(sim.total("patch", Kind::InjectedPod), 2, "it is let go, and says so");
+    assert_eq!(sim.total("patch", Kind::InjectedPod), 2, "it loses its gate, and says so");
     let reads: usize = sim.counts.iter().filter(|((verb, _), _)| ["get", "list"].contains(verb)).map(|(_, n)| n).sum();
     assert_eq!(reads, 0);
     settle(&mut sim);
@@ -122,12 +133,7 @@ fn pods_that_share_a_mask_run_one_after_the_other() {
 
 #[test]
 fn a_pod_that_was_lost_holds_a_shared_mask_for_a_while() {
-    let mut sim = with_slots(1);
-    sim.mask(&key("a", SHARED_MASK), json!({"secretName": format!("{SHARED_MASK}-secret")}));
-    shared(&mut sim, "one");
-    settle(&mut sim);
-    shared(&mut sim, "two");
-    settle(&mut sim);
+    let mut sim = two_sharing();
     let before = sim.clock;
     sim.nodes.remove_by_force(&mut sim.server, &key("a", "one"));
     settle_and_check(&mut sim);
@@ -154,12 +160,7 @@ fn a_pod_that_was_lost_holds_its_own_slot_for_a_while() {
 
 #[test]
 fn a_pod_without_its_label_keeps_its_slot() {
-    let mut sim = with_slots(1);
-    sim.mask(&key("a", SHARED_MASK), json!({"secretName": format!("{SHARED_MASK}-secret")}));
-    shared(&mut sim, "one");
-    settle(&mut sim);
-    shared(&mut sim, "two");
-    settle(&mut sim);
+    let mut sim = two_sharing();
     sim.edit(Kind::Pod, &key("a", "one"), json!({"metadata": {"labels": null}}));
     for _ in 0..1000 {
         let moves = sim.moves();
@@ -183,6 +184,24 @@ fn a_pod_cannot_use_a_mask_that_is_not_there_or_belongs_to_another_pod() {
     sim.mask(&key("a", SHARED_MASK), json!({"secretName": format!("{SHARED_MASK}-secret")}));
     settle_and_check(&mut sim);
     assert!(runs(&sim, "lonely"));
+}
+
+/// The release waits for a finalizer of another component, before it deletes the Pod.
+#[test]
+fn nothing_is_read_again_and_again_while_a_finalizer_holds_the_secret() {
+    let mut sim = with_slots(1);
+    own(&mut sim, "one");
+    settle(&mut sim);
+    let (name, _) = sim.server.of_kind(Kind::Mask).next().unwrap();
+    let mask = name.clone();
+    sim.edit(Kind::Secret, &mask, json!({"metadata": {"finalizers": [FOREIGN]}}));
+    sim.delete(Kind::Mask, &mask, "Background");
+    settle(&mut sim);
+    let result = sim.stays_quiet();
+    check(&sim, result);
+    assert!(runs(&sim, "one"));
+    sim.clean_up();
+    settle_and_check(&mut sim);
 }
 
 /// Two Pods of their own and two that share a Mask, on two slots, one after the other.

@@ -85,8 +85,9 @@ fn adopt(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &R
             }
             // Another operator made it for another lock: once that is fenced, it cannot be committed with this data.
             let other = copy.reservation.as_ref().filter(|other| *other != uid);
+            let message = || "Another operator has assigned a slot too; one assignment is being undone".to_owned();
             other
-                .map_or(Step::Idle, |other| withdraw::fence(ctx, consumer, other, &reservation.meta.key))
+                .map_or(Step::Idle, |other| withdraw::fence(ctx, consumer, other, message()))
                 .or_else(|| Step::send(refresh_copy(&copy, Some(reservation), provider, source)).provisional())
         }
         Some(_) => {

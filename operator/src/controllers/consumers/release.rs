@@ -235,8 +235,8 @@ pub fn find_users(consumer: &ConsumerView, held: &[&ReservationView], pods: &Nam
     users
 }
 
-/// Whether a Pod belongs to the consumer, or is about to: a Pod that waits for this slot may be let go by a request that
-/// arrives late. Of the Pods that share a Mask, only the one that the status names.
+/// Whether a Pod may start on the slot: the consumer owns it, or a request that removes its scheduling gate may still
+/// arrive. Of the Pods that share a Mask, only the one in `status.pod` can get such a request.
 fn may_start(consumer: &ConsumerView, pod: &PodView) -> bool {
     pod.consumers.contains(&consumer.meta.uid)
         || pod.injection == Some(Injection::OwnMask)

@@ -10,27 +10,25 @@ use vpn_types::{MaskConsumerPhase, Reason};
 use super::context::{ConsumerContext, event};
 use crate::{
     controllers::{ready::ReadyCondition, status},
-    model::{Kind, ObjectKey, Operation, Step, Uid, delete, remove_finalizer},
+    model::{Kind, Operation, Step, Uid, delete, remove_finalizer},
     state::{ClusterState, ConsumerView, CopyView, ReservationView},
 };
 
 /// Returns the next step towards "no reservation".
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Step {
     ctx.memory(consumer).withdrawing = Some(reservation.meta.uid.clone());
-    fence(ctx, consumer, &reservation.meta.uid, &reservation.meta.key)
-        .or_else(|| delete_reservation(ctx, consumer, reservation))
+    let message = format!("MaskReservation {} could not be used; the Mask is back in line", reservation.meta.key);
+    fence(ctx, consumer, &reservation.meta.uid, message).or_else(|| delete_reservation(ctx, consumer, reservation))
 }
 
-/// Fences the reservation with the UID `withdrawn`. The message names `reservation`.
-pub fn fence(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, withdrawn: &Uid, reservation: &ObjectKey) -> Step {
+/// Fences the reservation with the UID `withdrawn`. `message` says so, unless a rejected request is the reason.
+pub fn fence(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, withdrawn: &Uid, message: String) -> Step {
     if consumer.withdrawn.as_ref() == Some(withdrawn) {
         return Step::Idle;
     }
     let (reason, message) = match &ctx.backoff {
         Some(backoff) => (backoff.reason, backoff.message.clone()),
-        None => {
-            (Reason::NoFreeSlot, format!("MaskReservation {reservation} could not be used; the Mask is back in line"))
-        }
+        None => (Reason::NoFreeSlot, message),
     };
     let condition = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, reason, message);
     let patch = status::fence(&consumer.meta, &consumer.status, &condition, withdrawn, ctx.now.wall);

@@ -1,7 +1,7 @@
 //! The Masks of Pods: those that a Pod controls go with it, and of the Pods that share one, `status.pod` of its
 //! MaskConsumer names the one that may use the slot.
 //!
-//! Order: that name is written before the Pod is let go, with a guard on the resourceVersion. So of two operators, only
+//! Order: that name is written before the Pod loses its gate, with a guard on the resourceVersion. So of two operators, only
 //! one names a Pod, and no Pod is named once the MaskConsumer is being deleted.
 
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub fn decide(ctx: &Context, key: &ObjectKey) -> Step {
     }
     match ctx.state.consumers.get(key) {
         Some(consumer) if consumer.owner.as_ref() == Some(&mask.meta.uid) && consumer.is_active() => {
-            pass_on(ctx, key, consumer)
+            hand_over(ctx, key, consumer)
         }
         _ => Step::Idle,
     }
@@ -63,20 +63,20 @@ fn record(ctx: &Context, mask: &ObjectKey, pod: &PodOfMask) -> Step {
     Step::send(Operation::PatchStatus(Kind::Reservation, key, patch))
 }
 
-/// Passes the slot of a shared Mask on to the next Pod in line.
-fn pass_on(ctx: &Context, key: &ObjectKey, consumer: &ConsumerView) -> Step {
+/// Hands the slot of a shared Mask over to the next Pod in line.
+fn hand_over(ctx: &Context, key: &ObjectKey, consumer: &ConsumerView) -> Step {
     let next = line::waiting(ctx, key, consumer)
         .first()
         .map(|pod| SlotPodView { name: pod.meta.key.name.clone(), uid: pod.meta.uid.clone() });
     let Some(holder) = &consumer.pod else {
-        return next.map_or(Step::Idle, |next| name(consumer, Some(&next)));
+        return next.map_or(Step::Idle, |next| set_pod(consumer, Some(&next)));
     };
     let pod = ObjectKey { namespace: key.namespace.clone(), name: holder.name.clone() };
     match state_of(ctx, &pod, &holder.uid) {
         PodState::Alive(_) => Step::Idle,
         PodState::Unlabeled(until) => Step::WaitUntil(until),
         PodState::Unknown => Step::send(Operation::Get(Kind::InjectedPod, pod)),
-        PodState::Ended => name(consumer, next.as_ref()),
+        PodState::Ended => set_pod(consumer, next.as_ref()),
         PodState::Gone(since) => {
             // Its containers may still run. For how long is a matter of the VPN service, as at a release.
             let provider = consumer.assigned.as_ref().and_then(|assigned| ctx.state.providers.get(&assigned.provider));
@@ -84,14 +84,14 @@ fn pass_on(ctx: &Context, key: &ObjectKey, consumer: &ConsumerView) -> Step {
                 provider.map_or(vpn_types::MaskProviderReleaseSpec::DEFAULT_UNCLEAN_DELAY, |one| one.unclean_delay);
             match since + delay {
                 until if until > ctx.now.monotonic => Step::WaitUntil(until),
-                _ => name(consumer, next.as_ref()),
+                _ => set_pod(consumer, next.as_ref()),
             }
         }
     }
 }
 
-/// Names the Pod that may use the slot, or none.
-fn name(consumer: &ConsumerView, next: Option<&SlotPodView>) -> Step {
+/// Sets `status.pod`, the Pod that may use the slot, or removes it.
+fn set_pod(consumer: &ConsumerView, next: Option<&SlotPodView>) -> Step {
     let pod = next.map_or(Value::Null, |pod| json!({"name": &*pod.name, "uid": pod.uid.as_str()}));
     let patch = json!({
         "metadata": {"resourceVersion": consumer.meta.version.to_string()},

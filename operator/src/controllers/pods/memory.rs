@@ -20,12 +20,12 @@ pub struct Memory {
     pub ran: HashSet<Uid>,
     /// Pods that are recorded as users of their slot, so that its release takes into account how they ended.
     pub recorded: HashSet<Uid>,
-    /// Pods that were let go and whose MaskConsumer is gone, according to a read.
+    /// Pods that lost their gate and whose MaskConsumer is gone, according to a read.
     pub lost: HashSet<Uid>,
     /// The ReplicaSets of a namespace, and when (monotonic) they were listed.
     pub replica_sets: HashMap<Arc<str>, (Duration, Vec<ReplicaSetView>)>,
-    /// Until when (monotonic) a slot of a provider may be on its way to the next Pod in line: a Pod that had it has ended.
-    pub passing_on: HashMap<ObjectKey, Duration>,
+    /// Until when (monotonic) a slot of a provider is being handed over to the next Pod in line, because a Pod ended.
+    pub handing_over: HashMap<ObjectKey, Duration>,
     /// Pods whose eviction was accepted, until the watch shows it.
     pub evicted: HashSet<Uid>,
 }

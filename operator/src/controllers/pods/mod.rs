@@ -1,9 +1,9 @@
-//! Pods with the label `vpn.beebs.dev/inject`: creates the Mask of each, lets the Pod go when the slot is assigned, and
-//! deletes the Mask when the Pod has ended.
+//! Pods with the label `vpn.beebs.dev/inject`: creates the Mask of each, removes the scheduling gate of the Pod when the
+//! slot is assigned, and deletes the Mask when the Pod has ended.
 //!
-//! Invariants: a Pod is let go only while its MaskConsumer is Active (I9). The release deletes it, even if it is let go
-//! by a request that arrives late. A Mask has one Pod: its controller, or, if Pods share it, the one that `status.pod` of its MaskConsumer
-//! names (I10). Another Pod follows only on evidence that the former one has ended.
+//! Invariants: the gate is removed only while the MaskConsumer is Active (I9). The release deletes the Pod, even if the
+//! request that removes the gate arrives late. A Mask has one Pod: its controller, or, if Pods share it, the one that
+//! `status.pod` of its MaskConsumer names (I10). Another Pod follows only on evidence that the former one has ended.
 
 mod line;
 mod masks;
@@ -18,7 +18,7 @@ use vpn_types::{Mask, MaskConsumerPhase, MaskSpec, Reason, inject::SLOT_GATE};
 
 use line::may_use;
 pub use memory::Memory;
-use surge::Way;
+use surge::SurgeDecision;
 
 use super::{
     Context, Controller, Scope,
@@ -76,24 +76,18 @@ fn decide(ctx: &Context, request: &ReconcileRequest, key: &ObjectKey) -> Step {
     if pod.meta.deleting || pod.stage == PodStage::Ended {
         return Step::Idle;
     }
-    let consumer = consumer_of(ctx, pod);
     match pod.gate {
-        None => keep(ctx, pod, consumer),
-        Some(_) => wait(ctx, request, pod, consumer),
+        None => keep(ctx, pod),
+        Some(_) => wait(ctx, request, pod),
     }
 }
 
-/// Returns the MaskConsumer of the Mask that a Pod uses.
-fn consumer_of<'a>(ctx: &'a Context, pod: &InjectedPod) -> Option<&'a ConsumerView> {
-    let key = pod.mask();
-    let mask = ctx.state.masks.get(&key)?;
-    ctx.state.consumers.get(&key).filter(|consumer| consumer.owner.as_ref() == Some(&mask.meta.uid))
-}
-
-/// A Pod that was let go: its release deletes it when the slot is taken back. That it has no slot otherwise, for example
+/// A Pod without the gate: the release deletes it when the slot is taken back. That it has no slot otherwise, for example
 /// because somebody removed the gate by hand, is confirmed by a read.
-fn keep(ctx: &Context, pod: &InjectedPod, consumer: Option<&ConsumerView>) -> Step {
-    if let Some(consumer) = consumer.filter(|consumer| may_use(pod, consumer)) {
+fn keep(ctx: &Context, pod: &InjectedPod) -> Step {
+    // Not only that of the present Mask: the release of an earlier one may still be in progress.
+    let consumer = ctx.state.consumers.get(&pod.mask());
+    if let Some(consumer) = consumer.filter(|consumer| consumer.meta.deleting || may_use(pod, consumer)) {
         return match consumer.assigned.as_deref().filter(|_| consumer.is_active()) {
             Some(assigned) => report::assigned(pod, assigned, ctx.now),
             None => Step::Idle,
@@ -108,22 +102,23 @@ fn keep(ctx: &Context, pod: &InjectedPod, consumer: Option<&ConsumerView>) -> St
 }
 
 /// A Pod that waits for its slot.
-fn wait(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, consumer: Option<&ConsumerView>) -> Step {
+fn wait(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod) -> Step {
     let key = pod.mask();
     let mask = ctx.state.masks.get(&key);
     if let Some((reason, message)) = unusable_mask(pod, mask) {
         return report::waiting(pod, reason, &message, ctx.now);
     }
     let Some(mask) = mask else { return create_mask(ctx, request, pod) };
+    let consumer = ctx.state.consumers.get(&key).filter(|consumer| consumer.owner.as_ref() == Some(&mask.meta.uid));
     match consumer {
         Some(consumer) if consumer.is_active() => match consumer.assigned.as_deref() {
-            Some(assigned) => let_go(ctx, request, pod, consumer, assigned),
+            Some(assigned) => remove_gate(ctx, request, pod, consumer, assigned),
             None => Step::Idle,
         },
         Some(consumer) => match &consumer.ready_condition {
             Some(condition) if consumer.status.phase != Some(MaskConsumerPhase::Terminating) => {
                 let report = || report::waiting(pod, condition.reason, &condition.message, ctx.now);
-                wait_and_report(surge::make_way(ctx, request, pod, consumer), report)
+                wait_and_report(surge::decide(ctx, request, pod, consumer), report)
             }
             _ => Step::Idle,
         },
@@ -135,11 +130,11 @@ fn wait(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, consumer: 
 }
 
 /// Lets a Pod wait, and report why.
-fn wait_and_report(way: Way, report: impl FnOnce() -> Step) -> Step {
-    match way {
-        Way::Wait => report(),
-        Way::WaitUntil(at) => report().or_else(|| Step::WaitUntil(at)),
-        Way::Step(step) => step,
+fn wait_and_report(decision: SurgeDecision, report: impl FnOnce() -> Step) -> Step {
+    match decision {
+        SurgeDecision::Wait => report(),
+        SurgeDecision::WaitUntil(at) => report().or_else(|| Step::WaitUntil(at)),
+        SurgeDecision::Step(step) => step,
     }
 }
 
@@ -193,7 +188,7 @@ fn create_mask(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod) -> 
 ///
 /// The MaskConsumer does not become an owner of the Pod. A Pod with two owners stays when one of them is deleted, such as
 /// its ReplicaSet. The release finds the Pod by its Secret.
-fn let_go(
+fn remove_gate(
     ctx: &Context,
     request: &ReconcileRequest,
     pod: &InjectedPod,
@@ -203,20 +198,21 @@ fn let_go(
     let Some(gate) = pod.gate else { return Step::Idle };
     if assigned.secret != pod.secret {
         // The Mask had another slot when the Pod was created. A Pod that nothing replaces is not deleted.
-        if pod.is_controlled {
-            return Step::send(delete(Kind::InjectedPod, &pod.meta, None));
-        }
         let message = format!(
             "The credentials of Mask {} are now in Secret {}, but this Pod uses Secret {}; create the Pod again",
             pod.mask().name,
             assigned.secret,
             pod.secret
         );
+        if pod.is_controlled {
+            let event = report::event(pod, true, Reason::MaskNotUsable, "Delete", message);
+            return Step::send(delete(Kind::InjectedPod, &pod.meta, None)).with_event([event]);
+        }
         return report::waiting(pod, Reason::MaskNotUsable, &message, ctx.now);
     }
     if !may_use(pod, consumer) {
-        let way = surge::make_way(ctx, request, pod, consumer);
-        return wait_and_report(way, || line::report(ctx, pod, consumer));
+        let decision = surge::decide(ctx, request, pod, consumer);
+        return wait_and_report(decision, || line::report(ctx, pod, consumer));
     }
     let path = format!("/spec/schedulingGates/{gate}");
     let patch = json!([

@@ -53,9 +53,9 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<
             ctx.enqueue(ReconcileRequest::Pod(pod));
         }
     }
-    let is_released = ctx.state.injected_pods.get(key).is_some_and(InjectedPod::is_released);
-    if let Some(before) = before.as_ref().filter(|before| before.is_released() && !is_released) {
-        slot_on_its_way(ctx, before);
+    let is_ungated = ctx.state.injected_pods.get(key).is_some_and(InjectedPod::is_ungated);
+    if let Some(before) = before.as_ref().filter(|before| before.is_ungated() && !is_ungated) {
+        record_handover(ctx, before);
     }
     for mask in masks {
         let others: Vec<_> = ctx.state.pods_of_mask(&mask).map(|pod| pod.meta.key.clone()).collect();
@@ -86,13 +86,15 @@ fn first_of_replica_sets(ctx: &Context, namespace: &str) -> Vec<ObjectKey> {
 const HANDOVER: Duration = Duration::from_secs(3);
 
 /// Notes that the slot of a Pod will be free soon, so that no other Pod is evicted for it.
-fn slot_on_its_way(ctx: &mut Context, pod: &InjectedPod) {
+fn record_handover(ctx: &mut Context, pod: &InjectedPod) {
     let assigned = ctx.state.consumers.get(&pod.mask()).and_then(|consumer| consumer.assigned.as_deref());
     let Some(provider) = assigned.and_then(|assigned| ctx.state.providers.get(&assigned.provider)) else { return };
     let is_lost = pod.stage == PodStage::Running && ctx.state.injected_pods.get(&pod.meta.key).is_none();
     let hold = if is_lost { provider.unclean_delay } else { provider.release_delay };
-    let until = ctx.now.monotonic + hold + HANDOVER;
-    ctx.memory.pods.passing_on.insert(provider.meta.key.clone(), until);
+    let now = ctx.now.monotonic;
+    let until = now + hold + HANDOVER;
+    ctx.memory.pods.handing_over.retain(|_, until| *until > now);
+    ctx.memory.pods.handing_over.insert(provider.meta.key.clone(), until);
 }
 
 /// Forgets a Pod that is gone when its Mask does not need it any more.
@@ -157,6 +159,8 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
             }
         }
         (ReconcileRequest::Pod(_), Operation::ListReplicaSets(namespace), Outcome::ReplicaSets(all)) => {
+            let now = ctx.now.monotonic;
+            ctx.memory.pods.replica_sets.retain(|_, (at, _)| *at + surge::FRESH > now);
             ctx.memory.pods.replica_sets.insert(namespace.clone(), (ctx.now.monotonic, all.clone()));
         }
         (ReconcileRequest::Pod(_), Operation::Evict(_, uid), Outcome::Evicted) => {

@@ -15,68 +15,68 @@ use crate::{
 };
 
 /// How long a list of ReplicaSets serves for decisions.
-const FRESH: Duration = Duration::from_secs(5);
-/// When to look again whether another Pod is out of the way.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub const FRESH: Duration = Duration::from_secs(5);
+/// When to decide again while another Pod is stopping or ahead in line.
+const RECHECK: Duration = Duration::from_secs(1);
 /// How old a Mask has to be before a Pod is evicted for it. The evicted Pod is replaced at once, and the Mask of that Pod
 /// must be younger. Creation times have a resolution of one second.
 const SETTLED: TimeDelta = TimeDelta::seconds(2);
 
-/// What a Pod of the newest revision does while it waits.
-pub enum Way {
-    /// It waits in line, like every Pod.
+/// What a waiting Pod does about Pods of older revisions.
+pub enum SurgeDecision {
+    /// Nothing: it waits in line.
     Wait,
-    /// The same, and it looks again at this time (monotonic).
+    /// Nothing yet: decide again at this time (monotonic).
     WaitUntil(Duration),
     /// This is its step, which may be to do nothing.
     Step(Step),
 }
 
-/// Returns the next step towards a slot for a Pod of the newest revision.
-pub fn make_way(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, consumer: &ConsumerView) -> Way {
+/// Decides whether a Pod of an older revision is evicted for a waiting Pod.
+pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, consumer: &ConsumerView) -> SurgeDecision {
     let is_full = || consumer.ready_condition.as_ref().is_some_and(|ready| ready.reason == Reason::NoFreeSlot);
     let Some(replica_set) = pod.replica_set.as_ref().filter(|_| pod.shares.is_some() || is_full()) else {
-        return Way::Wait;
+        return SurgeDecision::Wait;
     };
     // The others of its ReplicaSet are behind it anyway.
     if !is_first_of_replica_set(ctx, pod) {
-        return Way::Wait;
+        return SurgeDecision::Wait;
     }
     let holders = holders(ctx, pod, consumer);
     if holders.is_empty() {
-        return Way::Wait;
+        return SurgeDecision::Wait;
     }
     let now = ctx.now.monotonic;
-    let look_again = Way::WaitUntil(now + LOOK_AGAIN);
+    let recheck = SurgeDecision::WaitUntil(now + RECHECK);
     if !holders.iter().any(|holder| is_first_in_line(ctx, pod, consumer, holder)) {
-        return look_again;
+        return recheck;
     }
     // One at a time: the slot of a Pod that is already going may be the one that the new Pod gets.
     let memory = &ctx.memory.pods;
-    let is_passing_on = |pod: &InjectedPod| {
-        let until = assigned_to(ctx, pod).and_then(|assigned| memory.passing_on.get(&assigned.provider));
+    let is_handing_over = |pod: &InjectedPod| {
+        let until = assigned_to(ctx, pod).and_then(|assigned| memory.handing_over.get(&assigned.provider));
         until.is_some_and(|until| *until > now)
     };
     let is_going =
-        |pod: &&InjectedPod| pod.meta.deleting || memory.evicted.contains(&pod.meta.uid) || is_passing_on(pod);
+        |pod: &&InjectedPod| pod.meta.deleting || memory.evicted.contains(&pod.meta.uid) || is_handing_over(pod);
     if holders.iter().any(is_going) {
-        return look_again;
+        return recheck;
     }
     let namespace = &pod.meta.key.namespace;
     let Some((_, all)) = ctx.memory.pods.replica_sets.get(namespace).filter(|(at, _)| *at + FRESH > now) else {
-        return Way::Step(Step::send(Operation::ListReplicaSets(namespace.clone())).provisional());
+        return SurgeDecision::Step(Step::send(Operation::ListReplicaSets(namespace.clone())).provisional());
     };
-    let Some(older) = older_revisions(all, replica_set) else { return Way::Wait };
+    let Some(older) = older_revisions(all, replica_set) else { return SurgeDecision::Wait };
     let revision = |pod: &InjectedPod| older.get(pod.replica_set.as_ref()?).copied();
     let mut candidates: Vec<_> = holders.into_iter().filter(|holder| revision(holder).is_some()).collect();
     candidates.sort_by_key(|pod| (revision(pod), pod.meta.created, pod.meta.key.clone()));
     let Some(oldest) = candidates.into_iter().find(|holder| is_first_in_line(ctx, pod, consumer, holder)) else {
-        return Way::Wait;
+        return SurgeDecision::Wait;
     };
     let created = consumer.mask.as_ref().map_or(consumer.meta.created, |mask| mask.created);
     match (created + SETTLED - ctx.now.wall).to_std() {
-        Ok(rest) if pod.shares.is_none() && !rest.is_zero() => Way::WaitUntil(now + rest),
-        _ => Way::Step(evict(ctx, request, pod, oldest)),
+        Ok(rest) if pod.shares.is_none() && !rest.is_zero() => SurgeDecision::WaitUntil(now + rest),
+        _ => SurgeDecision::Step(evict(ctx, request, pod, oldest)),
     }
 }
 
@@ -95,7 +95,7 @@ pub fn age(pod: &InjectedPod) -> (DateTime<Utc>, Arc<str>) {
 fn holders<'a>(ctx: &'a Context, pod: &InjectedPod, consumer: &ConsumerView) -> Vec<&'a InjectedPod> {
     let of_another = |other: &&InjectedPod| {
         other.meta.key.namespace == pod.meta.key.namespace
-            && other.is_released()
+            && other.is_ungated()
             && other.replica_set.is_some()
             && other.replica_set != pod.replica_set
     };

@@ -198,6 +198,21 @@ fn a_second_call_changes_only_the_order() {
 }
 
 #[test]
+fn a_pod_that_claims_to_be_injected_is_checked() {
+    let claims = |change: fn(&mut Value)| {
+        let mut new = injected(&pod(json!({}), json!({})));
+        change(&mut new);
+        refusal(&new)
+    };
+    let reserved = "annotation vpn.beebs.dev/injected is reserved";
+    assert!(claims(|pod| pod["spec"]["initContainers"] = json!([])).contains(reserved));
+    assert!(claims(|pod| pod["spec"]["volumes"] = json!([])).contains(reserved));
+    assert!(claims(|pod| pod["metadata"]["annotations"][INJECTED_ANNOTATION] = json!("junk")).contains(reserved));
+    assert!(claims(|pod| pod["spec"]["hostNetwork"] = json!(true)).contains("remove hostNetwork"));
+    assert!(claims(|pod| pod["spec"]["nodeName"] = json!("n1")).contains("nodeSelector"));
+}
+
+#[test]
 fn the_copy_of_a_running_pod_gets_a_slot_of_its_own() {
     let mut copy = injected(&pod(json!({}), json!({})));
     copy["spec"]["schedulingGates"] = json!([]);

@@ -67,7 +67,8 @@ pub async fn follow(client: Client, source: CertificateSource, tls: RustlsConfig
     );
     tokio::pin!(changes);
     let mut current = None;
-    let mut wait = Duration::ZERO;
+    // Each watch begins with the object.
+    let mut wait = LONGEST_WAIT;
     loop {
         tokio::select! {
             Some(change) = changes.next() => {

@@ -63,7 +63,7 @@ impl InjectedPod {
     }
 
     /// Whether it may use a slot, now or soon.
-    pub fn is_released(&self) -> bool {
+    pub fn is_ungated(&self) -> bool {
         self.gate.is_none() && self.stage != PodStage::Ended
     }
 }

@@ -24,7 +24,7 @@ pub struct PodView {
     pub meta: Meta,
     /// The UIDs of the MaskConsumers among its owners.
     pub consumers: Box<[Uid]>,
-    /// How the webhook injected it. A Pod that replaces an injected one does not use its Secret before it is let go.
+    /// How the webhook injected it.
     pub injection: Option<Injection>,
     /// Whether its controller is not a MaskConsumer, but for example a ReplicaSet or a Job.
     pub is_of_workload: bool,
