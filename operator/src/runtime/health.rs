@@ -46,7 +46,9 @@ pub async fn serve(port: u16, state: ServerState) -> anyhow::Result<()> {
 }
 
 async fn readyz(State(state): State<ServerState>) -> (StatusCode, String) {
-    let waiting: Vec<_> = state.unsynced.borrow().iter().map(|kind| kind.as_str()).collect();
+    let mut waiting: Vec<_> = state.unsynced.borrow().iter().map(|kind| kind.as_str()).collect();
+    // There are several watches on Pods.
+    waiting.dedup();
     if waiting.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
