@@ -8,7 +8,7 @@ mod holds;
 use std::time::Duration;
 
 use chrono::SecondsFormat;
-use vpn_types::{MaskProviderReleaseSpec, MaskReservationPhase, Reason};
+use vpn_types::{MaskConsumerPhase, MaskProviderReleaseSpec, MaskReservationPhase, Reason};
 
 pub use holds::Holds;
 
@@ -30,9 +30,12 @@ use crate::{
 /// flight; it times out well before this hold ends.
 pub const UNCOMMITTED_HOLD: Duration = Duration::from_secs(15);
 
-/// How long a release may take before the status of its reservation reports it. Most releases without Pods take less.
-/// When thousands of slots are released at once, each status that is not written frees the slots earlier.
+/// How long a release may wait before the status of its reservation reports it. Most Pods stop sooner.
 const REPORT_DELAY: Duration = Duration::from_secs(1);
+
+/// The same for a release whose MaskConsumer reports no wait: it is in progress, or its controller does not run. When
+/// thousands of slots are released at once, each status that is not written frees the slots earlier.
+const SILENT_REPORT_DELAY: Duration = Duration::from_secs(30);
 
 /// Converts the stored deadline to the monotonic clock. The wall clock counts when the deadline is first seen; from
 /// then on the hold lasts at most the longest delay of the provider.
@@ -168,7 +171,9 @@ fn follow_consumer(
             return Step::Idle;
         }
         let hold = holds.entry(reservation.meta.uid.clone()).or_default();
-        let report_at = *hold.releasing_since.get_or_insert(now.monotonic) + REPORT_DELAY;
+        let waits = consumer.status.phase == Some(MaskConsumerPhase::Terminating);
+        let delay = if waits { REPORT_DELAY } else { SILENT_REPORT_DELAY };
+        let report_at = *hold.releasing_since.get_or_insert(now.monotonic) + delay;
         if now.monotonic < report_at {
             return Step::WaitUntil(report_at);
         }
