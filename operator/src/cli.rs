@@ -8,10 +8,15 @@ use vpn_types::parse_duration;
 
 use crate::{
     controllers::verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
-    controllers::{ControllerSet, pods, table},
+    controllers::{ControllerSet, observer, pods, table},
     injection::{self, Defaults},
-    metrics::parse_prefix,
-    runtime::webhook::{CertificateSource, WebhookSettings},
+    metrics::{METRICS_API, WEBHOOK, parse_prefix},
+    metrics_api::request::Groups,
+    runtime::{
+        certificates::{CaTarget, CertificateSource},
+        metrics_api::MetricsApiSettings,
+        webhook::WebhookSettings,
+    },
 };
 
 /// Assigns the slots of VPN accounts to Pods.
@@ -45,6 +50,10 @@ pub struct Cli {
     /// Settings of the webhook.
     #[command(flatten)]
     pub webhook: WebhookArgs,
+
+    /// Settings of the metrics API.
+    #[command(flatten)]
+    pub metrics_api: MetricsApiArgs,
 
     /// Format of the logs.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text", global = true)]
@@ -141,10 +150,68 @@ impl WebhookArgs {
                 outbound_subnets: self.injection_outbound_subnets.iter().map(ToString::to_string).collect(),
             },
             certificate: CertificateSource {
+                server: WEBHOOK,
                 namespace: namespace.to_owned(),
                 secret: self.webhook_secret.clone(),
                 names: self.webhook_names.iter().filter(|name| !name.is_empty()).cloned().collect(),
-                configuration: self.webhook_configuration.clone(),
+                clients: vec![CaTarget::Webhook(self.webhook_configuration.clone())],
+            },
+        })
+    }
+}
+
+/// Settings of the metrics API, for `serve-metrics-api` and `manage-all`.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Metrics API")]
+pub struct MetricsApiArgs {
+    /// Port for the metrics API. Without it, `manage-all` serves no metrics API, and `serve-metrics-api` uses 8444.
+    #[arg(long, env = "METRICS_API_PORT", global = true)]
+    pub metrics_api_port: Option<u16>,
+
+    /// Serve `custom.metrics.k8s.io`.
+    #[arg(long, env = "METRICS_API_CUSTOM", global = true)]
+    pub metrics_api_custom: bool,
+
+    /// Serve `external.metrics.k8s.io`.
+    #[arg(long, env = "METRICS_API_EXTERNAL", global = true)]
+    pub metrics_api_external: bool,
+
+    /// Names of the metrics API's server, for its certificate. Without any, something else keeps the Secret and the CA
+    /// in the APIServices, such as cert-manager.
+    #[arg(long, env = "METRICS_API_NAMES", value_delimiter = ',', global = true)]
+    pub metrics_api_names: Vec<String>,
+
+    /// Secret with the certificate of the metrics API, in the namespace of the lease.
+    #[arg(long, env = "METRICS_API_SECRET", default_value = "vpn-operator-metrics-api", global = true)]
+    pub metrics_api_secret: String,
+}
+
+/// The port of `serve-metrics-api`.
+const METRICS_API_PORT: u16 = 8444;
+
+impl MetricsApiArgs {
+    /// Returns the settings of the metrics API, unless there is none in this process.
+    pub fn settings(&self, command: Command, namespace: &str, prefix: &str) -> Option<MetricsApiSettings> {
+        let port = match command {
+            Command::ServeMetricsApi => self.metrics_api_port.unwrap_or(METRICS_API_PORT),
+            Command::ManageAll => self.metrics_api_port?,
+            _ => return None,
+        };
+        let groups = Groups { custom: self.metrics_api_custom, external: self.metrics_api_external };
+        let services = groups.iter().flat_map(|group| {
+            let versions = group.versions().iter();
+            versions.map(move |version| CaTarget::ApiService(format!("{version}.{}", group.name())))
+        });
+        Some(MetricsApiSettings {
+            port,
+            groups,
+            prefix: prefix.to_owned(),
+            certificate: CertificateSource {
+                server: METRICS_API,
+                namespace: namespace.to_owned(),
+                secret: self.metrics_api_secret.clone(),
+                names: self.metrics_api_names.iter().filter(|name| !name.is_empty()).cloned().collect(),
+                clients: services.collect(),
             },
         })
     }
@@ -199,6 +266,8 @@ pub enum Command {
     ManagePods,
     /// Serve the webhook that adds the VPN to Pods with the label `vpn.beebs.dev/inject`.
     ServeWebhook,
+    /// Serve the metrics API for HorizontalPodAutoscalers.
+    ServeMetricsApi,
     /// Run all controllers in one process.
     #[command(visible_alias = "run")]
     ManageAll,
@@ -214,6 +283,7 @@ impl Command {
             Command::ManageAll if !injection => table::without(pods::NAME),
             Command::ManageAll => table::all(),
             Command::RemoveFinalizers | Command::ServeWebhook => table::only(""),
+            Command::ServeMetricsApi => observer::only(),
             one => table::only(one.name()),
         }
     }
@@ -227,6 +297,7 @@ impl Command {
             Command::ManageReservations => "reservations",
             Command::ManagePods => "pods",
             Command::ServeWebhook => "webhook",
+            Command::ServeMetricsApi => "metrics-api",
             Command::ManageAll => "all",
             Command::RemoveFinalizers => "remove-finalizers",
         }
@@ -240,7 +311,9 @@ impl Command {
             Command::ManageConsumers => "vpn-operator-consumers",
             Command::ManageReservations => "vpn-operator-reservations",
             Command::ManagePods => "vpn-operator-pods",
-            Command::ManageAll | Command::RemoveFinalizers | Command::ServeWebhook => "vpn-operator",
+            Command::ManageAll | Command::RemoveFinalizers | Command::ServeWebhook | Command::ServeMetricsApi => {
+                "vpn-operator"
+            }
         }
     }
 }

@@ -20,6 +20,8 @@ pub mod engine;
 
 pub mod metrics;
 
+pub mod metrics_api;
+
 pub mod runtime;
 
 pub mod cli;

@@ -15,9 +15,10 @@ use crate::{
     cli::{Cli, Command, LogFormat},
     metrics::Metrics,
     runtime::{
-        self, Reporting,
+        self, Reporting, SnapshotClient,
         health::{self, ServerState},
         lease::{self, LeaderLease},
+        metrics_api::{self, MetricsApiSettings},
         webhook::{self, WebhookSettings},
     },
 };
@@ -53,11 +54,13 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), controllers = cli.command.name(), "starting");
     let webhook = cli.webhook.settings(cli.command, &namespace);
-    // The webhook takes no part in the election.
-    let leader_elect = cli.leader_elect && !matches!(cli.command, Command::ServeWebhook);
+    let metrics_api = cli.metrics_api.settings(cli.command, &namespace, &cli.metrics_prefix);
+    // These servers take no part in the election, and the observer never leads.
+    let observes = matches!(cli.command, Command::ServeMetricsApi);
+    let leader_elect = cli.leader_elect && !observes && !matches!(cli.command, Command::ServeWebhook);
     let controllers = cli.command.controllers(cli.webhook.injection);
     let (unsynced_sender, unsynced) = watch::channel(controllers.clone().watches().into_keys().collect());
-    let (leader_sender, leader_until) = watch::channel(if leader_elect { None } else { lease::forever() });
+    let (leader_sender, leader_until) = watch::channel(if leader_elect || observes { None } else { lease::forever() });
     let mut leader_lease = LeaderLease::new(client.clone(), &namespace, cli.command.lease(), identity());
     tokio::spawn(log_when_ready(unsynced.clone()));
     let mut terminate = signal(SignalKind::terminate())?;
@@ -66,6 +69,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new(&cli.metrics_prefix, &controllers.clone())?);
     let webhook = serve_webhook(client.clone(), webhook, metrics.clone());
     let (snapshots, snapshot_requests) = runtime::snapshot_channel();
+    let metrics_api = serve_metrics_api(client.clone(), metrics_api, snapshots.clone(), metrics.clone());
     let server_state = ServerState { unsynced, metrics: metrics.clone(), snapshots };
     let reporting = Reporting { unsynced: unsynced_sender, metrics, snapshot_requests };
     let controllers = runtime::run(client, controllers, cli.verification.into(), reporting, leader_until, async {
@@ -79,6 +83,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             lost = leader_lease.lead(leader_sender), if leader_elect => lost.map_err(anyhow::Error::from),
             failed = serve(cli.metrics_port, server_state) => failed,
             failed = webhook => failed,
+            failed = metrics_api => failed,
         }
     };
     let shutdown = async {
@@ -129,6 +134,18 @@ async fn serve(port: Option<u16>, state: ServerState) -> anyhow::Result<()> {
 async fn serve_webhook(client: Client, settings: Option<WebhookSettings>, metrics: Arc<Metrics>) -> anyhow::Result<()> {
     match settings {
         Some(settings) => webhook::serve(client, settings, metrics).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve_metrics_api(
+    client: Client,
+    settings: Option<MetricsApiSettings>,
+    snapshots: SnapshotClient,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<()> {
+    match settings {
+        Some(settings) => metrics_api::serve(client, settings, snapshots, metrics).await,
         None => std::future::pending().await,
     }
 }

@@ -33,6 +33,7 @@ const OPERATOR: &[&[&str]] = &[
     &["controllers", "injection"],
     &["engine"],
     &["metrics"],
+    &["metrics_api"],
     &["runtime"],
     &["cli"],
     &["process"],

@@ -29,6 +29,11 @@ impl Requirements {
         if let Some(verified) = &self.verifies {
             return verified == uid;
         }
+        self.accept(tags, namespaces)
+    }
+
+    /// Whether a provider with these tags and these namespaces matches, for a consumer that verifies none.
+    pub fn accept(&self, tags: &Tags, namespaces: Option<&Tags>) -> bool {
         self.tags.as_ref().is_none_or(|wanted| wanted.iter().any(|tag| tags.contains(tag)))
             && namespaces.is_none_or(|allowed| allowed.contains(&self.namespace))
     }

@@ -9,6 +9,7 @@ pub mod table;
 
 pub mod consumers;
 pub mod masks;
+pub mod observer;
 pub mod pods;
 pub mod providers;
 pub mod ready;

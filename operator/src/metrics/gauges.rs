@@ -48,9 +48,11 @@ pub fn families(prefix: &str, snapshot: &Snapshot, now: DateTime<Utc>) -> promet
     Ok(families)
 }
 
-type ProviderGauge = (&'static str, &'static str, fn(&ProviderSlots) -> u64);
+/// The name without the prefix, the description and the value of a gauge of MaskProviders.
+pub type ProviderGauge = (&'static str, &'static str, fn(&ProviderSlots) -> u64);
 
-const PROVIDER: [ProviderGauge; 6] = [
+/// The gauges of MaskProviders.
+pub const PROVIDER: [ProviderGauge; 6] = [
     ("provider_slots", "Slots of the MaskProvider (spec.maxSlots).", |provider| provider.slots),
     ("provider_slots_used", "Slots that are assigned or being assigned.", |provider| provider.used),
     (

@@ -4,8 +4,10 @@
 //! MaskConsumers or MaskReservations. A [`Snapshot`], taken at each scrape, provides the numbers of slots and Masks. So
 //! no series outlives its object, and there is no cost without scrapes.
 
+mod claimable;
 mod controllers;
 mod gauges;
+mod occupied;
 mod server;
 mod snapshot;
 
@@ -17,7 +19,9 @@ use prometheus::{
     process_collector::ProcessCollector,
 };
 
+pub use claimable::{Claim, Waiting, WorkloadKey};
 pub use controllers::action;
+pub use gauges::{PROVIDER, ProviderGauge};
 pub use snapshot::{NamespaceMasks, ProviderSlots, Snapshot, TagSlots};
 
 use crate::{
@@ -30,14 +34,19 @@ use server::ServerMetrics;
 /// Buckets for the wait for a slot, in seconds. An assignment takes less than one, but slots may be in use for days.
 const WAITS: [f64; 13] = [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 43_200.0, 86_400.0];
 
+/// The webhook, as a server with a certificate.
+pub const WEBHOOK: &str = "webhook";
+/// The metrics API, as a server with a certificate.
+pub const METRICS_API: &str = "metrics API";
+
 /// The metrics of one process.
 pub struct Metrics {
     prefix: String,
     registry: Registry,
     controllers: Vec<(&'static str, ControllerMetrics)>,
     server: ServerMetrics,
-    /// Exported only by a process that serves the webhook.
-    certificate_expiry: IntGauge,
+    /// By server. Exported only by a process with such a server.
+    certificate_expiry: [(&'static str, IntGauge); 2],
     /// Exported only together with a snapshot.
     assignment: Histogram,
 }
@@ -60,15 +69,20 @@ impl Metrics {
             "Time from the creation of a MaskConsumer, shortly after that of its Mask, to the assignment of its slot. \
              Creation times have a resolution of one second. Exported by the leader of the consumers controller.",
         );
-        let certificate_expiry = Opts::new(
-            "webhook_certificate_expiry_timestamp_seconds",
-            "When the certificate of the webhook ends, in seconds since 1970. Exported by the webhook.",
-        );
+        let certificate_expiry = |(server, name): (&'static str, &str)| {
+            let help =
+                format!("When the certificate of the {server} ends, in seconds since 1970. Exported by the {server}.");
+            let opts = Opts::new(format!("{name}_certificate_expiry_timestamp_seconds"), help);
+            IntGauge::with_opts(opts.namespace(prefix)).map(|gauge| (server, gauge))
+        };
         Ok(Self {
             prefix: prefix.to_owned(),
             controllers,
             server: ServerMetrics::new(prefix, &registry)?,
-            certificate_expiry: IntGauge::with_opts(certificate_expiry.namespace(prefix))?,
+            certificate_expiry: [
+                certificate_expiry((WEBHOOK, "webhook"))?,
+                certificate_expiry((METRICS_API, "metrics_api"))?,
+            ],
             assignment: Histogram::with_opts(assignment.namespace(prefix).buckets(WAITS.to_vec()))?,
             registry,
         })
@@ -103,11 +117,13 @@ impl Metrics {
         self.server.served(started.elapsed());
     }
 
-    /// Records when the certificate of the webhook ends, in seconds since 1970.
-    pub fn certificate_ends(&self, at: i64) {
-        self.certificate_expiry.set(at);
-        // Fails if it is registered already.
-        let _ = self.registry.register(Box::new(self.certificate_expiry.clone()));
+    /// Records when the certificate of a server ends, in seconds since 1970.
+    pub fn certificate_ends(&self, server: &str, at: i64) {
+        for (_, gauge) in self.certificate_expiry.iter().filter(|(of, _)| *of == server) {
+            gauge.set(at);
+            // Fails if it is registered already.
+            let _ = self.registry.register(Box::new(gauge.clone()));
+        }
     }
 
     /// Encodes the metrics in the text format of Prometheus. Those of slots and Masks need a snapshot.

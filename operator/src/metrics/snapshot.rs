@@ -12,12 +12,16 @@ use std::{
 use chrono::{DateTime, Utc};
 use vpn_types::MaskConsumerPhase;
 
+use super::{
+    claimable::{Waiting, WorkloadKey, workloads},
+    occupied::{OccupiedSlots, User, is_in_use},
+};
 use crate::{
     allocator::{Allocator, Pool, Requirements},
     controllers::consumers,
     engine::Engine,
     model::ObjectKey,
-    state::{ClusterState, ConsumerView, ReservationView, Tags},
+    state::{ConsumerView, Tags},
 };
 
 /// A snapshot of slots and Masks.
@@ -29,6 +33,10 @@ pub struct Snapshot {
     pub tags: BTreeMap<Arc<str>, TagSlots>,
     /// The Masks of each namespace that has any.
     pub namespaces: BTreeMap<Arc<str>, NamespaceMasks>,
+    /// The number of waiting Masks that want the same.
+    pub waiting: HashMap<Waiting, u64>,
+    /// The highest priority of the Masks of each workload.
+    pub priorities: HashMap<WorkloadKey, i32>,
 }
 
 /// The slots of a provider. All numbers are numbers of slots.
@@ -56,6 +64,13 @@ pub struct ProviderSlots {
     pub tags: Tags,
     /// `spec.namespaces`: the namespaces that may use it; absent: all.
     pub namespaces: Option<Tags>,
+    /// The labels of the MaskProvider.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// Slots that Masks could use at the same time: those that are free, used or being released.
+    pub assignable: u64,
+    /// The slots below `spec.maxSlots` in use, by the workload whose Pods use them. Slots of other Masks have no
+    /// workload. Slots of verifications do not count.
+    pub users: BTreeMap<Option<WorkloadKey>, u64>,
 }
 
 /// The slots of all providers with a tag.
@@ -91,30 +106,48 @@ impl Snapshot {
     pub fn of(engine: &Engine) -> Self {
         let (state, allocator) = (engine.state(), engine.allocator());
         let mut snapshot = Self::default();
-        let mut occupied = OccupiedSlots::of_reservations(state);
+        let workloads = workloads(state);
+        let user =
+            |consumer: &ObjectKey| workloads.get(consumer).map_or(User::Other, |key| User::Workload(key.clone()));
+        let mut occupied = OccupiedSlots::of_reservations(state, user);
         let mut waiting: HashMap<Requirements, u64> = HashMap::new();
         for consumer in state.consumers.values() {
             let grant = allocator.grant(&consumer.meta.uid);
+            let requirements = consumers::requirements(state, consumer);
+            let is_user = requirements.verifies.is_none();
+            let user = if is_user { user(&consumer.meta.key) } else { User::Verification };
             if let Some(assigned) = &consumer.assigned {
-                occupied.add(&assigned.provider, assigned.slot, !consumer.meta.deleting);
+                let in_use = (!consumer.meta.deleting).then(|| user.clone());
+                occupied.add(&assigned.provider, assigned.slot, in_use.unwrap_or(User::Released));
             }
             // There may be both, if another operator was faster and the request for this lock is still in flight.
             if let Some(grant) = grant {
-                occupied.add(&grant.provider, grant.slot, true);
+                occupied.add(&grant.provider, grant.slot, user.clone());
             }
             let waits = !consumer.meta.deleting
                 && consumer.assigned.is_none()
                 && grant.is_none()
                 && !state.reservations_of(&consumer.meta.uid).any(|reservation| is_in_use(state, reservation));
+            let workload = user.workload().cloned();
+            if let Some(workload) = &workload {
+                let priority = snapshot.priorities.entry(workload.clone()).or_insert(consumer.priority);
+                *priority = consumer.priority.max(*priority);
+            }
             if waits {
-                *waiting.entry(consumers::requirements(state, consumer)).or_default() += 1;
+                if is_user {
+                    let (requirements, priority) = (requirements.clone(), consumer.priority);
+                    *snapshot.waiting.entry(Waiting { requirements, priority, workload }).or_default() += 1;
+                }
+                *waiting.entry(requirements).or_default() += 1;
             }
             let namespace = consumer.meta.key.namespace.clone();
             snapshot.namespaces.entry(namespace).or_default().add(consumer, waits);
         }
         for provider in state.providers.values() {
             let Some(pool) = allocator.pool(&provider.meta.key) else { continue };
-            snapshot.providers.insert(provider.meta.key.clone(), occupied.count(&provider.meta.key, pool));
+            let mut slots = occupied.count(&provider.meta.key, pool);
+            slots.labels = provider.labels.iter().cloned().collect();
+            snapshot.providers.insert(provider.meta.key.clone(), slots);
         }
         snapshot.spread_demand(allocator, &waiting);
         snapshot.add_tags(&waiting);
@@ -179,63 +212,6 @@ impl NamespaceMasks {
             self.waiting_since = Some(self.waiting_since.map_or(since, |other| other.min(since)));
         }
     }
-}
-
-/// The slots that are not free, by provider and number, and whether each is in use. Otherwise it is held.
-#[derive(Default)]
-struct OccupiedSlots(HashMap<ObjectKey, BTreeMap<u32, bool>>);
-
-impl OccupiedSlots {
-    fn of_reservations(state: &ClusterState) -> Self {
-        let mut occupied = Self::default();
-        for reservation in state.reservations.values() {
-            if let (Some(provider), Some((_, slot))) = (reservation.provider(), &reservation.slot) {
-                occupied.add(&provider, *slot, is_in_use(state, reservation));
-            }
-        }
-        occupied
-    }
-
-    fn add(&mut self, provider: &ObjectKey, slot: u32, in_use: bool) {
-        if !self.0.contains_key(provider) {
-            self.0.insert(provider.clone(), BTreeMap::new());
-        }
-        if let Some(slots) = self.0.get_mut(provider) {
-            *slots.entry(slot).or_default() |= in_use;
-        }
-    }
-
-    fn count(&self, provider: &ObjectKey, pool: &Pool) -> ProviderSlots {
-        let occupied = self.0.get(provider);
-        let all = occupied.map_or(0, BTreeMap::len) as u64;
-        let used = occupied.into_iter().flat_map(BTreeMap::values).filter(|in_use| **in_use).count() as u64;
-        let slots = u64::from(pool.spec.capacity);
-        let none = BTreeMap::new();
-        let draining = occupied.and_then(BTreeMap::last_key_value).is_some_and(|(slot, _)| *slot >= pool.spec.capacity);
-        ProviderSlots {
-            slots,
-            used,
-            held: all - used,
-            free: if draining { 0 } else { pool.spec.count_free(occupied.unwrap_or(&none)) },
-            demanded: used,
-            usable: pool.spec.usable,
-            open: pool.spec.usable && pool.spec.current,
-            draining,
-            tags: pool.spec.tags.clone(),
-            namespaces: pool.spec.namespaces.clone(),
-        }
-    }
-}
-
-/// Whether the slot of a reservation is assigned or being assigned to its consumer.
-fn is_in_use(state: &ClusterState, reservation: &ReservationView) -> bool {
-    let is_its_own = |consumer: &ConsumerView| {
-        !consumer.meta.deleting
-            && consumer.assigned.as_ref().is_none_or(|assigned| assigned.reservation == reservation.meta.uid)
-    };
-    !reservation.meta.deleting
-        && reservation.provider_uid.is_some()
-        && state.consumer_by_uid(&reservation.consumer_uid).is_some_and(is_its_own)
 }
 
 fn unique(tags: &Tags) -> BTreeSet<&Arc<str>> {

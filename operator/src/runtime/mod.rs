@@ -1,11 +1,13 @@
 //! The runtime around the engine: runs watches and sends requests. It makes no decisions.
 
+pub mod certificates;
 mod classify;
 mod execute;
 pub mod finalizers;
 pub mod health;
 pub mod lease;
 mod logs;
+pub mod metrics_api;
 mod record;
 mod snapshots;
 mod watch;
@@ -33,7 +35,7 @@ use lease::LeaderUntil;
 
 use crate::{
     controllers::verification::Settings,
-    controllers::{ControllerSet, consumers},
+    controllers::{ControllerSet, consumers, observer},
     engine::{Engine, Input},
     metrics::{Metrics, Snapshot},
     model::{Effect, Kind, Now, ObjectKey, Request, RequestPriority, Uid},
@@ -90,7 +92,8 @@ pub async fn run(
     for (kind, scope) in controllers.watches() {
         executor.tasks.push(watch::kind(&executor.client, kind, scope, executor.inputs.clone()));
     }
-    let has_snapshots = controllers.has(consumers::NAME);
+    let observes = controllers.has(observer::NAME);
+    let has_snapshots = controllers.has(consumers::NAME) || observes;
     let start = Instant::now();
     let mut engine = Engine::standby(controllers).with_settings(settings);
     let lead_input = executor.inputs.clone();
@@ -117,9 +120,10 @@ pub async fn run(
             _ = received.recv_many(&mut batch, BATCH_SIZE) => {}
             () = tick => batch.push(Input::Tick),
             Some(request) = snapshot_requests.next() => {
-                let is_available = has_snapshots && executor.is_leader() && engine.unsynced().is_empty();
+                let is_asked = request.standby || observes || executor.is_leader();
+                let is_available = has_snapshots && is_asked && engine.unsynced().is_empty();
                 // Fails if the client has given up.
-                let _ = request.send(is_available.then(|| Snapshot::of(&engine)));
+                let _ = request.response.send(is_available.then(|| Snapshot::of(&engine)));
                 continue;
             }
         }

@@ -11,8 +11,13 @@ const MAX_PENDING: usize = 16;
 #[derive(Clone)]
 pub struct SnapshotClient(mpsc::Sender<SnapshotRequest>);
 
-/// Receives the response to a request.
-pub(super) type SnapshotRequest = oneshot::Sender<Option<Snapshot>>;
+/// A request for a snapshot.
+pub(super) struct SnapshotRequest {
+    /// Whether a process that is not the leader may respond.
+    pub standby: bool,
+    /// Receives the response.
+    pub response: oneshot::Sender<Option<Snapshot>>,
+}
 
 /// The requests for snapshots that the loop of the engine handles.
 pub struct SnapshotRequests(mpsc::Receiver<SnapshotRequest>);
@@ -27,8 +32,17 @@ impl SnapshotClient {
     /// Takes a snapshot. Returns `None` if the process does not run the consumers controller, is not the leader, or has
     /// not completed its first lists.
     pub async fn take(&self) -> Option<Snapshot> {
-        let (sender, receiver) = oneshot::channel();
-        self.0.send(sender).await.ok()?;
+        self.request(false).await
+    }
+
+    /// The same, but also takes the snapshot of a process that is not the leader.
+    pub async fn take_from_any(&self) -> Option<Snapshot> {
+        self.request(true).await
+    }
+
+    async fn request(&self, standby: bool) -> Option<Snapshot> {
+        let (response, receiver) = oneshot::channel();
+        self.0.send(SnapshotRequest { standby, response }).await.ok()?;
         receiver.await.ok()?
     }
 }

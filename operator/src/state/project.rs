@@ -53,6 +53,10 @@ pub fn meta(meta: &ObjectMeta) -> Option<Meta> {
     })
 }
 
+fn labels(meta: &ObjectMeta) -> Box<[(Arc<str>, Arc<str>)]> {
+    meta.labels.iter().flatten().map(|(key, value)| (intern(key), intern(value))).collect()
+}
+
 fn tags(tags: Option<&Vec<String>>) -> Option<Tags> {
     // Keep an empty list: no provider matches it, as in 1.0.1.
     tags.map(|tags| tags.iter().map(|tag| intern(tag.as_str())).collect())
@@ -127,7 +131,7 @@ impl Project for Mask {
             verifies: verifies(&self.metadata).map(Box::new),
             secret_name: self.spec.secret_name.as_deref().map(intern),
             pod: pod_of_mask(self).map(Box::new),
-            labels: self.metadata.labels.iter().flatten().map(|(key, value)| (intern(key), intern(value))).collect(),
+            labels: labels(&self.metadata),
             status: status_of!(self),
         })
     }

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use context::ConsumerContext;
 pub use memory::Memory;
+pub use observe::observe;
 pub use waiting::{rank, requirements};
 
 use super::{Backoffs, Context, Controller, Scope};

@@ -3,8 +3,6 @@
 //!
 //! [`injection`]: crate::injection
 
-mod certificates;
-
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -36,12 +34,14 @@ use kube::{
         watcher,
     },
 };
+use rustls::server::WebPkiClientVerifier;
 use serde_json::Value;
 use vpn_types::Mask;
 
-pub use certificates::CertificateSource;
-
-use super::watch::error_chain;
+use super::{
+    certificates::{self, CertificateSource},
+    watch::error_chain,
+};
 use crate::injection::{Answer, Defaults, Inputs, MaskSecret, decide, wanted_mask};
 use crate::metrics::Metrics;
 
@@ -80,8 +80,8 @@ struct Webhook {
 ///
 /// Returns an error if the port is not available.
 pub async fn serve(client: Client, settings: WebhookSettings, metrics: Arc<Metrics>) -> anyhow::Result<()> {
-    let tls = certificates::first(&client, &settings.certificate).await;
-    tokio::spawn(certificates::follow(client.clone(), settings.certificate.clone(), tls.clone(), metrics));
+    let no_certificate = WebPkiClientVerifier::no_client_auth();
+    let tls = certificates::serve(client.clone(), settings.certificate, no_certificate, metrics).await;
     let minor = Arc::new(AtomicU32::new(first_version(&client).await));
     tokio::spawn(follow_version(client.clone(), minor.clone()));
     let namespaces = namespaces(&client);

@@ -16,7 +16,7 @@ use vpn_types::{
 use super::{meta, pod::stage, tags};
 use crate::{
     model::{Uid, intern},
-    state::views::{InjectedPod, PodConditionView, ReplicaSetView},
+    state::views::{InjectedPod, PodConditionView, ReplicaSetView, Workload},
 };
 
 /// The annotation of a ReplicaSet with the revision of its Deployment.
@@ -44,6 +44,7 @@ impl InjectedPod {
             replica_set: controller
                 .filter(|owner| owner.kind == "ReplicaSet" && owner.api_version.starts_with("apps/"))
                 .map(|owner| Uid::from(owner.uid.as_str())),
+            workload: controller.map(|owner| workload(&pod.metadata, owner)),
             stage: stage(pod),
             condition: condition.map(|condition| {
                 let since = condition.last_transition_time.as_ref().map_or(0, |time| time.0.as_second());
@@ -60,6 +61,28 @@ impl InjectedPod {
 
 fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+/// The labels with the hash that the names of a workload's ReplicaSets end with, and the resource of that workload.
+const REVISIONS: [(&str, &str); 2] =
+    [("pod-template-hash", "deployments.apps"), ("rollouts-pod-template-hash", "rollouts.argoproj.io")];
+
+/// Returns the workload of a Pod with this controller. A ReplicaSet with the hash of a Deployment in its name stands for
+/// that Deployment, so that no ReplicaSet needs to be read.
+fn workload(pod: &ObjectMeta, owner: &OwnerReference) -> Workload {
+    let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    if owner.kind == "ReplicaSet" && group == "apps" {
+        for (label, resource) in REVISIONS {
+            let hash = pod.labels.as_ref().and_then(|labels| labels.get(label));
+            let name = hash.and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
+            if let Some(name) = name {
+                return Workload { resource: intern(resource), name: intern(name) };
+            }
+        }
+    }
+    let plural = format!("{}s", owner.kind.to_lowercase());
+    let resource = if group.is_empty() { plural } else { format!("{plural}.{group}") };
+    Workload { resource: intern(&resource), name: intern(&owner.name) }
 }
 
 /// Returns the fingerprint of the message of a condition.

@@ -7,7 +7,7 @@ use vpn_types::{
     MaskProvider, MaskProviderStatus, MaskProviderVerifySpec, SHARED_CREDENTIALS, VERIFIED, VerifyFailurePolicy,
 };
 
-use super::{Project, fnv, meta, overrides::check_overrides, status, tags};
+use super::{Project, fnv, labels, meta, overrides::check_overrides, status, tags};
 use crate::{model::intern, state::views::*};
 
 impl Project for MaskProvider {
@@ -33,6 +33,7 @@ impl Project for MaskProvider {
         };
         Some(ProviderView {
             meta: meta(&self.metadata)?,
+            labels: labels(&self.metadata),
             secret: intern(spec.secret.as_str()),
             slot_secrets: spec.slots.iter().flatten().map(|slot| slot.secret.as_deref().map(intern)).collect(),
             max_slots: u32::try_from(spec.max_slots).unwrap_or(u32::MAX >> 1).min(u32::MAX >> 1),

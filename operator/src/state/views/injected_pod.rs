@@ -31,10 +31,21 @@ pub struct InjectedPod {
     pub is_controlled: bool,
     /// The UID of the ReplicaSet that controls it.
     pub replica_set: Option<Uid>,
+    /// The workload that it is a replica of.
+    pub workload: Option<Workload>,
     /// The stage.
     pub stage: PodStage,
     /// The condition `vpn.beebs.dev/SlotAssigned`.
     pub condition: Option<PodConditionView>,
+}
+
+/// A workload, such as a Deployment, in the namespace of its Pods.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Workload {
+    /// The resource with its group, such as `deployments.apps`.
+    pub resource: Arc<str>,
+    /// The name.
+    pub name: Arc<str>,
 }
 
 /// The condition `vpn.beebs.dev/SlotAssigned`.

@@ -13,6 +13,8 @@ use crate::model::Meta;
 pub struct ProviderView {
     /// The metadata.
     pub meta: Meta,
+    /// The labels.
+    pub labels: Box<[(Arc<str>, Arc<str>)]>,
     /// The name of the credentials Secret in the namespace of the provider.
     pub secret: Arc<str>,
     /// The names of the Secrets in `spec.slots`, by slot.

@@ -1,0 +1,151 @@
+//! The response to a request of a caller that has permission for it.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value as Json, json};
+
+use super::{
+    documents,
+    request::{Groups, Request, Unknown},
+    selector::Selector,
+    values::{NoValue, Values},
+};
+use crate::{metrics::Snapshot, state::fingerprint};
+
+/// The media type of documents.
+const JSON: &str = "application/json";
+
+/// A response.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// The HTTP status.
+    pub code: u16,
+    /// The media type.
+    pub content_type: String,
+    /// The entity tag of a document that changes rarely.
+    pub etag: Option<String>,
+    /// The document. Absent if the caller has it already.
+    pub body: Option<Json>,
+}
+
+impl Response {
+    fn document(body: Json) -> Self {
+        Self { code: 200, content_type: JSON.to_owned(), etag: None, body: Some(body) }
+    }
+
+    /// Returns the response for an error. `reason` is that of a Status.
+    pub fn failure(code: u16, reason: &str, message: &str) -> Self {
+        Self { code, ..Self::document(documents::failure(code, reason, message)) }
+    }
+
+    /// Returns the response for a path that is no request.
+    pub fn unknown(unknown: &Unknown) -> Self {
+        match unknown {
+            Unknown::NotFound => Self::failure(404, "NotFound", "the server could not find the requested resource"),
+            Unknown::BadRequest(why) => Self::failure(400, "BadRequest", why),
+        }
+    }
+
+    fn without(why: &NoValue) -> Self {
+        match why {
+            NoValue::NotFound(why) => Self::failure(404, "NotFound", why),
+            NoValue::BadRequest(why) => Self::failure(400, "BadRequest", why),
+        }
+    }
+
+    /// Adds the entity tag, and drops the body if the caller has it.
+    fn tagged(mut self, known: &str) -> Self {
+        let etag = format!("\"{:016X}\"", fingerprint(&self.body));
+        if known.split(',').any(|known| known.trim() == etag) {
+            (self.code, self.body) = (304, None);
+        }
+        self.etag = Some(etag);
+        self
+    }
+}
+
+/// What the response depends on, beside the request.
+pub struct Inputs<'a> {
+    /// The groups that are served.
+    pub groups: Groups,
+    /// The prefix of the names of metrics.
+    pub prefix: &'a str,
+    /// The snapshot and its time. Absent while the first lists are not complete.
+    pub snapshot: Option<(&'a Snapshot, DateTime<Utc>)>,
+    /// The header `Accept`.
+    pub accept: &'a str,
+    /// The header `If-None-Match`.
+    pub if_none_match: &'a str,
+}
+
+/// Returns the response to a request.
+pub fn respond(request: &Request, inputs: &Inputs<'_>) -> Response {
+    let Inputs { groups, prefix, accept, if_none_match, .. } = *inputs;
+    let values = inputs.snapshot.map(|(snapshot, now)| Values { snapshot, prefix, now });
+    match request {
+        Request::Groups => match discovery_version(accept) {
+            Some(version) => {
+                let content_type = format!("{JSON};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+                let document = documents::aggregated_discovery(groups, prefix, version);
+                Response { content_type, ..Response::document(document) }.tagged(if_none_match)
+            }
+            None => Response::document(documents::groups(groups)),
+        },
+        Request::Group(group) => Response::document(documents::group(*group)),
+        Request::Resources(group, version) => Response::document(documents::resource_list(*group, version, prefix)),
+        Request::OpenApiV2 => Response::document(documents::openapi_v2(groups)).tagged(if_none_match),
+        Request::OpenApiV3 => Response::document(documents::openapi_v3(groups)).tagged(if_none_match),
+        Request::OpenApiV3Of(group, _) => Response::document(documents::openapi_v3_of(*group)).tagged(if_none_match),
+        Request::Custom { version, namespace, resource, objects, metric, metric_selector } => {
+            let Some(values) = values else { return not_ready() };
+            let found = values.custom(namespace, resource, objects, metric, metric_selector);
+            let selector = selector_document(metric_selector);
+            match found {
+                Ok(found) => {
+                    Response::document(documents::custom_values(version, &found, selector.as_ref(), values.now))
+                }
+                Err(why) => Response::without(&why),
+            }
+        }
+        Request::External { namespace, metric, selector } => {
+            let Some(values) = values else { return not_ready() };
+            match values.external(namespace, metric, selector) {
+                Ok(found) => Response::document(documents::external_values(&found, values.now)),
+                Err(why) => Response::without(&why),
+            }
+        }
+    }
+}
+
+fn not_ready() -> Response {
+    let why = "the slots are not known yet: the first lists of the operator are not complete";
+    Response::failure(503, "ServiceUnavailable", why)
+}
+
+/// Returns the selector of a metric as a LabelSelector, as far as it demands values.
+fn selector_document(selector: &Selector) -> Option<Json> {
+    let values = selector.values().ok().filter(|values| !values.is_empty())?;
+    Some(json!({ "matchLabels": values }))
+}
+
+/// Returns the version of aggregated discovery that a caller prefers to a list of groups.
+fn discovery_version(accept: &str) -> Option<&'static str> {
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let media_type = parts.next().unwrap_or_default();
+        let parameters: Vec<_> = parts.collect();
+        let has = |parameter: &str| parameters.contains(&parameter);
+        if media_type == JSON && has("as=APIGroupDiscoveryList") && has("g=apidiscovery.k8s.io") {
+            for version in ["v2", "v2beta1"] {
+                if has(&format!("v={version}")) {
+                    return Some(version);
+                }
+            }
+        } else if matches!(media_type, JSON | "*/*" | "application/*") && !has("as=APIGroupDiscoveryList") {
+            return None;
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
