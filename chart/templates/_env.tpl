@@ -19,6 +19,9 @@
 {{- if eq $part "webhook" -}}
 {{- $env = concat $env (include "vpn-operator.injectionEnv" $ | fromJsonArray) -}}
 {{- end -}}
+{{- if eq $part "metrics-api" -}}
+{{- $env = concat $env (include "vpn-operator.metricsApiEnv" $ | fromJsonArray) -}}
+{{- end -}}
 {{- $extra := $.Values.extraEnv | default list -}}
 {{- $taken := list -}}
 {{- range $extra }}{{ $taken = append $taken .name }}{{ end -}}
@@ -40,6 +43,25 @@
     (list "INJECTION_IMAGE" ($injection.image | default (.Values.verify.images | default dict).vpn))
     (list "INJECTION_RESOURCES" (empty $injection.resources | ternary "" (toJson $injection.resources)))
     (list "INJECTION_OUTBOUND_SUBNETS" (join "," ($injection.outboundSubnets | default list)))
+-}}
+{{- $env := list -}}
+{{- range $settings -}}
+{{- if index . 1 }}{{ $env = append $env (dict "name" (index . 0) "value" (index . 1)) }}{{ end -}}
+{{- end -}}
+{{- toJson $env -}}
+{{- end -}}
+
+{{/* The values for the metrics API, as JSON. */}}
+{{- define "vpn-operator.metricsApiEnv" -}}
+{{- $api := .Values.metricsApi -}}
+{{- $name := include "vpn-operator.name" (list . "metrics-api") -}}
+{{- $own := empty $api.certificate.secretName -}}
+{{- $settings := list
+    (list "METRICS_API_PORT" "8444")
+    (list "METRICS_API_CUSTOM" (ternary "true" "" $api.custom))
+    (list "METRICS_API_EXTERNAL" (ternary "true" "" $api.external))
+    (list "METRICS_API_NAMES" ($own | ternary (printf "%s.%s.svc" $name .Release.Namespace) ""))
+    (list "METRICS_API_SECRET" ($api.certificate.secretName | default $name))
 -}}
 {{- $env := list -}}
 {{- range $settings -}}

@@ -8,16 +8,48 @@
 {{- end -}}
 {{- end -}}
 
-{{/* All Deployments: the parts, and the webhook, which has no lease. A list, as JSON. */}}
+{{/* The servers, which have no lease: all Pods of them work. A list, as JSON. */}}
+{{- define "vpn-operator.servers" -}}
+{{- $servers := list -}}
+{{- if .Values.injection.enabled }}{{ $servers = append $servers "webhook" }}{{ end -}}
+{{- $api := .Values.metricsApi -}}
+{{- if or $api.custom $api.external $api.service }}{{ $servers = append $servers "metrics-api" }}{{ end -}}
+{{- toJson $servers -}}
+{{- end -}}
+
+{{/* All Deployments: the parts, and the servers. A list, as JSON. */}}
 {{- define "vpn-operator.deployments" -}}
-{{- $parts := include "vpn-operator.parts" . | fromJsonArray -}}
-{{- toJson (.Values.injection.enabled | ternary (append $parts "webhook") $parts) -}}
+{{- toJson (concat (include "vpn-operator.parts" . | fromJsonArray) (include "vpn-operator.servers" . | fromJsonArray)) -}}
+{{- end -}}
+
+{{/* The APIServices of the metrics API, the preferred version first: name, group, version, priority, and the value that
+     demands it. A list, as JSON. */}}
+{{- define "vpn-operator.apiServices" -}}
+{{- $all := list -}}
+{{- range $served := list
+    (list "custom" "custom.metrics.k8s.io" "v1beta2" 200)
+    (list "custom" "custom.metrics.k8s.io" "v1beta1" 100)
+    (list "external" "external.metrics.k8s.io" "v1beta1" 100)
+-}}
+{{- if get $.Values.metricsApi (index $served 0) -}}
+{{- $name := printf "%s.%s" (index $served 2) (index $served 1) -}}
+{{- $all = append $all (dict "value" (index $served 0) "group" (index $served 1) "version" (index $served 2) "priority" (index $served 3) "name" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $all -}}
+{{- end -}}
+
+{{/* The values of a server, as JSON. Takes (list $ server). */}}
+{{- define "vpn-operator.server" -}}
+{{- $values := (index . 0).Values -}}
+{{- toJson (eq (index . 1) "webhook" | ternary $values.injection $values.metricsApi) -}}
 {{- end -}}
 
 {{/* The number of Pods of a Deployment. Takes (list $ part). */}}
 {{- define "vpn-operator.replicas" -}}
 {{- $values := (index . 0).Values -}}
-{{- eq (index . 1) "webhook" | ternary $values.injection.replicas $values.replicas -}}
+{{- $server := include "vpn-operator.server" . | fromJson -}}
+{{- has (index . 1) (list "webhook" "metrics-api") | ternary $server.replicas $values.replicas -}}
 {{- end -}}
 
 {{/* The name of a part: `{release}-{part}`. It is also the value of a label, which may have 63 characters.
@@ -36,6 +68,8 @@
 {{- $values := (index . 0).Values -}}
 {{- if eq (index . 1) "all" -}}
 {{- toJson $values.combined -}}
+{{- else if eq (index . 1) "metrics-api" -}}
+{{- toJson $values.metricsApi -}}
 {{- else if eq (index . 1) "webhook" -}}
 {{- toJson (dict "resources" $values.injection.webhookResources "serviceAccountName" $values.injection.serviceAccountName) -}}
 {{- else -}}
@@ -51,7 +85,7 @@
 
 {{/* The part that runs a controller. Takes (list $ controller). */}}
 {{- define "vpn-operator.partOf" -}}
-{{- ternary "all" (index . 1) (and (index . 0).Values.combined.enabled (ne (index . 1) "webhook")) -}}
+{{- ternary "all" (index . 1) (and (index . 0).Values.combined.enabled (not (has (index . 1) (list "webhook" "metrics-api")))) -}}
 {{- end -}}
 
 {{/* Labels of all objects. */}}

@@ -34,7 +34,9 @@ pub async fn rights(cluster: &Cluster) -> Result<&'static str> {
     let render = async || {
         let mut text = String::new();
         for combined in ["--set=combined.enabled=false", "--set=combined.enabled=true"] {
-            for object in render(cluster, &[combined, "--set=injection.enabled=true"]).await? {
+            let servers =
+                ["--set=injection.enabled=true", "--set=metricsApi.custom=true", "--set=metricsApi.external=true"];
+            for object in render(cluster, &[&[combined], &servers[..]].concat()).await? {
                 if RIGHTS.iter().any(|kind| object["kind"] == *kind) {
                     text.push_str("---\n");
                     text.push_str(&serde_yaml::to_string(&object)?);

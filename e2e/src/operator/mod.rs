@@ -3,6 +3,7 @@
 //! Each process has a ServiceAccount, with exactly the permissions that the [chart] grants.
 
 pub mod chart;
+pub mod metrics_api;
 mod webhook;
 
 use std::{
@@ -71,12 +72,21 @@ pub struct OperatorOptions {
     env: Vec<(String, String)>,
     soft_open_files: Option<u32>,
     webhooks: usize,
+    metrics_api: bool,
 }
 
 impl OperatorOptions {
     /// The options with which users start it.
     pub fn new(layout: Layout) -> Self {
-        Self { layout, proxy: None, args: Vec::new(), env: Vec::new(), soft_open_files: None, webhooks: 0 }
+        Self {
+            layout,
+            proxy: None,
+            args: Vec::new(),
+            env: Vec::new(),
+            soft_open_files: None,
+            webhooks: 0,
+            metrics_api: false,
+        }
     }
 
     /// Puts this proxy between the operator and the API server.
@@ -97,6 +107,12 @@ impl OperatorOptions {
     #[must_use]
     pub fn injection(self, webhooks: usize) -> Self {
         Self { webhooks, ..self }
+    }
+
+    /// Serves the metrics API, by a process of its own that listens on loopback.
+    #[must_use]
+    pub fn metrics_api(self) -> Self {
+        Self { metrics_api: true, ..self }
     }
 
     /// Sets the soft limit of open files, as a container runtime may do. The hard limit does not change.
@@ -189,6 +205,15 @@ impl Operator {
             let process = cluster.run(spec).await?;
             parts.push(ControllerProcess { name: webhook::NAME, identity, process });
         }
+        if options.metrics_api {
+            let (port, metrics_port) = (webhook::free_port()?, webhook::free_port()?);
+            metrics_api::register(cluster, port).await?;
+            let identity = cluster.service_account(NAMESPACE, "vpn-operator-metrics-api").await?;
+            let mut spec = options.spec(metrics_api::NAME, &identity, &binary, &state_dir);
+            spec.args = metrics_api::args(port, metrics_port);
+            let process = cluster.run(spec).await?;
+            parts.push(ControllerProcess { name: metrics_api::NAME, identity, process });
+        }
         let operator = Self { options, parts, binary, state_dir };
         operator.ready().await?;
         Ok(operator)
@@ -253,7 +278,11 @@ impl Operator {
     /// Waits until the caches of all processes are filled.
     async fn ready(&self) -> Result<()> {
         for part in &self.parts {
-            let words = if part.name == webhook::NAME { webhook::READY } else { READY };
+            let words = match part.name {
+                webhook::NAME => webhook::READY,
+                metrics_api::NAME => metrics_api::READY,
+                _ => READY,
+            };
             wait_for_log(&part.process, words).await?;
         }
         Ok(())

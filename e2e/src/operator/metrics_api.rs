@@ -1,0 +1,70 @@
+//! The metrics API of the operator: its process, and the Service and APIServices of the chart, for loopback.
+
+use anyhow::{Context, Result};
+use k8s_openapi::{api::core::v1::Service, kube_aggregator::pkg::apis::apiregistration::v1::APIService};
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::wait::await_condition,
+};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{NAMESPACE, chart};
+use crate::{cluster::Cluster, wait::TIMEOUT};
+
+/// The name of a process.
+pub const NAME: &str = "metrics-api";
+/// The log message of a process that answers.
+pub const READY: &str = "serving the metrics API";
+/// The values of the chart with which it is rendered.
+pub const VALUES: [&str; 2] = ["--set=metricsApi.custom=true", "--set=metricsApi.external=true"];
+
+/// Returns the arguments of a process with these ports.
+pub fn args(port: u16, metrics_port: u16) -> Vec<String> {
+    let fixed = [
+        "--metrics-api-custom",
+        "--metrics-api-external",
+        "--metrics-api-names=vpn-operator-metrics-api.vpn-operator.svc,127.0.0.1",
+        "--metrics-api-secret=vpn-operator-metrics-api",
+        "--lease-namespace=vpn-operator",
+    ];
+    let ports = [format!("--metrics-api-port={port}"), format!("--metrics-port={metrics_port}")];
+    ["serve-metrics-api"].into_iter().chain(fixed).map(str::to_owned).chain(ports).collect()
+}
+
+/// Applies the APIServices of the chart. Their Service is a name for loopback, where the process listens.
+pub async fn register(cluster: &Cluster, port: u16) -> Result<()> {
+    let client = cluster.client()?;
+    let params = PatchParams::apply("e2e").force();
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "vpn-operator-metrics-api"},
+        "spec": {"type": "ExternalName", "externalName": "localhost"},
+    });
+    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
+    services.patch("vpn-operator-metrics-api", &params, &Patch::Apply(service)).await?;
+    let api: Api<APIService> = Api::all(client);
+    for mut object in chart::render(cluster, &VALUES).await?.into_iter().filter(|one| one["kind"] == "APIService") {
+        object["spec"]["service"]["port"] = json!(port);
+        let name = object["metadata"]["name"].as_str().context("no name")?.to_owned();
+        api.patch(&name, &params, &Patch::Apply(object)).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the API server has reached the process for each APIService.
+pub async fn wait_until_available(cluster: &Cluster) -> Result<()> {
+    let api: Api<APIService> = Api::all(cluster.client()?);
+    for name in api.list(&Default::default()).await?.items.iter().map(ResourceExt::name_any) {
+        if !name.contains(".metrics.k8s.io") {
+            continue;
+        }
+        let is_available = |service: Option<&APIService>| {
+            let conditions = service.and_then(|service| service.status.as_ref()?.conditions.as_ref());
+            conditions.into_iter().flatten().any(|one| one.type_ == "Available" && one.status == "True")
+        };
+        let waited = timeout(TIMEOUT, await_condition(api.clone(), &name, is_available)).await;
+        waited.with_context(|| format!("APIService {name} is not available"))??;
+    }
+    Ok(())
+}
