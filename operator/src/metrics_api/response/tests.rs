@@ -1,1 +1,128 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+use super::*;
+
+const ALL: Groups = Groups { custom: true, external: true };
+
+fn get(path: &str, accept: &str, if_none_match: &str, snapshot: Option<&Snapshot>) -> Response {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    match Request::parse(ALL, path, query) {
+        Ok(request) => respond(
+            &request,
+            &Inputs {
+                groups: ALL,
+                prefix: "vpno",
+                snapshot: snapshot.map(|snapshot| (snapshot, DateTime::from_timestamp(1_800_000_000, 0).unwrap())),
+                accept,
+                if_none_match,
+            },
+        ),
+        Err(unknown) => Response::unknown(&unknown),
+    }
+}
+
+#[test]
+fn before_the_first_lists_there_is_no_value() {
+    for path in [
+        "/apis/custom.metrics.k8s.io/v1beta2/namespaces/vpn/metrics/vpno_masks",
+        "/apis/external.metrics.k8s.io/v1beta1/namespaces/vpn/vpno_masks",
+    ] {
+        let response = get(path, "", "", None);
+        assert_eq!((response.code, response.body.unwrap()["reason"].as_str()), (503, Some("ServiceUnavailable")));
+        assert_eq!(get(path, "", "", Some(&Snapshot::default())).code, 200);
+    }
+    for path in ["/apis", "/apis/custom.metrics.k8s.io/v1beta1", "/openapi/v2", "/openapi/v3"] {
+        assert_eq!(get(path, "", "", None).code, 200, "{path}");
+    }
+}
+
+#[test]
+fn values_have_the_form_of_their_version() {
+    let snapshot = Snapshot::default();
+    let at = |version: &str| {
+        let path = "namespaces/vpn/metrics/vpno_masks?metricLabelSelector=phase%3DActive";
+        get(&format!("/apis/custom.metrics.k8s.io/{version}/{path}"), "", "", Some(&snapshot)).body.unwrap()
+    };
+    let object = json!({"kind": "Namespace", "name": "vpn", "apiVersion": "v1"});
+    let selector = json!({"matchLabels": {"phase": "Active"}});
+    assert_eq!(
+        at("v1beta1"),
+        json!({
+            "kind": "MetricValueList", "apiVersion": "custom.metrics.k8s.io/v1beta1", "metadata": {},
+            "items": [{
+                "describedObject": object, "metricName": "vpno_masks", "timestamp": "2027-01-15T08:00:00Z", "value": "0",
+                "selector": selector,
+            }],
+        })
+    );
+    assert_eq!(
+        at("v1beta2"),
+        json!({
+            "kind": "MetricValueList", "apiVersion": "custom.metrics.k8s.io/v1beta2", "metadata": {},
+            "items": [{
+                "describedObject": object, "metric": {"name": "vpno_masks", "selector": selector},
+                "timestamp": "2027-01-15T08:00:00Z", "value": "0",
+            }],
+        })
+    );
+    let path = "/apis/external.metrics.k8s.io/v1beta1/namespaces/vpn/vpno_masks_waiting";
+    assert_eq!(
+        get(path, "", "", Some(&snapshot)).body.unwrap(),
+        json!({
+            "kind": "ExternalMetricValueList", "apiVersion": "external.metrics.k8s.io/v1beta1", "metadata": {},
+            "items": [{
+                "metricName": "vpno_masks_waiting", "metricLabels": {"namespace": "vpn"},
+                "timestamp": "2027-01-15T08:00:00Z", "value": "0",
+            }],
+        })
+    );
+}
+
+#[test]
+fn discovery_is_aggregated_for_those_who_ask_for_it() {
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    // What the aggregator of kube-apiserver sends.
+    let both = format!("{aggregated},application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,*/*");
+    let response = get("/apis", &both, "", None);
+    assert_eq!(response.content_type, aggregated);
+    let body = response.body.unwrap();
+    assert_eq!(body["apiVersion"], "apidiscovery.k8s.io/v2");
+    let versions: Vec<_> = body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|group| {
+            group["versions"].as_array().unwrap().iter().map(|version| {
+                assert!(!version["resources"].as_array().unwrap().is_empty());
+                format!("{}/{}", group["metadata"]["name"].as_str().unwrap(), version["version"].as_str().unwrap())
+            })
+        })
+        .collect();
+    let all = ["custom.metrics.k8s.io/v1beta2", "custom.metrics.k8s.io/v1beta1", "external.metrics.k8s.io/v1beta1"];
+    assert_eq!(versions, all);
+    let etag = response.etag.unwrap();
+    let again = get("/apis", &both, &etag, None);
+    assert_eq!((again.code, again.body), (304, None));
+
+    let beta = get("/apis", "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList", "", None);
+    assert_eq!(beta.body.unwrap()["apiVersion"], "apidiscovery.k8s.io/v2beta1");
+    for accept in ["", "*/*", "application/json", "application/json,application/json;as=Other"] {
+        let plain = get("/apis", accept, "", None);
+        assert_eq!(plain.body.unwrap()["kind"], "APIGroupList", "{accept}");
+    }
+}
+
+#[test]
+fn errors_are_statuses() {
+    let path = "/apis/external.metrics.k8s.io/v1beta1/namespaces/vpn/vpno_other";
+    for (path, code, reason) in [
+        ("/apis/custom.metrics.k8s.io/v1", 404, "NotFound"),
+        (path, 404, "NotFound"),
+        ("/apis/external.metrics.k8s.io/v1beta1/namespaces/vpn/vpno_masks?labelSelector=a%20b", 400, "BadRequest"),
+    ] {
+        let response = get(path, "", "", Some(&Snapshot::default()));
+        let body = response.body.unwrap();
+        assert_eq!((response.code, body["kind"].as_str()), (code, Some("Status")), "{path}");
+        assert_eq!((body["code"].as_u64(), body["reason"].as_str()), (Some(code.into()), Some(reason)), "{path}");
+    }
+}
