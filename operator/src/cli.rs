@@ -10,8 +10,8 @@ use crate::{
     controllers::verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
     controllers::{ControllerSet, observer, pods, table},
     injection::{self, Defaults},
-    metrics::{METRICS_API, WEBHOOK, parse_prefix},
-    metrics_api::request::Groups,
+    metrics::{Claim, METRICS_API, WEBHOOK, parse_prefix},
+    metrics_api::{request::Groups, values::parse_claim},
     runtime::{
         certificates::{CaTarget, CertificateSource},
         metrics_api::MetricsApiSettings,
@@ -181,6 +181,11 @@ pub struct MetricsApiArgs {
     #[arg(long, env = "METRICS_API_NAMES", value_delimiter = ',', global = true)]
     pub metrics_api_names: Vec<String>,
 
+    /// Workloads whose claimable slots `/metrics` shows, as labels: `namespace=media,workload=downloader`, and optionally
+    /// `resource` (default `deployments.apps`), `tag`, `reserve` and `priority`. Several are separated by semicolons.
+    #[arg(long, env = "METRICS_API_CLAIMS", value_delimiter = ';', value_parser = parse_claim, global = true)]
+    pub metrics_api_claims: Vec<Claim>,
+
     /// Secret with the certificate of the metrics API, in the namespace of the lease.
     #[arg(long, env = "METRICS_API_SECRET", default_value = "vpn-operator-metrics-api", global = true)]
     pub metrics_api_secret: String,
@@ -268,6 +273,13 @@ pub enum Command {
     ServeWebhook,
     /// Serve the metrics API for HorizontalPodAutoscalers.
     ServeMetricsApi,
+    /// Serve a metric with a value that anybody sets, to try a HorizontalPodAutoscaler without an account: `GET` and
+    /// `POST /value`, and `/metrics`.
+    FakeMetric {
+        /// The port, on all addresses.
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
     /// Run all controllers in one process.
     #[command(visible_alias = "run")]
     ManageAll,
@@ -282,7 +294,7 @@ impl Command {
         match self {
             Command::ManageAll if !injection => table::without(pods::NAME),
             Command::ManageAll => table::all(),
-            Command::RemoveFinalizers | Command::ServeWebhook => table::only(""),
+            Command::RemoveFinalizers | Command::ServeWebhook | Command::FakeMetric { .. } => table::only(""),
             Command::ServeMetricsApi => observer::only(),
             one => table::only(one.name()),
         }
@@ -298,6 +310,7 @@ impl Command {
             Command::ManagePods => "pods",
             Command::ServeWebhook => "webhook",
             Command::ServeMetricsApi => "metrics-api",
+            Command::FakeMetric { .. } => "fake-metric",
             Command::ManageAll => "all",
             Command::RemoveFinalizers => "remove-finalizers",
         }
@@ -311,9 +324,7 @@ impl Command {
             Command::ManageConsumers => "vpn-operator-consumers",
             Command::ManageReservations => "vpn-operator-reservations",
             Command::ManagePods => "vpn-operator-pods",
-            Command::ManageAll | Command::RemoveFinalizers | Command::ServeWebhook | Command::ServeMetricsApi => {
-                "vpn-operator"
-            }
+            _ => "vpn-operator",
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     cli::{Cli, Command, LogFormat},
     metrics::Metrics,
     runtime::{
-        self, Reporting, SnapshotClient,
+        self, Reporting, SnapshotClient, fake_metric,
         health::{self, ServerState},
         lease::{self, LeaderLease},
         metrics_api::{self, MetricsApiSettings},
@@ -38,6 +38,9 @@ pub async fn main(cli: Cli) -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     raise_file_limit();
+    if let Command::FakeMetric { port } = cli.command {
+        return fake_metric::serve(port).await;
+    }
     let mut config = Config::infer().await.context("no kubeconfig and no in-cluster credentials found")?;
     // The engine reads the object after an unknown outcome. The client must not retry on its own.
     config.default_retry = false;
@@ -66,7 +69,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let metrics = Arc::new(Metrics::new(&cli.metrics_prefix, &controllers.clone())?);
+    let metrics = Metrics::new(&cli.metrics_prefix, &controllers.clone())?;
+    let metrics = Arc::new(metrics.with_claims(cli.metrics_api.metrics_api_claims.clone()));
     let webhook = serve_webhook(client.clone(), webhook, metrics.clone());
     let (snapshots, snapshot_requests) = runtime::snapshot_channel();
     let metrics_api = serve_metrics_api(client.clone(), metrics_api, snapshots.clone(), metrics.clone());

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use prometheus::{IntGaugeVec, Opts, core::Collector, proto::MetricFamily};
 use vpn_types::MaskConsumerPhase;
 
-use super::{ProviderSlots, Snapshot};
+use super::{Claim, ProviderSlots, Snapshot, WorkloadKey};
 
 /// Returns the gauges of a snapshot.
 pub fn families(prefix: &str, snapshot: &Snapshot, now: DateTime<Utc>) -> prometheus::Result<Vec<MetricFamily>> {
@@ -46,6 +46,23 @@ pub fn families(prefix: &str, snapshot: &Snapshot, now: DateTime<Utc>) -> promet
     let help = "Longest current wait of a Mask for a slot; 0 if no Mask waits.";
     add("masks_oldest_wait_seconds", help, &["namespace"], &mut oldest)?;
     Ok(families)
+}
+
+/// Returns the claimable slots of workloads.
+pub fn claimable(prefix: &str, snapshot: &Snapshot, claims: &[Claim]) -> prometheus::Result<Vec<MetricFamily>> {
+    let help = "How many replicas a workload may run at: its own slots and the free ones, less the reserve and the Masks \
+                of others that go first.";
+    let labels = ["namespace", "resource", "workload", "tag", "reserve"];
+    let gauges = IntGaugeVec::new(Opts::new("claimable_slots", help).namespace(prefix), &labels)?;
+    for claim in claims {
+        // Without a value, a HorizontalPodAutoscaler changes nothing.
+        let Some(value) = snapshot.claimable(claim) else { continue };
+        let WorkloadKey { namespace, workload } = &claim.workload;
+        let (tag, reserve) = (claim.tag.as_deref().unwrap_or_default(), claim.reserve.to_string());
+        let labels = [namespace, &*workload.resource, &*workload.name, tag, &reserve];
+        gauges.get_metric_with_label_values(&labels)?.set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+    Ok(gauges.collect().into_iter().filter(|family| !family.get_metric().is_empty()).collect())
 }
 
 /// The name without the prefix, the description and the value of a gauge of MaskProviders.

@@ -49,6 +49,8 @@ pub struct Metrics {
     certificate_expiry: [(&'static str, IntGauge); 2],
     /// Exported only together with a snapshot.
     assignment: Histogram,
+    /// Workloads whose claimable slots are exported.
+    claims: Vec<Claim>,
 }
 
 impl Metrics {
@@ -84,8 +86,15 @@ impl Metrics {
                 certificate_expiry((METRICS_API, "metrics_api"))?,
             ],
             assignment: Histogram::with_opts(assignment.namespace(prefix).buckets(WAITS.to_vec()))?,
+            claims: Vec::new(),
             registry,
         })
+    }
+
+    /// Exports the claimable slots of these workloads too.
+    #[must_use]
+    pub fn with_claims(self, claims: Vec<Claim>) -> Self {
+        Self { claims, ..self }
     }
 
     /// Adds the counters of the engine. Only the leader counts assignments.
@@ -134,6 +143,7 @@ impl Metrics {
         let mut families = self.registry.gather();
         if let Some(snapshot) = snapshot {
             families.extend(gauges::families(&self.prefix, snapshot, now)?);
+            families.extend(gauges::claimable(&self.prefix, snapshot, &self.claims)?);
             families.extend(self.assignment.collect());
             families.sort_by(|one, other| one.name().cmp(other.name()));
         }

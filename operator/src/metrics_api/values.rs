@@ -268,6 +268,22 @@ impl Values<'_> {
     }
 }
 
+/// Parses a claim in the form of labels, such as `namespace=media,workload=downloader,tag=eu,reserve=2`.
+///
+/// # Errors
+///
+/// If a label is missing, unknown or wrong.
+pub fn parse_claim(text: &str) -> Result<Claim, String> {
+    let selector = Selector::parse(text)?;
+    let mut values = selector.values()?;
+    let namespace = values.remove("namespace").ok_or("it needs the label namespace")?;
+    let workload = values.get("workload").copied().ok_or("it needs the label workload, the name of a workload")?;
+    let resource = values.get("resource").copied().unwrap_or(WORKLOADS[0]);
+    claim(namespace, resource, workload, &values).map_err(|why| match why {
+        NoValue::NotFound(why) | NoValue::BadRequest(why) => why,
+    })
+}
+
 /// Returns the claim that the labels of a selector describe.
 fn claim(namespace: &str, resource: &str, name: &str, values: &BTreeMap<&str, &str>) -> Result<Claim, NoValue> {
     let known = ["tag", "reserve", "priority", "workload", "resource"];

@@ -3,6 +3,7 @@
 pub mod certificates;
 mod classify;
 mod execute;
+pub mod fake_metric;
 pub mod finalizers;
 pub mod health;
 pub mod lease;

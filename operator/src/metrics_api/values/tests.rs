@@ -131,6 +131,16 @@ fn external_metrics_are_those_of_the_providers_that_a_namespace_may_use() {
 }
 
 #[test]
+fn a_claim_for_the_exporter_is_parsed() {
+    let claim = parse_claim("namespace=media,workload=app,tag=eu,reserve=2").unwrap();
+    assert_eq!((&*claim.workload.namespace, &*claim.workload.workload.resource), ("media", "deployments.apps"));
+    assert_eq!((claim.tag.as_deref(), claim.reserve, claim.priority), (Some("eu"), 2, None));
+    for text in ["", "workload=app", "namespace=media", "namespace=media,workload=app,reserve=x", "a b"] {
+        assert!(parse_claim(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn every_name_that_discovery_lists_is_answered() {
     for name in custom_names("vpno") {
         let (resource, metric) = name.split_once('/').unwrap();
