@@ -161,9 +161,8 @@ proptest! {
         prop_assert!(with.replicas_that_fit <= without.replicas_that_fit);
         prop_assert!(with.resources.cpu_millis <= without.resources.cpu_millis);
         prop_assert!(with.resources.memory_bytes <= without.resources.memory_bytes);
-        if given.replica.0 > 0 {
-            prop_assert!(with.replicas_that_fit <= with.resources.cpu_millis / given.replica.0);
-        }
+        let cpu = u128::from(with.replicas_that_fit) * u128::from(given.replica.0);
+        prop_assert!(cpu <= u128::from(with.resources.cpu_millis));
     }
 
     #[test]
