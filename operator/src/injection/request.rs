@@ -102,3 +102,16 @@ impl Request {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_labeled_pod_may_offer_metrics() {
+        let all = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect();
+        assert_eq!(Request::parse(&all(&pod_metrics::ANNOTATIONS), &all(&[])).map(|request| request.sidecar), Ok(true));
+        let unknown = Request::parse(&all(&["vpn.beebs.dev/metric-port"]), &all(&[]));
+        assert!(unknown.is_err_and(|why| why.contains("metrics-port")));
+    }
+}
