@@ -12,6 +12,10 @@ pub mod gluetun;
 
 pub mod allocator;
 
+pub mod capacity;
+
+pub mod scrape;
+
 pub mod controllers;
 
 pub mod injection;

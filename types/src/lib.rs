@@ -40,6 +40,7 @@ mod duration;
 pub mod inject;
 mod mask;
 pub mod names;
+pub mod pod_metrics;
 mod provider;
 mod reservation;
 mod schema;

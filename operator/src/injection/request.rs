@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
-use vpn_types::inject::*;
+use vpn_types::{inject::*, pod_metrics};
 
 use super::value;
 
@@ -43,9 +43,13 @@ impl Request {
     ///
     /// Names the annotation, and what was expected.
     pub fn parse(annotations: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> Result<Self, String> {
-        let known = |name: &str| ANNOTATIONS.contains(&name) || OTHERS.contains(&name);
+        let known = |name: &str| {
+            ANNOTATIONS.contains(&name) || pod_metrics::ANNOTATIONS.contains(&name) || OTHERS.contains(&name)
+        };
         if let Some(unknown) = annotations.keys().find(|name| name.starts_with(PREFIX) && !known(name)) {
-            let all = ANNOTATIONS.map(|name| name.trim_start_matches(PREFIX)).join(", ");
+            let all = ANNOTATIONS.iter().chain(&pod_metrics::ANNOTATIONS);
+            let all: Vec<_> = all.map(|name| name.trim_start_matches(PREFIX)).collect();
+            let all = all.join(", ");
             return Err(format!("unknown annotation {unknown}: after {PREFIX} expected one of {all}"));
         }
         if let Some(label) = labels.keys().find(|name| ANNOTATIONS.contains(&name.as_str())) {
@@ -96,5 +100,18 @@ impl Request {
             return Err(format!("annotation {name} has no effect with {SIDECAR_ANNOTATION}: none"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_labeled_pod_may_offer_metrics() {
+        let all = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect();
+        assert_eq!(Request::parse(&all(&pod_metrics::ANNOTATIONS), &all(&[])).map(|request| request.sidecar), Ok(true));
+        let unknown = Request::parse(&all(&["vpn.beebs.dev/metric-port"]), &all(&[]));
+        assert!(unknown.is_err_and(|why| why.contains("metrics-port")));
     }
 }
