@@ -56,10 +56,18 @@
 {{- $api := .Values.metricsApi -}}
 {{- $name := include "vpn-operator.name" (list . "metrics-api") -}}
 {{- $own := empty $api.certificate.secretName -}}
+{{- $claims := list -}}
+{{- range $api.claimableSlots -}}
+{{- $labels := list -}}
+{{- range $label, $value := . }}{{ $labels = append $labels (printf "%s=%v" $label $value) }}{{ end -}}
+{{- $claims = append $claims (join "," $labels) -}}
+{{- end -}}
 {{- $settings := list
     (list "METRICS_API_PORT" "8444")
     (list "METRICS_API_CUSTOM" (ternary "true" "" $api.custom))
     (list "METRICS_API_EXTERNAL" (ternary "true" "" $api.external))
+    (list "METRICS_API_CAPACITY" (ternary "true" "" $api.capacity))
+    (list "METRICS_API_CLAIMS" (join ";" $claims))
     (list "METRICS_API_NAMES" ($own | ternary (printf "%s.%s.svc" $name .Release.Namespace) ""))
     (list "METRICS_API_SECRET" ($api.certificate.secretName | default $name))
 -}}

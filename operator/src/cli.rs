@@ -176,6 +176,11 @@ pub struct MetricsApiArgs {
     #[arg(long, env = "METRICS_API_EXTERNAL", global = true)]
     pub metrics_api_external: bool,
 
+    /// Serve the capacity of the cluster, as metrics of Services in `custom.metrics.k8s.io`. It watches all Nodes and
+    /// Pods.
+    #[arg(long, env = "METRICS_API_CAPACITY", global = true)]
+    pub metrics_api_capacity: bool,
+
     /// Names of the metrics API's server, for its certificate. Without any, something else keeps the Secret and the CA
     /// in the APIServices, such as cert-manager.
     #[arg(long, env = "METRICS_API_NAMES", value_delimiter = ',', global = true)]
@@ -211,6 +216,7 @@ impl MetricsApiArgs {
             port,
             groups,
             prefix: prefix.to_owned(),
+            capacity: self.metrics_api_capacity,
             certificate: CertificateSource {
                 server: METRICS_API,
                 namespace: namespace.to_owned(),

@@ -34,8 +34,12 @@ pub async fn rights(cluster: &Cluster) -> Result<&'static str> {
     let render = async || {
         let mut text = String::new();
         for combined in ["--set=combined.enabled=false", "--set=combined.enabled=true"] {
-            let servers =
-                ["--set=injection.enabled=true", "--set=metricsApi.custom=true", "--set=metricsApi.external=true"];
+            let servers = [
+                "--set=injection.enabled=true",
+                "--set=metricsApi.custom=true",
+                "--set=metricsApi.external=true",
+                "--set=metricsApi.capacity=true",
+            ];
             for object in render(cluster, &[&[combined], &servers[..]].concat()).await? {
                 if RIGHTS.iter().any(|kind| object["kind"] == *kind) {
                     text.push_str("---\n");

@@ -116,6 +116,23 @@ impl Cluster {
         }
     }
 
+    /// Replaces all Nodes, after a list.
+    pub fn replace_nodes(&mut self, nodes: Vec<NodeView>) {
+        for name in self.nodes.keys().cloned().collect::<Vec<_>>() {
+            self.remove_node(&name);
+        }
+        nodes.into_iter().for_each(|node| self.apply_node(node));
+    }
+
+    /// Replaces all Pods, after a list.
+    pub fn replace_pods(&mut self, pods: Vec<PodView>) {
+        let all = self.pods.values().flat_map(HashMap::values).map(|pod| pod.key.clone());
+        for key in all.collect::<Vec<_>>() {
+            self.remove_pod(&key);
+        }
+        pods.into_iter().for_each(|pod| self.apply_pod(pod));
+    }
+
     /// Returns a Pod that is counted.
     pub fn pod(&self, key: &ObjectKey) -> Option<&PodView> {
         self.pods.get(&key.namespace)?.get(&key.name).map(|pod| &**pod)

@@ -198,6 +198,22 @@ fn timestamp(now: DateTime<Utc>) -> String {
     now.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-fn quantity(value: u64) -> String {
-    value.to_string()
+/// A quantity, in thousandths where it has to be, rounded up as Kubernetes does.
+fn quantity(value: f64) -> String {
+    let milli = (value * 1000.0).ceil();
+    if milli % 1000.0 == 0.0 { format!("{:.0}", milli / 1000.0) } else { format!("{milli:.0}m") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantity;
+
+    #[test]
+    fn quantities_are_those_of_kubernetes() {
+        for (value, text) in
+            [(0.0, "0"), (5.0, "5"), (0.5, "500m"), (-1.25, "-1250m"), (0.0001, "1m"), (1e12, "1000000000000")]
+        {
+            assert_eq!(quantity(value), text);
+        }
+    }
 }

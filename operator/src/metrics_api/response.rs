@@ -7,7 +7,7 @@ use super::{
     documents,
     request::{Groups, Request, Unknown},
     selector::Selector,
-    values::{NoValue, Values},
+    values::{NoValue, Value, Values},
 };
 use crate::{metrics::Snapshot, state::fingerprint};
 
@@ -49,6 +49,22 @@ impl Response {
         match why {
             NoValue::NotFound(why) => Self::failure(404, "NotFound", why),
             NoValue::BadRequest(why) => Self::failure(400, "BadRequest", why),
+            NoValue::Unavailable(why) => Self::failure(503, "ServiceUnavailable", why),
+        }
+    }
+
+    /// Returns the response with values of a custom metric in a version.
+    pub fn of_values(
+        version: &str,
+        found: &Result<Vec<Value>, NoValue>,
+        selector: &Selector,
+        now: DateTime<Utc>,
+    ) -> Self {
+        match found {
+            Ok(found) => {
+                Self::document(documents::custom_values(version, found, selector_document(selector).as_ref(), now))
+            }
+            Err(why) => Self::without(why),
         }
     }
 
@@ -98,13 +114,7 @@ pub fn respond(request: &Request, inputs: &Inputs<'_>) -> Response {
         Request::Custom { version, namespace, resource, objects, metric, metric_selector } => {
             let Some(values) = values else { return not_ready() };
             let found = values.custom(namespace, resource, objects, metric, metric_selector);
-            let selector = selector_document(metric_selector);
-            match found {
-                Ok(found) => {
-                    Response::document(documents::custom_values(version, &found, selector.as_ref(), values.now))
-                }
-                Err(why) => Response::without(&why),
-            }
+            Response::of_values(version, &found, metric_selector, values.now)
         }
         Request::External { namespace, metric, selector } => {
             let Some(values) = values else { return not_ready() };

@@ -1,19 +1,14 @@
 //! Label selectors in the form that Kubernetes uses in URLs, such as `tag=eu,tier in (a,b),!old`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{borrow::Borrow, collections::BTreeMap};
 
-/// A requirement of a label selector.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Requirement {
-    In(String, BTreeSet<String>),
-    NotIn(String, BTreeSet<String>),
-    Exists(String),
-    NotExists(String),
-}
+use kube::core::Expression;
+
+use crate::model::LabelMatcher;
 
 /// A label selector. The empty one matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selector(Vec<Requirement>);
+pub struct Selector(LabelMatcher);
 
 impl Selector {
     /// Parses a selector.
@@ -24,30 +19,25 @@ impl Selector {
     ///
     /// [Kubernetes]: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#api
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut requirements = Vec::new();
-        for part in split(text)? {
-            requirements.push(requirement(part.trim()).map_err(|why| format!("label selector {text:?}: {why}"))?);
-        }
-        Ok(Self(requirements))
+        let parts = split(text)?.into_iter().map(|part| expression(part.trim()));
+        let expressions = parts.collect::<Result<Vec<_>, _>>();
+        let expressions = expressions.map_err(|why| format!("label selector {text:?}: {why}"))?;
+        Ok(Self(LabelMatcher::new(expressions.into_iter().collect())))
+    }
+
+    /// Returns the matcher.
+    pub fn matcher(&self) -> &LabelMatcher {
+        &self.0
     }
 
     /// Whether it matches everything.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.expressions().is_empty()
     }
 
     /// Whether it matches these labels.
-    pub fn matches<K: AsRef<str> + Ord + std::borrow::Borrow<str>, V: AsRef<str>>(
-        &self,
-        labels: &BTreeMap<K, V>,
-    ) -> bool {
-        let value = |key: &String| labels.get(key.as_str()).map(AsRef::as_ref);
-        self.0.iter().all(|requirement| match requirement {
-            Requirement::In(key, values) => value(key).is_some_and(|value| values.contains(value)),
-            Requirement::NotIn(key, values) => value(key).is_none_or(|value| !values.contains(value)),
-            Requirement::Exists(key) => value(key).is_some(),
-            Requirement::NotExists(key) => value(key).is_none(),
-        })
+    pub fn matches<K: Ord + Borrow<str>, V: AsRef<str>>(&self, labels: &BTreeMap<K, V>) -> bool {
+        self.0.matches(|key| labels.get(key).map(AsRef::as_ref))
     }
 
     /// Returns the labels with the values that it demands.
@@ -57,9 +47,10 @@ impl Selector {
     /// If it demands anything else than one value for a label.
     pub fn values(&self) -> Result<BTreeMap<&str, &str>, String> {
         let mut all = BTreeMap::new();
-        for requirement in &self.0 {
-            let single = match requirement {
-                Requirement::In(key, values) if values.len() == 1 => values.first().map(|value| (key, value)),
+        for expression in self.0.expressions() {
+            let single = match expression {
+                Expression::Equal(key, value) => Some((key, value)),
+                Expression::In(key, values) if values.len() == 1 => values.first().map(|value| (key, value)),
                 _ => None,
             };
             let Some((key, value)) = single else {
@@ -97,22 +88,22 @@ fn split(text: &str) -> Result<Vec<&str>, String> {
     Ok(parts)
 }
 
-fn requirement(text: &str) -> Result<Requirement, String> {
+fn expression(text: &str) -> Result<Expression, String> {
     if let Some(key) = text.strip_prefix('!') {
-        return Ok(Requirement::NotExists(label(key)?));
+        return Ok(Expression::DoesNotExist(label(key)?));
     }
-    for (operator, equal) in [("!=", false), ("==", true), ("=", true)] {
-        if let Some((key, wanted)) = text.split_once(operator) {
-            let (key, values) = (label(key)?, [value(wanted)?].into());
-            return Ok(if equal { Requirement::In(key, values) } else { Requirement::NotIn(key, values) });
-        }
+    if let Some((key, other)) = text.split_once("!=") {
+        return Ok(Expression::NotEqual(label(key)?, value(other)?));
     }
-    let Some((head, values)) = text.split_once('(') else { return Ok(Requirement::Exists(label(text)?)) };
+    if let Some((key, wanted)) = text.split_once("==").or_else(|| text.split_once('=')) {
+        return Ok(Expression::Equal(label(key)?, value(wanted)?));
+    }
+    let Some((head, values)) = text.split_once('(') else { return Ok(Expression::Exists(label(text)?)) };
     let values = values.trim().strip_suffix(')').ok_or_else(|| format!("{text:?} does not end with )"))?;
     let values = values.split(',').map(value).collect::<Result<_, _>>()?;
     match head.split_whitespace().collect::<Vec<_>>()[..] {
-        [key, "in"] => Ok(Requirement::In(label(key)?, values)),
-        [key, "notin"] => Ok(Requirement::NotIn(label(key)?, values)),
+        [key, "in"] => Ok(Expression::In(label(key)?, values)),
+        [key, "notin"] => Ok(Expression::NotIn(label(key)?, values)),
         _ => Err(format!("{text:?} is none of key, !key, key=value, key!=value, key in (…), key notin (…)")),
     }
 }

@@ -21,6 +21,10 @@ use crate::{
 pub const MASK_PROVIDERS: &str = "maskproviders.vpn.beebs.dev";
 /// The resource of namespaces.
 pub const NAMESPACES: &str = "namespaces";
+/// The resource of Pods, whose metrics are their own.
+pub const PODS: &str = "pods";
+/// The resource of Services. Their metrics are the sums over their Pods, and the capacity that is left for these.
+pub const SERVICES: &str = "services";
 /// The metric of workloads, without the prefix.
 const CLAIMABLE: &str = "claimable_slots";
 /// The metrics of namespaces, without the prefix.
@@ -54,7 +58,7 @@ pub struct Value {
     /// The labels of the metric.
     pub labels: BTreeMap<String, String>,
     /// The value.
-    pub value: u64,
+    pub value: f64,
 }
 
 /// Why there is no value.
@@ -64,6 +68,8 @@ pub enum NoValue {
     NotFound(String),
     /// A selector is wrong.
     BadRequest(String),
+    /// It cannot be known now.
+    Unavailable(String),
 }
 
 /// Answers questions about metrics.
@@ -126,7 +132,7 @@ impl Values<'_> {
                 let labels = BTreeMap::new();
                 Ok(vec![Value { object: Some(object), metric: metric.to_owned(), labels, value }])
             }
-            _ if name == CLAIMABLE && ![MASK_PROVIDERS, NAMESPACES, "pods", "services"].contains(&resource) => {
+            _ if name == CLAIMABLE && ![MASK_PROVIDERS, NAMESPACES, PODS, SERVICES].contains(&resource) => {
                 let Objects::Named(workload) = objects else {
                     return Err(NoValue::BadRequest(format!("{metric} needs the name of a workload")));
                 };
@@ -203,7 +209,7 @@ impl Values<'_> {
             object: Some(describe(MASK_PROVIDERS, namespace, &key.name)),
             metric: metric.to_owned(),
             labels: labels([("namespace", &key.namespace), ("provider", &key.name)]),
-            value: value(slots),
+            value: value(slots) as f64,
         });
         let found: Vec<_> = found.filter(|value| selector.matches(&value.labels)).collect();
         match objects {
@@ -280,7 +286,7 @@ pub fn parse_claim(text: &str) -> Result<Claim, String> {
     let workload = values.get("workload").copied().ok_or("it needs the label workload, the name of a workload")?;
     let resource = values.get("resource").copied().unwrap_or(WORKLOADS[0]);
     claim(namespace, resource, workload, &values).map_err(|why| match why {
-        NoValue::NotFound(why) | NoValue::BadRequest(why) => why,
+        NoValue::NotFound(why) | NoValue::BadRequest(why) | NoValue::Unavailable(why) => why,
     })
 }
 
@@ -307,7 +313,7 @@ fn claim(namespace: &str, resource: &str, name: &str, values: &BTreeMap<&str, &s
 }
 
 /// Returns the reference to an object of a resource.
-fn describe(resource: &str, namespace: &str, name: &str) -> DescribedObject {
+pub fn describe(resource: &str, namespace: &str, name: &str) -> DescribedObject {
     let (api_version, kind) = match resource {
         MASK_PROVIDERS => ("vpn.beebs.dev/v1", "MaskProvider"),
         "deployments.apps" => ("apps/v1", "Deployment"),
@@ -315,6 +321,8 @@ fn describe(resource: &str, namespace: &str, name: &str) -> DescribedObject {
         "statefulsets.apps" => ("apps/v1", "StatefulSet"),
         "jobs.batch" => ("batch/v1", "Job"),
         "rollouts.argoproj.io" => ("argoproj.io/v1alpha1", "Rollout"),
+        PODS => ("v1", "Pod"),
+        SERVICES => ("v1", "Service"),
         // A resource does not tell its kind.
         other => (other.split_once('.').map_or("", |(_, group)| group), other),
     };
@@ -327,7 +335,7 @@ fn describe(resource: &str, namespace: &str, name: &str) -> DescribedObject {
 }
 
 fn plain(metric: &str, labels: BTreeMap<String, String>, value: u64) -> Value {
-    Value { object: None, metric: metric.to_owned(), labels, value }
+    Value { object: None, metric: metric.to_owned(), labels, value: value as f64 }
 }
 
 fn labels<const N: usize>(labels: [(&str, &Arc<str>); N]) -> BTreeMap<String, String> {

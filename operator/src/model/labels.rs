@@ -32,6 +32,11 @@ impl LabelMatcher {
         Self(selector.into_iter().collect())
     }
 
+    /// Returns what labels have to fulfill, all of it.
+    pub fn expressions(&self) -> &[Expression] {
+        &self.0
+    }
+
     /// Whether labels match. `value` returns the value of a label.
     pub fn matches<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|expression| match expression {

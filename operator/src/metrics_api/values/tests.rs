@@ -45,7 +45,7 @@ fn named(name: &str) -> Objects {
     Objects::Named(name.to_owned())
 }
 
-fn external(namespace: &str, metric: &str, selector: &str) -> Result<Vec<(String, u64)>, NoValue> {
+fn external(namespace: &str, metric: &str, selector: &str) -> Result<Vec<(String, f64)>, NoValue> {
     let snapshot = snapshot();
     let values = Values { snapshot: &snapshot, prefix: "vpno", now: Utc::now() };
     let found = values.external(namespace, metric, &Selector::parse(selector).unwrap())?;
@@ -60,10 +60,10 @@ fn a_named_object_has_one_value() {
         assert_eq!(values.len(), 1, "{name}");
     }
     let demanded = custom(MASK_PROVIDERS, &named("eu"), "vpno_provider_slots_demanded", "").unwrap();
-    assert_eq!(demanded[0].value, 3);
+    assert_eq!(demanded[0].value, 3.0);
     assert_eq!(demanded[0].object.as_ref().unwrap().kind, "MaskProvider");
     let masks = custom(NAMESPACES, &named("vpn"), "vpno_masks", "").unwrap();
-    assert_eq!((masks.len(), masks[0].value), (1, 0));
+    assert_eq!((masks.len(), masks[0].value), (1, 0.0));
 }
 
 #[test]
@@ -83,9 +83,9 @@ fn a_workload_may_claim_the_slots_that_others_leave() {
     let claimable = |selector: &str| {
         custom("deployments.apps", &named("app"), "vpno_claimable_slots", selector).map(|values| values[0].value)
     };
-    assert_eq!(claimable(""), Ok(3));
-    assert_eq!(claimable("tag=eu,reserve=1"), Ok(2));
-    assert_eq!(claimable("tag=us"), Ok(0));
+    assert_eq!(claimable(""), Ok(3.0));
+    assert_eq!(claimable("tag=eu,reserve=1"), Ok(2.0));
+    assert_eq!(claimable("tag=us"), Ok(0.0));
     assert!(matches!(claimable("tag=asia"), Err(NoValue::NotFound(why)) if why.contains("asia")));
     for selector in ["reserve=x", "reserve=-1", "unknown=1", "tag!=eu", "priority=high"] {
         assert!(matches!(claimable(selector), Err(NoValue::BadRequest(_))), "{selector}");
@@ -116,16 +116,16 @@ fn external_metrics_are_those_of_the_providers_that_a_namespace_may_use() {
     let free = |namespace: &str, selector: &str| external(namespace, "vpno_provider_slots_free", selector).unwrap();
     assert_eq!(
         free("media", ""),
-        [("namespace=vpn,provider=eu".to_owned(), 3), ("namespace=vpn,provider=us".to_owned(), 0)]
+        [("namespace=vpn,provider=eu".to_owned(), 3.0), ("namespace=vpn,provider=us".to_owned(), 0.0)]
     );
-    assert_eq!(free("media", "provider=us"), [("namespace=vpn,provider=us".to_owned(), 0)]);
-    assert_eq!(free("other", "provider=own"), [("namespace=other,provider=own".to_owned(), 9)]);
+    assert_eq!(free("media", "provider=us"), [("namespace=vpn,provider=us".to_owned(), 0.0)]);
+    assert_eq!(free("other", "provider=own"), [("namespace=other,provider=own".to_owned(), 9.0)]);
     let tags = |namespace: &str| external(namespace, "vpno_tag_slots_free", "tag=eu").unwrap();
-    assert_eq!(tags("media"), [("tag=eu".to_owned(), 3)]);
-    assert_eq!(tags("other"), [("tag=eu".to_owned(), 12)]);
-    assert_eq!(external("media", "vpno_tag_masks_waiting", "tag=eu").unwrap(), [("tag=eu".to_owned(), 4)]);
+    assert_eq!(tags("media"), [("tag=eu".to_owned(), 3.0)]);
+    assert_eq!(tags("other"), [("tag=eu".to_owned(), 12.0)]);
+    assert_eq!(external("media", "vpno_tag_masks_waiting", "tag=eu").unwrap(), [("tag=eu".to_owned(), 4.0)]);
     let claimable = external("media", "vpno_claimable_slots", "workload=app,tag=eu").unwrap();
-    assert_eq!(claimable, [("tag=eu,workload=app".to_owned(), 3)]);
+    assert_eq!(claimable, [("tag=eu,workload=app".to_owned(), 3.0)]);
     let without = external("media", "vpno_claimable_slots", "tag=eu");
     assert!(matches!(without, Err(NoValue::BadRequest(_))), "{without:?}");
 }

@@ -4,7 +4,9 @@
 //! [`metrics_api`]: crate::metrics_api
 
 mod access;
+mod capacity;
 mod connection;
+mod objects;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -51,7 +53,9 @@ use crate::{
     },
 };
 use access::Access;
+use capacity::Capacity;
 use connection::{AnyCertificate, PeerAcceptor, PeerCertificates};
+use objects::ObjectMetrics;
 
 /// How long a snapshot is used.
 const KEEP_SNAPSHOT: Duration = Duration::from_millis(500);
@@ -65,6 +69,8 @@ pub struct MetricsApiSettings {
     pub groups: Groups,
     /// The prefix of the names of metrics.
     pub prefix: String,
+    /// Whether to serve the capacity of the cluster.
+    pub capacity: bool,
     /// Where the certificate comes from.
     pub certificate: CertificateSource,
 }
@@ -76,6 +82,7 @@ struct Server {
     access: Access,
     trust: watch::Receiver<Option<Trust>>,
     snapshots: SnapshotClient,
+    objects: ObjectMetrics,
     /// The last snapshot, so that many requests at once take one.
     recent: Cache<(), (Arc<Snapshot>, DateTime<Utc>)>,
 }
@@ -95,7 +102,9 @@ pub async fn serve(
     tokio::spawn(follow_trust(client.clone(), sender));
     let verifier = Arc::new(AnyCertificate::default());
     let tls = certificates::serve(client.clone(), settings.certificate, verifier, metrics).await;
+    let capacity = settings.capacity.then(|| Capacity::watch(&client));
     let server = Server {
+        objects: ObjectMetrics::new(client.clone(), capacity),
         groups: settings.groups,
         prefix: settings.prefix.into(),
         access: Access::new(client),
@@ -163,6 +172,12 @@ impl Server {
             return Err(Response::failure(405, "MethodNotAllowed", why));
         }
         let parsed = parsed.map_err(|unknown| Response::unknown(&unknown))?;
+        if let Request::Custom { version, namespace, resource, objects, metric, metric_selector } = &parsed {
+            let found = self.objects.values(namespace, resource, objects, metric, metric_selector).await;
+            if let Some(found) = found {
+                return Ok(Response::of_values(version, &found, metric_selector, Utc::now()));
+            }
+        }
         let header = |name| request.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let snapshot = self.snapshot().await;
         Ok(respond(

@@ -1,0 +1,214 @@
+//! The capacity of the cluster, from watches on Nodes and Pods.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    core::Selector as KubeSelector,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+
+use crate::{
+    capacity::{Cluster, Consumers, NodeView, PodView, Query, Resources, millis, units},
+    metrics_api::{selector::Selector, values::NoValue},
+    model::{LabelMatcher, ObjectKey},
+    runtime::watch::error_chain,
+};
+
+/// The labels of a metric that say what to leave free, and what a replica requests.
+const PARAMETERS: [&str; 5] = ["cpu", "memory", "reserve-cpu", "reserve-memory", "priority-below"];
+
+/// The capacity of the cluster.
+#[derive(Clone)]
+pub struct Capacity(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    cluster: Cluster,
+    /// Whether the first lists of Nodes and of Pods are complete.
+    nodes_synced: bool,
+    pods_synced: bool,
+}
+
+impl Capacity {
+    /// Starts the watches, which run until the process ends.
+    pub fn watch(client: &Client) -> Self {
+        let capacity = Self(Arc::default());
+        tokio::spawn(capacity.clone().follow_nodes(Api::all(client.clone())));
+        tokio::spawn(capacity.clone().follow_pods(Api::all(client.clone())));
+        capacity
+    }
+
+    async fn follow_nodes(self, api: Api<Node>) {
+        let mut listing = Vec::new();
+        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listing.clear(),
+                Ok(Event::InitApply(node)) => listing.extend(NodeView::of(&node)),
+                Ok(Event::InitDone) => self.change(|known| {
+                    known.cluster.replace_nodes(std::mem::take(&mut listing));
+                    known.nodes_synced = true;
+                }),
+                Ok(Event::Apply(node)) => self.change(|known| {
+                    if let Some(view) = NodeView::of(&node) {
+                        known.cluster.apply_node(view);
+                    }
+                }),
+                Ok(Event::Delete(node)) => self.change(|known| known.cluster.remove_node(&node.name_any())),
+                Err(error) => interrupted("Nodes", &error),
+            }
+        }
+    }
+
+    async fn follow_pods(self, api: Api<Pod>) {
+        let mut listing = Vec::new();
+        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listing.clear(),
+                Ok(Event::InitApply(pod)) => listing.extend(PodView::of(&pod)),
+                Ok(Event::InitDone) => self.change(|known| {
+                    known.cluster.replace_pods(std::mem::take(&mut listing));
+                    known.pods_synced = true;
+                }),
+                Ok(Event::Apply(pod)) => self.change(|known| {
+                    if let Some(view) = PodView::of(&pod) {
+                        known.cluster.apply_pod(view);
+                    }
+                }),
+                Ok(Event::Delete(pod)) => self.change(|known| {
+                    let key = ObjectKey::new(pod.namespace().unwrap_or_default(), pod.name_any());
+                    known.cluster.remove_pod(&key);
+                }),
+                Err(error) => interrupted("Pods", &error),
+            }
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Returns the value of a metric for the Pods of a Service with these labels, or `None` if it is none of capacity.
+    pub fn value(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+        metric: &str,
+        selector: &Selector,
+    ) -> Option<Result<f64, NoValue>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let totals = known.cluster.totals().metrics();
+        let total = totals.iter().find(|(name, _)| *name == metric).map(|(_, value)| *value);
+        let is_available = AVAILABLE.contains(&metric);
+        if total.is_none() && !is_available {
+            return None;
+        }
+        if !known.nodes_synced || !known.pods_synced {
+            return Some(Err(NoValue::Unavailable("the first lists of Nodes and Pods are not complete".to_owned())));
+        }
+        if let Some(total) = total {
+            return Some(Ok(total as f64));
+        }
+        let query = match query(namespace, labels, metric, selector) {
+            Ok(query) => query,
+            Err(why) => return Some(Err(NoValue::BadRequest(why))),
+        };
+        let available = known.cluster.available(&query).metrics();
+        available.iter().find(|(name, _)| *name == metric).map(|(_, value)| Ok(*value as f64))
+    }
+}
+
+/// The metrics that depend on the labels of the selector.
+const AVAILABLE: [&str; 3] = ["cpu_capacity_available", "mem_capacity_available", "replicas_that_fit"];
+
+/// Returns the query that the labels of a selector describe, such as `cpu=1,memory=512Mi,reserve-cpu=30`.
+fn query(
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    metric: &str,
+    selector: &Selector,
+) -> Result<Query, String> {
+    let values = selector.values()?;
+    if let Some(unknown) = values.keys().find(|key| !PARAMETERS.contains(key)) {
+        return Err(format!("unknown label {unknown}: {metric} knows {}", PARAMETERS.join(", ")));
+    }
+    let amount = |label: &str, parse: fn(&str) -> Result<u64, crate::capacity::QuantityError>| {
+        let text = values.get(label);
+        text.map_or(Ok(0), |text| parse(text).map_err(|why| format!("{label}={text}: {why}")))
+    };
+    let resources = |cpu: &str, memory: &str| {
+        Ok::<_, String>(Resources { cpu_millis: amount(cpu, millis)?, memory_bytes: amount(memory, units)? })
+    };
+    let replica = resources("cpu", "memory")?;
+    if metric == "replicas_that_fit" && replica == Resources::default() {
+        return Err(format!("{metric} needs the label cpu or memory, what a replica requests"));
+    }
+    let consumers = match values.get("priority-below") {
+        Some(text) => {
+            let value = text.parse().map_err(|_| format!("priority-below={text}: expected a whole number"))?;
+            Consumers::BelowPriority(value)
+        }
+        None if labels.is_empty() => return Err("the Service selects no Pods; set the label priority-below".to_owned()),
+        None => Consumers::Selected {
+            namespace: namespace.into(),
+            labels: LabelMatcher::new(KubeSelector::from_iter(labels.clone())),
+        },
+    };
+    Ok(Query { consumers, reserve: resources("reserve-cpu", "reserve-memory")?, replica })
+}
+
+fn interrupted(what: &str, error: &watcher::Error) {
+    let error = error_chain(error);
+    tracing::warn!(error, "watch on {what} interrupted, restarting it");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+    use super::*;
+
+    fn of(metric: &str, selector: &str) -> Result<Query, String> {
+        query("media", &[("app".to_owned(), "a".to_owned())].into(), metric, &Selector::parse(selector).unwrap())
+    }
+
+    #[test]
+    fn a_query_is_described_by_labels() {
+        let query = of("replicas_that_fit", "cpu=500m,memory=1Gi,reserve-cpu=30").unwrap();
+        assert_eq!(query.replica, Resources { cpu_millis: 500, memory_bytes: 1 << 30 });
+        assert_eq!(query.reserve, Resources { cpu_millis: 30_000, memory_bytes: 0 });
+        assert!(matches!(query.consumers, Consumers::Selected { namespace, .. } if &*namespace == "media"));
+        let query = of("cpu_capacity_available", "priority-below=-5").unwrap();
+        assert_eq!(query.consumers, Consumers::BelowPriority(-5));
+        for (metric, selector) in [
+            ("replicas_that_fit", ""),
+            ("replicas_that_fit", "cpu=x"),
+            ("replicas_that_fit", "cpu=1,other=2"),
+            ("cpu_capacity_available", "priority-below=high"),
+            ("cpu_capacity_available", "cpu!=1"),
+        ] {
+            assert!(of(metric, selector).is_err(), "{metric} {selector}");
+        }
+    }
+
+    #[test]
+    fn before_the_first_lists_there_is_no_capacity() {
+        let capacity = Capacity(Arc::default());
+        let value = |metric: &str| capacity.value("media", &BTreeMap::new(), metric, &Selector::default());
+        assert!(matches!(value("cpu_capacity_remaining"), Some(Err(NoValue::Unavailable(_)))));
+        assert_eq!(value("vpno_masks"), None);
+        capacity.change(|known| (known.nodes_synced, known.pods_synced) = (true, true));
+        assert_eq!(value("cpu_capacity_remaining"), Some(Ok(0.0)));
+        assert!(matches!(value("replicas_that_fit"), Some(Err(NoValue::BadRequest(_)))));
+    }
+}

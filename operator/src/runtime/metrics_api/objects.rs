@@ -1,0 +1,222 @@
+//! Metrics of Pods and Services: what Pods say of themselves, and the capacity of the cluster that is left for them.
+//!
+//! Invariant: nothing is asked unless a client asks, only Pods with the annotations in namespaces with the label are
+//! asked, and only at their own addresses.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use kube::{Api, Client, api::ListParams, core::Selector as KubeSelector};
+use moka::future::Cache;
+use vpn_types::pod_metrics::{POD_METRICS_ENABLED, POD_METRICS_LABEL};
+
+use super::capacity::Capacity;
+use crate::{
+    metrics_api::{
+        request::Objects,
+        selector::Selector,
+        values::{NoValue, PODS, SERVICES, Value, describe},
+    },
+    model::LabelMatcher,
+    runtime::watch::error_chain,
+    scrape::{Scraper, Target, is_enabled},
+};
+
+/// How long Pods, Services and namespaces that were read are used.
+const KEEP: Duration = Duration::from_secs(5);
+/// The maximum number of answers of each sort.
+const MAX_ANSWERS: u64 = 1024;
+/// The maximum number of Pods for one answer.
+const MAX_PODS: usize = 1000;
+/// How many Pods are asked at once for one answer.
+const AT_ONCE: usize = 8;
+
+/// A Pod, and where to ask it, or why it cannot be asked.
+struct FoundPod {
+    name: String,
+    target: Result<Option<Target>, String>,
+}
+
+/// Answers questions for metrics of Pods and Services.
+#[derive(Clone)]
+pub struct ObjectMetrics {
+    client: Client,
+    scraper: Arc<Scraper>,
+    namespaces: Cache<String, bool>,
+    /// Pods by namespace and label selector, or by namespace and name.
+    pods: Cache<(String, PodQuery), Arc<Vec<FoundPod>>>,
+    /// The selectors of Services by namespace and name; `None` if there is no such Service.
+    services: Cache<(String, String), Option<BTreeMap<String, String>>>,
+    capacity: Option<Capacity>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum PodQuery {
+    Name(String),
+    Labels(String),
+}
+
+impl ObjectMetrics {
+    /// Creates it without any answers. With `capacity`, it answers for the capacity of the cluster too.
+    pub fn new(client: Client, capacity: Option<Capacity>) -> Self {
+        Self {
+            client,
+            scraper: Arc::default(),
+            namespaces: Cache::builder().max_capacity(MAX_ANSWERS).time_to_live(KEEP).build(),
+            pods: Cache::builder().max_capacity(MAX_ANSWERS).time_to_live(KEEP).build(),
+            services: Cache::builder().max_capacity(MAX_ANSWERS).time_to_live(KEEP).build(),
+            capacity,
+        }
+    }
+
+    /// Returns the values of a metric of Pods or of a Service, or `None` for other resources.
+    pub async fn values(
+        &self,
+        namespace: &str,
+        resource: &str,
+        objects: &Objects,
+        metric: &str,
+        selector: &Selector,
+    ) -> Option<Result<Vec<Value>, NoValue>> {
+        match (resource, objects) {
+            (PODS, objects) => {
+                let query = match objects {
+                    Objects::Named(name) => PodQuery::Name(name.clone()),
+                    Objects::Selected(labels) => PodQuery::Labels(text(labels.matcher())),
+                };
+                Some(self.of_pods(namespace, query, metric, selector).await.map(|found| {
+                    let value = |(name, value): (String, f64)| Value {
+                        object: Some(describe(PODS, namespace, &name)),
+                        metric: metric.to_owned(),
+                        labels: BTreeMap::new(),
+                        value,
+                    };
+                    found.into_iter().map(value).collect()
+                }))
+            }
+            (SERVICES, Objects::Named(name)) => {
+                let value = self.of_service(namespace, name, metric, selector).await;
+                Some(value.map(|value| {
+                    let object = Some(describe(SERVICES, namespace, name));
+                    vec![Value { object, metric: metric.to_owned(), labels: BTreeMap::new(), value }]
+                }))
+            }
+            (SERVICES, Objects::Selected(_)) => {
+                Some(Err(NoValue::BadRequest(format!("{metric} needs the name of a Service"))))
+            }
+            _ => None,
+        }
+    }
+
+    async fn of_service(&self, namespace: &str, name: &str, metric: &str, selector: &Selector) -> Result<f64, NoValue> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let read = async {
+            let api = Api::<Service>::namespaced(self.client.clone(), namespace);
+            let found = api.get_opt(name).await.map_err(|error| error_chain(&error))?;
+            Ok::<_, String>(found.map(|service| service.spec.and_then(|spec| spec.selector).unwrap_or_default()))
+        };
+        let labels = self.services.try_get_with(key, read).await.map_err(|why| unavailable(&why))?;
+        let labels = labels.ok_or_else(|| NoValue::NotFound(format!("there is no Service {namespace}/{name}")))?;
+        if let Some(capacity) = &self.capacity
+            && let Some(value) = capacity.value(namespace, &labels, metric, selector)
+        {
+            return value;
+        }
+        if labels.is_empty() {
+            return Err(NoValue::NotFound(format!("Service {namespace}/{name} selects no Pods")));
+        }
+        let query = PodQuery::Labels(KubeSelector::from_iter(labels).to_string());
+        let found = self.of_pods(namespace, query, metric, selector).await?;
+        Ok(found.into_iter().map(|(_, value)| value).sum())
+    }
+
+    /// Returns the values of the Pods that have the metric, by name.
+    ///
+    /// # Errors
+    ///
+    /// If there is no value.
+    async fn of_pods(
+        &self,
+        namespace: &str,
+        query: PodQuery,
+        metric: &str,
+        selector: &Selector,
+    ) -> Result<Vec<(String, f64)>, NoValue> {
+        if !self.allows(namespace).await? {
+            return Err(NoValue::NotFound(format!(
+                "the server could not find the metric {metric}: namespace {namespace} does not have the label \
+                 {POD_METRICS_LABEL}={POD_METRICS_ENABLED}"
+            )));
+        }
+        let pods = self.find(namespace, query).await?;
+        let ask = async |pod: usize| {
+            let pod = &pods[pod];
+            let value = match &pod.target {
+                Ok(Some(target)) if target.settings.names.iter().any(|name| **name == *metric) => {
+                    let samples = self.scraper.samples(target).await;
+                    samples.map_err(|why| why.to_string()).map(|samples| samples.sum(metric, selector.matcher()))
+                }
+                Ok(_) => Ok(None),
+                Err(why) => Err(why.clone()),
+            };
+            (pod.name.clone(), value)
+        };
+        let answers: Vec<_> = stream::iter(0..pods.len()).map(ask).buffer_unordered(AT_ONCE).collect().await;
+        let (mut found, mut failure) = (Vec::new(), None);
+        for (name, value) in answers {
+            match value {
+                Ok(Some(value)) => found.push((name, value)),
+                Ok(None) => {}
+                Err(why) => failure = Some(format!("Pod {name}: {why}")),
+            }
+        }
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        match failure {
+            _ if !found.is_empty() => Ok(found),
+            Some(why) => Err(NoValue::NotFound(format!("there is no value of {metric}; {why}"))),
+            None => Err(NoValue::NotFound(format!(
+                "there is no value of {metric}: no Pod that matches has it among its annotation \
+                 vpn.beebs.dev/metrics-names"
+            ))),
+        }
+    }
+
+    async fn allows(&self, namespace: &str) -> Result<bool, NoValue> {
+        let read = async {
+            let api = Api::<Namespace>::all(self.client.clone());
+            let found = api.get_metadata_opt(namespace).await.map_err(|error| error_chain(&error))?;
+            let labels = found.and_then(|found| found.metadata.labels).unwrap_or_default();
+            Ok::<_, String>(is_enabled(&labels))
+        };
+        self.namespaces.try_get_with(namespace.to_owned(), read).await.map_err(|why| unavailable(&why))
+    }
+
+    async fn find(&self, namespace: &str, query: PodQuery) -> Result<Arc<Vec<FoundPod>>, NoValue> {
+        let read = async {
+            let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
+            // From the cache of kube-apiserver.
+            let params = ListParams::default().match_any();
+            let params = match &query {
+                PodQuery::Name(name) => params.fields(&format!("metadata.name={name}")),
+                PodQuery::Labels(labels) => params.labels(labels),
+            };
+            let list = api.list(&params).await.map_err(|error| error_chain(&error))?;
+            let found = list.items.into_iter().take(MAX_PODS).map(|pod| FoundPod {
+                target: Target::of(&pod).map_err(|why| why.to_string()),
+                name: pod.metadata.name.unwrap_or_default(),
+            });
+            Ok::<_, String>(Arc::new(found.collect::<Vec<_>>()))
+        };
+        let key = (namespace.to_owned(), query.clone());
+        self.pods.try_get_with(key, read).await.map_err(|why| unavailable(&why))
+    }
+}
+
+fn text(labels: &LabelMatcher) -> String {
+    KubeSelector::from_iter(labels.expressions().iter().cloned()).to_string()
+}
+
+fn unavailable(why: &Arc<String>) -> NoValue {
+    NoValue::Unavailable(format!("the API server cannot be asked: {why}"))
+}
