@@ -1,5 +1,7 @@
 //! The command line.
 
+mod hpa;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
@@ -13,6 +15,7 @@ use crate::{
     metrics::parse_prefix,
     runtime::webhook::{CertificateSource, WebhookSettings},
 };
+pub use hpa::HpaCommand;
 
 /// Assigns the slots of VPN accounts to Pods.
 #[derive(Debug, Parser)]
@@ -127,7 +130,7 @@ const WEBHOOK_PORT: u16 = 8443;
 
 impl WebhookArgs {
     /// Returns the settings of the webhook, unless there is none in this process.
-    pub fn settings(&self, command: Command, namespace: &str) -> Option<WebhookSettings> {
+    pub fn settings(&self, command: &Command, namespace: &str) -> Option<WebhookSettings> {
         let port = match command {
             Command::ServeWebhook => self.webhook_port.unwrap_or(WEBHOOK_PORT),
             Command::ManageAll => self.webhook_port?,
@@ -185,7 +188,7 @@ pub enum LogFormat {
 }
 
 /// The commands: each controller in its own process, or all controllers in one.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Create a MaskConsumer for each Mask, and update the status of the Mask.
     ManageMasks,
@@ -205,21 +208,24 @@ pub enum Command {
     /// Remove the operator's finalizer from all Masks, MaskConsumers, MaskReservations and MaskProviders, and exit. Use
     /// it if the operator is uninstalled and the deletion of objects hangs. Nothing protects the slots after that.
     RemoveFinalizers,
+    /// Check and simulate autoscalers that scale on slots. Needs no cluster.
+    #[command(subcommand)]
+    Hpa(HpaCommand),
 }
 
 impl Command {
     /// Returns the controllers to run. Without `injection`, `manage-all` does not serve labeled Pods.
-    pub fn controllers(self, injection: bool) -> ControllerSet {
+    pub fn controllers(&self, injection: bool) -> ControllerSet {
         match self {
             Command::ManageAll if !injection => table::without(pods::NAME),
             Command::ManageAll => table::all(),
-            Command::RemoveFinalizers | Command::ServeWebhook => table::only(""),
+            Command::RemoveFinalizers | Command::ServeWebhook | Command::Hpa(_) => table::only(""),
             one => table::only(one.name()),
         }
     }
 
     /// Returns the name of the process, for `User-Agent` and the log.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Command::ManageMasks => "masks",
             Command::ManageProviders => "providers",
@@ -229,18 +235,19 @@ impl Command {
             Command::ServeWebhook => "webhook",
             Command::ManageAll => "all",
             Command::RemoveFinalizers => "remove-finalizers",
+            Command::Hpa(_) => "hpa",
         }
     }
 
     /// Returns the name of the lease of processes with these controllers.
-    pub fn lease(self) -> &'static str {
+    pub fn lease(&self) -> &'static str {
         match self {
             Command::ManageMasks => "vpn-operator-masks",
             Command::ManageProviders => "vpn-operator-providers",
             Command::ManageConsumers => "vpn-operator-consumers",
             Command::ManageReservations => "vpn-operator-reservations",
             Command::ManagePods => "vpn-operator-pods",
-            Command::ManageAll | Command::RemoveFinalizers | Command::ServeWebhook => "vpn-operator",
+            Command::ManageAll | Command::RemoveFinalizers | Command::ServeWebhook | Command::Hpa(_) => "vpn-operator",
         }
     }
 }

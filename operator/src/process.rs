@@ -24,6 +24,10 @@ use crate::{
 
 /// Runs a command until it ends, or until the process receives a signal.
 pub async fn main(cli: Cli) -> ExitCode {
+    // Before the log and the client: it needs no cluster, and its output is for people.
+    if let Command::Hpa(command) = &cli.command {
+        return command.run();
+    }
     log(cli.log_format);
     match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,7 +56,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         return Ok(());
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), controllers = cli.command.name(), "starting");
-    let webhook = cli.webhook.settings(cli.command, &namespace);
+    let webhook = cli.webhook.settings(&cli.command, &namespace);
     // The webhook takes no part in the election.
     let leader_elect = cli.leader_elect && !matches!(cli.command, Command::ServeWebhook);
     let controllers = cli.command.controllers(cli.webhook.injection);

@@ -29,7 +29,7 @@ const E2E: &[&[&str]] = &[
 const OPERATOR: &[&[&str]] = &[
     &["model"],
     &["state"],
-    &["allocator", "certificates", "gluetun"],
+    &["allocator", "certificates", "gluetun", "hpa"],
     &["controllers", "injection"],
     &["engine"],
     &["metrics"],
