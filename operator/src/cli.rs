@@ -1,5 +1,7 @@
 //! The command line.
 
+mod hpa;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
@@ -18,6 +20,7 @@ use crate::{
         webhook::WebhookSettings,
     },
 };
+pub use hpa::HpaCommand;
 
 /// Assigns the slots of VPN accounts to Pods.
 #[derive(Debug, Parser)]
@@ -136,7 +139,7 @@ const WEBHOOK_PORT: u16 = 8443;
 
 impl WebhookArgs {
     /// Returns the settings of the webhook, unless there is none in this process.
-    pub fn settings(&self, command: Command, namespace: &str) -> Option<WebhookSettings> {
+    pub fn settings(&self, command: &Command, namespace: &str) -> Option<WebhookSettings> {
         let port = match command {
             Command::ServeWebhook => self.webhook_port.unwrap_or(WEBHOOK_PORT),
             Command::ManageAll => self.webhook_port?,
@@ -201,7 +204,7 @@ const METRICS_API_PORT: u16 = 8444;
 
 impl MetricsApiArgs {
     /// Returns the settings of the metrics API, unless there is none in this process.
-    pub fn settings(&self, command: Command, namespace: &str, prefix: &str) -> Option<MetricsApiSettings> {
+    pub fn settings(&self, command: &Command, namespace: &str, prefix: &str) -> Option<MetricsApiSettings> {
         let port = match command {
             Command::ServeMetricsApi => self.metrics_api_port.unwrap_or(METRICS_API_PORT),
             Command::ManageAll => self.metrics_api_port?,
@@ -263,7 +266,7 @@ pub enum LogFormat {
 }
 
 /// The commands: each controller in its own process, or all controllers in one.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Create a MaskConsumer for each Mask, and update the status of the Mask.
     ManageMasks,
@@ -292,22 +295,27 @@ pub enum Command {
     /// Remove the operator's finalizer from all Masks, MaskConsumers, MaskReservations and MaskProviders, and exit. Use
     /// it if the operator is uninstalled and the deletion of objects hangs. Nothing protects the slots after that.
     RemoveFinalizers,
+    /// Check and simulate autoscalers that scale on slots. Needs no cluster.
+    #[command(subcommand)]
+    Hpa(HpaCommand),
 }
 
 impl Command {
     /// Returns the controllers to run. Without `injection`, `manage-all` does not serve labeled Pods.
-    pub fn controllers(self, injection: bool) -> ControllerSet {
+    pub fn controllers(&self, injection: bool) -> ControllerSet {
         match self {
             Command::ManageAll if !injection => table::without(pods::NAME),
             Command::ManageAll => table::all(),
-            Command::RemoveFinalizers | Command::ServeWebhook | Command::FakeMetric { .. } => table::only(""),
+            Command::RemoveFinalizers | Command::ServeWebhook | Command::FakeMetric { .. } | Command::Hpa(_) => {
+                table::only("")
+            }
             Command::ServeMetricsApi => observer::only(),
             one => table::only(one.name()),
         }
     }
 
     /// Returns the name of the process, for `User-Agent` and the log.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Command::ManageMasks => "masks",
             Command::ManageProviders => "providers",
@@ -319,11 +327,12 @@ impl Command {
             Command::FakeMetric { .. } => "fake-metric",
             Command::ManageAll => "all",
             Command::RemoveFinalizers => "remove-finalizers",
+            Command::Hpa(_) => "hpa",
         }
     }
 
     /// Returns the name of the lease of processes with these controllers.
-    pub fn lease(self) -> &'static str {
+    pub fn lease(&self) -> &'static str {
         match self {
             Command::ManageMasks => "vpn-operator-masks",
             Command::ManageProviders => "vpn-operator-providers",

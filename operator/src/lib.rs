@@ -10,6 +10,8 @@ pub mod certificates;
 
 pub mod gluetun;
 
+pub mod hpa;
+
 pub mod allocator;
 
 pub mod capacity;

@@ -25,6 +25,10 @@ use crate::{
 
 /// Runs a command until it ends, or until the process receives a signal.
 pub async fn main(cli: Cli) -> ExitCode {
+    // Before the log and the client: it needs no cluster, and its output is for people.
+    if let Command::Hpa(command) = &cli.command {
+        return command.run();
+    }
     log(cli.log_format);
     match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,8 +60,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         return Ok(());
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), controllers = cli.command.name(), "starting");
-    let webhook = cli.webhook.settings(cli.command, &namespace);
-    let metrics_api = cli.metrics_api.settings(cli.command, &namespace, &cli.metrics_prefix);
+    let webhook = cli.webhook.settings(&cli.command, &namespace);
+    let metrics_api = cli.metrics_api.settings(&cli.command, &namespace, &cli.metrics_prefix);
     // These servers take no part in the election, and the observer never leads.
     let observes = matches!(cli.command, Command::ServeMetricsApi);
     let leader_elect = cli.leader_elect && !observes && !matches!(cli.command, Command::ServeWebhook);

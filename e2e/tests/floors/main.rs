@@ -29,7 +29,7 @@ const E2E: &[&[&str]] = &[
 const OPERATOR: &[&[&str]] = &[
     &["model"],
     &["state"],
-    &["allocator", "capacity", "certificates", "gluetun", "scrape"],
+    &["allocator", "capacity", "certificates", "gluetun", "hpa", "scrape"],
     &["controllers", "injection"],
     &["engine"],
     &["metrics"],

@@ -1,0 +1,141 @@
+//! Reads manifests. Errors name the file, the document and the field.
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_yaml::Value;
+
+use super::{autoscaler::Autoscaler, from_hpa, from_keda};
+
+/// An autoscaler and where it was found.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The file and the document.
+    pub place: String,
+    /// The document as it was written.
+    pub raw: Value,
+    /// What it means.
+    pub autoscaler: Autoscaler,
+    /// Fields that the API does not have.
+    pub unknown: Vec<String>,
+}
+
+/// The content of a file.
+#[derive(Clone, Debug, Default)]
+pub struct Documents {
+    /// The autoscalers.
+    pub manifests: Vec<Manifest>,
+    /// A sentence for each object of another kind.
+    pub skipped: Vec<String>,
+}
+
+/// Reads the documents of a file.
+///
+/// # Errors
+/// What cannot be read and where, or that the file has no autoscaler.
+pub fn read(file: &str, text: &str) -> Result<Documents, String> {
+    let mut found = Documents::default();
+    for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
+        let place = format!("{file}, document {}", index + 1);
+        let mut value = Value::deserialize(document).map_err(|error| format!("{place}: {error}"))?;
+        value.apply_merge().map_err(|error| format!("{place}: {error}"))?;
+        add(value, &place, &mut found)?;
+    }
+    match found.manifests.is_empty() {
+        true => Err(match found.skipped.is_empty() {
+            true => format!("{file}: expected a HorizontalPodAutoscaler or a ScaledObject, but the file is empty"),
+            false => format!(
+                "{file}: expected a HorizontalPodAutoscaler or a ScaledObject, but found only other objects: {}",
+                found.skipped.join("; ")
+            ),
+        }),
+        false => Ok(found),
+    }
+}
+
+fn add(value: Value, place: &str, found: &mut Documents) -> Result<(), String> {
+    if value.is_null() {
+        return Ok(());
+    }
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if kind.is_empty() {
+        return Err(format!("{place}: expected an object of Kubernetes, but it has no kind"));
+    }
+    if let Some(items) = value.get("items").and_then(Value::as_sequence).filter(|_| kind.ends_with("List")) {
+        return items
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, item)| add(item.clone(), &format!("{place}, item {}", index + 1), found));
+    }
+    match kind {
+        "HorizontalPodAutoscaler" | "ScaledObject" => found.manifests.push(Manifest::new(place, value)?),
+        _ => {
+            let name = value.get("metadata").and_then(|it| it.get("name")).and_then(Value::as_str).unwrap_or("?");
+            found.skipped.push(format!("{place}: {kind} {name} ({version}) is not an autoscaler"));
+        }
+    }
+    Ok(())
+}
+
+impl Manifest {
+    /// Reads an autoscaler.
+    ///
+    /// # Errors
+    /// The field that is wrong, and why.
+    pub fn new(place: &str, raw: Value) -> Result<Self, String> {
+        let at = |error| format!("{place}: {error}");
+        let version = raw.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        let kind = raw.get("kind").and_then(Value::as_str).unwrap_or_default();
+        let wanted = if kind == "ScaledObject" { "keda.sh/v1alpha1" } else { "autoscaling/v2" };
+        if version != wanted {
+            return Err(at(format!("apiVersion: expected {wanted}, but found {version:?}")));
+        }
+        let (autoscaler, unknown) = match kind {
+            "ScaledObject" => {
+                let (object, unknown) = typed(raw.clone()).map_err(at)?;
+                (from_keda::convert(object).map_err(at)?, unknown)
+            }
+            _ => {
+                let (object, unknown) = typed(raw.clone()).map_err(at)?;
+                (from_hpa::convert(object).map_err(at)?, unknown)
+            }
+        };
+        Ok(Self { place: place.to_owned(), raw, autoscaler, unknown })
+    }
+
+    /// Returns the kind and the name.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.autoscaler.kind, self.autoscaler.name)
+    }
+}
+
+/// Reads a type, and the paths of the fields that it does not have.
+fn typed<T: DeserializeOwned>(mut value: Value) -> Result<(T, Vec<String>), String> {
+    quantities(&mut value);
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+    let mut ignored = |path: serde_ignored::Path<'_>| unknown.push(path.to_string().replace(".?", ""));
+    let result = T::deserialize(serde_ignored::Deserializer::new(deserializer, &mut ignored));
+    match result {
+        Ok(typed) => Ok((typed, unknown)),
+        Err(error) => Err(format!("{}: {error}", track.path())),
+    }
+}
+
+/// Makes quantities that are numbers into texts, as the API server does.
+fn quantities(value: &mut Value) {
+    let Value::Mapping(fields) = value else {
+        if let Value::Sequence(items) = value {
+            items.iter_mut().for_each(quantities);
+        }
+        return;
+    };
+    let of_target = fields.get("type").and_then(Value::as_str).is_some_and(|it| it == "Value" || it == "AverageValue");
+    for (key, field) in fields.iter_mut() {
+        match (key.as_str(), &*field) {
+            (Some("averageValue" | "tolerance"), Value::Number(number)) => *field = number.to_string().into(),
+            (Some("value"), Value::Number(number)) if of_target => *field = number.to_string().into(),
+            _ => quantities(field),
+        }
+    }
+}

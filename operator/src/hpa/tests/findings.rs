@@ -1,0 +1,174 @@
+//! The rules of the linter, and manifests that cannot be read.
+
+use super::*;
+use crate::hpa::{Finding, Level, corrected, findings};
+
+fn codes(manifest: &Manifest) -> Vec<&'static str> {
+    findings(manifest, None).iter().map(|finding| finding.code).collect()
+}
+
+fn get(manifest: &Manifest, slots: Option<u32>, code: &str) -> Finding {
+    let all = findings(manifest, slots);
+    all.iter().find(|finding| finding.code == code).cloned().unwrap_or_else(|| panic!("{all:?}"))
+}
+
+#[test]
+fn the_recommended_manifest_has_no_findings() {
+    assert_eq!(codes(&object("vpno_claimable_slots", &average("1"), 1, 50, GOOD)), Vec::<&str>::new());
+}
+
+#[test]
+fn value_on_free_slots_names_the_range_in_which_it_settles() {
+    let manifest = object("vpno_provider_slots_free", &value(2), 1, 20, "");
+    let finding = get(&manifest, None, "value-on-free");
+    assert_eq!(finding.level, Level::Error);
+    assert!(finding.message.contains("more than 2 and fewer than 6 slots"), "{}", finding.message);
+    assert!(get(&manifest, Some(20), "value-on-free").message.contains("With 20 slots, they oscillate."));
+    let stable = object("vpno_provider_slots_free", &value(7), 1, 20, "");
+    let finding = get(&stable, Some(20), "value-on-free");
+    assert_eq!(finding.level, Level::Warning);
+    assert!(finding.message.contains("can settle at 13"), "{}", finding.message);
+    let text = corrected(&manifest, None).unwrap().unwrap();
+    assert!(text.contains("vpno_claimable_slots") && text.contains("averageValue: '1'"), "{text}");
+    assert!(text.contains("kind: Deployment\n        name: app\n      target:"), "it describes the workload: {text}");
+    assert!(text.contains("tolerance: 0"), "{text}");
+    assert_eq!(codes(&one(&text)), ["slow-return"]);
+}
+
+#[test]
+fn each_wrong_target_has_a_code() {
+    let cases = [
+        (object("vpno_tag_slots_free", &average("1"), 1, 9, ""), "average-value-on-free"),
+        (object("vpno_claimable_slots", &value(1), 1, 9, ""), "value-on-claimable"),
+        (object("vpno_claimable_slots", &average("2"), 1, 9, ""), "claimable-target"),
+        (object("vpno_provider_slots_demanded", &average("1"), 1, 9, ""), "own-replicas-counted"),
+        (object("vpno_masks_waiting", &average("1"), 1, 9, ""), "waiting-on-workload"),
+        (object("vpno_provider_slots", &average("1"), 1, 9, ""), "total-slots"),
+        (object("cpu_capacity_remaining", &value(30_000), 15, 150, ""), "value-on-free"),
+        (object("vpno_claimable_slots", &average("1"), 1, 50, ""), "tolerance"),
+        (object("vpno_claimable_slots", &average("1"), 1, 9, ""), "slow-return"),
+        (object("vpno_claimable_slots", &average("1"), 5, 5, ""), "fixed-size"),
+        (object("vpno_claimable_slots", &average("1"), 5, 2, ""), "max-below-min"),
+        (object("vpno_claimable_slots", &average("1"), 0, 2, ""), "min-zero"),
+        (object("vpno_claimable_slots", &average("0"), 1, 9, ""), "target-not-positive"),
+        (
+            object("vpno_claimable_slots", &average("1"), 1, 9, "  behavior: {scaleUp: {selectPolicy: Disabled}}"),
+            "direction-disabled",
+        ),
+        (
+            object("vpno_claimable_slots", &average("1"), 1, 9, "  behavior: {scaleUp: {policies: []}}"),
+            "behavior-invalid",
+        ),
+        (object("vpno_claimable_slots", &average("1"), 1, 9, "  behaviour: {}"), "unknown-field"),
+    ];
+    for (manifest, code) in cases {
+        assert!(codes(&manifest).contains(&code), "{code}: {:?}", findings(&manifest, None));
+    }
+    let unknown = object("vpno_claimable_slots", &average("1"), 1, 9, "  behaviour: {}");
+    assert!(get(&unknown, None, "unknown-field").message.contains("spec.behaviour"));
+}
+
+#[test]
+fn other_metrics_and_missing_selectors_are_reported() {
+    let manifest = one("apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: app}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: app}
+  maxReplicas: 9
+  metrics:
+  - type: External
+    external: {metric: {name: vpno_claimable_slots}, target: {type: AverageValue, averageValue: 1}}
+  - type: Resource
+    resource: {name: cpu, target: {type: Utilization, averageUtilization: 80}}
+  - type: External
+    external: {metric: {name: vpno_provider_slots_free}, target: {type: Value, value: 1}}
+  - type: Pods
+    pods: {metric: {name: vpno_masks_waiting}, target: {type: AverageValue, averageValue: 1}}
+");
+    let codes = codes(&manifest);
+    for code in ["missing-tag", "other-metric", "several-series", "value-on-free", "slots-of-pods"] {
+        assert!(codes.contains(&code), "{code}: {codes:?}");
+    }
+    let none = object("queue_length", &average("1"), 1, 9, "");
+    assert_eq!(super::findings::codes(&none), Vec::<&str>::new(), "not about slots");
+}
+
+#[test]
+fn a_mask_provider_scales_on_the_demand() {
+    let provider = |metric: &str, target: &str, max: i32| {
+        let text = serde_yaml::to_string(&object(metric, target, 1, max, "").raw).unwrap();
+        one(&text.replace("apps/v1", "vpn.beebs.dev/v1").replace("kind: Deployment", "kind: MaskProvider"))
+    };
+    let good = provider("vpno_provider_slots_demanded", &average("1"), 9);
+    assert_eq!(codes(&good), ["contract"]);
+    assert_eq!(get(&good, None, "contract").level, Level::Info);
+    assert!(findings(&good, Some(9)).is_empty());
+    let fixed = corrected(&good, Some(5)).unwrap().unwrap();
+    assert!(fixed.contains("maxReplicas: 5"), "{fixed}");
+    for (metric, target, code) in [
+        ("vpno_provider_slots_demanded", average("2"), "provider-target"),
+        ("vpno_provider_slots_demanded", value(1), "provider-value"),
+        ("vpno_provider_slots_used", average("1"), "used-on-provider"),
+        ("vpno_masks_waiting", average("1"), "waiting-on-provider"),
+        ("vpno_provider_slots_free", average("1"), "supply-on-provider"),
+    ] {
+        let manifest = provider(metric, &target, 9);
+        assert!(codes(&manifest).contains(&code), "{code}: {:?}", codes(&manifest));
+        let text = corrected(&manifest, None).unwrap().unwrap();
+        assert!(text.contains("name: vpno_provider_slots_demanded"), "{text}");
+    }
+}
+
+#[test]
+fn scaled_objects_have_rules_of_their_own() {
+    let fallback = "  fallback: {failureThreshold: 3, replicas: 2}";
+    let manifest = scaled_object(fallback, "vpno_provider_slots_free", "    metricType: Value");
+    let codes = codes(&manifest);
+    for code in ["fallback-needs-average-value", "value-on-free", "several-series"] {
+        assert!(codes.contains(&code), "{code}: {codes:?}");
+    }
+    let text = corrected(&manifest, None).unwrap().unwrap();
+    assert!(text.contains("query: vpno_claimable_slots") && text.contains("metricType: AverageValue"), "{text}");
+    assert!(text.contains("horizontalPodAutoscalerConfig"), "the tolerance: {text}");
+    let all = "  pollingInterval: 10
+  cooldownPeriod: 60
+  initialCooldownPeriod: 0
+  minReplicaCount: 1
+  maxReplicaCount: 9
+  fallback: {failureThreshold: 3, replicas: 2, behavior: static}
+  advanced:
+    restoreToOriginalReplicaCount: true
+    horizontalPodAutoscalerConfig: {name: a, behavior: {scaleDown: {stabilizationWindowSeconds: 0}}}";
+    let trigger = "    name: t\n    useCachedMetrics: false\n    authenticationRef: {name: a}";
+    let manifest = scaled_object(all, "sum(vpno_claimable_slots{tag=\"a\"})", trigger);
+    assert!(findings(&manifest, None).is_empty(), "{:?}", findings(&manifest, None));
+    let zero = scaled_object("", "sum(vpno_claimable_slots{tag=\"a\"})", "");
+    assert!(super::findings::codes(&zero).contains(&"min-zero-claimable"));
+    assert!(!super::findings::codes(&zero).contains(&"missing-tag"));
+}
+
+#[test]
+fn what_cannot_be_read_is_named_with_file_document_and_field() {
+    let error = |text: &str| read("f.yaml", text).unwrap_err();
+    assert!(error("").contains("f.yaml: expected a HorizontalPodAutoscaler"));
+    assert!(error("kind: Service\napiVersion: v1\nmetadata: {name: a}").contains("Service a"));
+    assert!(error("a: 1\n---\n{").contains("document 1: expected an object"));
+    assert!(error("kind: Service\n---\nkind: [").contains("document 2"));
+    assert!(error("{{ .Values.hpa }}").contains("document 1"));
+    let hpa = |spec: &str| error(&format!("apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nspec: {spec}"));
+    let wrong = hpa("{maxReplicas: many, scaleTargetRef: {kind: Deployment, name: a}}");
+    assert!(wrong.contains("spec.maxReplicas") && wrong.contains("f.yaml, document 1"), "{wrong}");
+    let metric = |metric: &str| {
+        hpa(&format!("{{maxReplicas: 3, scaleTargetRef: {{kind: Deployment, name: a}}, metrics: [{metric}]}}"))
+    };
+    assert!(metric("{type: Objekt}").contains("spec.metrics[0].type"));
+    assert!(metric("{type: Object}").contains("spec.metrics[0].object: expected it"));
+    let target = metric("{type: External, external: {metric: {name: m}, target: {type: Value, value: ten}}}");
+    assert!(target.contains("spec.metrics[0].external.target.value") && target.contains("ten"), "{target}");
+    let old = error("apiVersion: autoscaling/v2beta1\nkind: HorizontalPodAutoscaler");
+    assert!(old.contains("expected autoscaling/v2"), "{old}");
+    let list =
+        "apiVersion: v1\nkind: List\nitems:\n- {kind: Service, apiVersion: v1}\n- {kind: HorizontalPodAutoscaler}";
+    assert!(error(list).contains("item 2"));
+}
