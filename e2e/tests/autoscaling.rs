@@ -6,10 +6,15 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use e2e::{
     Cluster, ControlPlaneOptions, Framework, Layout, Operator, OperatorOptions,
-    operator::metrics_api::wait_until_available,
-    testing::framework::{ensure_eq, local_cluster},
+    operator::{executable, metrics_api::wait_until_available},
+    testing::{
+        documents::blocks,
+        framework::{ensure_eq, local_cluster},
+    },
+    wait::TIMEOUT,
 };
-use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Pod};
+use futures::StreamExt;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::Api;
 use serde_json::{Value, json};
 use vpn_types::{Mask, MaskConsumer, MaskProvider};
@@ -101,35 +106,20 @@ async fn the_metrics_of_slots_can_be_read_by_kubectl() -> Result<()> {
     .await
 }
 
-fn deployment() -> Result<Deployment> {
-    let labels = json!({"app": "worker", "vpn.beebs.dev/inject": "true"});
-    Ok(serde_json::from_value(json!({
-        "metadata": {"name": "worker"},
-        "spec": {
-            "replicas": 1,
-            "selector": {"matchLabels": {"app": "worker"}},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "app", "image": "app"}]},
-            },
-        },
-    }))?)
+/// The document with the walkthroughs.
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../operator/docs/autoscaling.md");
+
+/// Applies the objects in a section of the document.
+async fn apply(f: &Framework, heading: &str) -> Result<()> {
+    let objects = blocks(&std::fs::read_to_string(DOCUMENT)?, Some(heading), "yaml");
+    ensure!(!objects.is_empty(), "no objects under {heading}");
+    apply_text(f, &objects.join("---\n")).await
 }
 
-fn autoscaler(metric: &Value, target: &Value, max: usize) -> Result<HorizontalPodAutoscaler> {
-    Ok(serde_json::from_value(json!({
-        "metadata": {"name": "worker"},
-        "spec": {
-            "scaleTargetRef": target,
-            "minReplicas": 1,
-            "maxReplicas": max,
-            "metrics": [metric],
-            "behavior": {
-                "scaleUp": {"policies": [{"type": "Percent", "value": 900, "periodSeconds": 15}]},
-                "scaleDown": {"stabilizationWindowSeconds": 0},
-            },
-        },
-    }))?)
+async fn apply_text(f: &Framework, text: &str) -> Result<()> {
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
+    std::fs::write(file.path(), text)?;
+    f.kubectl(&["apply", "-f", file.path().to_str().context("no text")?]).await.map(drop)
 }
 
 /// Waits until the Deployment has so many Pods that run with a slot.
@@ -159,17 +149,7 @@ async fn replicas_over_syncs(f: &Framework, syncs: usize) -> Result<BTreeSet<i32
 async fn a_deployment_takes_the_slots_that_are_left_and_gives_them_back() -> Result<()> {
     alone(async |_, f, _| {
         f.create_provider("vpn", 5).await?;
-        f.create(deployment()?).await?;
-        let metric = json!({
-            "type": "Object",
-            "object": {
-                "describedObject": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker"},
-                "metric": {"name": "vpno_claimable_slots", "selector": {"matchLabels": {"reserve": "1"}}},
-                "target": {"type": "AverageValue", "averageValue": "1"},
-            },
-        });
-        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker"});
-        f.create(autoscaler(&metric, &target, 20)?).await?;
+        apply(f, "## Take the slots that are left").await?;
         wait_for_running(f, 4).await?;
         ensure_eq("replicas while nothing changes", replicas_over_syncs(f, 10).await?, [4].into())?;
 
@@ -202,16 +182,7 @@ async fn a_deployment_takes_the_slots_that_are_left_and_gives_them_back() -> Res
 async fn the_contract_grows_with_demand_and_never_below_what_is_used() -> Result<()> {
     alone(async |_, f, _| {
         f.create_provider("vpn", 2).await?;
-        let metric = json!({
-            "type": "Object",
-            "object": {
-                "describedObject": {"apiVersion": "vpn.beebs.dev/v1", "kind": "MaskProvider", "name": "vpn"},
-                "metric": {"name": "vpno_provider_slots_demanded"},
-                "target": {"type": "AverageValue", "averageValue": "1"},
-            },
-        });
-        let target = json!({"apiVersion": "vpn.beebs.dev/v1", "kind": "MaskProvider", "name": "vpn"});
-        f.create(autoscaler(&metric, &target, 5)?).await?;
+        apply(f, "## Let the contract follow the demand").await?;
         for number in 0..7 {
             f.create_mask(&format!("mask-{number}")).await?;
         }
@@ -226,6 +197,91 @@ async fn the_contract_grows_with_demand_and_never_below_what_is_used() -> Result
         f.wait_until("vpn", "the contract shrinks to what is used", slots(1)).await?;
         ensure_eq("the last Mask", e2e::wait::is_active(&f.wait_active("mask-6").await?), true)?;
         Ok(())
+    })
+    .await
+}
+
+/// An HPA that multiplies its replicas by the free slots: it oscillates.
+const ON_FREE_SLOTS: &str = "
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: worker}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: worker}
+  minReplicas: 1
+  maxReplicas: 20
+  metrics:
+    - type: External
+      external:
+        metric:
+          name: vpno_provider_slots_free
+          selector:
+            matchLabels: {provider: vpn}
+        target: {type: Value, value: '2'}
+  behavior:
+    scaleUp:
+      policies: [{type: Percent, value: 900, periodSeconds: 2}]
+    scaleDown:
+      stabilizationWindowSeconds: 0
+";
+
+/// Returns the replica counts that `vpn-operator hpa simulate` predicts for a manifest, one after the other.
+async fn simulated(cluster: &Cluster, manifest: &str, slots: usize, count: usize) -> Result<Vec<i32>> {
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
+    std::fs::write(file.path(), manifest)?;
+    let mut command = tokio::process::Command::new(executable(cluster).await?);
+    command.args(["hpa", "simulate", file.path().to_str().context("no text")?, "--slots", &slots.to_string()]);
+    command.args(["--sync-period", "2s", "--duration", "60s", "--pod-delay", "0s", "--output", "csv"]);
+    let output = command.output().await?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    let replicas = text.lines().skip(1).map(|line| Ok(line.split(',').nth(3).context(line.to_owned())?.parse()?));
+    let mut replicas = replicas.collect::<Result<Vec<i32>>>()?;
+    replicas.dedup();
+    replicas.truncate(count);
+    Ok(replicas)
+}
+
+/// Returns the first replica counts of the Deployment that differ from the one before, from the first change on.
+async fn observed(f: &Framework, count: usize) -> Result<Vec<i32>> {
+    let mut seen: Vec<i32> = Vec::new();
+    let watch = kube::runtime::watcher::watch_object(f.api::<Deployment>(), "worker");
+    let mut watch = std::pin::pin!(watch);
+    while seen.len() <= count {
+        let next =
+            tokio::time::timeout(TIMEOUT, watch.next()).await.with_context(|| format!("no more than {seen:?}"))?;
+        let deployment = next.context("the watch ended")??;
+        if let Some(replicas) = deployment.and_then(|one| one.spec?.replicas)
+            && seen.last() != Some(&replicas)
+        {
+            seen.push(replicas);
+        }
+    }
+    Ok(seen.split_off(1))
+}
+
+#[tokio::test]
+async fn the_simulator_predicts_what_the_controller_does() -> Result<()> {
+    alone(async |cluster, f, _| {
+        f.create_provider("vpn", 20).await?;
+        let text =
+            blocks(&std::fs::read_to_string(DOCUMENT)?, Some("## Take the slots that are left"), "yaml").concat();
+        let (deployment, good) = text.split_once("---\n").context("one object")?;
+        apply_text(f, deployment).await?;
+        wait_for_running(f, 1).await?;
+
+        let wanted = simulated(cluster, ON_FREE_SLOTS, 20, 6).await?;
+        ensure_eq("the simulator", &wanted[..], &[10, 20, 1, 10, 20, 1][..])?;
+        let (_, seen) = tokio::try_join!(apply_text(f, ON_FREE_SLOTS), observed(f, 6))?;
+        ensure_eq("an HPA on free slots", &seen, &wanted)?;
+
+        let wanted = simulated(cluster, good, 20, 6).await?;
+        f.kubectl(&["delete", "hpa", "worker"]).await?;
+        f.kubectl(&["scale", "deployment/worker", "--replicas=1"]).await?;
+        wait_for_running(f, 1).await?;
+        let (_, seen) = tokio::try_join!(apply_text(f, good), observed(f, wanted.len()))?;
+        ensure_eq("an HPA on claimable slots", &seen, &wanted)?;
+        ensure_eq("then nothing changes", replicas_over_syncs(f, 20).await?, [19].into())
     })
     .await
 }

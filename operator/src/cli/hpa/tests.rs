@@ -98,7 +98,7 @@ spec:
   metrics:
   - type: External
     external:
-      metric: {{name: vpno_claimable_slots, selector: {{matchLabels: {{tag: a}}}}}}
+      metric: {{name: vpno_claimable_slots, selector: {{matchLabels: {{tag: a, workload: app}}}}}}
       target: {{{target}}}
 "
         )

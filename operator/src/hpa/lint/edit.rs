@@ -4,7 +4,7 @@ use serde_yaml::{Mapping, Value};
 
 use crate::hpa::{
     autoscaler::{Autoscaler, Metric, Source},
-    meaning,
+    meaning::{self, Meaning},
 };
 
 /// A field and its new value.
@@ -58,12 +58,32 @@ pub fn average_of_one(autoscaler: &Autoscaler, metric: &Metric, name: &str) -> V
     let mut edits = vec![Edit::set(format!("{path}.target"), target)];
     if new != metric.name {
         edits.push(Edit::set(format!("{path}.metric.name"), new));
-        if metric.source == Source::Object {
-            // Both replacements describe what is scaled.
-            let reference = &autoscaler.target;
-            let version = reference.api_version.iter().map(|version| ("apiVersion", version.as_str()));
-            let fields = version.chain([("kind", reference.kind.as_str()), ("name", reference.name.as_str())]);
-            edits.push(Edit::set(format!("{path}.describedObject"), mapping(fields)));
+        let reference = &autoscaler.target;
+        let to = |suffix: &str| format!("{path}.{suffix}");
+        match (metric.source, meaning::meaning(name)) {
+            // The capacity is that for the Pods of a Service.
+            (Source::Object, Some(Meaning::Fits)) => {
+                edits.push(Edit::set(to("describedObject.apiVersion"), "v1"));
+                edits.push(Edit::set(to("describedObject.kind"), "Service"));
+            }
+            // The others describe what is scaled.
+            (Source::Object, _) => {
+                let version = reference.api_version.iter().map(|version| ("apiVersion", version.as_str()));
+                let fields = version.chain([("kind", reference.kind.as_str()), ("name", reference.name.as_str())]);
+                edits.push(Edit::set(to("describedObject"), mapping(fields)));
+            }
+            (Source::External, Some(Meaning::Claimable)) => {
+                let resource = match &*reference.kind {
+                    "Deployment" => None,
+                    "StatefulSet" => Some(("resource", "statefulsets.apps")),
+                    _ => Some(("resource", "replicasets.apps")),
+                };
+                let tag = metric.labels.iter().find(|(key, _)| key == "tag");
+                let tag = tag.and_then(|(_, tag)| tag.as_deref()).map(|tag| ("tag", tag));
+                let labels = [("workload", reference.name.as_str())].into_iter().chain(resource).chain(tag);
+                edits.push(Edit::set(to("metric.selector.matchLabels"), mapping(labels)));
+            }
+            _ => {}
         }
     }
     edits

@@ -180,8 +180,15 @@ fn selector(metric: &Metric, meaning: Meaning) -> Option<Finding> {
             Finding::new(Warning, "several-series", why)
         });
     }
-    let by_tag = meaning == Meaning::Claimable || base.starts_with("tag_");
-    (by_tag && !has("tag")).then(|| {
+    if metric.source == Source::External
+        && metric.trigger.is_none()
+        && meaning == Meaning::Claimable
+        && !has("workload")
+    {
+        let why = format!("{name} needs the label workload in its selector, the name of the workload.");
+        return Some(Finding::new(Error, "missing-workload", why));
+    }
+    (base.starts_with("tag_") && !has("tag")).then(|| {
         let why = format!("{name} has a series for each tag. Select the tag of the MaskProviders that the Pods use.");
         Finding::new(Warning, "missing-tag", why)
     })

@@ -87,9 +87,10 @@ spec:
     pods: {metric: {name: vpno_masks_waiting}, target: {type: AverageValue, averageValue: 1}}
 ");
     let codes = codes(&manifest);
-    for code in ["missing-tag", "other-metric", "several-series", "value-on-free", "slots-of-pods"] {
+    for code in ["missing-workload", "other-metric", "several-series", "value-on-free", "slots-of-pods"] {
         assert!(codes.contains(&code), "{code}: {codes:?}");
     }
+    assert!(corrected(&manifest, None).unwrap().unwrap().contains("workload: app"));
     let none = object("queue_length", &average("1"), 1, 9, "");
     assert_eq!(super::findings::codes(&none), Vec::<&str>::new(), "not about slots");
 }
