@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use axum_server::tls_rustls::RustlsConfig;
-use futures::{StreamExt, stream::select};
+use futures::{
+    StreamExt,
+    stream::{pending, select},
+};
 use k8s_openapi::{
     ByteString,
     api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret},
@@ -61,9 +64,11 @@ pub async fn first(client: &Client, source: &CertificateSource) -> RustlsConfig 
 pub async fn follow(client: Client, source: CertificateSource, tls: RustlsConfig, metrics: Arc<Metrics>) {
     let secrets = watch_object(Api::<Secret>::namespaced(client.clone(), &source.namespace), &source.secret);
     let configurations = watch_object(Api::<MutatingWebhookConfiguration>::all(client.clone()), &source.configuration);
+    let configurations = configurations.default_backoff().map(|change| change.map(drop));
     let changes = select(
         secrets.default_backoff().map(|change| change.map(drop)),
-        configurations.default_backoff().map(|change| change.map(drop)),
+        // If something else keeps it, the webhook needs no permission to see it.
+        if source.names.is_empty() { pending().left_stream() } else { configurations.right_stream() },
     );
     tokio::pin!(changes);
     let mut current = None;
