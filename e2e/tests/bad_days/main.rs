@@ -4,6 +4,7 @@
 mod absent_nodes;
 mod clock;
 mod faults;
+mod kills;
 mod logs;
 mod undecodable;
 
