@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
+use super::webhook;
 use crate::cluster::Cluster;
 
 /// The chart of this checkout.
@@ -31,17 +32,21 @@ pub async fn render(cluster: &Cluster, args: &[&str]) -> Result<Vec<Value>> {
 /// names differ, so one cluster can have both.
 pub async fn rights(cluster: &Cluster) -> Result<&'static str> {
     static RENDERED: OnceCell<String> = OnceCell::const_new();
-    let render = async || {
-        let mut text = String::new();
-        for combined in ["--set=combined.enabled=false", "--set=combined.enabled=true"] {
-            for object in render(cluster, &[combined, "--set=injection.enabled=true"]).await? {
-                if RIGHTS.iter().any(|kind| object["kind"] == *kind) {
-                    text.push_str("---\n");
-                    text.push_str(&serde_yaml::to_string(&object)?);
-                }
+    let render = async || render_rights(cluster, &webhook::chart_args(None)).await;
+    RENDERED.get_or_try_init(render).await.map(String::as_str)
+}
+
+/// The same with other values, as arguments of `helm template`.
+pub async fn render_rights(cluster: &Cluster, args: &[String]) -> Result<String> {
+    let mut text = String::new();
+    for combined in ["--set=combined.enabled=false", "--set=combined.enabled=true"] {
+        let args: Vec<_> = [combined].into_iter().chain(args.iter().map(String::as_str)).collect();
+        for object in render(cluster, &args).await? {
+            if RIGHTS.iter().any(|kind| object["kind"] == *kind) {
+                text.push_str("---\n");
+                text.push_str(&serde_yaml::to_string(&object)?);
             }
         }
-        anyhow::Ok(text)
-    };
-    RENDERED.get_or_try_init(render).await.map(String::as_str)
+    }
+    Ok(text)
 }
