@@ -4,10 +4,9 @@
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::webhook;
 use crate::cluster::Cluster;
 
 /// The chart of this checkout.
@@ -28,11 +27,23 @@ pub async fn render(cluster: &Cluster, args: &[&str]) -> Result<Vec<Value>> {
     Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
 }
 
+/// The values with injection, as arguments of `helm template`. If cert-manager keeps the certificate of the webhook, `secret`
+/// is the name of its Secret, and of its Certificate.
+pub fn injection_args(secret: Option<&str>) -> Vec<String> {
+    let mut args = vec!["--set=injection.enabled=true".to_owned()];
+    if let Some(secret) = secret {
+        let annotations = json!({ "cert-manager.io/inject-ca-from": format!("{RELEASE}/{secret}") });
+        args.push(format!("--set=injection.certificate.secretName={secret}"));
+        args.push(format!("--set-json=injection.certificate.annotations={annotations}"));
+    }
+    args
+}
+
 /// The ServiceAccounts and RBAC objects of both layouts (one Deployment for each controller, or one for all), as YAML. Their
 /// names differ, so one cluster can have both.
 pub async fn rights(cluster: &Cluster) -> Result<&'static str> {
     static RENDERED: OnceCell<String> = OnceCell::const_new();
-    let render = async || render_rights(cluster, &webhook::chart_args(None)).await;
+    let render = async || render_rights(cluster, &injection_args(None)).await;
     RENDERED.get_or_try_init(render).await.map(String::as_str)
 }
 

@@ -165,7 +165,7 @@ async fn install_with(cluster: &Cluster, certificate: Option<&str>) -> Result<()
     // kubectl applies in the order of the file.
     let rights = match certificate {
         None => chart::rights(cluster).await?,
-        Some(_) => &chart::render_rights(cluster, &webhook::chart_args(certificate)).await?,
+        Some(_) => &chart::render_rights(cluster, &chart::injection_args(certificate)).await?,
     };
     fs::write(file.path(), namespace + rights)?;
     let file = file.path().to_str().context("a path that is no text")?;

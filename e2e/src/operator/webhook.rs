@@ -46,18 +46,6 @@ pub fn args(port: u16, secret: Option<&str>) -> Vec<String> {
     args
 }
 
-/// Returns the values of the chart, as arguments of `helm template`. cert-manager keeps the Secret for a Certificate of
-/// the same name.
-pub fn chart_args(secret: Option<&str>) -> Vec<String> {
-    let mut args = vec!["--set=injection.enabled=true".to_owned()];
-    if let Some(secret) = secret {
-        let annotations = json!({ "cert-manager.io/inject-ca-from": format!("{}/{secret}", chart::RELEASE) });
-        args.push(format!("--set=injection.certificate.secretName={secret}"));
-        args.push(format!("--set-json=injection.certificate.annotations={annotations}"));
-    }
-    args
-}
-
 /// Returns a port of loopback that nothing uses.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
@@ -65,7 +53,7 @@ pub fn free_port() -> Result<u16> {
 
 /// Applies the configuration of the chart, with the address of a process instead of a Service.
 pub async fn register(cluster: &Cluster, port: u16, secret: Option<&str>) -> Result<()> {
-    let args = chart_args(secret);
+    let args = chart::injection_args(secret);
     let objects = chart::render(cluster, &args.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let is_configuration = |object: &&Value| object["kind"] == "MutatingWebhookConfiguration";
     let mut configuration = objects.iter().find(is_configuration).context("the chart has no webhook")?.clone();
