@@ -1,17 +1,11 @@
 //! The images for the tests. They contain programs of Debian and the Go programs in `e2e/images`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path};
 
-use anyhow::{Context, Result, bail};
-use e2e_build::binaries::NO_DEBUG_DATA;
-use sha2::{Digest, Sha256};
+use anyhow::{Context, Result};
 
 use super::image::Image;
-use crate::host::{cache_dir, command::run};
+use crate::host::go;
 
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images");
 
@@ -72,49 +66,5 @@ fn vpn_programs(image: Image) -> Result<Image> {
 }
 
 fn go_program(name: &str, program: &str, path: &str) -> Result<Image> {
-    Image::new(name).entrypoint(&[path]).file(path, &programs()?.join(program))
-}
-
-/// The directory of the Go programs. They are built at the first use of a version.
-fn programs() -> Result<PathBuf> {
-    let version = run(Command::new("go").current_dir(MODULE).args(["env", "GOVERSION"]))
-        .context("some images hold Go programs: install Go and have `go` in PATH")?;
-    let mut hash = Sha256::new();
-    hash.update(version);
-    hash_sources(Path::new(MODULE), &mut hash)?;
-    let name: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    let cache = cache_dir("images")?;
-    let built = cache.join(name);
-    if built.is_dir() {
-        return Ok(built);
-    }
-    fs::create_dir_all(&cache)?;
-    let unfinished = tempfile::Builder::new().prefix(".building-").tempdir_in(&cache)?;
-    let mut command = Command::new("go");
-    command.current_dir(MODULE).env("CGO_ENABLED", "0");
-    command.args(["build", "-trimpath", NO_DEBUG_DATA, "-ldflags=-s -w", "-o"]);
-    run(command.arg(unfinished.path()).arg("./..."))?;
-    // Only the rename makes the result visible, so an interrupted build leaves no partial result.
-    match fs::rename(unfinished.path(), &built) {
-        Ok(()) => drop(unfinished.keep()),
-        // Another process was quicker.
-        Err(_) if built.is_dir() => {}
-        Err(error) => bail!("cannot create {}: {error}", built.display()),
-    }
-    Ok(built)
-}
-
-fn hash_sources(dir: &Path, hash: &mut Sha256) -> Result<()> {
-    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    let mut paths: Vec<_> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-    paths.sort();
-    for path in paths {
-        if path.is_dir() {
-            hash_sources(&path, hash)?;
-        } else {
-            hash.update(path.as_os_str().as_encoded_bytes());
-            hash.update(Sha256::digest(fs::read(&path)?));
-        }
-    }
-    Ok(())
+    Image::new(name).entrypoint(&[path]).file(path, &go::programs(Path::new(MODULE), "images")?.join(program))
 }

@@ -4,9 +4,10 @@
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use super::metrics_api;
 use crate::cluster::Cluster;
 
 /// The chart of this checkout.
@@ -27,27 +28,41 @@ pub async fn render(cluster: &Cluster, args: &[&str]) -> Result<Vec<Value>> {
     Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
 }
 
+/// The values with injection, as arguments of `helm template`. If cert-manager keeps the certificate of the webhook, `secret`
+/// is the name of its Secret, and of its Certificate.
+pub fn injection_args(secret: Option<&str>) -> Vec<String> {
+    let mut args = vec!["--set=injection.enabled=true".to_owned()];
+    if let Some(secret) = secret {
+        let annotations = json!({ "cert-manager.io/inject-ca-from": format!("{RELEASE}/{secret}") });
+        args.push(format!("--set=injection.certificate.secretName={secret}"));
+        args.push(format!("--set-json=injection.certificate.annotations={annotations}"));
+    }
+    args
+}
+
 /// The ServiceAccounts and RBAC objects of both layouts (one Deployment for each controller, or one for all), as YAML. Their
 /// names differ, so one cluster can have both.
 pub async fn rights(cluster: &Cluster) -> Result<&'static str> {
     static RENDERED: OnceCell<String> = OnceCell::const_new();
     let render = async || {
-        let mut text = String::new();
-        for combined in ["--set=combined.enabled=false", "--set=combined.enabled=true"] {
-            let servers = [
-                "--set=injection.enabled=true",
-                "--set=metricsApi.custom=true",
-                "--set=metricsApi.external=true",
-                "--set=metricsApi.capacity=true",
-            ];
-            for object in render(cluster, &[&[combined], &servers[..]].concat()).await? {
-                if RIGHTS.iter().any(|kind| object["kind"] == *kind) {
-                    text.push_str("---\n");
-                    text.push_str(&serde_yaml::to_string(&object)?);
-                }
-            }
-        }
-        anyhow::Ok(text)
+        let metrics_api = metrics_api::VALUES.map(str::to_owned);
+        let args: Vec<_> = injection_args(None).into_iter().chain(metrics_api).collect();
+        render_rights(cluster, &args).await
     };
     RENDERED.get_or_try_init(render).await.map(String::as_str)
+}
+
+/// The same with other values, as arguments of `helm template`.
+pub async fn render_rights(cluster: &Cluster, args: &[String]) -> Result<String> {
+    let mut text = String::new();
+    for combined in ["--set=combined.enabled=false", "--set=combined.enabled=true"] {
+        let args: Vec<_> = [combined].into_iter().chain(args.iter().map(String::as_str)).collect();
+        for object in render(cluster, &args).await? {
+            if RIGHTS.iter().any(|kind| object["kind"] == *kind) {
+                text.push_str("---\n");
+                text.push_str(&serde_yaml::to_string(&object)?);
+            }
+        }
+    }
+    Ok(text)
 }

@@ -18,13 +18,15 @@ pub const NAME: &str = "metrics-api";
 /// The log message of a process that answers.
 pub const READY: &str = "serving the metrics API";
 /// The values of the chart with which it is rendered.
-pub const VALUES: [&str; 2] = ["--set=metricsApi.custom=true", "--set=metricsApi.external=true"];
+pub const VALUES: [&str; 3] =
+    ["--set=metricsApi.custom=true", "--set=metricsApi.external=true", "--set=metricsApi.capacity=true"];
 
 /// Returns the arguments of a process with these ports.
 pub fn args(port: u16, metrics_port: u16) -> Vec<String> {
     let fixed = [
         "--metrics-api-custom",
         "--metrics-api-external",
+        "--metrics-api-capacity",
         "--metrics-api-names=vpn-operator-metrics-api.vpn-operator.svc,127.0.0.1",
         "--metrics-api-secret=vpn-operator-metrics-api",
         "--lease-namespace=vpn-operator",

@@ -4,7 +4,7 @@
 
 pub mod chart;
 pub mod metrics_api;
-mod webhook;
+pub mod webhook;
 
 use std::{
     env, fs,
@@ -73,6 +73,7 @@ pub struct OperatorOptions {
     soft_open_files: Option<u32>,
     webhooks: usize,
     metrics_api: bool,
+    certificate: Option<String>,
 }
 
 impl OperatorOptions {
@@ -86,6 +87,7 @@ impl OperatorOptions {
             soft_open_files: None,
             webhooks: 0,
             metrics_api: false,
+            certificate: None,
         }
     }
 
@@ -113,6 +115,12 @@ impl OperatorOptions {
     #[must_use]
     pub fn metrics_api(self) -> Self {
         Self { metrics_api: true, ..self }
+    }
+
+    /// Lets cert-manager keep the certificate of the webhook, in a Secret with the name of the Certificate.
+    #[must_use]
+    pub fn certificate(self, name: &str) -> Self {
+        Self { certificate: Some(name.to_owned()), ..self }
     }
 
     /// Sets the soft limit of open files, as a container runtime may do. The hard limit does not change.
@@ -157,10 +165,18 @@ struct ControllerProcess {
 
 /// Installs what an operator needs: the CustomResourceDefinitions, and the ServiceAccounts with their permissions.
 pub async fn install(cluster: &Cluster) -> Result<()> {
+    install_with(cluster, None).await
+}
+
+async fn install_with(cluster: &Cluster, certificate: Option<&str>) -> Result<()> {
     let file = tempfile::Builder::new().prefix("rights-").suffix(".yaml").tempfile_in(cluster.state_dir())?;
     let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n");
     // kubectl applies in the order of the file.
-    fs::write(file.path(), namespace + chart::rights(cluster).await?)?;
+    let rights = match certificate {
+        None => chart::rights(cluster).await?,
+        Some(_) => &chart::render_rights(cluster, &chart::injection_args(certificate)).await?,
+    };
+    fs::write(file.path(), namespace + rights)?;
     let file = file.path().to_str().context("a path that is no text")?;
     let apply = ["apply", "--server-side", "--force-conflicts", "-f", file, "-f", CRDS];
     cluster.run_kubectl(&apply).await?;
@@ -182,7 +198,8 @@ impl Operator {
 
     /// Does the same with options.
     pub async fn start_with(cluster: &Cluster, options: OperatorOptions) -> Result<Self> {
-        let (installed, binary) = tokio::join!(install(cluster), executable(cluster));
+        let certificate = options.certificate.as_deref();
+        let (installed, binary) = tokio::join!(install_with(cluster, certificate), executable(cluster));
         installed?;
         let (binary, state_dir) = (binary?, cluster.state_dir().to_owned());
         let mut parts = Vec::new();
@@ -197,11 +214,11 @@ impl Operator {
         for number in 0..options.webhooks {
             let port = webhook::free_port()?;
             if number == 0 {
-                webhook::register(cluster, port).await?;
+                webhook::register(cluster, port, certificate).await?;
             }
             let identity = cluster.service_account(NAMESPACE, "vpn-operator-webhook").await?;
             let mut spec = options.spec(webhook::NAME, &identity, &binary, &state_dir);
-            spec.args = webhook::args(port);
+            spec.args = webhook::args(port, certificate);
             let process = cluster.run(spec).await?;
             parts.push(ControllerProcess { name: webhook::NAME, identity, process });
         }

@@ -4,6 +4,8 @@
 mod absent_nodes;
 mod clock;
 mod faults;
+mod kills;
+mod labeled_on_absent_nodes;
 mod logs;
 mod undecodable;
 

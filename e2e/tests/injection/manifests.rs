@@ -67,6 +67,12 @@ pub fn slot_condition(pod: &Pod) -> Option<&PodCondition> {
     conditions.iter().find(|condition| condition.type_ == "vpn.beebs.dev/SlotAssigned")
 }
 
+/// The Secret that the sidecar reads. The Mask of a Pod of its own has the same name.
+pub fn secret_of(pod: &Pod) -> Option<&str> {
+    let sidecar = pod.spec.as_ref()?.init_containers.as_ref()?.first()?;
+    Some(&sidecar.env_from.as_ref()?.first()?.secret_ref.as_ref()?.name)
+}
+
 /// The message of that condition.
 pub fn message(pod: &Pod) -> &str {
     slot_condition(pod).and_then(|condition| condition.message.as_deref()).unwrap_or_default()

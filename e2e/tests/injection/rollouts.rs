@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The largest number of Pods that ran at the same time.
-fn most_at_once(changes: &[Change]) -> usize {
+pub fn most_at_once(changes: &[Change]) -> usize {
     let (mut running, mut most) = (BTreeMap::new(), 0);
     for change in changes {
         let Object::Pod(pod) = &change.object else { continue };

@@ -1,14 +1,14 @@
 //! Each Pod has a slot of its own.
 
 use anyhow::{Context, Result, ensure};
-use e2e::testing::framework::ensure_eq;
+use e2e::{History, testing::framework::ensure_eq};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use serde_json::json;
 use vpn_types::{Mask, MaskConsumer, MaskReservation};
 
 use crate::{
-    manifests::{apply, deployment, is_gated, message, pod, runs, slot_condition, template, wait_for_pods},
+    manifests::{apply, deployment, is_gated, message, pod, runs, secret_of, slot_condition, template, wait_for_pods},
     test,
 };
 
@@ -31,10 +31,7 @@ async fn five_replicas_on_three_slots() -> Result<()> {
         let masks = f.api::<Mask>().list(&Default::default()).await?;
         ensure_eq("Masks", masks.items.len(), 5)?;
         for pod in pods.iter().filter(|pod| runs(pod)) {
-            let sidecar = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref()?.first());
-            let secret =
-                sidecar.and_then(|one| one.env_from.as_ref()?.first()?.secret_ref.as_ref()).map(|one| &one.name);
-            let secret = f.api::<Secret>().get(secret.map_or("", |name| name)).await?;
+            let secret = f.api::<Secret>().get(secret_of(pod).unwrap_or_default()).await?;
             ensure!(secret.data.is_some_and(|data| data.contains_key("OPENVPN_PASSWORD")), "no credentials");
         }
         f.wait_until_all::<Pod>("their conditions", |pods| {
@@ -59,13 +56,41 @@ async fn five_replicas_on_three_slots() -> Result<()> {
 #[tokio::test]
 async fn a_slot_that_is_taken_back_takes_its_pod_along_and_the_next_one_waits() -> Result<()> {
     test("lowered", async |f| {
-        f.create_provider("vpn", 2).await?;
-        apply(f, &[deployment("scraper", 2, &json!({}))]).await?;
-        wait_for_pods(f, 2, 0).await?;
+        let mut history = History::start(&f.client, Some(f.name())).await?;
+        f.create_provider("vpn", 3).await?;
+        apply(f, &[deployment("scraper", 3, &json!({}))]).await?;
+        let before = wait_for_pods(f, 3, 0).await?;
+        let consumers = f.api::<MaskConsumer>().list(&Default::default()).await?;
         f.kubectl(&["scale", "maskprovider/vpn", "--replicas=1"]).await?;
-        wait_for_pods(f, 1, 1).await?;
+        let after = wait_for_pods(f, 1, 2).await?;
+
+        // Those with the highest slots are evicted, and the other one runs on.
+        let slot = |consumer: &MaskConsumer| consumer.status.as_ref()?.provider.as_ref().map(|provider| provider.slot);
+        for consumer in &consumers {
+            let name = consumer.name_any();
+            let is_its = |pod: &&Pod| pod.owner_references().len() == 1 && secret_of(pod) == Some(&*name);
+            let pod = before.iter().find(is_its).with_context(|| format!("no Pod of {name}"))?;
+            let runs_on = after.iter().any(|now| now.uid() == pod.uid() && runs(now));
+            ensure_eq("it runs on", runs_on, slot(consumer) == Some(0))?;
+            if !runs_on {
+                f.wait_for_event::<Mask>(&name, "Evicted", &["is beyond its maxSlots 1"]).await?;
+            }
+        }
+        let waiting: Vec<_> = after.iter().filter(|pod| is_gated(pod)).collect();
+        for place in ["place 1 in line", "place 2 in line"] {
+            let says = |pods: &[Pod]| pods.iter().any(|pod| is_gated(pod) && message(pod).contains(place));
+            f.wait_until_all::<Pod>(place, says).await?;
+        }
+
+        // They get the slots that come back, one after the other.
         f.kubectl(&["scale", "maskprovider/vpn", "--replicas=2"]).await?;
-        wait_for_pods(f, 2, 0).await.map(drop)
+        wait_for_pods(f, 2, 1).await?;
+        f.kubectl(&["scale", "maskprovider/vpn", "--replicas=3"]).await?;
+        let last = wait_for_pods(f, 3, 0).await?;
+        for pod in waiting {
+            ensure!(last.iter().any(|now| now.uid() == pod.uid()), "{} does not run", pod.name_any());
+        }
+        history.check_slot_limits().await.map(drop)
     })
     .await
 }

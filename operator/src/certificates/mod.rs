@@ -12,6 +12,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PublicKeyData,
 };
+use rustls::{
+    crypto::ring::sign::any_supported_type,
+    pki_types::{PrivateKeyDer, pem::PemObject},
+};
 use time::{Duration, OffsetDateTime};
 use x509_parser::{
     certificate::X509Certificate,
@@ -68,8 +72,12 @@ pub fn load(data: &Data) -> Result<Certificate> {
     let (certificate, key) = (text(CERTIFICATE)?, text(KEY)?);
     let pem = pem(&certificate)?;
     let parsed = parse(&pem)?;
-    let pair = KeyPair::from_pem(&key).with_context(|| format!("{KEY} is not a private key"))?;
-    ensure!(parsed.public_key().raw == pair.subject_public_key_info(), "{KEY} is not the key of {CERTIFICATE}");
+    // Other issuers write keys in other formats than rcgen, which reads only PKCS #8.
+    let private =
+        PrivateKeyDer::from_pem_slice(key.as_bytes()).with_context(|| format!("{KEY} is not a private key"))?;
+    let private = any_supported_type(&private).with_context(|| format!("{KEY} cannot be used"))?;
+    let public = private.public_key().with_context(|| format!("{KEY} cannot be used"))?;
+    ensure!(*parsed.public_key().raw == *public, "{KEY} is not the key of {CERTIFICATE}");
     let not_after = parsed.validity().not_after.timestamp();
     Ok(Certificate { certificate, key, ca: text(CA_CERTIFICATE)?, not_after })
 }

@@ -58,3 +58,31 @@ fn another_name_needs_another_certificate() {
     assert_eq!(renewed[CA_CERTIFICATE], data[CA_CERTIFICATE]);
     assert_eq!(renew(&renewed, &names(), at(0)).unwrap(), None, "more names do no harm");
 }
+
+/// cert-manager writes the key of an elliptic curve in the format SEC 1 unless it is told otherwise.
+#[test]
+fn a_key_in_another_format_is_read() {
+    let mut data = fresh();
+    let pkcs8 = KeyPair::from_pem(std::str::from_utf8(&data[KEY].0).unwrap()).unwrap().serialize_der();
+    // In PKCS #8, it is the content of an OCTET STRING: a SEQUENCE that begins with version 1.
+    let begin = pkcs8.windows(7).position(|bytes| matches!(bytes, [0x04, _, 0x30, _, 0x02, 0x01, 0x01])).unwrap();
+    let length = usize::from(pkcs8[begin + 1]);
+    let sec1 = ByteString(pkcs8[begin + 2..begin + 2 + length].to_vec());
+    let base64 = serde_json::to_value(sec1).unwrap();
+    let text = format!(
+        "-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----\n",
+        base64
+            .as_str()
+            .unwrap()
+            .chars()
+            .collect::<Vec<_>>()
+            .chunks(64)
+            .map(String::from_iter)
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+    data.insert(KEY.to_owned(), ByteString(text.into_bytes()));
+    load(&data).unwrap();
+    data.insert(CERTIFICATE.to_owned(), fresh()[CERTIFICATE].clone());
+    assert!(load(&data).is_err(), "the key of another certificate");
+}

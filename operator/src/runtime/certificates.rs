@@ -106,7 +106,8 @@ async fn follow(
     metrics: Arc<Metrics>,
 ) {
     let secret = changes(Api::<Secret>::namespaced(client.clone(), &source.namespace), &source.secret);
-    let clients = source.clients.iter().map(|target| match target {
+    // What something else keeps, the operator may not read.
+    let clients = source.clients.iter().filter(|_| !source.names.is_empty()).map(|target| match target {
         CaTarget::Webhook(name) => changes(Api::<MutatingWebhookConfiguration>::all(client.clone()), name),
         CaTarget::ApiService(name) => changes(Api::<APIService>::all(client.clone()), name),
     });

@@ -1,6 +1,9 @@
 //! The webhook and its certificate, lost and found again, and the number of requests for labeled Pods. Each test has its
 //! own cluster, because a webhook serves all namespaces.
 
+mod cert_manager;
+mod latency;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
