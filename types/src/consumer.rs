@@ -90,6 +90,11 @@ pub struct MaskReference {
     /// creates again.
     #[schemars(schema_with = "schema::date_time")]
     pub creation_timestamp: DateTime<Utc>,
+
+    /// The Pod that the Mask was created for. If it disappears without evidence that its containers have ended, the slot
+    /// is held for `spec.release.uncleanDelay` of the MaskProvider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<SlotPod>,
 }
 
 /// The slot that a MaskConsumer holds.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 use vpn_types::{
     FINALIZER, Mask, MaskConsumer, MaskReservation, OWNER_LABEL, READY, RESERVATION_ANNOTATION, SOURCE_HASH_ANNOTATION,
-    VERIFIES_ANNOTATION, VERIFY_LABEL, parse_reservation_name, verify_name,
+    SlotPod, VERIFIES_ANNOTATION, VERIFY_LABEL, parse_reservation_name, verify_name,
 };
 
 use super::views::*;
@@ -29,6 +29,10 @@ pub trait Project: Sized {
     type View;
     /// Returns the view, or `None` if the object has no name, UID or resourceVersion.
     fn project(&self) -> Option<Self::View>;
+}
+
+fn slot_pod(pod: Option<&SlotPod>) -> Option<Box<SlotPodView>> {
+    pod.map(|pod| Box::new(SlotPodView { name: intern(pod.name.as_str()), uid: Uid::from(pod.uid.as_str()) }))
 }
 
 /// The finalizers of the operator and of the garbage collector.
@@ -192,11 +196,11 @@ impl Project for MaskConsumer {
         Some(ConsumerView {
             meta: meta(&self.metadata)?,
             owner: owner_of(&self.metadata, "Mask").next(),
-            mask: self
-                .spec
-                .mask
-                .as_ref()
-                .map(|mask| MaskReferenceView { uid: Uid::from(mask.uid.as_str()), created: mask.creation_timestamp }),
+            mask: self.spec.mask.as_ref().map(|mask| MaskReferenceView {
+                uid: Uid::from(mask.uid.as_str()),
+                created: mask.creation_timestamp,
+                pod: slot_pod(mask.pod.as_ref()),
+            }),
             tags: tags(self.spec.providers.as_ref()),
             priority: self.spec.priority.unwrap_or(0),
             assigned,
@@ -204,11 +208,7 @@ impl Project for MaskConsumer {
             withdrawn: self.status.as_ref().and_then(|status| status.withdrawn_reservation.as_deref()).map(Uid::from),
             ready_condition: ready_condition(conditions),
             secret_name: self.spec.secret_name.as_deref().map(intern),
-            pod: self
-                .status
-                .as_ref()
-                .and_then(|status| status.pod.as_ref())
-                .map(|pod| Box::new(SlotPodView { name: intern(pod.name.as_str()), uid: Uid::from(pod.uid.as_str()) })),
+            pod: slot_pod(self.status.as_ref().and_then(|status| status.pod.as_ref())),
             verifies: verify.map(|uid| Uid::from(uid.as_str())),
         })
     }

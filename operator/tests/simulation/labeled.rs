@@ -141,21 +141,27 @@ fn a_pod_that_was_lost_holds_a_shared_mask_for_a_while() {
     assert!(sim.clock - before >= 300_000, "after {} ms", sim.clock - before);
 }
 
+/// Whether the garbage collector is slow or fast, and an operator runs or not.
 #[test]
 fn a_pod_that_was_lost_holds_its_own_slot_for_a_while() {
-    let mut sim = with_slots(1);
-    own(&mut sim, "one");
-    settle(&mut sim);
-    own(&mut sim, "two");
-    settle(&mut sim);
-    sim.gc_stalled = true;
-    let before = sim.clock;
-    sim.nodes.remove_by_force(&mut sim.server, &key("a", "one"));
-    settle(&mut sim);
-    sim.gc_stalled = false;
-    settle_and_check(&mut sim);
-    assert!(runs(&sim, "two"));
-    assert!(sim.clock - before >= 300_000, "after {} ms", sim.clock - before);
+    for (gc_stalled, crash) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut sim = with_slots(1);
+        own(&mut sim, "one");
+        settle(&mut sim);
+        own(&mut sim, "two");
+        settle(&mut sim);
+        sim.gc_stalled = gc_stalled;
+        let before = sim.clock;
+        sim.nodes.remove_by_force(&mut sim.server, &key("a", "one"));
+        if crash {
+            sim.crash(0);
+        }
+        settle(&mut sim);
+        sim.gc_stalled = false;
+        settle_and_check(&mut sim);
+        assert!(runs(&sim, "two"));
+        assert!(sim.clock - before >= 300_000, "after {} ms, {gc_stalled}, {crash}", sim.clock - before);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::{followers::Followers, throttle::Throttle};
 use crate::{
     model::{ObjectKey, Uid},
-    state::{CopyView, SlotUserView},
+    state::{CopyView, Ending, SlotUserView},
 };
 
 /// State of the consumers controller.
@@ -48,6 +48,8 @@ pub struct ConsumerMemory {
     /// Release: the deletion was upgraded to foreground. The garbage collector removes its finalizer again as soon as
     /// no dependent blocks, which may be long before the last user is gone.
     pub upgraded: bool,
+    /// How the Pod that the slot was for ended, as far as the watch on injected Pods saw it.
+    pub pod_ending: Option<(Uid, Ending)>,
     /// Release: a user disappeared without evidence that its containers ended.
     pub unclean: bool,
     /// Waiting: since when (monotonic) a matching provider is about to get a new condition.

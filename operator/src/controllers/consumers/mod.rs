@@ -40,6 +40,7 @@ pub static CONTROLLER: Controller = Controller {
         (Kind::Reservation, Scope::All),
         (Kind::Provider, Scope::All),
         (Kind::Secret, Scope::All),
+        (Kind::InjectedPod, Scope::All),
     ],
     status_of: Kind::Consumer,
     needs_credentials: true,

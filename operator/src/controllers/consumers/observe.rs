@@ -8,8 +8,8 @@ use crate::{
     controllers::{Change, Context, providers::why_not_usable, verification},
     model::{Effect, ObjectKey, ReconcileRequest, Uid},
     state::{
-        self, ConsumerView, CopyView, CredentialsState, Login, Logins, PodsChange, ProviderView, ReservationView,
-        StoreChange,
+        self, ConsumerView, CopyView, CredentialsState, Ending, InjectedPod, Login, Logins, PodStage, PodsChange,
+        ProviderView, ReservationView, StoreChange,
     },
 };
 
@@ -20,6 +20,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
         Change::Store(StoreChange::Reservation(change)) => reservation_changed(ctx, change),
         Change::Store(StoreChange::Provider(change)) => provider_changed(ctx, change),
         Change::Store(StoreChange::Copy(change)) => copy_changed(ctx, change),
+        Change::Store(StoreChange::InjectedPod(change)) => injected_pod_changed(ctx, change),
         Change::Credentials { provider, data } => {
             refresh_pool(ctx, provider);
             if *data {
@@ -177,6 +178,21 @@ fn copy_changed(ctx: &mut Context, state::Change { key, before }: &state::Change
             *conflicting_secret = None;
         }
         ctx.enqueue(ReconcileRequest::Consumer(consumer));
+    }
+}
+
+/// Notes how a Pod ended that a slot was for: the release may begin only after the Pod is gone.
+fn injected_pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<InjectedPod>) {
+    let now = ctx.state.injected_pods.get(key);
+    let Some(before) = before.as_ref().filter(|before| now.is_none_or(|now| now.meta.uid != before.meta.uid)) else {
+        return;
+    };
+    let Some(consumer) = ctx.state.consumers.get(&before.mask()) else { return };
+    let (uid, consumer_key) = (consumer.meta.uid.clone(), consumer.meta.key.clone());
+    if consumer.slot_pod().is_some_and(|pod| pod.uid == before.meta.uid) {
+        let ending = if before.stage == PodStage::Running { Ending::Unclean } else { Ending::Clean };
+        ctx.memory.consumers.of(&uid).pod_ending = Some((before.meta.uid.clone(), ending));
+        ctx.enqueue(ReconcileRequest::Consumer(consumer_key));
     }
 }
 

@@ -97,7 +97,12 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     }
     let namespace = &consumer.meta.key.namespace;
     let Some(pods) = ctx.state.pods.get(namespace) else { return Step::WaitUntil(Duration::MAX) };
-    let users = update_users(ctx, consumer, held, pods);
+    let missing = match missing_pod(ctx, consumer, pods) {
+        MissingPod::Undelivered => return Step::WaitUntil(Duration::MAX),
+        MissingPod::MayRun(pod) => Some(pod),
+        MissingPod::None => None,
+    };
+    let users = update_users(ctx, consumer, held, pods, missing);
     // Order and other details do not count: another operator may not have seen yet that the same Pod is on a node.
     let covers = |known: &SlotUserView, user: &SlotUserView| {
         known.uid == user.uid && (known.node.is_some() || user.node.is_none())
@@ -127,6 +132,33 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     Step::Idle
 }
 
+/// What is known of the Pod that the slot was for, if it is gone.
+enum MissingPod {
+    /// It is there, or it has ended.
+    None,
+    /// The watch has not delivered yet how it ended.
+    Undelivered,
+    /// It disappeared, and nothing shows that its containers have ended.
+    MayRun(SlotUserView),
+}
+
+/// A Pod that was force-deleted, or whose Node was removed, is gone before its Mask is, so that no list finds it. Only
+/// the watch on injected Pods saw how it ended; after a restart, nobody did.
+fn missing_pod(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, pods: &NamespacePods) -> MissingPod {
+    let Some(pod) = consumer.slot_pod().filter(|_| consumer.assigned.is_some()) else { return MissingPod::None };
+    if pods.get(&pod.uid).is_some() || pods.ending(&pod.uid).is_some() {
+        return MissingPod::None;
+    }
+    let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: pod.name.clone() };
+    if ctx.state.injected_pods.get(&key).is_some_and(|known| known.meta.uid == pod.uid) {
+        return MissingPod::Undelivered;
+    }
+    match &ctx.memory(consumer).pod_ending {
+        Some((uid, Ending::Clean)) if *uid == pod.uid => MissingPod::None,
+        _ => MissingPod::MayRun(SlotUserView { name: pod.name.clone(), uid: pod.uid.clone(), node: None }),
+    }
+}
+
 /// Returns the known users, and Pods that have been created since. A controller may recreate a Pod, and it counts as
 /// soon as it is bound, even if it cannot start without the Secret.
 fn update_users(
@@ -134,9 +166,11 @@ fn update_users(
     consumer: &ConsumerView,
     held: &[&ReservationView],
     pods: &NamespacePods,
+    missing: Option<SlotUserView>,
 ) -> Vec<SlotUserView> {
     let known = ctx.memory(consumer).users.clone().unwrap_or_default();
     let mut users = find_users(consumer, held, pods);
+    users.extend(missing.filter(|pod| !users.iter().any(|user| user.uid == pod.uid)));
     users.extend(
         known.iter().filter(|user| !users.iter().any(|other| other.uid == user.uid)).cloned().collect::<Vec<_>>(),
     );

@@ -13,7 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use serde_json::{Value, json};
 use vpn_types::{
-    FINALIZER, Mask, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskPhase, MaskReference, Reason, VERIFY_LABEL,
+    FINALIZER, Mask, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskPhase, MaskReference, Reason, SlotPod,
+    VERIFY_LABEL,
 };
 
 use crate::{
@@ -143,7 +144,11 @@ fn create_consumer(mask: &MaskView) -> Operation {
 }
 
 fn made_for_mask(mask: &MaskView) -> MaskReference {
-    MaskReference { uid: mask.meta.uid.to_string(), creation_timestamp: mask.meta.created }
+    MaskReference {
+        uid: mask.meta.uid.to_string(),
+        creation_timestamp: mask.meta.created,
+        pod: mask.pod.as_ref().map(|pod| SlotPod { name: pod.name.to_string(), uid: pod.uid.to_string() }),
+    }
 }
 
 fn tags(mask: &MaskView) -> Option<Vec<String>> {

@@ -12,7 +12,7 @@ use super::{line, memory::Unwatched};
 use crate::{
     controllers::Context,
     model::{Kind, ObjectKey, Operation, Propagation, Step, Uid, delete},
-    state::{ConsumerView, InjectedPod, PodOfMask, PodStage, SlotPodView},
+    state::{ConsumerView, InjectedPod, PodStage, SlotPodView},
 };
 
 /// How often a Pod that lost its label is read.
@@ -27,8 +27,7 @@ pub fn decide(ctx: &Context, key: &ObjectKey) -> Step {
             PodState::Alive(pod) if !pod.meta.deleting => Step::Idle,
             PodState::Unlabeled(until) => Step::WaitUntil(until),
             PodState::Unknown => Step::send(Operation::Get(Kind::InjectedPod, pod)),
-            PodState::Gone(_) if needs_record(ctx, key, &owner.uid) => record(ctx, key, owner),
-            // The release waits for its containers.
+            // The release waits for its containers, and holds the slot if it cannot know that they have ended.
             PodState::Alive(_) | PodState::Ended | PodState::Gone(_) => {
                 Step::send(delete(Kind::Mask, &mask.meta, Some(Propagation::Background)))
             }
@@ -40,27 +39,6 @@ pub fn decide(ctx: &Context, key: &ObjectKey) -> Step {
         }
         _ => Step::Idle,
     }
-}
-
-/// Whether a Pod disappeared while it ran, and the release would not know of it.
-fn needs_record(ctx: &Context, mask: &ObjectKey, pod: &Uid) -> bool {
-    let memory = &ctx.memory.pods;
-    let is_assigned = ctx.state.consumers.get(mask).is_some_and(|consumer| consumer.assigned.is_some());
-    is_assigned && memory.ran.contains(pod) && !memory.recorded.contains(pod)
-}
-
-/// Records a Pod as the user of its slot. As the Pod is gone, the release then holds the slot for
-/// `spec.release.uncleanDelay`.
-fn record(ctx: &Context, mask: &ObjectKey, pod: &PodOfMask) -> Step {
-    let assigned = ctx.state.consumers.get(mask).and_then(|consumer| consumer.assigned.as_deref());
-    let Some(assigned) = assigned else { return Step::Idle };
-    let name = vpn_types::reservation_name(&assigned.provider.name, assigned.slot as usize);
-    let key = ObjectKey::new(assigned.provider.namespace.clone(), name);
-    let patch = json!({
-        "metadata": {"uid": assigned.reservation.as_str()},
-        "status": {"users": [{"name": &*pod.name, "uid": pod.uid.as_str()}]},
-    });
-    Step::send(Operation::PatchStatus(Kind::Reservation, key, patch))
 }
 
 /// Hands the slot of a shared Mask over to the next Pod in line.

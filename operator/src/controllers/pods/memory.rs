@@ -16,10 +16,6 @@ use crate::{
 pub struct Memory {
     /// Pods that are gone, or are not watched any more.
     pub unwatched: HashMap<Uid, Unwatched>,
-    /// Pods that ran when they disappeared.
-    pub ran: HashSet<Uid>,
-    /// Pods that are recorded as users of their slot, so that its release takes into account how they ended.
-    pub recorded: HashSet<Uid>,
     /// Pods that lost their gate and whose MaskConsumer is gone, according to a read.
     pub lost: HashSet<Uid>,
     /// The ReplicaSets of a namespace, and when (monotonic) they were listed.

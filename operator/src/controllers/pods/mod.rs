@@ -43,12 +43,11 @@ pub static CONTROLLER: Controller = Controller {
     ],
     status_of: Kind::InjectedPod,
     needs_credentials: false,
-    reads: &["GetPod", "GetMask", "GetMaskConsumer", "GetMaskReservation", "ListReplicaSets"],
+    reads: &["GetPod", "GetMask", "GetMaskConsumer", "ListReplicaSets"],
     writes: &[
         "CreateMask",
         "DeleteMask",
         "UpdateMaskConsumerStatus",
-        "UpdateMaskReservationStatus",
         "UpdatePod",
         "UpdatePodStatus",
         "DeletePod",

@@ -37,9 +37,6 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<
         let uid = &before.meta.uid;
         ctx.memory.pods.lost.remove(uid);
         ctx.memory.pods.evicted.remove(uid);
-        if before.stage == PodStage::Running && masks.iter().any(|mask| masks::needs(ctx, mask, uid)) {
-            ctx.memory.pods.ran.insert(uid.clone());
-        }
         // Otherwise only a read tells whether it exists: its label may have been removed.
         if before.stage == PodStage::Ended && masks.iter().any(|mask| masks::needs(ctx, mask, uid)) {
             ctx.memory.pods.unwatched.insert(uid.clone(), Unwatched::Ended);
@@ -101,8 +98,6 @@ fn record_handover(ctx: &mut Context, pod: &InjectedPod) {
 fn forget(ctx: &mut Context, mask: &ObjectKey, pod: Option<&Uid>) {
     if let Some(uid) = pod.filter(|uid| !masks::needs(ctx, mask, uid)) {
         ctx.memory.pods.unwatched.remove(uid);
-        ctx.memory.pods.ran.remove(uid);
-        ctx.memory.pods.recorded.remove(uid);
     }
 }
 
@@ -122,14 +117,6 @@ fn mask_changed(ctx: &mut Context, key: &ObjectKey) {
 /// Observes the outcome of a request of this controller.
 pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     match (answer.request, answer.operation, answer.outcome) {
-        // Whether it succeeds or the MaskReservation is gone: the Mask can go.
-        (ReconcileRequest::PodMask(mask), Operation::PatchStatus(Kind::Reservation, ..), outcome) => {
-            if !matches!(outcome, Outcome::Unknown { .. } | Outcome::Refused { .. })
-                && let Some(uid) = ctx.state.pod_using(mask).cloned()
-            {
-                ctx.memory.pods.recorded.insert(uid);
-            }
-        }
         (ReconcileRequest::PodMask(_), Operation::Get(Kind::InjectedPod, _), outcome) => {
             let Some(uid) = answer.expected.cloned() else { return };
             let now = ctx.now.monotonic;

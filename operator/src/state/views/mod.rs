@@ -107,6 +107,8 @@ pub struct MaskReferenceView {
     pub uid: Uid,
     /// The creation time of the Mask, which determines the queue position.
     pub created: DateTime<Utc>,
+    /// The Pod that the Mask was created for.
+    pub pod: Option<Box<SlotPodView>>,
 }
 
 /// The `Ready` condition of a consumer.
@@ -150,6 +152,13 @@ pub struct ConsumerView {
 }
 
 impl ConsumerView {
+    /// Returns the Pod that its slot is for: the one that its Mask was created for, or of those that share it, the one
+    /// that may use the slot.
+    pub fn slot_pod(&self) -> Option<&SlotPodView> {
+        let of_mask = self.mask.as_ref().and_then(|mask| mask.pod.as_deref());
+        of_mask.or(self.pod.as_deref())
+    }
+
     /// Whether a slot is assigned and not being released.
     pub fn is_active(&self) -> bool {
         self.assigned.is_some() && self.status.phase == Some(MaskConsumerPhase::Active) && !self.meta.deleting
