@@ -9,6 +9,7 @@ use e2e::{
     operator::{executable, metrics_api::wait_until_available},
     testing::{
         documents::blocks,
+        figures::{memory_kib, report},
         framework::{ensure_eq, local_cluster},
     },
     wait::TIMEOUT,
@@ -190,6 +191,8 @@ async fn the_contract_grows_with_demand_and_never_below_what_is_used() -> Result
             move |all: &[MaskConsumer]| all.iter().filter(|one| e2e::wait::is_active(one)).count() == count
         };
         f.wait_until_all::<MaskConsumer>("five slots, as the contract has", active(5)).await?;
+        let at_once = r#"{"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}}"#;
+        f.kubectl(&["patch", "hpa", "contract", "--type=merge", "--patch", at_once]).await?;
         for number in 0..6 {
             f.delete::<Mask>(&format!("mask-{number}")).await?;
         }
@@ -282,6 +285,73 @@ async fn the_simulator_predicts_what_the_controller_does() -> Result<()> {
         let (_, seen) = tokio::try_join!(apply_text(f, good), observed(f, wanted.len()))?;
         ensure_eq("an HPA on claimable slots", &seen, &wanted)?;
         ensure_eq("then nothing changes", replicas_over_syncs(f, 20).await?, [19].into())
+    })
+    .await
+}
+
+/// Asks the process itself, past the API server, and returns the HTTP status.
+async fn status(client: &kube::Client, path: &str, user: Option<&str>) -> Result<u16> {
+    let mut request = http::Request::get(path);
+    if let Some(user) = user {
+        request = request.header("X-Remote-User", user).header("X-Remote-Group", "system:masters");
+    }
+    let response = client.send(request.body(kube::client::Body::empty())?).await?;
+    Ok(response.status().as_u16())
+}
+
+#[tokio::test]
+async fn only_known_users_with_permission_get_metrics() -> Result<()> {
+    alone(async |cluster, f, operator| {
+        f.create_provider("vpn", 3).await?;
+        let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{}/vpno_provider_slots", f.name());
+
+        // A user who may read the metrics of another namespace only.
+        f.kubectl(&["create", "role", "reader", "--verb=list", "--resource=vpno_provider_slots.external.metrics.k8s.io"])
+            .await?;
+        f.kubectl(&["create", "rolebinding", "reader", "--role=reader", "--user=jane"]).await?;
+        let elsewhere = "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/vpno_provider_slots";
+        f.kubectl(&["get", "--raw", &path, "--as=jane"]).await?;
+        let refused = f.kubectl(&["get", "--raw", elsewhere, "--as=jane"]).await;
+        ensure!(format!("{:#}", refused.err().context("answered")?).contains("forbidden"));
+
+        // Past the API server: by certificate, with a name that only the front proxy may give, and by nobody.
+        let Cluster::Local(local) = cluster else { return Ok(()) };
+        let mut config = local.admin().config.clone();
+        config.cluster_url = operator.metrics_api().context("no metrics API")?.parse()?;
+        config.accept_invalid_certs = true;
+        let admin = kube::Client::try_from(config.clone())?;
+        ensure_eq("an administrator", status(&admin, &path, None).await?, 200)?;
+        config.auth_info = Default::default();
+        let nobody = kube::Client::try_from(config)?;
+        ensure_eq("without credentials", status(&nobody, &path, None).await?, 403)?;
+        ensure_eq("with a made-up name", status(&nobody, &path, Some("kubernetes-admin")).await?, 403)?;
+        ensure_eq("health", status(&nobody, "/healthz", None).await?, 200)?;
+        ensure_eq("readiness", status(&nobody, "/readyz", None).await?, 200)?;
+
+        // How long 1,000 queries at once take, beside the health check of the same server.
+        let mut p99 = Vec::new();
+        for path in ["/healthz", &path, "/healthz", &path] {
+            let ask = |_| async {
+                let began = std::time::Instant::now();
+                ensure_eq("status", status(&admin, path, None).await?, 200)?;
+                anyhow::Ok(began.elapsed())
+            };
+            let times = futures::stream::iter(0..1000).map(ask).buffer_unordered(1000).collect::<Vec<_>>().await;
+            let mut times = times.into_iter().collect::<Result<Vec<_>>>()?;
+            times.sort();
+            p99.push(times[989]);
+        }
+        let memory = operator.pids().map(|pid| memory_kib(pid, "VmHWM:")).collect::<Result<Vec<_>>>()?;
+        report(&format!(
+            "1,000 queries at once, p99: /healthz {:?}, metric {:?}, /healthz {:?}, metric {:?}; ratio {:.2}; peak memory of \
+             the operator's processes {memory:?} KiB",
+            p99[0],
+            p99[1],
+            p99[2],
+            p99[3],
+            p99[3].as_secs_f64() / p99[2].as_secs_f64()
+        ));
+        Ok(())
     })
     .await
 }

@@ -282,6 +282,13 @@ impl Operator {
         self.parts.iter().filter_map(|part| part.identity.user.clone()).collect()
     }
 
+    /// The URL of the metrics API.
+    pub fn metrics_api(&self) -> Option<String> {
+        let process = self.parts.iter().find(|part| part.name == metrics_api::NAME)?;
+        let port = process.process.spec().args.iter().find_map(|arg| arg.strip_prefix("--metrics-api-port="))?;
+        Some(format!("https://127.0.0.1:{port}"))
+    }
+
     /// The process IDs of the running processes.
     pub fn pids(&self) -> impl Iterator<Item = i32> {
         self.parts.iter().filter_map(|part| part.process.pid())

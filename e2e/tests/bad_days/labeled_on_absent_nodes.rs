@@ -177,7 +177,6 @@ async fn the_slot_of_a_labeled_pod_on_a_lost_node_is_held() -> Result<()> {
 
 /// Deleted by force while it runs, without a release that was in progress before.
 #[tokio::test]
-#[ignore = "known to fail: the garbage collector deletes the Mask before its Pod is recorded as a user of the slot"]
 async fn a_labeled_pod_that_vanishes_while_it_runs_holds_its_slot() -> Result<()> {
     alone(2, async |cluster, operator| {
         let nodes = [0, 1].map(kwok::node_name);
@@ -190,7 +189,6 @@ async fn a_labeled_pod_that_vanishes_while_it_runs_holds_its_slot() -> Result<()
 
 /// The operator was perhaps on the same node.
 #[tokio::test]
-#[ignore = "known to fail: after a restart, nothing tells that the Pod ran"]
 async fn nor_is_the_slot_free_if_the_pod_vanishes_while_no_operator_runs() -> Result<()> {
     alone(2, async |cluster, operator| {
         let nodes = [0, 1].map(kwok::node_name);
