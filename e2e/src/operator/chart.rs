@@ -7,13 +7,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::metrics_api;
 use crate::cluster::Cluster;
 
 /// The chart of this checkout.
 pub const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chart");
 /// The name of the release, and its namespace.
 pub const RELEASE: &str = "vpn-operator";
+
+/// The arguments of helm with which the metrics API is rendered.
+pub const METRICS_API: [&str; 3] =
+    ["--set=metricsApi.custom=true", "--set=metricsApi.external=true", "--set=metricsApi.capacity=true"];
 
 /// The kinds that define the permissions of the operator.
 const RIGHTS: [&str; 5] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
@@ -45,7 +48,7 @@ pub fn injection_args(secret: Option<&str>) -> Vec<String> {
 pub async fn rights(cluster: &Cluster) -> Result<&'static str> {
     static RENDERED: OnceCell<String> = OnceCell::const_new();
     let render = async || {
-        let metrics_api = metrics_api::VALUES.map(str::to_owned);
+        let metrics_api = METRICS_API.map(str::to_owned);
         let args: Vec<_> = injection_args(None).into_iter().chain(metrics_api).collect();
         render_rights(cluster, &args).await
     };

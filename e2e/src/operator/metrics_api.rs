@@ -10,17 +10,13 @@ use kube::{
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{NAMESPACE, chart};
+use super::chart;
 use crate::{cluster::Cluster, wait::TIMEOUT};
 
 /// The name of a process.
 pub const NAME: &str = "metrics-api";
 /// The log message of a process that answers.
 pub const READY: &str = "serving the metrics API";
-/// The values of the chart with which it is rendered.
-pub const VALUES: [&str; 3] =
-    ["--set=metricsApi.custom=true", "--set=metricsApi.external=true", "--set=metricsApi.capacity=true"];
-
 /// Returns the arguments of a process with these ports.
 pub fn args(port: u16, metrics_port: u16) -> Vec<String> {
     let fixed = [
@@ -43,10 +39,12 @@ pub async fn register(cluster: &Cluster, port: u16) -> Result<()> {
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "vpn-operator-metrics-api"},
         "spec": {"type": "ExternalName", "externalName": "localhost"},
     });
-    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
+    let services: Api<Service> = Api::namespaced(client.clone(), chart::RELEASE);
     services.patch("vpn-operator-metrics-api", &params, &Patch::Apply(service)).await?;
     let api: Api<APIService> = Api::all(client);
-    for mut object in chart::render(cluster, &VALUES).await?.into_iter().filter(|one| one["kind"] == "APIService") {
+    for mut object in
+        chart::render(cluster, &chart::METRICS_API).await?.into_iter().filter(|one| one["kind"] == "APIService")
+    {
         object["spec"]["service"]["port"] = json!(port);
         let name = object["metadata"]["name"].as_str().context("no name")?.to_owned();
         api.patch(&name, &params, &Patch::Apply(object)).await?;

@@ -3,34 +3,14 @@
 //! Invariant: the number does not depend on how many replicas the workload runs now, nor on its own Masks that wait or
 //! are being released. So a HorizontalPodAutoscaler with AverageValue 1 settles after one step.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use super::snapshot::{ProviderSlots, Snapshot};
-use crate::{
-    allocator::Requirements,
-    model::ObjectKey,
-    state::{ClusterState, PodStage, Workload},
+use super::{
+    provider_slots::ProviderSlots,
+    snapshot::Snapshot,
+    workloads::{Waiting, WorkloadKey},
 };
-
-/// A workload whose Pods the webhook injected.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkloadKey {
-    /// The namespace.
-    pub namespace: Arc<str>,
-    /// The resource and the name.
-    pub workload: Workload,
-}
-
-/// What waiting Masks have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Waiting {
-    /// The providers that they accept.
-    pub requirements: Requirements,
-    /// The priority.
-    pub priority: i32,
-    /// The workload that they belong to.
-    pub workload: Option<WorkloadKey>,
-}
+use crate::allocator::Requirements;
 
 /// A question for claimable slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,16 +62,6 @@ impl ProviderSlots {
     fn fits(&self, requirements: &Requirements) -> bool {
         requirements.verifies.is_none() && requirements.accept(&self.tags, self.namespaces.as_ref())
     }
-}
-
-/// Returns the workloads of injected Pods, by Mask.
-pub fn workloads(state: &ClusterState) -> HashMap<ObjectKey, WorkloadKey> {
-    let pods = state.injected_pods.values().filter(|pod| pod.stage != PodStage::Ended);
-    let key = |namespace: &Arc<str>, workload: &Workload| WorkloadKey {
-        namespace: namespace.clone(),
-        workload: workload.clone(),
-    };
-    pods.filter_map(|pod| Some((pod.mask(), key(&pod.meta.key.namespace, pod.workload.as_ref()?)))).collect()
 }
 
 #[cfg(test)]

@@ -8,8 +8,10 @@ mod claimable;
 mod controllers;
 mod gauges;
 mod occupied;
+mod provider_slots;
 mod server;
 mod snapshot;
+mod workloads;
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +21,12 @@ use prometheus::{
     process_collector::ProcessCollector,
 };
 
-pub use claimable::{Claim, Waiting, WorkloadKey};
+pub use claimable::Claim;
 pub use controllers::action;
 pub use gauges::{PROVIDER, ProviderGauge};
-pub use snapshot::{NamespaceMasks, ProviderSlots, Snapshot, TagSlots};
+pub use provider_slots::ProviderSlots;
+pub use snapshot::{NamespaceMasks, Snapshot, TagSlots};
+pub use workloads::{Waiting, WorkloadKey};
 
 use crate::{
     controllers::{ControllerSet, table},

@@ -252,6 +252,8 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
     use proptest::prelude::*;
 
     use super::*;

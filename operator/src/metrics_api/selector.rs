@@ -128,6 +128,8 @@ fn value(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
     use proptest::prelude::*;
 
     use super::*;

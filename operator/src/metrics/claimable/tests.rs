@@ -2,10 +2,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
 
-use super::{Claim, Waiting, WorkloadKey};
+use super::Claim;
 use crate::{
     allocator::Requirements,
-    metrics::{ProviderSlots, Snapshot},
+    metrics::{ProviderSlots, Snapshot, Waiting, WorkloadKey},
     model::ObjectKey,
     state::{Tags, Workload},
 };
