@@ -77,7 +77,8 @@ impl OccupiedSlots {
         let used = occupied.values().filter(|user| user.is_in_use()).count() as u64;
         let slots = u64::from(pool.spec.capacity);
         let draining = occupied.last_key_value().is_some_and(|(slot, _)| *slot >= pool.spec.capacity);
-        let foreign = occupied.iter().filter(|(_, user)| **user == User::Foreign).map(|(slot, _)| (*slot, ())).collect();
+        let foreign =
+            occupied.iter().filter(|(_, user)| **user == User::Foreign).map(|(slot, _)| (*slot, ())).collect();
         let mut users: BTreeMap<_, u64> = BTreeMap::new();
         for (_, user) in occupied.range(..pool.spec.capacity) {
             if matches!(user, User::Other | User::Workload(_)) {

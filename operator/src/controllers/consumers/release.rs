@@ -2,7 +2,8 @@
 //!
 //! 0. The deletionTimestamp of the consumer is the durable intent; our finalizer keeps the object.
 //! 1. The copied Secret is deleted: no new container can start with it.
-//! 2. One consistent list of the namespace's Pods returns the remaining users; they are recorded on the reservation.
+//! 2. One consistent list of the namespace's Pods returns the remaining users; they are recorded on the reservation. The
+//!    Pod that the slot was for is one of them even if it is gone, unless its end was seen.
 //! 3. Users that the consumer owns are deleted, before the garbage collector can remove its owner reference from a Pod
 //!    that has a second owner.
 //! 4. If a user belongs to another workload, such as a Deployment, the deletion of the consumer is upgraded to
@@ -22,12 +23,14 @@ use vpn_types::{MaskConsumerPhase, MaskReservationStatus, Reason, SlotUser};
 use super::{
     assign::copy_name,
     context::{ConsumerContext, event, reservations},
+    held::describe_wait,
     memory::Listing,
+    missing::{MissingPod, missing_pod},
     shared::shared,
 };
 use crate::{
     controllers::{ready::ReadyCondition, status, verification},
-    model::{Backoff, Effect, Kind, Now, ObjectKey, Operation, Propagation, Step, delete, remove_finalizer},
+    model::{Backoff, Effect, Kind, ObjectKey, Operation, Propagation, Step, delete, remove_finalizer},
     state::{ConsumerView, Ending, Injection, NamespacePods, PodStage, PodView, ReservationView, SlotUserView},
 };
 
@@ -130,33 +133,6 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
         ctx.memory(consumer).unclean = true;
     }
     Step::Idle
-}
-
-/// What is known of the Pod that the slot was for, if it is gone.
-enum MissingPod {
-    /// It is there, or it has ended.
-    None,
-    /// The watch has not delivered yet how it ended.
-    Undelivered,
-    /// It disappeared, and nothing shows that its containers have ended.
-    MayRun(SlotUserView),
-}
-
-/// A Pod that was force-deleted, or whose Node was removed, is gone before its Mask is, so that no list finds it. Only
-/// the watch on injected Pods saw how it ended; after a restart, nobody did.
-fn missing_pod(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, pods: &NamespacePods) -> MissingPod {
-    let Some(pod) = consumer.slot_pod().filter(|_| consumer.assigned.is_some()) else { return MissingPod::None };
-    if pods.get(&pod.uid).is_some() || pods.ending(&pod.uid).is_some() {
-        return MissingPod::None;
-    }
-    let key = ObjectKey { namespace: consumer.meta.key.namespace.clone(), name: pod.name.clone() };
-    if ctx.state.injected_pods.get(&key).is_some_and(|known| known.meta.uid == pod.uid) {
-        return MissingPod::Undelivered;
-    }
-    match &ctx.memory(consumer).pod_ending {
-        Some((uid, Ending::Clean)) if *uid == pod.uid => MissingPod::None,
-        _ => MissingPod::MayRun(SlotUserView { name: pod.name.clone(), uid: pod.uid.clone(), node: None }),
-    }
 }
 
 /// Returns the known users, and Pods that have been created since. A controller may recreate a Pod, and it counts as
@@ -291,53 +267,6 @@ fn patch_reservation(reservation: &ReservationView, status: &serde_json::Value) 
     let version = reservation.meta.version.to_string();
     let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
     Operation::PatchStatus(Kind::Reservation, reservation.meta.key.clone(), patch)
-}
-
-/// Why the slot is still held, and when the reason may change.
-struct Wait {
-    reason: Reason,
-    message: String,
-    until: Duration,
-}
-
-/// How long after the grace period of a Pod its node counts as lost: kubelet needs a moment to report.
-const OVERDUE: Duration = Duration::from_secs(30);
-
-/// Describes the Pods that still hold the slot. A Pod that needs manual action comes first.
-fn describe_wait(consumer: &ConsumerView, remaining: &[&PodView], now: Now) -> Option<Wait> {
-    let others = match remaining.len().checked_sub(1)? {
-        0 => String::new(),
-        more => format!(" (and {more} more)"),
-    };
-    let describe = |pod: &PodView| {
-        let node = pod.node.as_deref().unwrap_or_default();
-        format!("Pod {} on node {node}{others}", pod.meta.key.name)
-    };
-    // The time that the Pod may still take to stop; `None` if it is overdue.
-    let rest_of = |pod: &PodView| {
-        let Some(stop_by) = pod.stop_by else { return Some(OVERDUE) };
-        (stop_by + OVERDUE - now.wall).to_std().ok().filter(|rest| !rest.is_zero())
-    };
-    if let Some(pod) = remaining.iter().find(|pod| !pod.meta.deleting && !pod.consumers.contains(&consumer.meta.uid)) {
-        let message = format!(
-            "{} uses the credentials without an owner reference to this MaskConsumer; the slot is held until the Pod \
-             is deleted",
-            describe(pod)
-        );
-        return Some(Wait { reason: Reason::HeldByPods, message, until: Duration::MAX });
-    }
-    if let Some(pod) = remaining.iter().find(|pod| pod.meta.deleting && rest_of(pod).is_none()) {
-        let message = format!(
-            "{} should have stopped by now; if the node is lost for good, delete the Node object or force-delete the \
-             Pod: the slot is then held for spec.release.uncleanDelay of the MaskProvider",
-            describe(pod)
-        );
-        return Some(Wait { reason: Reason::HeldByLostNode, message, until: Duration::MAX });
-    }
-    let rest = remaining.iter().filter_map(|pod| rest_of(pod)).min();
-    let until = rest.map_or(Duration::MAX, |rest| now.monotonic + rest);
-    let message = format!("Waiting for {} to stop", describe(remaining.first()?));
-    Some(Wait { reason: Reason::Releasing, message, until })
 }
 
 /// Step 5.
