@@ -134,13 +134,13 @@ async fn wait_for_running(f: &Framework, count: usize) -> Result<()> {
 }
 
 /// Waits for so many syncs of the HorizontalPodAutoscaler, and returns the replica counts that it wanted meanwhile.
-async fn replicas_over_syncs(f: &Framework, syncs: usize) -> Result<BTreeSet<i32>> {
+async fn replicas_over_syncs(f: &Framework, deployment: &str, syncs: usize) -> Result<BTreeSet<i32>> {
     let api: Api<Deployment> = f.api();
     let mut seen = BTreeSet::new();
     // The period of kube-controller-manager in these tests is 2 s.
     for _ in 0..syncs {
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-        let replicas = api.get("worker").await?.spec.and_then(|spec| spec.replicas);
+        let replicas = api.get(deployment).await?.spec.and_then(|spec| spec.replicas);
         seen.insert(replicas.context("no replicas")?);
     }
     Ok(seen)
@@ -152,7 +152,7 @@ async fn a_deployment_takes_the_slots_that_are_left_and_gives_them_back() -> Res
         f.create_provider("vpn", 5).await?;
         apply(f, "## Take the slots that are left").await?;
         wait_for_running(f, 4).await?;
-        ensure_eq("replicas while nothing changes", replicas_over_syncs(f, 10).await?, [4].into())?;
+        ensure_eq("replicas while nothing changes", replicas_over_syncs(f, "worker", 10).await?, [4].into())?;
 
         // The reserve is there for others.
         f.create_active_mask("first").await?;
@@ -169,7 +169,7 @@ async fn a_deployment_takes_the_slots_that_are_left_and_gives_them_back() -> Res
         f.create(low).await?;
         f.wait_active("low").await?;
         wait_for_running(f, 1).await?;
-        ensure_eq("replicas with others", replicas_over_syncs(f, 5).await?, [1].into())?;
+        ensure_eq("replicas with others", replicas_over_syncs(f, "worker", 5).await?, [1].into())?;
 
         f.delete::<Mask>("first").await?;
         f.delete::<Mask>("urgent").await?;
@@ -284,7 +284,7 @@ async fn the_simulator_predicts_what_the_controller_does() -> Result<()> {
         wait_for_running(f, 1).await?;
         let (_, seen) = tokio::try_join!(apply_text(f, good), observed(f, wanted.len()))?;
         ensure_eq("an HPA on claimable slots", &seen, &wanted)?;
-        ensure_eq("then nothing changes", replicas_over_syncs(f, 20).await?, [19].into())
+        ensure_eq("then nothing changes", replicas_over_syncs(f, "worker", 20).await?, [19].into())
     })
     .await
 }
@@ -355,3 +355,65 @@ async fn only_known_users_with_permission_get_metrics() -> Result<()> {
     })
     .await
 }
+
+/// The rest of the cluster: kwok's node has 1,000 CPUs.
+#[tokio::test]
+async fn a_workload_fills_what_the_rest_of_the_cluster_leaves() -> Result<()> {
+    alone(async |_, f, _| {
+        let text = std::fs::read_to_string(DOCUMENT)?;
+        let hpa = blocks(&text, Some("## Fill the rest of the cluster"), "yaml").concat();
+        let labels = r#"cpu: "1", memory: 512Mi, reserve-cpu: "30""#;
+        ensure!(hpa.contains(labels), "{hpa}");
+        let hpa = hpa.replace(labels, r#"cpu: "100", reserve-cpu: "250""#);
+        apply_text(f, BATCH).await?;
+        apply_text(f, &hpa).await?;
+        wait_for_running(f, 7).await?;
+        ensure_eq("replicas while nothing changes", replicas_over_syncs(f, "batch", 5).await?, [7].into())?;
+        let value = format!(
+            "/apis/custom.metrics.k8s.io/v1beta2/namespaces/{}/services/batch/cpu_capacity_available\
+             ?metricLabelSelector=reserve-cpu%3D250",
+            f.name()
+        );
+        ensure_eq("millicores", raw(f, &value).await?["items"][0]["value"].as_str(), Some("750000"))?;
+        let without = failure(f, &value.replace("cpu_capacity_available", "replicas_that_fit")).await?;
+        ensure!(without.contains("needs the label cpu or memory"), "{without}");
+
+        // What others request is theirs. The HPA gives it back when its window of stabilization ends, 5 minutes by default.
+        let at_once = r#"{"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}}"#;
+        f.kubectl(&["patch", "hpa", "batch", "--type=merge", "--patch", at_once]).await?;
+        f.create::<Pod>(serde_json::from_value(json!({
+            "metadata": {"name": "other"},
+            "spec": {"containers": [{
+                "name": "app", "image": "app", "resources": {"requests": {"cpu": "300"}, "limits": {"cpu": "300"}},
+            }]},
+        }))?)
+        .await?;
+        // The other one runs too.
+        wait_for_running(f, 5).await?;
+        ensure_eq("replicas with others", replicas_over_syncs(f, "batch", 3).await?, [4].into())
+    })
+    .await
+}
+
+const BATCH: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: batch}
+spec:
+  selector: {app: batch}
+  ports: [{port: 80}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: batch}
+spec:
+  selector:
+    matchLabels: {app: batch}
+  template:
+    metadata:
+      labels: {app: batch}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - {name: app, image: app, resources: {requests: {cpu: '100'}, limits: {cpu: '100'}}}
+";
