@@ -1,7 +1,7 @@
 //! The metrics API, asked by kubectl and by the HorizontalPodAutoscalers of a real kube-controller-manager. Each test has
 //! its own cluster, because a cluster has one server for an API group.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -16,7 +16,7 @@ use e2e::{
 };
 use futures::StreamExt;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
-use kube::Api;
+use kube::runtime::watcher::watch_object;
 use serde_json::{Value, json};
 use vpn_types::{Mask, MaskConsumer, MaskProvider};
 
@@ -133,15 +133,18 @@ async fn wait_for_running(f: &Framework, count: usize) -> Result<()> {
     f.wait_until_all::<Pod>(&format!("{count} Pods run"), holds).await.map(drop)
 }
 
-/// Waits for so many syncs of the HorizontalPodAutoscaler, and returns the replica counts that it wanted meanwhile.
-async fn replicas_over_syncs(f: &Framework, deployment: &str, syncs: usize) -> Result<BTreeSet<i32>> {
-    let api: Api<Deployment> = f.api();
+/// The period of HorizontalPodAutoscalers in the kube-controller-manager of these tests.
+const SYNC: Duration = Duration::from_secs(2);
+
+/// Watches a Deployment for so many syncs of its HorizontalPodAutoscaler, and returns all replica counts that it has
+/// meanwhile.
+async fn replicas_over_syncs(f: &Framework, deployment: &str, syncs: u32) -> Result<BTreeSet<i32>> {
+    let end = tokio::time::Instant::now() + SYNC * syncs;
+    let mut watch = std::pin::pin!(watch_object(f.api::<Deployment>(), deployment));
     let mut seen = BTreeSet::new();
-    // The period of kube-controller-manager in these tests is 2 s.
-    for _ in 0..syncs {
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-        let replicas = api.get(deployment).await?.spec.and_then(|spec| spec.replicas);
-        seen.insert(replicas.context("no replicas")?);
+    while let Ok(next) = tokio::time::timeout_at(end, watch.next()).await {
+        let deployment = next.context("the watch ended")??.context("it is gone")?;
+        seen.extend(deployment.spec.and_then(|spec| spec.replicas));
     }
     Ok(seen)
 }
@@ -248,8 +251,7 @@ async fn simulated(cluster: &Cluster, manifest: &str, slots: usize, count: usize
 /// Returns the first replica counts of the Deployment that differ from the one before, from the first change on.
 async fn observed(f: &Framework, count: usize) -> Result<Vec<i32>> {
     let mut seen: Vec<i32> = Vec::new();
-    let watch = kube::runtime::watcher::watch_object(f.api::<Deployment>(), "worker");
-    let mut watch = std::pin::pin!(watch);
+    let mut watch = std::pin::pin!(watch_object(f.api::<Deployment>(), "worker"));
     while seen.len() <= count {
         let next =
             tokio::time::timeout(TIMEOUT, watch.next()).await.with_context(|| format!("no more than {seen:?}"))?;
