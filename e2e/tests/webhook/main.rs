@@ -29,7 +29,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
-use vpn_types::{Mask, MaskConsumer};
+use vpn_types::{Mask, MaskConsumer, MaskProviderReleaseSpec};
 
 const NAMESPACE: &str = "vpn-operator";
 const NAME: &str = "vpn-operator-webhook";
@@ -235,7 +235,9 @@ async fn nor_more_in_a_process_for_each_controller() -> Result<()> {
 #[tokio::test]
 async fn a_killed_operator_leaves_no_pod_behind() -> Result<()> {
     alone(Layout::Combined, 1, async |cluster, f, operator| {
-        f.create_provider("vpn", 2).await?;
+        // Nobody sees the end of a Pod that ends while no operator runs.
+        let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("2s".into()) };
+        f.create_provider_with("vpn", 2, |spec| spec.release = Some(release)).await?;
         let names: Vec<_> = (0..6).map(|number| format!("pod-{number}")).collect();
         for name in &names {
             f.create(pod(name, true)?).await?;
