@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::model::quantity_suffix;
+
 /// Quantities have nine digits after the point: the API server rounds what has more.
 const FRACTION_DIGITS: usize = 9;
 /// The largest quantity, in its unit. As in the API server, larger ones are this one.
@@ -57,7 +59,7 @@ fn nanos(text: &str) -> Result<u128, QuantityError> {
         return Err(invalid());
     }
     let fraction = fraction.trim_end_matches('0');
-    let (binary, power) = suffix_of(suffix).ok_or_else(invalid)?;
+    let (binary, power) = quantity_suffix(suffix).ok_or_else(invalid)?;
     if fraction.len() > FRACTION_DIGITS {
         return Err(QuantityError::TooPrecise(text.chars().take(64).collect()));
     }
@@ -72,29 +74,6 @@ fn nanos(text: &str) -> Result<u128, QuantityError> {
     let factor = 10u128.checked_pow(power.unsigned_abs()).unwrap_or(u128::MAX);
     let nanos = if power < 0 { scaled.div_ceil(factor) } else { scaled.saturating_mul(factor) };
     Ok(nanos.min(MAX * 1_000_000_000))
-}
-
-/// Returns the factor and the power of ten of a suffix.
-fn suffix_of(suffix: &str) -> Option<(u128, i32)> {
-    Some(match suffix {
-        "n" => (1, -9),
-        "u" => (1, -6),
-        "m" => (1, -3),
-        "" => (1, 0),
-        "k" => (1, 3),
-        "M" => (1, 6),
-        "G" => (1, 9),
-        "T" => (1, 12),
-        "P" => (1, 15),
-        "E" => (1, 18),
-        "Ki" => (1 << 10, 0),
-        "Mi" => (1 << 20, 0),
-        "Gi" => (1 << 30, 0),
-        "Ti" => (1 << 40, 0),
-        "Pi" => (1 << 50, 0),
-        "Ei" => (1 << 60, 0),
-        exponent => (1, exponent.strip_prefix(['e', 'E'])?.parse().ok()?),
-    })
 }
 
 #[cfg(test)]

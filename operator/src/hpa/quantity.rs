@@ -1,5 +1,7 @@
 //! Quantities of Kubernetes: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
 
+use crate::model::quantity_suffix;
+
 /// Returns a quantity in thousandths, rounded up as the controller does.
 pub fn milli(text: &str) -> Option<i64> {
     let nanos = nanos(text)?;
@@ -22,38 +24,15 @@ fn nanos(text: &str) -> Option<i128> {
         return None;
     }
     let mantissa: i128 = digits.parse().ok()?;
-    let (factor, exponent) = unit(suffix)?;
-    let exponent = exponent + 9 - i32::try_from(fraction.len()).ok()?;
-    let product = mantissa.checked_mul(factor)?;
+    let (factor, exponent) = quantity_suffix(suffix)?;
+    let exponent = exponent.checked_add(9)?.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+    let product = mantissa.checked_mul(factor.try_into().ok()?)?;
     let power = 10_i128.checked_pow(exponent.unsigned_abs())?;
     let scaled = match exponent < 0 {
         true => product / power + i128::from(product % power > 0),
         false => product.checked_mul(power)?,
     };
     Some(if text.starts_with('-') { -scaled } else { scaled })
-}
-
-/// Returns the factor and the power of ten of a suffix.
-fn unit(suffix: &str) -> Option<(i128, i32)> {
-    Some(match suffix {
-        "n" => (1, -9),
-        "u" => (1, -6),
-        "m" => (1, -3),
-        "" => (1, 0),
-        "k" => (1, 3),
-        "M" => (1, 6),
-        "G" => (1, 9),
-        "T" => (1, 12),
-        "P" => (1, 15),
-        "E" => (1, 18),
-        "Ki" => (1 << 10, 0),
-        "Mi" => (1 << 20, 0),
-        "Gi" => (1 << 30, 0),
-        "Ti" => (1 << 40, 0),
-        "Pi" => (1 << 50, 0),
-        "Ei" => (1 << 60, 0),
-        _ => (1, suffix.strip_prefix(['e', 'E'])?.parse::<i8>().ok()?.into()),
-    })
 }
 
 /// Returns thousandths as a number without trailing zeros.
