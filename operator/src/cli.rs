@@ -339,7 +339,12 @@ impl Command {
             Command::ManageConsumers => "vpn-operator-consumers",
             Command::ManageReservations => "vpn-operator-reservations",
             Command::ManagePods => "vpn-operator-pods",
-            _ => "vpn-operator",
+            Command::ManageAll
+            | Command::RemoveFinalizers
+            | Command::ServeWebhook
+            | Command::ServeMetricsApi
+            | Command::FakeMetric { .. }
+            | Command::Hpa(_) => "vpn-operator",
         }
     }
 }

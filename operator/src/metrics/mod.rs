@@ -29,7 +29,7 @@ pub use snapshot::{NamespaceMasks, Snapshot, TagSlots};
 pub use workloads::{Waiting, WorkloadKey};
 
 use crate::{
-    controllers::{ControllerSet, table},
+    controllers::{ControllerSet, observer, table},
     model::{Counters, Operation, ReconcileRequest},
 };
 use controllers::ControllerMetrics;
@@ -66,7 +66,8 @@ impl Metrics {
     pub fn new(prefix: &str, set: &ControllerSet) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let mut controllers = Vec::new();
-        for controller in set.iter() {
+        // An observer sends no requests.
+        for controller in set.iter().filter(|controller| controller.name != observer::NAME) {
             controllers.push((controller.name, ControllerMetrics::new(prefix, controller, &registry)?));
         }
         registry.register(Box::new(ProcessCollector::for_self()))?;

@@ -55,6 +55,13 @@ pub struct CertificateSource {
     pub clients: Vec<CaTarget>,
 }
 
+impl CertificateSource {
+    /// Whether the operator is the issuer.
+    fn is_issuer(&self) -> bool {
+        !self.names.is_empty()
+    }
+}
+
 /// An object with the CA by which kube-apiserver verifies a server.
 #[derive(Clone, Debug)]
 pub enum CaTarget {
@@ -64,13 +71,16 @@ pub enum CaTarget {
     ApiService(String),
 }
 
-/// How long to wait before a failed request is sent again.
+/// How long to wait before a failed request is sent again, at first.
 const RETRY: Duration = Duration::from_secs(1);
+/// The same after many failures.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// The longest wait between two looks at the certificate: clocks may jump.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Returns the configuration of a TLS server with the first certificate, as soon as there is one, and keeps it up to
-/// date until the process ends. `verifier` verifies the certificates of clients.
+/// date until the process ends. `verifier` verifies the certificates of clients. The server does not wait until its CA is
+/// published: that an object of somebody else is in the way concerns only the clients that look there.
 pub async fn serve(
     client: Client,
     source: CertificateSource,
@@ -107,7 +117,7 @@ async fn follow(
 ) {
     let secret = changes(Api::<Secret>::namespaced(client.clone(), &source.namespace), &source.secret);
     // What something else keeps, the operator may not read.
-    let clients = source.clients.iter().filter(|_| !source.names.is_empty()).map(|target| match target {
+    let clients = source.clients.iter().filter(|_| source.is_issuer()).map(|target| match target {
         CaTarget::Webhook(name) => changes(Api::<MutatingWebhookConfiguration>::all(client.clone()), name),
         CaTarget::ApiService(name) => changes(Api::<APIService>::all(client.clone()), name),
     });
@@ -115,6 +125,7 @@ async fn follow(
     let mut current = None;
     // Each watch begins with the object.
     let mut wait = LONGEST_WAIT;
+    let mut retry = RETRY;
     loop {
         tokio::select! {
             Some(change) = changes.next() => {
@@ -125,7 +136,7 @@ async fn follow(
             }
             () = tokio::time::sleep(wait) => {}
         }
-        match ensure(&client, &source).await {
+        let published = match ensure(&client, &source).await {
             Ok(certificate) => {
                 let until = renewal_time(&certificate) - OffsetDateTime::now_utc().unix_timestamp();
                 wait = Duration::from_secs(u64::try_from(until).unwrap_or(60)).clamp(RETRY, LONGEST_WAIT);
@@ -137,23 +148,28 @@ async fn follow(
                             tracing::error!("the certificate of the {} cannot be used: {error:#}", source.server);
                         }
                     }
-                    current = Some(certificate);
                 }
+                publish_all(&client, &source, current.insert(certificate)).await
             }
+            Err(error) => Err(error),
+        };
+        match published {
+            Ok(()) => retry = RETRY,
             Err(error) => {
                 tracing::warn!("the certificate of the {} is not up to date: {error:#}", source.server);
-                wait = RETRY;
+                wait = retry;
+                retry = (2 * retry).min(LONGEST_RETRY);
             }
         }
     }
 }
 
-/// Makes the Secret and the objects with the CA what they should be, and returns the certificate.
+/// Makes the Secret what it should be, and returns the certificate.
 async fn ensure(client: &Client, source: &CertificateSource) -> Result<Certificate> {
     let secrets = Api::<Secret>::namespaced(client.clone(), &source.namespace);
     let name = format!("Secret {}/{}", source.namespace, source.secret);
     let found = secrets.get_opt(&source.secret).await.with_context(|| name.clone())?;
-    if source.names.is_empty() {
+    if !source.is_issuer() {
         return load(&found.and_then(|secret| secret.data).unwrap_or_default()).with_context(|| name.clone());
     }
     let data = found.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default();
@@ -165,11 +181,17 @@ async fn ensure(client: &Client, source: &CertificateSource) -> Result<Certifica
         }
         None => data,
     };
-    let certificate = load(&data)?;
-    for target in &source.clients {
-        publish(client, target, &source.namespace, &certificate).await?;
+    load(&data)
+}
+
+/// Puts the CA into all objects where kube-apiserver looks for it. One that cannot be written does not affect the others.
+async fn publish_all(client: &Client, source: &CertificateSource, certificate: &Certificate) -> Result<()> {
+    let mut result = Ok(());
+    for target in source.clients.iter().filter(|_| source.is_issuer()) {
+        let published = publish(client, target, &source.namespace, certificate).await;
+        result = result.and(published);
     }
-    Ok(certificate)
+    result
 }
 
 async fn write(secrets: &Api<Secret>, source: &CertificateSource, found: Option<Secret>, data: Data) -> Result<()> {
