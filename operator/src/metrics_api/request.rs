@@ -67,6 +67,21 @@ pub enum Objects {
     Selected(Selector),
 }
 
+/// What a request for a custom metric asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomQuery {
+    /// The namespace.
+    pub namespace: String,
+    /// The resource with its group, such as `deployments.apps`; `namespaces` for the namespace itself.
+    pub resource: String,
+    /// The objects.
+    pub objects: Objects,
+    /// The name of the metric.
+    pub metric: String,
+    /// The selector for labels of the metric.
+    pub selector: Selector,
+}
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -86,16 +101,8 @@ pub enum Request {
     Custom {
         /// The version of the response.
         version: &'static str,
-        /// The namespace.
-        namespace: String,
-        /// The resource with its group, such as `deployments.apps`; `namespaces` for the namespace itself.
-        resource: String,
-        /// The objects.
-        objects: Objects,
-        /// The name of the metric.
-        metric: String,
-        /// The selector for labels of the metric.
-        metric_selector: Selector,
+        /// What it asks for.
+        query: CustomQuery,
     },
     /// A metric that belongs to no object.
     External {
@@ -158,14 +165,14 @@ fn metric(
 ) -> Result<Request, Unknown> {
     let selector = |name: &str| Selector::parse(&parameter(query, name)).map_err(Unknown::BadRequest);
     let custom = |resource: &str, objects: Objects, metric: &str| {
-        Ok(Request::Custom {
-            version,
+        let query = CustomQuery {
             namespace: namespace.to_owned(),
             resource: resource.to_owned(),
             objects,
             metric: metric.to_owned(),
-            metric_selector: selector("metricLabelSelector")?,
-        })
+            selector: selector("metricLabelSelector")?,
+        };
+        Ok(Request::Custom { version, query })
     };
     match (group, rest) {
         (Group::Custom, ["metrics", metric]) => custom("namespaces", Objects::Named(namespace.to_owned()), metric),
@@ -220,7 +227,7 @@ impl Request {
     /// Returns what a caller needs permission for. For metrics, it is what kube-apiserver makes of the same path.
     pub fn attributes(&self, path: &str) -> Attributes {
         match self {
-            Request::Custom { version, namespace, resource, objects, metric, .. } => {
+            Request::Custom { version, query: CustomQuery { namespace, resource, objects, metric, .. } } => {
                 let (resource, name, subresource) = match (&**resource, objects) {
                     ("namespaces", _) => ("metrics", metric.as_str(), ""),
                     (resource, Objects::Named(name)) => (resource, name.as_str(), metric.as_str()),
@@ -265,29 +272,26 @@ mod tests {
         let path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/media/maskproviders.vpn.beebs.dev/one/vpno_x";
         let query = "metricLabelSelector=tag%3Deu%2Creserve%3D2";
         let request = Request::parse(ALL, path, query).unwrap();
-        let Request::Custom { version: "v1beta2", namespace, resource, objects, metric, metric_selector } = &request
-        else {
-            panic!("{request:?}")
-        };
+        let Request::Custom { version: "v1beta2", query } = &request else { panic!("{request:?}") };
+        let CustomQuery { namespace, resource, objects, metric, selector } = query;
         assert_eq!((&**namespace, &**resource, &**metric), ("media", "maskproviders.vpn.beebs.dev", "vpno_x"));
         assert_eq!(objects, &Objects::Named("one".to_owned()));
-        assert_eq!(metric_selector, &Selector::parse("tag=eu,reserve=2").unwrap());
+        assert_eq!(selector, &Selector::parse("tag=eu,reserve=2").unwrap());
         let Attributes::Resource { resource, subresource, name, verb: "get", .. } = request.attributes(path) else {
             panic!()
         };
         assert_eq!((&*resource, &*subresource, &*name), ("maskproviders.vpn.beebs.dev", "vpno_x", "one"));
 
         let path = "/apis/custom.metrics.k8s.io/v1beta1/namespaces/media/pods/*/clients";
-        let Request::Custom { objects: Objects::Selected(selector), .. } =
-            Request::parse(ALL, path, "labelSelector=app%3Da").unwrap()
-        else {
+        let Request::Custom { query, .. } = Request::parse(ALL, path, "labelSelector=app%3Da").unwrap() else {
             panic!()
         };
+        let Objects::Selected(selector) = query.objects else { panic!() };
         assert_eq!(selector, Selector::parse("app=a").unwrap());
 
         let path = "/apis/custom.metrics.k8s.io/v1beta1/namespaces/media/metrics/vpno_masks";
         let request = Request::parse(ALL, path, "").unwrap();
-        assert!(matches!(&request, Request::Custom { resource, .. } if resource == "namespaces"));
+        assert!(matches!(&request, Request::Custom { query, .. } if query.resource == "namespaces"));
         let Attributes::Resource { resource, name, .. } = request.attributes(path) else { panic!() };
         assert_eq!((&*resource, &*name), ("metrics", "vpno_masks"));
 

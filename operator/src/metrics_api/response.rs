@@ -111,10 +111,9 @@ pub fn respond(request: &Request, inputs: &Inputs<'_>) -> Response {
         Request::OpenApiV2 => Response::document(documents::openapi_v2(groups)).tagged(if_none_match),
         Request::OpenApiV3 => Response::document(documents::openapi_v3(groups)).tagged(if_none_match),
         Request::OpenApiV3Of(group, _) => Response::document(documents::openapi_v3_of(*group)).tagged(if_none_match),
-        Request::Custom { version, namespace, resource, objects, metric, metric_selector } => {
+        Request::Custom { version, query } => {
             let Some(values) = values else { return not_ready() };
-            let found = values.custom(namespace, resource, objects, metric, metric_selector);
-            Response::of_values(version, &found, metric_selector, values.now)
+            Response::of_values(version, &values.custom(query), &query.selector, values.now)
         }
         Request::External { namespace, metric, selector } => {
             let Some(values) = values else { return not_ready() };

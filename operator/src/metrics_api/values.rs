@@ -10,7 +10,10 @@ use std::{
 use chrono::{DateTime, Utc};
 use vpn_types::MaskConsumerPhase;
 
-use super::{request::Objects, selector::Selector};
+use super::{
+    request::{CustomQuery, Objects},
+    selector::Selector,
+};
 use crate::{
     metrics::{Claim, PROVIDER, ProviderGauge, ProviderSlots, Snapshot, WorkloadKey},
     model::ObjectKey,
@@ -107,18 +110,12 @@ impl Values<'_> {
     /// # Errors
     ///
     /// If there is no such metric or object, or a selector is wrong.
-    pub fn custom(
-        &self,
-        namespace: &str,
-        resource: &str,
-        objects: &Objects,
-        metric: &str,
-        selector: &Selector,
-    ) -> Result<Vec<Value>, NoValue> {
+    pub fn custom(&self, query: &CustomQuery) -> Result<Vec<Value>, NoValue> {
+        let CustomQuery { namespace, resource, objects, metric, selector } = query;
         let name = metric.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('_')).unwrap_or_default();
         let gauge = PROVIDER.iter().find(|(known, ..)| *known == name);
-        match (resource, gauge) {
-            (MASK_PROVIDERS, Some(gauge)) => self.providers(namespace, objects, metric, gauge, selector),
+        match (&**resource, gauge) {
+            (MASK_PROVIDERS, Some(gauge)) => self.providers(query, gauge),
             (NAMESPACES, _) if NAMESPACE.contains(&name) => {
                 let object = DescribedObject {
                     api_version: "v1".to_owned(),
@@ -132,7 +129,7 @@ impl Values<'_> {
                 let labels = BTreeMap::new();
                 Ok(vec![Value { object: Some(object), metric: metric.to_owned(), labels, value }])
             }
-            _ if name == CLAIMABLE && ![MASK_PROVIDERS, NAMESPACES, PODS, SERVICES].contains(&resource) => {
+            (resource, _) if name == CLAIMABLE && ![MASK_PROVIDERS, NAMESPACES, PODS, SERVICES].contains(&resource) => {
                 let Objects::Named(workload) = objects else {
                     return Err(NoValue::BadRequest(format!("{metric} needs the name of a workload")));
                 };
@@ -141,7 +138,7 @@ impl Values<'_> {
                 let object = describe(resource, namespace, workload);
                 Ok(vec![Value { object: Some(object), ..self.claimable(&claim, metric)? }])
             }
-            _ => {
+            (resource, _) => {
                 let known: Vec<_> = custom_names(self.prefix);
                 let known: Vec<_> = known.iter().filter_map(|name| name.split_once('/')).collect();
                 let of_resource: Vec<_> =
@@ -178,8 +175,7 @@ impl Values<'_> {
                 };
                 let resource = values.get("resource").copied().unwrap_or(WORKLOADS[0]);
                 let claim = claim(namespace, resource, workload, &values)?;
-                let labels = selector.values().map_err(NoValue::BadRequest)?;
-                let labels = labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+                let labels = values.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
                 return Ok(vec![Value { labels, ..self.claimable(&claim, metric)? }]);
             }
             None => {
@@ -192,14 +188,8 @@ impl Values<'_> {
         Ok(values)
     }
 
-    fn providers(
-        &self,
-        namespace: &str,
-        objects: &Objects,
-        metric: &str,
-        (_, _, value): &ProviderGauge,
-        selector: &Selector,
-    ) -> Result<Vec<Value>, NoValue> {
+    fn providers(&self, query: &CustomQuery, (_, _, value): &ProviderGauge) -> Result<Vec<Value>, NoValue> {
+        let CustomQuery { namespace, objects, metric, selector, .. } = query;
         let is_wanted = |key: &ObjectKey, slots: &ProviderSlots| match objects {
             Objects::Named(name) => *key.name == **name,
             Objects::Selected(labels) => labels.matches(&slots.labels),
@@ -207,7 +197,7 @@ impl Values<'_> {
         let all = self.snapshot.providers.iter().filter(|(key, _)| *key.namespace == *namespace);
         let found = all.filter(|(key, slots)| is_wanted(key, slots)).map(|(key, slots)| Value {
             object: Some(describe(MASK_PROVIDERS, namespace, &key.name)),
-            metric: metric.to_owned(),
+            metric: metric.clone(),
             labels: labels([("namespace", &key.namespace), ("provider", &key.name)]),
             value: value(slots) as f64,
         });

@@ -38,7 +38,13 @@ fn snapshot() -> Snapshot {
 fn custom(resource: &str, objects: &Objects, metric: &str, selector: &str) -> Result<Vec<Value>, NoValue> {
     let snapshot = snapshot();
     let values = Values { snapshot: &snapshot, prefix: "vpno", now: Utc::now() };
-    values.custom("vpn", resource, objects, metric, &Selector::parse(selector).unwrap())
+    values.custom(&CustomQuery {
+        namespace: "vpn".to_owned(),
+        resource: resource.to_owned(),
+        objects: objects.clone(),
+        metric: metric.to_owned(),
+        selector: Selector::parse(selector).unwrap(),
+    })
 }
 
 fn named(name: &str) -> Objects {

@@ -20,8 +20,10 @@ use crate::{
 
 /// How long an answer is kept.
 const KEEP: Duration = Duration::from_secs(10);
-/// The maximum number of answers of each sort.
+/// The maximum number of answers about permissions.
 const MAX_ANSWERS: u64 = 4096;
+/// The maximum size of the tokens of which answers are kept, in bytes. Anybody can send long ones.
+const MAX_TOKEN_BYTES: u64 = 4 << 20;
 
 /// Whether a user may do something; if not, why.
 type Permission = Result<(), String>;
@@ -39,7 +41,11 @@ impl Access {
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            tokens: Cache::builder().max_capacity(MAX_ANSWERS).time_to_live(KEEP).build(),
+            tokens: Cache::builder()
+                .weigher(|token: &String, _| u32::try_from(token.len()).unwrap_or(u32::MAX))
+                .max_capacity(MAX_TOKEN_BYTES)
+                .time_to_live(KEEP)
+                .build(),
             permissions: Cache::builder().max_capacity(MAX_ANSWERS).time_to_live(KEEP).build(),
         }
     }

@@ -2,22 +2,26 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     core::Selector as KubeSelector,
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
     },
 };
+use serde::de::DeserializeOwned;
 
 use crate::{
-    capacity::{Cluster, Consumers, NodeView, PodView, Query, Resources, millis, units},
+    capacity::{
+        Available, Cluster, Consumers, NodeView, PodView, QuantityError, Query, Resources, Totals, millis, units,
+    },
     metrics_api::{selector::Selector, values::NoValue},
     model::{LabelMatcher, ObjectKey},
     runtime::watch::error_chain,
@@ -38,58 +42,78 @@ struct Known {
     pods_synced: bool,
 }
 
+/// A view that counts for the capacity.
+trait Counted: Sized {
+    /// Handles a complete list.
+    fn replace(known: &mut Known, all: Vec<Self>);
+    /// Handles a new or changed object.
+    fn apply(self, known: &mut Known);
+    /// Handles the deletion of an object.
+    fn remove(known: &mut Known, key: &ObjectKey);
+}
+
+impl Counted for NodeView {
+    fn replace(known: &mut Known, all: Vec<Self>) {
+        known.cluster.replace_nodes(all);
+        known.nodes_synced = true;
+    }
+
+    fn apply(self, known: &mut Known) {
+        known.cluster.apply_node(self);
+    }
+
+    fn remove(known: &mut Known, key: &ObjectKey) {
+        known.cluster.remove_node(&key.name);
+    }
+}
+
+impl Counted for PodView {
+    fn replace(known: &mut Known, all: Vec<Self>) {
+        known.cluster.replace_pods(all);
+        known.pods_synced = true;
+    }
+
+    fn apply(self, known: &mut Known) {
+        known.cluster.apply_pod(self);
+    }
+
+    fn remove(known: &mut Known, key: &ObjectKey) {
+        known.cluster.remove_pod(key);
+    }
+}
+
 impl Capacity {
     /// Starts the watches, which run until the process ends.
     pub fn watch(client: &Client) -> Self {
         let capacity = Self(Arc::default());
-        tokio::spawn(capacity.clone().follow_nodes(Api::all(client.clone())));
-        tokio::spawn(capacity.clone().follow_pods(Api::all(client.clone())));
+        tokio::spawn(capacity.clone().follow(Api::<Node>::all(client.clone()), NodeView::of));
+        tokio::spawn(capacity.clone().follow(Api::<Pod>::all(client.clone()), PodView::of));
         capacity
     }
 
-    async fn follow_nodes(self, api: Api<Node>) {
+    async fn follow<K, V>(self, api: Api<K>, view: fn(&K) -> Option<V>)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+        V: Counted,
+    {
         let mut listing = Vec::new();
         let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listing.clear(),
-                Ok(Event::InitApply(node)) => listing.extend(NodeView::of(&node)),
-                Ok(Event::InitDone) => self.change(|known| {
-                    known.cluster.replace_nodes(std::mem::take(&mut listing));
-                    known.nodes_synced = true;
-                }),
-                Ok(Event::Apply(node)) => self.change(|known| {
-                    if let Some(view) = NodeView::of(&node) {
-                        known.cluster.apply_node(view);
-                    }
-                }),
-                Ok(Event::Delete(node)) => self.change(|known| known.cluster.remove_node(&node.name_any())),
-                Err(error) => interrupted("Nodes", &error),
-            }
-        }
-    }
-
-    async fn follow_pods(self, api: Api<Pod>) {
-        let mut listing = Vec::new();
-        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Init) => listing.clear(),
-                Ok(Event::InitApply(pod)) => listing.extend(PodView::of(&pod)),
-                Ok(Event::InitDone) => self.change(|known| {
-                    known.cluster.replace_pods(std::mem::take(&mut listing));
-                    known.pods_synced = true;
-                }),
-                Ok(Event::Apply(pod)) => self.change(|known| {
-                    if let Some(view) = PodView::of(&pod) {
-                        known.cluster.apply_pod(view);
-                    }
-                }),
-                Ok(Event::Delete(pod)) => self.change(|known| {
-                    let key = ObjectKey::new(pod.namespace().unwrap_or_default(), pod.name_any());
-                    known.cluster.remove_pod(&key);
-                }),
-                Err(error) => interrupted("Pods", &error),
+                Ok(Event::InitApply(object)) => listing.extend(view(&object)),
+                Ok(Event::InitDone) => self.change(|known| V::replace(known, std::mem::take(&mut listing))),
+                Ok(Event::Apply(object)) => {
+                    view(&object).into_iter().for_each(|view| self.change(|known| view.apply(known)));
+                }
+                Ok(Event::Delete(object)) => {
+                    let key = ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any());
+                    self.change(|known| V::remove(known, &key));
+                }
+                Err(error) => {
+                    let (kind, error) = (K::kind(&()), error_chain(&error));
+                    tracing::warn!(error, "watch on objects of kind {kind} interrupted, restarting it");
+                }
             }
         }
     }
@@ -106,30 +130,28 @@ impl Capacity {
         metric: &str,
         selector: &Selector,
     ) -> Option<Result<f64, NoValue>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let totals = known.cluster.totals().metrics();
-        let total = totals.iter().find(|(name, _)| *name == metric).map(|(_, value)| *value);
-        let is_available = AVAILABLE.contains(&metric);
-        if total.is_none() && !is_available {
+        let is_total = Totals::default().metrics().iter().any(|(name, _)| *name == metric);
+        let is_available = Available::default().metrics().iter().any(|(name, _)| *name == metric);
+        if !is_total && !is_available {
             return None;
         }
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.nodes_synced || !known.pods_synced {
             return Some(Err(NoValue::Unavailable("the first lists of Nodes and Pods are not complete".to_owned())));
         }
-        if let Some(total) = total {
-            return Some(Ok(total as f64));
+        if is_total {
+            return value_of(&known.cluster.totals().metrics(), metric).map(Ok);
         }
-        let query = match query(namespace, labels, metric, selector) {
-            Ok(query) => query,
-            Err(why) => return Some(Err(NoValue::BadRequest(why))),
-        };
-        let available = known.cluster.available(&query).metrics();
-        available.iter().find(|(name, _)| *name == metric).map(|(_, value)| Ok(*value as f64))
+        match query(namespace, labels, metric, selector) {
+            Ok(query) => value_of(&known.cluster.available(&query).metrics(), metric).map(Ok),
+            Err(why) => Some(Err(NoValue::BadRequest(why))),
+        }
     }
 }
 
-/// The metrics that depend on the labels of the selector.
-const AVAILABLE: [&str; 3] = ["cpu_capacity_available", "mem_capacity_available", "replicas_that_fit"];
+fn value_of(metrics: &[(&str, u64)], metric: &str) -> Option<f64> {
+    metrics.iter().find(|(name, _)| *name == metric).map(|(_, value)| *value as f64)
+}
 
 /// Returns the query that the labels of a selector describe, such as `cpu=1,memory=512Mi,reserve-cpu=30`.
 fn query(
@@ -142,7 +164,7 @@ fn query(
     if let Some(unknown) = values.keys().find(|key| !PARAMETERS.contains(key)) {
         return Err(format!("unknown label {unknown}: {metric} knows {}", PARAMETERS.join(", ")));
     }
-    let amount = |label: &str, parse: fn(&str) -> Result<u64, crate::capacity::QuantityError>| {
+    let amount = |label: &str, parse: fn(&str) -> Result<u64, QuantityError>| {
         let text = values.get(label);
         text.map_or(Ok(0), |text| parse(text).map_err(|why| format!("{label}={text}: {why}")))
     };
@@ -165,11 +187,6 @@ fn query(
         },
     };
     Ok(Query { consumers, reserve: resources("reserve-cpu", "reserve-memory")?, replica })
-}
-
-fn interrupted(what: &str, error: &watcher::Error) {
-    let error = error_chain(error);
-    tracing::warn!(error, "watch on {what} interrupted, restarting it");
 }
 
 #[cfg(test)]

@@ -172,14 +172,16 @@ impl Server {
             return Err(Response::failure(405, "MethodNotAllowed", why));
         }
         let parsed = parsed.map_err(|unknown| Response::unknown(&unknown))?;
-        if let Request::Custom { version, namespace, resource, objects, metric, metric_selector } = &parsed {
-            let found = self.objects.values(namespace, resource, objects, metric, metric_selector).await;
-            if let Some(found) = found {
-                return Ok(Response::of_values(version, &found, metric_selector, Utc::now()));
-            }
+        if let Request::Custom { version, query } = &parsed
+            && let Some(found) = self.objects.values(query).await
+        {
+            return Ok(Response::of_values(version, &found, &query.selector, Utc::now()));
         }
+        let snapshot = match parsed {
+            Request::Custom { .. } | Request::External { .. } => self.snapshot().await,
+            _ => None,
+        };
         let header = |name| request.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let snapshot = self.snapshot().await;
         Ok(respond(
             &parsed,
             &Inputs {

@@ -9,13 +9,12 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::{Api, Client, api::ListParams, core::Selector as KubeSelector};
 use moka::future::Cache;
-use vpn_types::pod_metrics::{POD_METRICS_ENABLED, POD_METRICS_LABEL};
+use vpn_types::pod_metrics::{METRICS_NAMES_ANNOTATION, POD_METRICS_ENABLED, POD_METRICS_LABEL};
 
 use super::capacity::Capacity;
 use crate::{
     metrics_api::{
-        request::Objects,
-        selector::Selector,
+        request::{CustomQuery, Objects},
         values::{NoValue, PODS, SERVICES, Value, describe},
     },
     model::LabelMatcher,
@@ -71,46 +70,36 @@ impl ObjectMetrics {
     }
 
     /// Returns the values of a metric of Pods or of a Service, or `None` for other resources.
-    pub async fn values(
-        &self,
-        namespace: &str,
-        resource: &str,
-        objects: &Objects,
-        metric: &str,
-        selector: &Selector,
-    ) -> Option<Result<Vec<Value>, NoValue>> {
-        match (resource, objects) {
-            (PODS, objects) => {
-                let query = match objects {
-                    Objects::Named(name) => PodQuery::Name(name.clone()),
-                    Objects::Selected(labels) => PodQuery::Labels(text(labels.matcher())),
-                };
-                Some(self.of_pods(namespace, query, metric, selector).await.map(|found| {
-                    let value = |(name, value): (String, f64)| Value {
-                        object: Some(describe(PODS, namespace, &name)),
-                        metric: metric.to_owned(),
-                        labels: BTreeMap::new(),
-                        value,
-                    };
-                    found.into_iter().map(value).collect()
-                }))
-            }
+    pub async fn values(&self, query: &CustomQuery) -> Option<Result<Vec<Value>, NoValue>> {
+        let CustomQuery { namespace, resource, objects, metric, .. } = query;
+        let found = match (&**resource, objects) {
+            // An autoscaler takes into account that it has no value of some Pods.
+            (PODS, Objects::Named(name)) => self.of_pods(query, PodQuery::Name(name.clone())).await,
+            (PODS, Objects::Selected(labels)) => self.of_pods(query, PodQuery::Labels(text(labels.matcher()))).await,
             (SERVICES, Objects::Named(name)) => {
-                let value = self.of_service(namespace, name, metric, selector).await;
-                Some(value.map(|value| {
-                    let object = Some(describe(SERVICES, namespace, name));
-                    vec![Value { object, metric: metric.to_owned(), labels: BTreeMap::new(), value }]
-                }))
+                self.of_service(query, name).await.map(|value| vec![(name.clone(), value)])
             }
             (SERVICES, Objects::Selected(_)) => {
-                Some(Err(NoValue::BadRequest(format!("{metric} needs the name of a Service"))))
+                Err(NoValue::BadRequest(format!("{metric} needs the name of a Service")))
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        let value = |(name, value): (String, f64)| Value {
+            object: Some(describe(resource, namespace, &name)),
+            metric: metric.clone(),
+            labels: BTreeMap::new(),
+            value,
+        };
+        Some(found.map(|found| found.into_iter().map(value).collect()))
     }
 
-    async fn of_service(&self, namespace: &str, name: &str, metric: &str, selector: &Selector) -> Result<f64, NoValue> {
-        let key = (namespace.to_owned(), name.to_owned());
+    async fn of_pods(&self, query: &CustomQuery, pods: PodQuery) -> Result<Vec<(String, f64)>, NoValue> {
+        self.ask(query, pods).await?.values(&query.metric)
+    }
+
+    async fn of_service(&self, query: &CustomQuery, name: &str) -> Result<f64, NoValue> {
+        let CustomQuery { namespace, metric, selector, .. } = query;
+        let key = (namespace.clone(), name.to_owned());
         let read = async {
             let api = Api::<Service>::namespaced(self.client.clone(), namespace);
             let found = api.get_opt(name).await.map_err(|error| error_chain(&error))?;
@@ -126,60 +115,53 @@ impl ObjectMetrics {
         if labels.is_empty() {
             return Err(NoValue::NotFound(format!("Service {namespace}/{name} selects no Pods")));
         }
-        let query = PodQuery::Labels(KubeSelector::from_iter(labels).to_string());
-        let found = self.of_pods(namespace, query, metric, selector).await?;
-        Ok(found.into_iter().map(|(_, value)| value).sum())
+        let answers = self.ask(query, PodQuery::Labels(KubeSelector::from_iter(labels).to_string())).await?;
+        // A sum without one of the Pods would look like less load.
+        match answers.silent {
+            Some(why) => Err(NoValue::Unavailable(format!("the sum of {metric} is not known; {why}"))),
+            None => Ok(answers.values(metric)?.into_iter().map(|(_, value)| value).sum()),
+        }
     }
 
-    /// Returns the values of the Pods that have the metric, by name.
-    ///
-    /// # Errors
-    ///
-    /// If there is no value.
-    async fn of_pods(
-        &self,
-        namespace: &str,
-        query: PodQuery,
-        metric: &str,
-        selector: &Selector,
-    ) -> Result<Vec<(String, f64)>, NoValue> {
+    /// Asks the Pods that have the metric.
+    async fn ask(&self, query: &CustomQuery, pods: PodQuery) -> Result<Answers, NoValue> {
+        let CustomQuery { namespace, metric, selector, .. } = query;
         if !self.allows(namespace).await? {
             return Err(NoValue::NotFound(format!(
                 "the server could not find the metric {metric}: namespace {namespace} does not have the label \
                  {POD_METRICS_LABEL}={POD_METRICS_ENABLED}"
             )));
         }
-        let pods = self.find(namespace, query).await?;
+        let pods = self.find(namespace, pods).await?;
         let ask = async |pod: usize| {
             let pod = &pods[pod];
-            let value = match &pod.target {
+            let answer = match &pod.target {
                 Ok(Some(target)) if target.settings.names.iter().any(|name| **name == *metric) => {
                     let samples = self.scraper.samples(target).await;
-                    samples.map_err(|why| why.to_string()).map(|samples| samples.sum(metric, selector.matcher()))
+                    let sum = samples.map(|samples| samples.sum(metric, selector.matcher()));
+                    sum.map_or_else(
+                        |why| Answer::Silent(why.to_string()),
+                        |sum| sum.map_or(Answer::None, Answer::Value),
+                    )
                 }
-                Ok(_) => Ok(None),
-                Err(why) => Err(why.clone()),
+                Ok(_) => Answer::None,
+                Err(why) => Answer::NotAsked(why.clone()),
             };
-            (pod.name.clone(), value)
+            (pod.name.clone(), answer)
         };
-        let answers: Vec<_> = stream::iter(0..pods.len()).map(ask).buffer_unordered(AT_ONCE).collect().await;
-        let (mut found, mut failure) = (Vec::new(), None);
-        for (name, value) in answers {
-            match value {
-                Ok(Some(value)) => found.push((name, value)),
-                Ok(None) => {}
-                Err(why) => failure = Some(format!("Pod {name}: {why}")),
+        let all: Vec<_> = stream::iter(0..pods.len()).map(ask).buffer_unordered(AT_ONCE).collect().await;
+        let mut answers = Answers::default();
+        for (name, answer) in all {
+            let about = |why: String| Some(format!("Pod {name}: {why}"));
+            match answer {
+                Answer::Value(value) => answers.found.push((name, value)),
+                Answer::None => {}
+                Answer::NotAsked(why) => answers.not_asked = about(why),
+                Answer::Silent(why) => answers.silent = about(why),
             }
         }
-        found.sort_by(|(one, _), (other, _)| one.cmp(other));
-        match failure {
-            _ if !found.is_empty() => Ok(found),
-            Some(why) => Err(NoValue::NotFound(format!("there is no value of {metric}; {why}"))),
-            None => Err(NoValue::NotFound(format!(
-                "there is no value of {metric}: no Pod that matches has it among its annotation \
-                 vpn.beebs.dev/metrics-names"
-            ))),
-        }
+        answers.found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(answers)
     }
 
     async fn allows(&self, namespace: &str) -> Result<bool, NoValue> {
@@ -210,6 +192,38 @@ impl ObjectMetrics {
         };
         let key = (namespace.to_owned(), query.clone());
         self.pods.try_get_with(key, read).await.map_err(|why| unavailable(&why))
+    }
+}
+
+/// What one Pod says.
+enum Answer {
+    Value(f64),
+    /// It does not have the metric.
+    None,
+    /// It cannot be asked, for example because it does not run.
+    NotAsked(String),
+    /// It was asked, and gave no answer that can be used.
+    Silent(String),
+}
+
+/// What the Pods say. Of those without a value, one reason of each sort is kept.
+#[derive(Default)]
+struct Answers {
+    found: Vec<(String, f64)>,
+    not_asked: Option<String>,
+    silent: Option<String>,
+}
+
+impl Answers {
+    /// Returns the values by the names of the Pods, at least one.
+    fn values(self, metric: &str) -> Result<Vec<(String, f64)>, NoValue> {
+        match self.silent.or(self.not_asked) {
+            _ if !self.found.is_empty() => Ok(self.found),
+            Some(why) => Err(NoValue::NotFound(format!("there is no value of {metric}; {why}"))),
+            None => Err(NoValue::NotFound(format!(
+                "there is no value of {metric}: no Pod that matches names it in the annotation {METRICS_NAMES_ANNOTATION}"
+            ))),
+        }
     }
 }
 
