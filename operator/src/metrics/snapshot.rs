@@ -18,7 +18,7 @@ use super::{
     workloads::{Waiting, WorkloadKey, workloads},
 };
 use crate::{
-    allocator::{Allocator, Pool, Requirements},
+    allocator::{Allocator, Pool},
     controllers::consumers,
     engine::Engine,
     model::ObjectKey,
@@ -77,7 +77,6 @@ impl Snapshot {
         let user =
             |consumer: &ObjectKey| workloads.get(consumer).map_or(User::Other, |key| User::Workload(key.clone()));
         let mut occupied = OccupiedSlots::of_reservations(state, user);
-        let mut waiting: HashMap<Requirements, u64> = HashMap::new();
         for consumer in state.consumers.values() {
             let grant = allocator.grant(&consumer.meta.uid);
             let requirements = consumers::requirements(state, consumer);
@@ -101,11 +100,8 @@ impl Snapshot {
                 *priority = consumer.priority.max(*priority);
             }
             if waits {
-                if is_user {
-                    let (requirements, priority) = (requirements.clone(), consumer.priority);
-                    *snapshot.waiting.entry(Waiting { requirements, priority, workload }).or_default() += 1;
-                }
-                *waiting.entry(requirements).or_default() += 1;
+                let priority = consumer.priority;
+                *snapshot.waiting.entry(Waiting { requirements, priority, workload }).or_default() += 1;
             }
             let namespace = consumer.meta.key.namespace.clone();
             snapshot.namespaces.entry(namespace).or_default().add(consumer, waits);
@@ -116,16 +112,16 @@ impl Snapshot {
             slots.labels = provider.labels.iter().cloned().collect();
             snapshot.providers.insert(provider.meta.key.clone(), slots);
         }
-        snapshot.spread_demand(allocator, &waiting);
-        snapshot.add_tags(&waiting);
+        snapshot.spread_demand(allocator);
+        snapshot.add_tags();
         snapshot
     }
 
     /// Adds each waiting Mask to the demand of one provider.
-    fn spread_demand(&mut self, allocator: &Allocator, waiting: &HashMap<Requirements, u64>) {
+    fn spread_demand(&mut self, allocator: &Allocator) {
         let mut groups: BTreeMap<Vec<ObjectKey>, u64> = BTreeMap::new();
-        for (requirements, count) in waiting {
-            let fits = |pool: &Pool| pool.fits(requirements);
+        for (waiting, count) in &self.waiting {
+            let fits = |pool: &Pool| pool.fits(&waiting.requirements);
             let fitting = self.providers.iter().filter(|(key, _)| allocator.pool(key).is_some_and(fits));
             let fitting: Vec<_> = fitting.collect();
             let usable: Vec<_> = fitting.iter().filter(|(_, provider)| provider.usable).copied().collect();
@@ -148,15 +144,15 @@ impl Snapshot {
         }
     }
 
-    fn add_tags(&mut self, waiting: &HashMap<Requirements, u64>) {
+    fn add_tags(&mut self) {
         for provider in self.providers.values() {
             for tag in unique(&provider.tags) {
                 let free = if provider.open { provider.free } else { 0 };
                 self.tags.entry(tag.clone()).or_default().free += free;
             }
         }
-        for (requirements, count) in waiting {
-            for tag in requirements.tags.iter().flat_map(unique) {
+        for (waiting, count) in &self.waiting {
+            for tag in waiting.requirements.tags.iter().flat_map(unique) {
                 // Only tags of providers are exported: the tags of Masks are not limited.
                 if let Some(slots) = self.tags.get_mut(tag) {
                     slots.waiting += count;

@@ -12,7 +12,7 @@ use super::{
 use crate::model::{ObjectKey, Uid};
 
 /// A Pod that can be asked for its metrics.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The namespace and name of the Pod.
     pub pod: ObjectKey,
