@@ -67,8 +67,8 @@ pub enum Source {
     External,
     /// The average of the Pods.
     Pods,
-    /// CPU or memory.
-    Resource,
+    /// CPU, memory, or a trigger about something else, such as the time of day. It is not simulated.
+    Other,
 }
 
 /// The target of a metric, in thousandths.

@@ -95,7 +95,7 @@ impl<'a> Controller<'a> {
         let tolerances = Tolerances { down: down.unwrap_or(default), up: up.unwrap_or(default) };
         let mut best: Option<(i32, String)> = None;
         let mut failed = None;
-        let simulated = self.autoscaler.metrics.iter().filter(|metric| metric.source != Source::Resource);
+        let simulated = self.autoscaler.metrics.iter().filter(|metric| metric.source != Source::Other);
         for (metric, value) in simulated.zip(&seen.values) {
             let result = value.clone().and_then(|value| Ok((value, proposal(metric, value, tolerances, seen)?)));
             match result {

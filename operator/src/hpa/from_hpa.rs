@@ -50,11 +50,11 @@ fn metric(index: usize, spec: MetricSpec) -> Result<Metric, String> {
         }
         "Resource" => {
             let it = spec.resource.ok_or_else(|| absent("resource"))?;
-            (Source::Resource, "resource", no_selector(it.name), it.target)
+            (Source::Other, "resource", no_selector(it.name), it.target)
         }
         "ContainerResource" => {
             let it = spec.container_resource.ok_or_else(|| absent("containerResource"))?;
-            (Source::Resource, "containerResource", no_selector(it.name), it.target)
+            (Source::Other, "containerResource", no_selector(it.name), it.target)
         }
         other => {
             return Err(format!(

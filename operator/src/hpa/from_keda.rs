@@ -142,15 +142,10 @@ fn trigger(index: usize, from: TriggerSpec) -> Result<(Metric, f64), String> {
         "prometheus" => ("query", "threshold", "activationThreshold"),
         "metrics-api" => ("valueLocation", "targetValue", "activationTargetValue"),
         "kubernetes-workload" => ("podSelector", "value", "activationValue"),
-        "cpu" | "memory" => {
+        _ => {
             let goal = Goal::Utilization;
-            let (source, labels, trigger) = (Source::Resource, Vec::new(), None);
+            let (source, labels, trigger) = (Source::Other, Vec::new(), None);
             return Ok((Metric { path, source, name: from.type_, labels, goal, trigger }, 0.0));
-        }
-        other => {
-            return Err(format!(
-                "{path}.type: expected prometheus, metrics-api, kubernetes-workload, cpu or memory, but found {other:?}"
-            ));
         }
     };
     let (query_key, target_key, activation_key) = keys;

@@ -136,7 +136,7 @@ pub struct Run {
 /// If an option or the manifest makes no sense, or a metric is unknown.
 pub fn simulate(autoscaler: &Autoscaler, options: &Options) -> Result<Run, String> {
     check(autoscaler, options)?;
-    let simulated: Vec<_> = autoscaler.metrics.iter().filter(|metric| metric.source != Source::Resource).collect();
+    let simulated: Vec<_> = autoscaler.metrics.iter().filter(|metric| metric.source != Source::Other).collect();
     let formulas =
         simulated.iter().map(|metric| formula(&metric.name, &options.definitions)).collect::<Result<Vec<_>, _>>()?;
     let label = || {
@@ -152,9 +152,15 @@ pub fn simulate(autoscaler: &Autoscaler, options: &Options) -> Result<Run, Strin
     let mut controller = Controller::new(autoscaler, options.settings);
     let mut activation = Activation::default();
     let mut run = Run { seconds: Vec::new(), changes: Vec::new(), syncs: Vec::new(), last_event: 0, notes: Vec::new() };
-    if simulated.len() < autoscaler.metrics.len() {
-        run.notes.push("CPU and memory are left out, as if they never asked for more replicas.".into());
+    let left_out = autoscaler.metrics.iter().filter(|metric| metric.source == Source::Other);
+    let left_out: Vec<_> = left_out.map(|metric| metric.name.as_str()).collect();
+    if !left_out.is_empty() {
+        run.notes.push(format!("{}: left out, as if it never asked for more replicas.", left_out.join(", ")));
     }
+    // KEDA has an activation value for each metric, the others too.
+    let activations = autoscaler.keda.iter().flat_map(|keda| autoscaler.metrics.iter().zip(&keda.activations));
+    let activations = activations.filter(|(metric, _)| metric.source != Source::Other);
+    let activations: Vec<f64> = activations.map(|(_, value)| *value).collect();
     // What the metrics are taken from, before the actions of the same second.
     let mut seen: Vec<Snapshot> = Vec::new();
     for now in 0..=options.duration {
@@ -173,7 +179,7 @@ pub fn simulate(autoscaler: &Autoscaler, options: &Options) -> Result<Run, Strin
             let above = |(value, activation): (&Result<i64, String>, &f64)| {
                 value.as_ref().is_ok_and(|value| *value as f64 / 1000.0 > *activation)
             };
-            let active = values.iter().zip(&keda.activations).any(above);
+            let active = values.iter().zip(&activations).any(above);
             let from = world.snapshot().replicas as i32;
             if let Some((to, why)) = activation.poll(keda, now, from, active) {
                 run.changes.push(Change { at: now, from, to, why });
@@ -205,7 +211,7 @@ fn check(autoscaler: &Autoscaler, options: &Options) -> Result<(), String> {
     if let Some(problem) = autoscaler.problems().first() {
         return Err(format!("the API server refuses this {}: {problem}", autoscaler.kind));
     }
-    if autoscaler.metrics.iter().all(|metric| metric.source == Source::Resource) {
+    if autoscaler.metrics.iter().all(|metric| metric.source == Source::Other) {
         return Err("there is no metric of type Object, External or Pods to simulate".into());
     }
     if options.sync_period == 0 {

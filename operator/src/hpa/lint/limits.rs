@@ -36,7 +36,7 @@ pub fn findings(autoscaler: &Autoscaler, slots: Option<u32>) -> Vec<Finding> {
         }
     }
     found.extend(contract(autoscaler, slots));
-    let is_slots = |metric: &&Metric| metric.source != Source::Resource && meaning(&metric.name).is_some();
+    let is_slots = |metric: &&Metric| metric.source != Source::Other && meaning(&metric.name).is_some();
     let slots_metric = autoscaler.metrics.iter().find(is_slots);
     let other = autoscaler.metrics.iter().find(|metric| !is_slots(metric));
     if let (Some(of_slots), Some(other)) = (slots_metric, other) {

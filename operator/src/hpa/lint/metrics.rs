@@ -30,7 +30,7 @@ pub fn findings(autoscaler: &Autoscaler, slots: Option<u32>) -> Vec<Finding> {
         ));
     }
     for metric in &autoscaler.metrics {
-        let Some(meaning) = meaning::meaning(&metric.name).filter(|_| metric.source != Source::Resource) else {
+        let Some(meaning) = meaning::meaning(&metric.name).filter(|_| metric.source != Source::Other) else {
             continue;
         };
         if metric.source == Source::Pods {

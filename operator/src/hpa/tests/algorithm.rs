@@ -160,6 +160,27 @@ fn keda_scales_to_zero_and_back() {
     assert_eq!(path, [(0, 0, 1), (0, 1, 4), (360, 4, 0), (900, 0, 1), (900, 1, 2)]);
 }
 
+/// The activation values belong to the triggers, also where one of them is left out.
+#[test]
+fn triggers_about_something_else_are_left_out() {
+    let text = "apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: app}
+spec:
+  scaleTargetRef: {name: app}
+  cooldownPeriod: 60
+  triggers:
+  - type: cron
+    metadata: {timezone: Europe/Berlin, start: 0 6 * * *, end: 0 20 * * *, desiredReplicas: \"3\"}
+  - type: prometheus
+    metadata: {query: vpno_claimable_slots, threshold: \"1\", activationThreshold: \"2\"}
+";
+    let of = |slots| simulate(&one(text).autoscaler, &options(slots)).unwrap();
+    assert!(of(2).changes.is_empty(), "not above the activation value of 2");
+    assert!(!of(3).changes.is_empty());
+    assert!(of(3).notes[0].contains("cron"));
+}
+
 #[test]
 fn a_metric_of_pods_is_an_average_of_those_that_are_ready() {
     let manifest = one("apiVersion: autoscaling/v2
