@@ -17,7 +17,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use vpn_types::{
-    Mask, MaskConsumer, MaskProvider, MaskProviderSpec, MaskProviderVerifySpec, MaskReservation, MaskSpec,
+    Mask, MaskConsumer, MaskProvider, MaskProviderSpec, MaskProviderVerifySpec, MaskReservation, MaskSpec, OWNER_LABEL,
 };
 
 use crate::{
@@ -227,13 +227,21 @@ impl Framework {
         wait_until_all(self.api(), TIMEOUT, what, holds).await
     }
 
+    /// Waits until there is no Mask, and nothing that the operator creates for one.
+    pub async fn wait_for_no_masks(&self, limit: Duration) -> Result<()> {
+        wait_until_all(self.api::<Mask>(), limit, "no Mask", <[_]>::is_empty).await?;
+        wait_until_all(self.api::<MaskConsumer>(), limit, "no MaskConsumer", <[_]>::is_empty).await?;
+        wait_until_all(self.api::<MaskReservation>(), limit, "no MaskReservation", <[_]>::is_empty).await?;
+        let is_copy = |secret: &Secret| secret.labels().contains_key(OWNER_LABEL);
+        let no_copy = |all: &[Secret]| !all.iter().any(is_copy);
+        wait_until_all(self.api::<Secret>(), limit, "no copied Secret", no_copy).await.map(drop)
+    }
+
     /// Deletes all Masks and MaskProviders, and waits until all of their objects are deleted.
     pub async fn clear(&self, limit: Duration) -> Result<()> {
         self.delete_all::<Mask>().await?;
         self.delete_all::<MaskProvider>().await?;
-        wait_until_all(self.api::<Mask>(), limit, "no Mask", <[_]>::is_empty).await?;
-        wait_until_all(self.api::<MaskConsumer>(), limit, "no MaskConsumer", <[_]>::is_empty).await?;
-        wait_until_all(self.api::<MaskReservation>(), limit, "no MaskReservation", <[_]>::is_empty).await?;
+        self.wait_for_no_masks(limit).await?;
         wait_until_all(self.api::<MaskProvider>(), limit, "no MaskProvider", <[_]>::is_empty).await?;
         Ok(())
     }

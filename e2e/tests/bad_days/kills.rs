@@ -11,16 +11,14 @@ use e2e::{
     Cluster, Fault, FaultProxy, Filter, Framework, History, Layout, Operator, OperatorOptions, Rule,
     audit::Access,
     testing::{figures::report, framework::local_cluster},
+    wait::TIMEOUT,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Pod, Secret},
-};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::ResourceExt;
 use serde_json::json;
 use tokio::sync::Mutex;
-use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskProviderReleaseSpec, MaskReservation, OWNER_LABEL};
+use vpn_types::{MaskProvider, MaskProviderReleaseSpec};
 
 use crate::ALONE;
 
@@ -65,11 +63,7 @@ async fn life(f: &Framework) -> Result<()> {
     f.wait_until_all::<Pod>("the other one runs, another one waits", one_runs).await?;
     f.kubectl(&["scale", "deployment/scraper", "--replicas=0"]).await?;
     f.wait_until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
-    f.wait_until_all::<Mask>("no Mask", <[_]>::is_empty).await?;
-    f.wait_until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await?;
-    f.wait_until_all::<MaskReservation>("no slot taken", <[_]>::is_empty).await?;
-    let is_copy = |secret: &Secret| secret.labels().contains_key(OWNER_LABEL);
-    f.wait_until_all::<Secret>("no copied Secret", |all| !all.iter().any(is_copy)).await?;
+    f.wait_for_no_masks(TIMEOUT).await?;
     let is_idle = |provider: &MaskProvider| {
         provider.status.as_ref().is_some_and(|status| status.active_slots.unwrap_or_default() == 0)
     };

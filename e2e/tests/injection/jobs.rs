@@ -8,14 +8,12 @@ use e2e::{
     control_plane::kwok::COMPLETE_AFTER,
     history::{Change, Object},
     testing::framework::ensure_eq,
+    wait::TIMEOUT,
 };
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{Pod, Secret},
-};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use vpn_types::{Mask, MaskConsumer, MaskReservation, OWNER_LABEL};
+use vpn_types::MaskReservation;
 
 use crate::{
     manifests::{apply, is_gated, message, phase, runs, template},
@@ -33,11 +31,7 @@ fn ending(app: &str, after: Option<&str>) -> Value {
 /// Waits until the namespace has no Mask, no Pod, and nothing that the operator creates for them.
 async fn nothing_left(f: &Framework) -> Result<()> {
     f.wait_until_all::<Pod>("no Pod", <[_]>::is_empty).await?;
-    f.wait_until_all::<Mask>("no Mask", <[_]>::is_empty).await?;
-    f.wait_until_all::<MaskConsumer>("no MaskConsumer", <[_]>::is_empty).await?;
-    f.wait_until_all::<MaskReservation>("no slot taken", <[_]>::is_empty).await?;
-    let is_copy = |secret: &Secret| secret.labels().contains_key(OWNER_LABEL);
-    f.wait_until_all::<Secret>("no copied Secret", |all| !all.iter().any(is_copy)).await.map(drop)
+    f.wait_for_no_masks(TIMEOUT).await
 }
 
 /// The names of the Pods that have succeeded.
@@ -70,7 +64,7 @@ async fn jobs_that_are_deleted_as_soon_as_they_end_leave_nothing() -> Result<()>
             f.wait_deleted(job).await?;
         }
         f.wait_until_all::<Job>("no Job", <[_]>::is_empty).await?;
-        // A slot that were held, as that of a Pod whose end nobody saw, would be held for longer than this waits.
+        // If nobody had seen the end of a Pod, its slot would be held for longer than this waits.
         nothing_left(f).await?;
         let changes = history.changes().await?;
         let ended = succeeded(changes);
