@@ -15,6 +15,10 @@ pub const SHARED_CREDENTIALS: &str = "SharedCredentials";
 /// Type of the condition of a Pod with the label `vpn.beebs.dev/inject`. It is `True` when the Pod has a slot.
 pub const SLOT_ASSIGNED: &str = "vpn.beebs.dev/SlotAssigned";
 
+/// Type of the condition of an `OpenVPNServer` that is `False` when a certificate is about to end that the operator cannot
+/// renew.
+pub const CERTIFICATES_VALID: &str = "CertificatesValid";
+
 /// Not the name of a [`Reason`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown reason {0:?}")]
@@ -98,6 +102,39 @@ closed_set! {
         SlotFree,
         /// MaskProvider: Slots can be assigned.
         Available,
+        /// OpenVPNServer: A replica accepts clients.
+        Serving,
+        /// OpenVPNServer: The load balancer has no address yet. Set `spec.endpoint.host` if it never gets one.
+        EndpointPending,
+        /// OpenVPNServer: No replica accepts clients. The message says why, as far as the Pods tell.
+        PodsUnavailable,
+        /// OpenVPNServer: Packets are not forwarded on the node. Enable `net.ipv4.ip_forward` there, or set
+        /// `spec.ipForward`.
+        ForwardingDisabled,
+        /// OpenVPNServer: The network of the clients contains addresses of Pods or Services. The message names both.
+        NetworkOverlap,
+        /// OpenVPNServer, OpenVPNClient: The Secret with the certificate authority is gone. Restore it from a backup, or
+        /// increase `spec.pki.generation` to have a new one, with which no client can connect until it has a new profile.
+        CertificateAuthorityMissing,
+        /// OpenVPNServer, OpenVPNClient: The certificate authority cannot issue certificates. The message says why.
+        CertificateAuthorityInvalid,
+        /// OpenVPNServer: A certificate is about to end, and the operator cannot renew it. The message names it.
+        CertificateExpiring,
+        /// OpenVPNServer: All certificates are valid for longer than 30 days, or the operator renews them in time.
+        CertificatesCurrent,
+        /// OpenVPNServer, OpenVPNClient: An object with the name of one that is needed exists and belongs to something
+        /// else. The message names it.
+        NameTaken,
+        /// OpenVPNClient: The client has a valid certificate.
+        Issued,
+        /// OpenVPNClient: All certificates of the client are revoked.
+        Revoked,
+        /// OpenVPNClient: The OpenVPNServer that `spec.server` names does not exist.
+        ServerNotFound,
+        /// OpenVPNClient: The OpenVPNServer is not able to issue certificates yet. Its conditions say why.
+        ServerNotReady,
+        /// OpenVPNClient: `spec.csr` is not a valid certificate signing request. The message says why.
+        SigningRequestInvalid,
         /// Event: A MaskReservation that the operator did not create blocks a slot of the MaskProvider.
         SlotBlocked,
         /// Event: Keys of the Secret mean nothing to the verification. The message names them.
@@ -126,9 +163,9 @@ closed_set! {
         ConfigInvalid,
         /// MaskProvider: The VPN server cannot be reached or does not answer. With WireGuard, the key may be wrong.
         NoHandshake,
-        /// MaskProvider: gluetun cannot create a tunnel device. It needs `NET_ADMIN` and a node with `/dev/net/tun`.
+        /// MaskProvider, OpenVPNServer: There is no tunnel device. It needs `NET_ADMIN` and a node with `/dev/net/tun`.
         TunUnavailable,
-        /// MaskProvider: The namespace does not admit the verification Pod, which needs `NET_ADMIN`. Label the
+        /// MaskProvider, OpenVPNServer: The namespace does not admit the Pod, which needs `NET_ADMIN`. Label the
         /// namespace `pod-security.kubernetes.io/enforce: privileged`.
         PodSecurityForbidden,
         /// MaskProvider: The verification Pod fits no node. The message quotes the scheduler.
@@ -161,7 +198,7 @@ mod tests {
 
     #[test]
     fn reasons_round_trip() {
-        assert_eq!(Reason::ALL.len(), 55);
+        assert_eq!(Reason::ALL.len(), 70);
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
             assert_eq!(reason.to_string(), reason.as_str());

@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use crate::{Mask, MaskConsumer, MaskProvider, MaskReservation};
+use crate::{Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer};
 
 /// All CustomResourceDefinitions, as in `crds/`.
 ///
@@ -17,6 +17,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         finish(MaskConsumer::crd(), optional_spec),
         finish(MaskProvider::crd(), |_| {}),
         finish(MaskReservation::crd(), |_| {}),
+        finish(OpenVPNServer::crd(), |_| {}),
+        finish(OpenVPNClient::crd(), |_| {}),
     ]
 }
 

@@ -6,6 +6,8 @@
 //! | [`Mask`] | requests one slot, created by a user |
 //! | [`MaskConsumer`] | holds the slot for a Mask and owns the Pods that use the credentials |
 //! | [`MaskReservation`] | locks one slot, used by the operator only |
+//! | [`OpenVPNServer`] | an OpenVPN server in the cluster, created by an administrator |
+//! | [`OpenVPNClient`] | a client of an OpenVPNServer, with its certificate |
 //!
 //! A client that needs a VPN connection creates a [`Mask`], waits with [`wait_active`], and sets
 //! [`owner_reference_for`] the MaskConsumer on the Pods that use the Secret:
@@ -40,6 +42,8 @@ mod duration;
 pub mod inject;
 mod mask;
 pub mod names;
+mod openvpn_client;
+mod openvpn_server;
 pub mod pod_metrics;
 mod provider;
 mod reservation;
@@ -47,7 +51,7 @@ mod schema;
 mod verify;
 mod wait;
 
-pub use condition::{READY, Reason, SHARED_CREDENTIALS, SLOT_ASSIGNED, UnknownReason, VERIFIED};
+pub use condition::{CERTIFICATES_VALID, READY, Reason, SHARED_CREDENTIALS, SLOT_ASSIGNED, UnknownReason, VERIFIED};
 pub use consumer::{
     AssignedProvider, MaskConsumer, MaskConsumerPhase, MaskConsumerSpec, MaskConsumerStatus, MaskReference, SlotPod,
 };
@@ -55,6 +59,15 @@ pub use crds::crds;
 pub use duration::{InvalidDuration, parse_duration};
 pub use mask::{Mask, MaskPhase, MaskSpec, MaskStatus};
 pub use names::*;
+pub use openvpn_client::{
+    IssuedCertificate, OpenVPNClient, OpenVPNClientPhase, OpenVPNClientSpec, OpenVPNClientStatus,
+};
+pub use openvpn_server::{
+    DeletionPolicy, IpForward, OpenVPNCertificateStatus, OpenVPNCertificatesStatus, OpenVPNConfigSpec, OpenVPNDnsSpec,
+    OpenVPNDrainSpec, OpenVPNEndpointSpec, OpenVPNEndpointStatus, OpenVPNExporterSpec, OpenVPNNetworkSpec,
+    OpenVPNPkiSpec, OpenVPNProtocol, OpenVPNProviderSpec, OpenVPNServer, OpenVPNServerPhase, OpenVPNServerSpec,
+    OpenVPNServerStatus, OpenVPNServiceSpec, OpenVPNServiceType, TrafficPolicy,
+};
 pub use provider::{
     MaskProvider, MaskProviderPhase, MaskProviderReleaseSpec, MaskProviderSlotSpec, MaskProviderSpec,
     MaskProviderStatus,

@@ -25,6 +25,20 @@ pub const SOURCE_HASH_ANNOTATION: &str = "vpn.beebs.dev/source-hash";
 /// of `spec.verify.overrides`, separated by spaces.
 pub const VERIFIES_ANNOTATION: &str = "vpn.beebs.dev/verifies";
 
+/// Label on the objects of an `OpenVPNServer`: the name of that server.
+pub const SERVER_LABEL: &str = "vpn.beebs.dev/openvpn-server";
+
+/// Label on the Secrets of an `OpenVPNServer`: what the Secret holds, `authority`, `server`, `revoked`, `client` or
+/// `provider`.
+pub const SERVER_SECRET_LABEL: &str = "vpn.beebs.dev/openvpn-secret";
+
+/// Annotation on the objects of an `OpenVPNServer`: hash of what they were made from.
+pub const INPUTS_ANNOTATION: &str = "vpn.beebs.dev/inputs";
+
+/// Annotation on the Pods of an `OpenVPNServer`: hash of the list of revoked certificates. A change makes the kubelet
+/// update the files of the Pod.
+pub const REVOKED_ANNOTATION: &str = "vpn.beebs.dev/revoked";
+
 /// Longest name of a `Mask`: `{mask}-{provider uid}` must still be a name.
 pub const MAX_MASK_NAME: usize = 216;
 
