@@ -16,6 +16,12 @@
 {{- if and (eq $part "all") (not $.Values.injection.enabled) -}}
 {{- $env = append $env (dict "name" "INJECTION" "value" "false") -}}
 {{- end -}}
+{{- if eq $part "all" -}}
+{{- $env = append $env (dict "name" "SERVERS" "value" (toString $.Values.servers.enabled)) -}}
+{{- end -}}
+{{- if and $.Values.servers.enabled (has $part (list "servers" "all")) -}}
+{{- $env = append $env (dict "name" "OPENVPN_IMAGE" "value" $.Values.servers.image) -}}
+{{- end -}}
 {{- if eq $part "webhook" -}}
 {{- $env = concat $env (include "vpn-operator.injectionEnv" $ | fromJsonArray) -}}
 {{- end -}}

@@ -4,22 +4,24 @@
 ["all"]
 {{- else -}}
 {{- $parts := list "masks" "providers" "reservations" "consumers" -}}
-{{- toJson (.Values.injection.enabled | ternary (append $parts "pods") $parts) -}}
+{{- if .Values.injection.enabled }}{{ $parts = append $parts "pods" }}{{ end -}}
+{{- if .Values.servers.enabled }}{{ $parts = append $parts "servers" }}{{ end -}}
+{{- toJson $parts -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The servers, which have no lease: all Pods of them work. A list, as JSON. */}}
-{{- define "vpn-operator.servers" -}}
-{{- $servers := list -}}
-{{- if .Values.injection.enabled }}{{ $servers = append $servers "webhook" }}{{ end -}}
+{{/* The parts that serve requests and have no lease: all Pods of them work. A list, as JSON. */}}
+{{- define "vpn-operator.serving" -}}
+{{- $serving := list -}}
+{{- if .Values.injection.enabled }}{{ $serving = append $serving "webhook" }}{{ end -}}
 {{- $api := .Values.metricsApi -}}
-{{- if or $api.custom $api.external $api.service }}{{ $servers = append $servers "metrics-api" }}{{ end -}}
-{{- toJson $servers -}}
+{{- if or $api.custom $api.external $api.service }}{{ $serving = append $serving "metrics-api" }}{{ end -}}
+{{- toJson $serving -}}
 {{- end -}}
 
-{{/* All Deployments: the parts, and the servers. A list, as JSON. */}}
+{{/* All Deployments: the controllers, and what serves requests. A list, as JSON. */}}
 {{- define "vpn-operator.deployments" -}}
-{{- toJson (concat (include "vpn-operator.parts" . | fromJsonArray) (include "vpn-operator.servers" . | fromJsonArray)) -}}
+{{- toJson (concat (include "vpn-operator.parts" . | fromJsonArray) (include "vpn-operator.serving" . | fromJsonArray)) -}}
 {{- end -}}
 
 {{/* The APIServices of the metrics API, the preferred version first: name, group, version, priority, and the value that
@@ -39,8 +41,8 @@
 {{- toJson $all -}}
 {{- end -}}
 
-{{/* The values of a server, as JSON. Takes (list $ server). */}}
-{{- define "vpn-operator.server" -}}
+{{/* The values of a part that serves requests, as JSON. Takes (list $ part). */}}
+{{- define "vpn-operator.servingValues" -}}
 {{- $values := (index . 0).Values -}}
 {{- toJson (eq (index . 1) "webhook" | ternary $values.injection $values.metricsApi) -}}
 {{- end -}}
@@ -48,8 +50,8 @@
 {{/* The number of Pods of a Deployment. Takes (list $ part). */}}
 {{- define "vpn-operator.replicas" -}}
 {{- $values := (index . 0).Values -}}
-{{- $server := include "vpn-operator.server" . | fromJson -}}
-{{- has (index . 1) (list "webhook" "metrics-api") | ternary $server.replicas $values.replicas -}}
+{{- $serving := include "vpn-operator.servingValues" . | fromJson -}}
+{{- has (index . 1) (list "webhook" "metrics-api") | ternary $serving.replicas $values.replicas -}}
 {{- end -}}
 
 {{/* The name of a part: `{release}-{part}`. It is also the value of a label, which may have 63 characters.

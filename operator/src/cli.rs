@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use vpn_types::parse_duration;
 
 use crate::{
+    controllers::servers::SERVER_IMAGE,
     controllers::verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
-    controllers::{ControllerSet, observer, pods, table},
+    controllers::{ControllerSet, observer, pods, servers, table},
     injection::{self, Defaults},
     metrics::{Claim, METRICS_API, WEBHOOK, parse_prefix},
     metrics_api::{request::Groups, values::parse_claim},
@@ -58,6 +59,10 @@ pub struct Cli {
     #[command(flatten)]
     pub metrics_api: MetricsApiArgs,
 
+    /// Settings of OpenVPN servers.
+    #[command(flatten)]
+    pub servers: ServersArgs,
+
     /// Format of the logs.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text", global = true)]
     pub log_format: LogFormat,
@@ -94,6 +99,25 @@ pub struct VerificationArgs {
     /// Resources of the containers `init`, `vpn` and `probe`, as a JSON object with ResourceRequirements for each.
     #[arg(long, env = "VERIFY_RESOURCES", default_value = "{}", value_parser = parse_resources, global = true)]
     pub verify_resources: Resources,
+}
+
+/// Settings of OpenVPN servers, for `manage-servers` and `manage-all`.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "OpenVPN servers")]
+pub struct ServersArgs {
+    /// Whether `manage-all` runs OpenVPNServers.
+    #[arg(long, env = "SERVERS", default_value_t = true, action = clap::ArgAction::Set, global = true)]
+    pub servers: bool,
+
+    /// Image of OpenVPN servers, unless an OpenVPNServer names its own.
+    #[arg(long, env = "OPENVPN_IMAGE", default_value = SERVER_IMAGE, global = true)]
+    pub openvpn_image: String,
+}
+
+impl From<ServersArgs> for servers::Settings {
+    fn from(args: ServersArgs) -> Self {
+        Self { image: args.openvpn_image }
+    }
 }
 
 /// Settings of the webhook, for `serve-webhook` and `manage-all`.
@@ -278,6 +302,8 @@ pub enum Command {
     ManageReservations,
     /// Give each Pod with the label `vpn.beebs.dev/inject` a Mask, and remove its scheduling gate when the slot is assigned.
     ManagePods,
+    /// Run OpenVPNServers, and issue, renew and revoke the certificates of OpenVPNClients.
+    ManageServers,
     /// Serve the webhook that adds the VPN to Pods with the label `vpn.beebs.dev/inject`.
     ServeWebhook,
     /// Serve the metrics API for HorizontalPodAutoscalers.
@@ -301,11 +327,15 @@ pub enum Command {
 }
 
 impl Command {
-    /// Returns the controllers to run. Without `injection`, `manage-all` does not serve labeled Pods.
-    pub fn controllers(&self, injection: bool) -> ControllerSet {
+    /// Returns the controllers to run. `manage-all` does not serve labeled Pods without `injection`, nor OpenVPNServers
+    /// without `servers`.
+    pub fn controllers(&self, injection: bool, servers: bool) -> ControllerSet {
         match self {
-            Command::ManageAll if !injection => table::without(pods::NAME),
-            Command::ManageAll => table::all(),
+            Command::ManageAll => {
+                let left_out = [(injection, pods::NAME), (servers, servers::NAME)];
+                let left_out: Vec<_> = left_out.into_iter().filter(|(runs, _)| !runs).map(|(_, name)| name).collect();
+                table::without(&left_out)
+            }
             Command::RemoveFinalizers | Command::ServeWebhook | Command::FakeMetric { .. } | Command::Hpa(_) => {
                 table::only("")
             }
@@ -322,6 +352,7 @@ impl Command {
             Command::ManageConsumers => "consumers",
             Command::ManageReservations => "reservations",
             Command::ManagePods => "pods",
+            Command::ManageServers => "servers",
             Command::ServeWebhook => "webhook",
             Command::ServeMetricsApi => "metrics-api",
             Command::FakeMetric { .. } => "fake-metric",
@@ -339,6 +370,7 @@ impl Command {
             Command::ManageConsumers => "vpn-operator-consumers",
             Command::ManageReservations => "vpn-operator-reservations",
             Command::ManagePods => "vpn-operator-pods",
+            Command::ManageServers => "vpn-operator-servers",
             Command::ManageAll
             | Command::RemoveFinalizers
             | Command::ServeWebhook

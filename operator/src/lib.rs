@@ -2,6 +2,12 @@
 //!
 //! The modules are layers, listed from the bottom to the top. None imports a layer above it.
 
+pub mod pki;
+
+pub mod openvpn;
+
+pub mod issuing;
+
 pub mod model;
 
 pub mod state;

@@ -65,7 +65,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     // These servers take no part in the election, and the observer never leads.
     let observes = matches!(cli.command, Command::ServeMetricsApi);
     let leader_elect = cli.leader_elect && !observes && !matches!(cli.command, Command::ServeWebhook);
-    let controllers = cli.command.controllers(cli.webhook.injection);
+    let controllers = cli.command.controllers(cli.webhook.injection, cli.servers.servers);
     let (unsynced_sender, unsynced) = watch::channel(controllers.clone().watches().into_keys().collect());
     let (leader_sender, leader_until) = watch::channel(if leader_elect || observes { None } else { lease::forever() });
     let mut leader_lease = LeaderLease::new(client.clone(), &namespace, cli.command.lease(), identity());
@@ -80,7 +80,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let metrics_api = serve_metrics_api(client.clone(), metrics_api, snapshots.clone(), metrics.clone());
     let server_state = ServerState { unsynced, metrics: metrics.clone(), snapshots };
     let reporting = Reporting { unsynced: unsynced_sender, metrics, snapshot_requests };
-    let controllers = runtime::run(client, controllers, cli.verification.into(), reporting, leader_until, async {
+    let settings = (cli.verification.into(), cli.servers.into());
+    let controllers = runtime::run(client, controllers, settings, reporting, leader_until, async {
         // The sender exists as long as the process.
         let _ = stopped.await;
     });

@@ -32,6 +32,9 @@ pub const SERVER_LABEL: &str = "vpn.beebs.dev/openvpn-server";
 /// `provider`.
 pub const SERVER_SECRET_LABEL: &str = "vpn.beebs.dev/openvpn-secret";
 
+/// Label on the `OpenVPNClient` of a slot: the number of the slot.
+pub const SLOT_LABEL: &str = "vpn.beebs.dev/slot";
+
 /// Annotation on the objects of an `OpenVPNServer`: hash of what they were made from.
 pub const INPUTS_ANNOTATION: &str = "vpn.beebs.dev/inputs";
 

@@ -65,7 +65,8 @@ pub struct OpenVPNClientSpec {
     #[schemars(schema_with = "schema::optional_address")]
     pub address: Option<String>,
 
-    /// IPv4 networks that only this client reaches, in addition to `spec.network.routes` of the OpenVPNServer.
+    /// IPv4 networks that this client is told to reach through the server, in addition to `spec.network.routes` of the
+    /// OpenVPNServer. Without `redirectGateway`, the server forwards packets to its own `routes` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::routes")]
     pub routes: Option<Vec<String>>,

@@ -48,8 +48,8 @@ pub fn injection_args(secret: Option<&str>) -> Vec<String> {
 pub async fn rights(cluster: &Cluster) -> Result<&'static str> {
     static RENDERED: OnceCell<String> = OnceCell::const_new();
     let render = async || {
-        let metrics_api = METRICS_API.map(str::to_owned);
-        let args: Vec<_> = injection_args(None).into_iter().chain(metrics_api).collect();
+        let others = METRICS_API.into_iter().chain(["--set=servers.enabled=true"]).map(str::to_owned);
+        let args: Vec<_> = injection_args(None).into_iter().chain(others).collect();
         render_rights(cluster, &args).await
     };
     RENDERED.get_or_try_init(render).await.map(String::as_str)

@@ -54,11 +54,14 @@ pub enum Layout {
 
 impl Layout {
     /// The names of the processes. `vpn-operator manage-{name}` runs one.
-    fn names(self, injection: bool) -> &'static [&'static str] {
-        match (self, injection) {
-            (Self::Combined, _) => &["all"],
-            (Self::FourProcesses, false) => &["masks", "consumers", "reservations", "providers"],
-            (Self::FourProcesses, true) => &["masks", "consumers", "reservations", "providers", "pods"],
+    fn names(self, injection: bool, servers: bool) -> Vec<&'static str> {
+        match self {
+            Self::Combined => vec!["all"],
+            Self::FourProcesses => {
+                let optional = [(injection, "pods"), (servers, "servers")];
+                let optional = optional.into_iter().filter(|(runs, _)| *runs).map(|(_, name)| name);
+                ["masks", "consumers", "reservations", "providers"].into_iter().chain(optional).collect()
+            }
         }
     }
 }
@@ -73,6 +76,7 @@ pub struct OperatorOptions {
     soft_open_files: Option<u32>,
     webhooks: usize,
     metrics_api: bool,
+    servers: bool,
     certificate: Option<String>,
 }
 
@@ -87,6 +91,7 @@ impl OperatorOptions {
             soft_open_files: None,
             webhooks: 0,
             metrics_api: false,
+            servers: false,
             certificate: None,
         }
     }
@@ -117,6 +122,12 @@ impl OperatorOptions {
         Self { metrics_api: true, ..self }
     }
 
+    /// Runs OpenVPN servers.
+    #[must_use]
+    pub fn servers(self) -> Self {
+        Self { servers: true, ..self }
+    }
+
     /// Lets cert-manager keep the certificate of the webhook, in a Secret with the name of the Certificate.
     #[must_use]
     pub fn certificate(self, name: &str) -> Self {
@@ -139,6 +150,7 @@ impl OperatorOptions {
     fn spec(&self, name: &str, identity: &Identity, binary: &Path, dir: &Path) -> ProcessSpec {
         let mut spec = spec(name, identity, binary, dir);
         spec.args.extend(self.args.iter().cloned());
+        spec.env.insert("SERVERS".to_owned(), self.servers.to_string());
         spec.env.extend(self.env.iter().cloned());
         if let Some(limit) = self.soft_open_files {
             let script = format!("ulimit -S -n {limit} && exec \"$0\" \"$@\"");
@@ -203,7 +215,7 @@ impl Operator {
         installed?;
         let (binary, state_dir) = (binary?, cluster.state_dir().to_owned());
         let mut parts = Vec::new();
-        for &name in options.layout.names(options.webhooks > 0) {
+        for name in options.layout.names(options.webhooks > 0, options.servers) {
             let mut identity = cluster.service_account(NAMESPACE, &format!("vpn-operator-{name}")).await?;
             if let Some(proxy) = &options.proxy {
                 identity = proxy.proxied_identity(&identity, &state_dir).await?;

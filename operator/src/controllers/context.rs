@@ -7,6 +7,7 @@ use super::{
     pods::Memory as PodsMemory,
     providers::LastWrites,
     reservations::Holds,
+    servers::{Memory as ServersMemory, Settings as ServerSettings},
     verification::{Attempts, Logs, Settings},
 };
 use crate::{
@@ -33,6 +34,8 @@ pub struct Context {
     pub memory: Memory,
     /// Settings of this installation for verifications.
     pub settings: Arc<Settings>,
+    /// Settings of this installation for OpenVPN servers.
+    pub servers: Arc<ServerSettings>,
     /// Backoffs of requests that failed.
     pub backoffs: Backoffs,
     /// Effects for the runtime to carry out, except requests to the API server.
@@ -61,6 +64,8 @@ pub struct Memory {
     pub attempts: Attempts,
     /// Logs of verifications.
     pub logs: Logs,
+    /// State of the servers controller.
+    pub servers: ServersMemory,
 }
 
 /// A change of the work queue.

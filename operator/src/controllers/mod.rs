@@ -14,6 +14,7 @@ pub mod pods;
 pub mod providers;
 pub mod ready;
 pub mod reservations;
+pub mod servers;
 pub mod status;
 pub mod verification;
 

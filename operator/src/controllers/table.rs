@@ -1,20 +1,26 @@
 //! The table of controllers.
 
-use super::{Controller, ControllerSet, consumers, masks, pods, providers, reservations};
+use super::{Controller, ControllerSet, consumers, masks, pods, providers, reservations, servers};
 use crate::model::{Kind, ReconcileRequest};
 
 /// All controllers, in the order in which they observe changes.
-pub const CONTROLLERS: [&Controller; 5] =
-    [&masks::CONTROLLER, &consumers::CONTROLLER, &reservations::CONTROLLER, &providers::CONTROLLER, &pods::CONTROLLER];
+pub const CONTROLLERS: [&Controller; 6] = [
+    &masks::CONTROLLER,
+    &consumers::CONTROLLER,
+    &reservations::CONTROLLER,
+    &providers::CONTROLLER,
+    &pods::CONTROLLER,
+    &servers::CONTROLLER,
+];
 
 /// Returns all controllers, to run in one process.
 pub fn all() -> ControllerSet {
     CONTROLLERS.into_iter().collect()
 }
 
-/// Returns all controllers but the one of that name.
-pub fn without(name: &str) -> ControllerSet {
-    CONTROLLERS.into_iter().filter(|controller| controller.name != name).collect()
+/// Returns all controllers but those of these names.
+pub fn without(names: &[&str]) -> ControllerSet {
+    CONTROLLERS.into_iter().filter(|controller| !names.contains(&controller.name)).collect()
 }
 
 /// Returns the controller of that name, to run in its own process.
@@ -28,6 +34,17 @@ pub fn controller_of(request: &ReconcileRequest) -> &'static Controller {
     let kind = match request {
         ReconcileRequest::Read(kind, _) | ReconcileRequest::Unreadable(kind, _) => *kind,
         _ => Kind::Consumer,
+    };
+    // All of these belong to servers.
+    let kind = match kind {
+        Kind::Client
+        | Kind::ServerSecret
+        | Kind::ConfigMap
+        | Kind::Service
+        | Kind::Deployment
+        | Kind::PodDisruptionBudget
+        | Kind::ServerPod => Kind::Server,
+        other => other,
     };
     let handler = CONTROLLERS.into_iter().find(|controller| (controller.handles)(request));
     let of_kind = || CONTROLLERS.into_iter().find(|controller| controller.status_of == kind);

@@ -135,6 +135,9 @@ impl Engine {
             // The watch selects copied Secrets by label.
             Object::Copy(view) => view.labeled,
             Object::InjectedPod(view) => view.labeled,
+            Object::ServerSecret(view) => view.server.is_some() && view.role.is_some(),
+            Object::ServerObject(view) => view.server.is_some(),
+            Object::ServerPod(view) => view.server.is_some(),
             Object::Pod(pod) => {
                 if let Some(pods) = self.ctx.state.pods.get_mut(&pod.meta.key.namespace) {
                     pods.merge(std::slice::from_ref(pod));

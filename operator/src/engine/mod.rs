@@ -31,7 +31,8 @@ use writes_in_flight::WritesInFlight;
 use crate::{
     allocator::Allocator,
     controllers::{
-        Backoffs, Context, ControllerSet, Memory, WorkChange, consumers, providers, table, verification::Settings,
+        Backoffs, Context, ControllerSet, Memory, WorkChange, consumers, providers,
+        servers::Settings as ServerSettings, table, verification::Settings,
     },
     model::{
         Counters, Effect, EventRecord, Kind, Now, ObjectKey, Operation, ReconcileRequest, Request, RequestPriority,
@@ -89,6 +90,7 @@ impl Engine {
                 allocator: Allocator::default(),
                 memory: Memory::default(),
                 settings: Arc::default(),
+                servers: Arc::default(),
                 backoffs: Backoffs::default(),
                 effects: Vec::new(),
                 work: Vec::new(),
@@ -117,6 +119,12 @@ impl Engine {
     /// Sets the settings of verifications.
     pub fn with_settings(mut self, settings: Settings) -> Self {
         self.ctx.settings = Arc::new(settings);
+        self
+    }
+
+    /// Sets the settings of OpenVPN servers.
+    pub fn with_servers(mut self, settings: ServerSettings) -> Self {
+        self.ctx.servers = Arc::new(settings);
         self
     }
 

@@ -17,6 +17,22 @@ pub enum Kind {
     Pod,
     /// A Pod that the webhook injected. It is cached by itself, and all the time.
     InjectedPod,
+    /// An OpenVPN server.
+    Server,
+    /// A client of an OpenVPN server.
+    Client,
+    /// A Secret of an OpenVPN server: its certificate authority, a certificate, or the revoked ones.
+    ServerSecret,
+    /// The configuration of an OpenVPN server.
+    ConfigMap,
+    /// A Service of an OpenVPN server.
+    Service,
+    /// The Deployment of an OpenVPN server.
+    Deployment,
+    /// The PodDisruptionBudget of an OpenVPN server.
+    PodDisruptionBudget,
+    /// A replica of an OpenVPN server.
+    ServerPod,
 }
 
 impl Kind {
@@ -27,8 +43,14 @@ impl Kind {
             Kind::Consumer => "MaskConsumer",
             Kind::Reservation => "MaskReservation",
             Kind::Provider => "MaskProvider",
-            Kind::Secret => "Secret",
-            Kind::Pod | Kind::InjectedPod => "Pod",
+            Kind::Secret | Kind::ServerSecret => "Secret",
+            Kind::Pod | Kind::InjectedPod | Kind::ServerPod => "Pod",
+            Kind::Server => "OpenVPNServer",
+            Kind::Client => "OpenVPNClient",
+            Kind::ConfigMap => "ConfigMap",
+            Kind::Service => "Service",
+            Kind::Deployment => "Deployment",
+            Kind::PodDisruptionBudget => "PodDisruptionBudget",
         }
     }
 }

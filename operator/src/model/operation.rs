@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use serde_json::{Value, json};
 use vpn_types::{FINALIZER, Mask, MaskConsumer, MaskReservation};
 
-use super::{Kind, Meta, ObjectKey, Uid};
+use super::{Issue, Kind, Meta, ObjectKey, Uid};
 
 /// `propagationPolicy` of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,11 @@ pub enum Operation {
     Patch(Kind, ObjectKey, Value),
     /// JSON patch (RFC 6902) of the object.
     JsonPatch(Kind, ObjectKey, Value),
+    /// Server-side apply (KEP-555) of the object. With a UID, it updates the object with this UID, whatever others have
+    /// changed in it. Without, it creates the object, and fails if one exists whose fields others have set.
+    Apply(Kind, ObjectKey, Option<Uid>, Value),
+    /// Creates or updates a Secret with keys, which are generated when the request is sent.
+    Issue(Box<Issue>),
     /// DELETE with a precondition on the UID, and on the version if the decision depends on it.
     Delete {
         /// The kind of the object.
@@ -90,7 +95,9 @@ impl Operation {
             | Operation::Patch(kind, key, _)
             | Operation::JsonPatch(kind, key, _)
             | Operation::Get(kind, key)
+            | Operation::Apply(kind, key, ..)
             | Operation::Delete { kind, key, .. } => Some((*kind, key)),
+            Operation::Issue(issue) => Some((Kind::ServerSecret, &issue.key)),
             Operation::PatchPodStatus(key, _) | Operation::Evict(key, _) => Some((Kind::InjectedPod, key)),
             Operation::ListPods(_) | Operation::ListReplicaSets(_) => None,
         }
@@ -115,6 +122,8 @@ impl Operation {
             Operation::JsonPatch(Kind::InjectedPod, ..) => Some("gates"),
             Operation::JsonPatch(..) => Some("finalizers"),
             Operation::Create(..)
+            | Operation::Apply(..)
+            | Operation::Issue(..)
             | Operation::Delete { .. }
             | Operation::Get(..)
             | Operation::ListPods(_)
@@ -127,7 +136,10 @@ impl Operation {
     pub fn verb(&self) -> &'static str {
         match self {
             Operation::Create(..) | Operation::Evict(..) => "create",
-            Operation::PatchPodStatus(..)
+            Operation::Issue(issue) if issue.replaces.is_none() => "create",
+            Operation::Issue(_)
+            | Operation::Apply(..)
+            | Operation::PatchPodStatus(..)
             | Operation::PatchStatus(..)
             | Operation::Patch(..)
             | Operation::JsonPatch(..) => "patch",

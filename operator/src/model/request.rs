@@ -25,6 +25,10 @@ pub enum ReconcileRequest {
     PodMask(ObjectKey),
     /// For the consumers controller: list the Pods of a namespace for the releases that wait for it.
     PodList(Arc<str>),
+    /// For the servers controller: an OpenVPN server.
+    Server(ObjectKey),
+    /// For the servers controller: a client of an OpenVPN server.
+    Client(ObjectKey),
     /// Report an object that cannot be decoded.
     Unreadable(Kind, ObjectKey),
     /// Read an object whose cached state is not confirmed.

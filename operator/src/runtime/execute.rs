@@ -5,8 +5,9 @@ use std::{fmt::Debug, time::Duration};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        apps::v1::ReplicaSet,
-        core::v1::{Pod, Secret},
+        apps::v1::{Deployment, ReplicaSet},
+        core::v1::{ConfigMap, Pod, Secret, Service},
+        policy::v1::PodDisruptionBudget,
     },
 };
 use kube::{
@@ -16,12 +17,17 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation};
+use time::OffsetDateTime;
+use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer};
 
 use super::classify::classify;
 use crate::{
-    model::{Kind, NewObject, ObjectKey, Operation, Propagation},
-    state::{InjectedPod, Object, Outcome, Project, ReplicaSetView, VerificationPod, unreadable_reservation},
+    issuing::Refusal,
+    model::{Issue, Kind, NewObject, ObjectKey, Operation, Propagation, Uid},
+    state::{
+        InjectedPod, Object, Outcome, Project, ReplicaSetView, ServerObject, ServerPodView, ServerSecretView,
+        VerificationPod, unreadable_reservation,
+    },
 };
 
 /// The deadline of a request. Without a response by then, the outcome is unknown.
@@ -75,6 +81,14 @@ async fn dispatch(client: &Client, operation: &Operation) -> Result<Outcome, Err
                 Kind::Secret => Ok(shown($call::<Secret>(client, $($argument),*).await?, Object::Copy)),
                 Kind::Pod => Ok(shown($call::<Pod>(client, $($argument),*).await?, Object::Pod)),
                 Kind::InjectedPod => Ok(injected_pod($call::<Pod>(client, $($argument),*).await?)),
+                Kind::Server => Ok(shown($call::<OpenVPNServer>(client, $($argument),*).await?, |view| Object::Server(Box::new(view)))),
+                Kind::Client => Ok(shown($call::<OpenVPNClient>(client, $($argument),*).await?, |view| Object::Client(Box::new(view)))),
+                Kind::ServerSecret => Ok(server_secret($call::<Secret>(client, $($argument),*).await?)),
+                Kind::ConfigMap => Ok(shown($call::<ConfigMap>(client, $($argument),*).await?, server_object)),
+                Kind::Service => Ok(shown($call::<Service>(client, $($argument),*).await?, server_object)),
+                Kind::Deployment => Ok(shown($call::<Deployment>(client, $($argument),*).await?, server_object)),
+                Kind::PodDisruptionBudget => Ok(shown($call::<PodDisruptionBudget>(client, $($argument),*).await?, server_object)),
+                Kind::ServerPod => Ok(server_pod($call::<Pod>(client, $($argument),*).await?)),
             }
         };
     }
@@ -99,6 +113,8 @@ async fn dispatch(client: &Client, operation: &Operation) -> Result<Outcome, Err
         Operation::Patch(kind, key, patch) => by_kind!(kind, merge(key, patch)),
         Operation::PatchStatus(kind, key, patch) => by_kind!(kind, merge_status(key, patch)),
         Operation::JsonPatch(kind, key, patch) => by_kind!(kind, json_patch(key, patch)),
+        Operation::Apply(kind, key, uid, object) => by_kind!(kind, apply(key, uid.is_some(), object)),
+        Operation::Issue(request) => issue(client, request).await,
         Operation::Delete { kind, key, uid, version, propagation } => {
             let params = DeleteParams {
                 propagation_policy: propagation.map(|propagation| match propagation {
@@ -157,6 +173,26 @@ fn shown<K: Project>(object: Option<K>, wrap: fn(K::View) -> Object) -> Outcome 
     }
 }
 
+fn server_object(view: ServerObject) -> Object {
+    Object::ServerObject(Box::new(view))
+}
+
+fn server_secret(secret: Option<Secret>) -> Outcome {
+    match secret.map(|secret| ServerSecretView::of(&secret)) {
+        None => Outcome::Gone,
+        Some(Some(view)) => Outcome::Object(Box::new(Object::ServerSecret(Box::new(view)))),
+        Some(None) => Outcome::Unknown { message: "the response has no metadata".to_owned() },
+    }
+}
+
+fn server_pod(pod: Option<Pod>) -> Outcome {
+    match pod.map(|pod| ServerPodView::of(&pod)) {
+        None => Outcome::Gone,
+        Some(Some(view)) => Outcome::Object(Box::new(Object::ServerPod(Box::new(view)))),
+        Some(None) => Outcome::Unknown { message: "the response has no metadata".to_owned() },
+    }
+}
+
 fn injected_pod(pod: Option<Pod>) -> Outcome {
     match pod.map(|pod| InjectedPod::of(&pod)) {
         None => Outcome::Gone,
@@ -210,6 +246,48 @@ async fn merge_status<K: Namespaced>(client: &Client, key: &ObjectKey, patch: &V
 async fn json_patch<K: Namespaced>(client: &Client, key: &ObjectKey, patch: &Value) -> Result<Option<K>, Error> {
     let patch = Patch::Json::<()>(serde_json::from_value(patch.clone()).map_err(Error::SerdeError)?);
     api::<K>(client, key).patch(&key.name, &patch_params(), &patch).await.map(Some)
+}
+
+async fn apply<K: Namespaced>(
+    client: &Client,
+    key: &ObjectKey,
+    force: bool,
+    object: &Value,
+) -> Result<Option<K>, Error> {
+    let params = PatchParams { force, ..patch_params() };
+    api::<K>(client, key).patch(&key.name, &params, &Patch::Apply(object)).await.map(Some)
+}
+
+/// Makes the content of a Secret, outside of the threads that serve requests, and writes it.
+async fn issue(client: &Client, request: &Issue) -> Result<Outcome, Error> {
+    let api = api::<Secret>(client, &request.key);
+    let present = match &request.replaces {
+        Some(_) => Some(api.get(&request.key.name).await?),
+        None => None,
+    };
+    let has_changed = |(_, version): &(Uid, u64)| {
+        let found = present.as_ref().and_then(|secret| secret.metadata.resource_version.as_deref());
+        found != Some(&*version.to_string())
+    };
+    if request.replaces.as_ref().is_some_and(has_changed) {
+        return Ok(Outcome::Conflict);
+    }
+    let known = match request.content.source() {
+        Some(name) => api.get_opt(name).await?.and_then(|secret| secret.data),
+        None => present.as_ref().and_then(|secret| secret.data.clone()),
+    };
+    let content = request.content.clone();
+    let made = tokio::task::spawn_blocking(move || content.data(known.as_ref(), OffsetDateTime::now_utc()));
+    let data = match made.await {
+        Ok(Ok(data)) => data,
+        Ok(Err(Refusal { reason, message })) => return Ok(Outcome::Refused { reason, message }),
+        Err(error) => return Ok(Outcome::Unknown { message: error.to_string() }),
+    };
+    let written = match present {
+        None => create(client, &request.key, &request.secret(data)).await?,
+        Some(present) => json_patch(client, &request.key, &request.replacement(&present, data)).await?,
+    };
+    Ok(server_secret(written))
 }
 
 /// Deletes an object. Returns the object while a finalizer or the grace period of a Pod keeps it, or `None`.

@@ -11,7 +11,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use vpn_types::{FINALIZER, Mask, MaskConsumer, MaskProvider, MaskReservation};
+use vpn_types::{FINALIZER, Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer};
 
 /// Removes the operator's finalizer, and no other, from all its custom resources. Returns the number of objects that
 /// had it.
@@ -23,7 +23,9 @@ pub async fn remove_all(client: &Client) -> anyhow::Result<usize> {
     Ok(remove::<Mask>(client).await?
         + remove::<MaskConsumer>(client).await?
         + remove::<MaskReservation>(client).await?
-        + remove::<MaskProvider>(client).await?)
+        + remove::<MaskProvider>(client).await?
+        + remove::<OpenVPNClient>(client).await?
+        + remove::<OpenVPNServer>(client).await?)
 }
 
 async fn remove<K>(client: &Client) -> anyhow::Result<usize>

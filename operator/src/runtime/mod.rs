@@ -36,7 +36,7 @@ use lease::LeaderUntil;
 
 use crate::{
     controllers::verification::Settings,
-    controllers::{ControllerSet, consumers, observer},
+    controllers::{ControllerSet, consumers, observer, servers::Settings as ServerSettings},
     engine::{Engine, Input},
     metrics::{Metrics, Snapshot},
     model::{Effect, Kind, Now, ObjectKey, Request, RequestPriority, Uid},
@@ -71,7 +71,7 @@ pub struct Reporting {
 pub async fn run(
     client: Client,
     controllers: ControllerSet,
-    settings: Settings,
+    (verification, servers): (Settings, ServerSettings),
     reporting: Reporting,
     leader_until: latest::Receiver<LeaderUntil>,
     shutdown: impl Future<Output = ()>,
@@ -96,7 +96,7 @@ pub async fn run(
     let observes = controllers.has(observer::NAME);
     let has_snapshots = controllers.has(consumers::NAME) || observes;
     let start = Instant::now();
-    let mut engine = Engine::standby(controllers).with_settings(settings);
+    let mut engine = Engine::standby(controllers).with_settings(verification).with_servers(servers);
     let lead_input = executor.inputs.clone();
     let mut leadership = leader_until;
     let lead = async move {

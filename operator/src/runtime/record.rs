@@ -7,7 +7,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use tokio::sync::mpsc;
-use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation};
+use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer};
 
 use crate::{
     model::{EventRecord, Kind, ObjectReference},
@@ -90,7 +90,17 @@ fn reference(target: &ObjectReference) -> v1::ObjectReference {
         Kind::Consumer => (MaskConsumer::api_version(&()), MaskConsumer::kind(&())),
         Kind::Reservation => (MaskReservation::api_version(&()), MaskReservation::kind(&())),
         Kind::Provider => (MaskProvider::api_version(&()), MaskProvider::kind(&())),
-        Kind::Secret | Kind::Pod | Kind::InjectedPod => ("v1".into(), target.kind.as_str().into()),
+        Kind::Server => (OpenVPNServer::api_version(&()), OpenVPNServer::kind(&())),
+        Kind::Client => (OpenVPNClient::api_version(&()), OpenVPNClient::kind(&())),
+        Kind::Deployment => ("apps/v1".into(), target.kind.as_str().into()),
+        Kind::PodDisruptionBudget => ("policy/v1".into(), target.kind.as_str().into()),
+        Kind::Secret
+        | Kind::Pod
+        | Kind::InjectedPod
+        | Kind::ServerSecret
+        | Kind::ConfigMap
+        | Kind::Service
+        | Kind::ServerPod => ("v1".into(), target.kind.as_str().into()),
     };
     v1::ObjectReference {
         api_version: Some(api_version.into_owned()),

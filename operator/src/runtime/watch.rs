@@ -6,7 +6,11 @@ use std::{fmt::Debug, sync::Arc};
 use futures::{Stream, StreamExt};
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::{Pod, Secret},
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod, Secret, Service},
+        policy::v1::PodDisruptionBudget,
+    },
 };
 use kube::{
     Api, Client, Resource,
@@ -18,15 +22,18 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc::UnboundedSender, task::AbortHandle};
-use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL, VERIFY_LABEL, inject::INJECT_LABEL};
+use vpn_types::{
+    Mask, MaskConsumer, MaskProvider, MaskReservation, OWNER_LABEL, OpenVPNClient, OpenVPNServer, SERVER_LABEL,
+    VERIFY_LABEL, inject::INJECT_LABEL,
+};
 
 use crate::{
     controllers::Scope,
     engine::Input,
     model::{Kind, ObjectKey, ObjectReference},
     state::{
-        InjectedPod, Object, PodView, Project, VerificationPod, WatchEvent, credentials_view, meta,
-        unreadable_reservation,
+        InjectedPod, Object, PodView, Project, ServerObject, ServerPodView, ServerSecretView, VerificationPod,
+        WatchEvent, credentials_view, meta, unreadable_reservation,
     },
 };
 
@@ -58,6 +65,20 @@ pub fn kind(client: &Client, kind: Kind, scope: Scope, inputs: Inputs) -> AbortH
             let events = stream.map(move |event| convert((kind, "*"), event, view));
             forward(events, move |event| inputs.send(Input::Watch(event)).is_ok())
         }
+        Kind::Server => objects::<OpenVPNServer>(client, kind, config, |view| Object::Server(Box::new(view)), inputs),
+        Kind::Client => objects::<OpenVPNClient>(client, kind, config, |view| Object::Client(Box::new(view)), inputs),
+        Kind::ServerSecret => {
+            let view = |secret: &Secret| ServerSecretView::of(secret).map(|view| Object::ServerSecret(Box::new(view)));
+            labeled(client, kind, inputs, view)
+        }
+        Kind::ConfigMap => labeled::<ConfigMap>(client, kind, inputs, server_object),
+        Kind::Service => labeled::<Service>(client, kind, inputs, server_object),
+        Kind::Deployment => labeled::<Deployment>(client, kind, inputs, server_object),
+        Kind::PodDisruptionBudget => labeled::<PodDisruptionBudget>(client, kind, inputs, server_object),
+        Kind::ServerPod => {
+            let view = |pod: &Pod| ServerPodView::of(pod).map(|view| Object::ServerPod(Box::new(view)));
+            labeled(client, kind, inputs, view)
+        }
         Kind::Secret => {
             let copies = Api::<PartialObjectMeta<Secret>>::all(client.clone());
             let stream = watcher(copies, Config::default().labels(OWNER_LABEL)).default_backoff();
@@ -65,6 +86,21 @@ pub fn kind(client: &Client, kind: Kind, scope: Scope, inputs: Inputs) -> AbortH
             forward(events, move |event| inputs.send(Input::Watch(event)).is_ok())
         }
     }
+}
+
+/// Watches the objects of OpenVPN servers of a kind.
+fn labeled<K>(client: &Client, kind: Kind, inputs: Inputs, view: fn(&K) -> Option<Object>) -> AbortHandle
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let config = Config::default().labels(SERVER_LABEL);
+    let stream = watcher(Api::<K>::all(client.clone()), config).default_backoff();
+    let events = stream.map(move |event| convert((kind, "*"), event, view));
+    forward(events, move |event| inputs.send(Input::Watch(event)).is_ok())
+}
+
+fn server_object<K: Project<View = ServerObject>>(object: &K) -> Option<Object> {
+    object.project().map(|view| Object::ServerObject(Box::new(view)))
 }
 
 fn objects<K>(client: &Client, kind: Kind, config: Config, wrap: fn(K::View) -> Object, inputs: Inputs) -> AbortHandle

@@ -16,6 +16,14 @@ macro_rules! with_store {
             Kind::Secret => with_store!(@ $state.copies, StoreChange::Copy, $store, $wrap, $body),
             Kind::Pod => with_store!(@ $state.verification_pods, StoreChange::VerificationPod, $store, $wrap, $body),
             Kind::InjectedPod => with_store!(@ $state.injected_pods, StoreChange::InjectedPod, $store, $wrap, $body),
+            Kind::Server => with_store!(@ $state.servers, StoreChange::Server, $store, $wrap, $body),
+            Kind::Client => with_store!(@ $state.clients, StoreChange::Client, $store, $wrap, $body),
+            Kind::ServerSecret => with_store!(@ $state.server_secrets, StoreChange::ServerSecret, $store, $wrap, $body),
+            Kind::ConfigMap => with_store!(@ $state.config_maps, StoreChange::ServerObject, $store, $wrap, $body),
+            Kind::Service => with_store!(@ $state.services, StoreChange::ServerObject, $store, $wrap, $body),
+            Kind::Deployment => with_store!(@ $state.deployments, StoreChange::ServerObject, $store, $wrap, $body),
+            Kind::PodDisruptionBudget => with_store!(@ $state.pod_disruption_budgets, StoreChange::ServerObject, $store, $wrap, $body),
+            Kind::ServerPod => with_store!(@ $state.server_pods, StoreChange::ServerPod, $store, $wrap, $body),
         }
     };
     (@ $field:expr, $variant:expr, $store:ident, $wrap:ident, $body:expr) => {{
@@ -45,6 +53,33 @@ macro_rules! with_object {
             Object::InjectedPod(view) => {
                 let $view = *view;
                 with_store!(@ $state.injected_pods, StoreChange::InjectedPod, $store, $wrap, $body)
+            }
+            Object::Server(view) => {
+                let $view = *view;
+                with_store!(@ $state.servers, StoreChange::Server, $store, $wrap, $body)
+            }
+            Object::Client(view) => {
+                let $view = *view;
+                with_store!(@ $state.clients, StoreChange::Client, $store, $wrap, $body)
+            }
+            Object::ServerSecret(view) => {
+                let $view = *view;
+                with_store!(@ $state.server_secrets, StoreChange::ServerSecret, $store, $wrap, $body)
+            }
+            Object::ServerPod(view) => {
+                let $view = *view;
+                with_store!(@ $state.server_pods, StoreChange::ServerPod, $store, $wrap, $body)
+            }
+            Object::ServerObject(view) => {
+                let $view = *view;
+                match $view.kind {
+                    Kind::Service => with_store!(@ $state.services, StoreChange::ServerObject, $store, $wrap, $body),
+                    Kind::Deployment => with_store!(@ $state.deployments, StoreChange::ServerObject, $store, $wrap, $body),
+                    Kind::PodDisruptionBudget => {
+                        with_store!(@ $state.pod_disruption_budgets, StoreChange::ServerObject, $store, $wrap, $body)
+                    }
+                    _ => with_store!(@ $state.config_maps, StoreChange::ServerObject, $store, $wrap, $body),
+                }
             }
             Object::Pod(_) => $other,
         }
@@ -132,6 +167,14 @@ impl ClusterState {
             Kind::Secret => of(&self.copies, key),
             Kind::Pod => of(&self.verification_pods, key),
             Kind::InjectedPod => of(&self.injected_pods, key),
+            Kind::Server => of(&self.servers, key),
+            Kind::Client => of(&self.clients, key),
+            Kind::ServerSecret => of(&self.server_secrets, key),
+            Kind::ConfigMap => of(&self.config_maps, key),
+            Kind::Service => of(&self.services, key),
+            Kind::Deployment => of(&self.deployments, key),
+            Kind::PodDisruptionBudget => of(&self.pod_disruption_budgets, key),
+            Kind::ServerPod => of(&self.server_pods, key),
         }
     }
 
@@ -145,6 +188,14 @@ impl ClusterState {
             Kind::Secret => self.copies.is_synced(),
             Kind::Pod => self.verification_pods.is_synced(),
             Kind::InjectedPod => self.injected_pods.is_synced(),
+            Kind::Server => self.servers.is_synced(),
+            Kind::Client => self.clients.is_synced(),
+            Kind::ServerSecret => self.server_secrets.is_synced(),
+            Kind::ConfigMap => self.config_maps.is_synced(),
+            Kind::Service => self.services.is_synced(),
+            Kind::Deployment => self.deployments.is_synced(),
+            Kind::PodDisruptionBudget => self.pod_disruption_budgets.is_synced(),
+            Kind::ServerPod => self.server_pods.is_synced(),
         }
     }
 

@@ -2,9 +2,12 @@
 //!
 //! Invariant: an object counts as deleted only if a watch or a read said so, never because it is absent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Change, ClusterState, ConsumerView, CopyView, InjectedPod, Keys, MaskView, ReservationView, StoreChange};
+use super::{
+    Change, ClientView, ClusterState, ConsumerView, CopyView, InjectedPod, Keys, MaskView, ReservationView,
+    ServerPodView, StoreChange,
+};
 use crate::model::{ObjectKey, Uid};
 
 /// A deleted consumer, remembered until its reservations are gone.
@@ -89,22 +92,38 @@ impl ClusterState {
             StoreChange::Copy(change) => self.reindex_copy(change),
             StoreChange::Mask(change) => self.reindex_mask(change),
             StoreChange::InjectedPod(change) => self.reindex_injected_pod(change),
-            StoreChange::Provider(_) | StoreChange::VerificationPod(_) => {}
+            StoreChange::Client(change) => {
+                let now = self.clients.get(&change.key).map(server_of_client);
+                move_entry(&mut self.clients_of, &change.key, change.before.as_ref().map(server_of_client), now);
+            }
+            StoreChange::ServerPod(change) => {
+                let now = self.server_pods.get(&change.key).and_then(server_of_pod);
+                let before = change.before.as_ref().and_then(server_of_pod);
+                move_entry(&mut self.server_pods_of, &change.key, before, now);
+            }
+            StoreChange::Provider(_)
+            | StoreChange::VerificationPod(_)
+            | StoreChange::Server(_)
+            | StoreChange::ServerSecret(_)
+            | StoreChange::ServerObject(_) => {}
         }
     }
 
+    /// Returns the clients of an OpenVPN server, by name.
+    pub fn clients_of(&self, server: &ObjectKey) -> impl Iterator<Item = &ClientView> {
+        let keys = self.clients_of.get(server).into_iter().flatten();
+        keys.filter_map(|key| self.clients.get(key))
+    }
+
+    /// Returns the replicas of an OpenVPN server, by name.
+    pub fn server_pods_of(&self, server: &ObjectKey) -> impl Iterator<Item = &ServerPodView> {
+        let keys = self.server_pods_of.get(server).into_iter().flatten();
+        keys.filter_map(|key| self.server_pods.get(key))
+    }
+
     fn reindex_injected_pod(&mut self, change: &Change<InjectedPod>) {
-        if let Some(mask) = change.before.as_ref().map(InjectedPod::mask)
-            && let Some(keys) = self.pods_of_mask.get_mut(&mask)
-        {
-            keys.remove(&change.key);
-            if keys.is_empty() {
-                self.pods_of_mask.remove(&mask);
-            }
-        }
-        if let Some(mask) = self.injected_pods.get(&change.key).map(InjectedPod::mask) {
-            self.pods_of_mask.entry(mask).or_default().insert(change.key.clone());
-        }
+        let now = self.injected_pods.get(&change.key).map(InjectedPod::mask);
+        move_entry(&mut self.pods_of_mask, &change.key, change.before.as_ref().map(InjectedPod::mask), now);
     }
 
     fn reindex_mask(&mut self, change: &Change<MaskView>) {
@@ -176,6 +195,34 @@ impl ClusterState {
         if let Some(uid) = self.copies.get(&change.key).and_then(|view| view.consumer_uid.clone()) {
             add_to(&mut self.copies_of, uid, &change.key);
         }
+    }
+}
+
+fn server_of_client(client: &ClientView) -> ObjectKey {
+    ObjectKey::new(&*client.meta.key.namespace, &client.spec.server)
+}
+
+fn server_of_pod(pod: &ServerPodView) -> Option<ObjectKey> {
+    Some(ObjectKey::new(&*pod.meta.key.namespace, pod.server.as_ref()?))
+}
+
+/// Moves the key of an object from what it belonged to, to what it belongs to now.
+fn move_entry(
+    index: &mut HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    key: &ObjectKey,
+    before: Option<ObjectKey>,
+    now: Option<ObjectKey>,
+) {
+    if let Some(before) = before
+        && let Some(keys) = index.get_mut(&before)
+    {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(&before);
+        }
+    }
+    if let Some(now) = now {
+        index.entry(now).or_default().insert(key.clone());
     }
 }
 

@@ -23,7 +23,7 @@ pub use logins::{Fingerprint, Login, LoginIndex, Logins, SharedWith};
 pub use outcome::{Outcome, WatchEvent};
 pub use pods::{Ending, NamespacePods};
 pub use project::{
-    Project, credentials_view, fingerprint, message_fingerprint, meta,
+    Project, combined, credentials_view, fingerprint, message_fingerprint, meta,
     overrides::{INIT, PROBE, VPN, check_overrides, merge_overrides},
     source_hash, unreadable_reservation,
 };
@@ -51,6 +51,16 @@ pub enum Object {
     VerificationPod(Box<VerificationPod>),
     /// A Pod that the webhook injected.
     InjectedPod(Box<InjectedPod>),
+    /// An OpenVPN server.
+    Server(Box<ServerView>),
+    /// A client of an OpenVPN server.
+    Client(Box<ClientView>),
+    /// A Secret of an OpenVPN server.
+    ServerSecret(Box<ServerSecretView>),
+    /// An object that the operator creates for an OpenVPN server.
+    ServerObject(Box<ServerObject>),
+    /// A replica of an OpenVPN server.
+    ServerPod(Box<ServerPodView>),
 }
 
 impl Object {
@@ -64,13 +74,18 @@ impl Object {
             Object::Copy(_) => Kind::Secret,
             Object::Pod(_) | Object::VerificationPod(_) => Kind::Pod,
             Object::InjectedPod(_) => Kind::InjectedPod,
+            Object::Server(_) => Kind::Server,
+            Object::Client(_) => Kind::Client,
+            Object::ServerSecret(_) => Kind::ServerSecret,
+            Object::ServerObject(view) => view.kind,
+            Object::ServerPod(_) => Kind::ServerPod,
         }
     }
 
     /// Whether this is the final state of the object: the write that removed its last finalizer deleted it.
     pub fn is_final_state(&self) -> bool {
         let meta = self.meta();
-        meta.deleting && meta.finalizers == 0 && !matches!(self.kind(), Kind::Pod | Kind::InjectedPod)
+        meta.deleting && meta.finalizers == 0 && !matches!(self.kind(), Kind::Pod | Kind::InjectedPod | Kind::ServerPod)
     }
 
     /// Returns the metadata of the object.
@@ -84,6 +99,11 @@ impl Object {
             Object::Pod(view) => &view.meta,
             Object::VerificationPod(view) => &view.meta,
             Object::InjectedPod(view) => &view.meta,
+            Object::Server(view) => &view.meta,
+            Object::Client(view) => &view.meta,
+            Object::ServerSecret(view) => &view.meta,
+            Object::ServerObject(view) => &view.meta,
+            Object::ServerPod(view) => &view.meta,
         }
     }
 }
@@ -105,6 +125,16 @@ pub enum StoreChange {
     VerificationPod(Change<VerificationPod>),
     /// A Pod that the webhook injected changed.
     InjectedPod(Change<InjectedPod>),
+    /// An OpenVPN server changed.
+    Server(Change<ServerView>),
+    /// A client of an OpenVPN server changed.
+    Client(Change<ClientView>),
+    /// A Secret of an OpenVPN server changed.
+    ServerSecret(Change<ServerSecretView>),
+    /// An object of an OpenVPN server changed.
+    ServerObject(Change<ServerObject>),
+    /// A replica of an OpenVPN server changed.
+    ServerPod(Change<ServerPodView>),
 }
 
 /// The objects of one consumer. There is one of each kind, except while two operators compete.
@@ -127,6 +157,22 @@ pub struct ClusterState {
     pub verification_pods: Store<VerificationPod>,
     /// Pods that the webhook injected.
     pub injected_pods: Store<InjectedPod>,
+    /// OpenVPN servers.
+    pub servers: Store<ServerView>,
+    /// Clients of OpenVPN servers.
+    pub clients: Store<ClientView>,
+    /// Secrets of OpenVPN servers.
+    pub server_secrets: Store<ServerSecretView>,
+    /// ConfigMaps of OpenVPN servers.
+    pub config_maps: Store<ServerObject>,
+    /// Services of OpenVPN servers.
+    pub services: Store<ServerObject>,
+    /// Deployments of OpenVPN servers.
+    pub deployments: Store<ServerObject>,
+    /// PodDisruptionBudgets of OpenVPN servers.
+    pub pod_disruption_budgets: Store<ServerObject>,
+    /// Replicas of OpenVPN servers.
+    pub server_pods: Store<ServerPodView>,
     /// The credentials Secrets of providers, each watched by name.
     pub credentials_secrets: HashMap<ObjectKey, CredentialsState>,
     /// The logins of the slots of providers.
@@ -138,6 +184,8 @@ pub struct ClusterState {
     slots_of: HashMap<ObjectKey, BTreeMap<u32, ObjectKey>>,
     copies_of: HashMap<Uid, Keys>,
     pods_of_mask: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    clients_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    server_pods_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     deleted_consumers: HashMap<Uid, DeletedConsumer>,
     /// The UID of the reservation that a recently deleted consumer was committed to, by UID of the consumer: the watch
     /// on reservations may lag behind. The size is limited; a reservation that is dropped here is held a little longer.

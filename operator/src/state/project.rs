@@ -76,8 +76,17 @@ fn is_ours(owner: &OwnerReference, kind: &str) -> bool {
 }
 
 /// Fields of a status that are timestamps, or that are not written together with the rest.
-const APART: [&str; 7] =
-    ["lastUpdated", "lastVerified", "users", "holdUntil", "withdrawnReservation", "assignmentGeneration", "pod"];
+const APART: [&str; 9] = [
+    "lastUpdated",
+    "lastVerified",
+    "users",
+    "holdUntil",
+    "withdrawnReservation",
+    "assignmentGeneration",
+    "pod",
+    "issued",
+    "issues",
+];
 
 /// Returns the fingerprint of a status: everything that its main writer writes, except timestamps.
 pub fn fingerprint(status: &impl Serialize) -> u64 {
@@ -308,6 +317,7 @@ pub use injected_pod::message_fingerprint;
 pub mod overrides;
 mod pod;
 mod provider;
+mod server;
 #[cfg(test)]
 mod tests;
 pub mod verification_pod;

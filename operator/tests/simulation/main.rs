@@ -19,6 +19,7 @@ mod release;
 mod run;
 mod scenarios;
 mod server;
+mod servers;
 mod slots;
 mod user;
 mod verification;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use vpn_operator::model::{Kind, ObjectKey, Operation};
-use vpn_types::{FINALIZER, OWNER_LABEL, VERIFY_LABEL};
+use vpn_types::{FINALIZER, OWNER_LABEL, SERVER_LABEL, SERVER_SECRET_LABEL, VERIFY_LABEL};
 
 use crate::{
     pods,
@@ -69,7 +69,10 @@ pub fn allowed(sim: &Sim, operation: &Operation, before: Option<&Value>) -> Chec
             })
         }
         Kind::Mask => before["metadata"]["labels"].get(VERIFY_LABEL).is_some() || pods::may_go(sim, before),
-        Kind::Provider => false,
+        // Of an OpenVPNServer.
+        Kind::Provider | Kind::Client => before["metadata"]["labels"].get(SERVER_LABEL).is_some(),
+        Kind::ServerSecret => before["metadata"]["labels"].get(SERVER_SECRET_LABEL).is_some(),
+        _ => false,
     };
     if fine { Ok(()) } else { Err(format!("I6/I8: no reason to delete {} {key}", kind.as_str())) }
 }

@@ -20,6 +20,9 @@ use crate::{
     watch::Filter,
 };
 
+/// In milliseconds.
+const A_MONTH: u64 = 30 * 24 * 3_600_000;
+
 /// The deadline of a request in milliseconds, as in the operator.
 pub const DEADLINE: u64 = 5_000;
 
@@ -320,6 +323,8 @@ impl Sim {
             match due {
                 None => return Ok(()),
                 Some(at) if at <= horizon => self.advance(at.saturating_sub(self.clock)),
+                // The renewal of a certificate.
+                Some(at) if at > self.clock + A_MONTH => return Ok(()),
                 Some(_) => return Err("timers never end".to_owned()),
             }
         }

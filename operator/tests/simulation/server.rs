@@ -3,14 +3,19 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Pod, Secret, Service},
+    policy::v1::PodDisruptionBudget,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use vpn_operator::{
-    model::{Kind, NewObject, ObjectKey, Operation, Propagation},
-    state::{InjectedPod, Object, Outcome, Project, VerificationPod},
+    issuing::Refusal,
+    model::{Issue, Kind, NewObject, ObjectKey, Operation, Propagation, Uid},
+    state::{InjectedPod, Object, Outcome, Project, ServerPodView, ServerSecretView, VerificationPod},
 };
-use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, Reason};
+use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer, Reason};
 
 pub const FOREGROUND: &str = "foregroundDeletion";
 pub const ORPHAN: &str = "orphan";
@@ -203,6 +208,50 @@ impl Server {
         }
     }
 
+    /// Server-side apply, as far as one manager owns all that it applies, and never takes fields away.
+    fn apply(&mut self, kind: Kind, key: &ObjectKey, uid: Option<&Uid>, object: &Value) -> Answer {
+        let Some(present) = self.get(kind, key).cloned() else {
+            return match uid {
+                Some(_) => Err(Failure::Conflict),
+                None => self.create(kind, key, with_address(kind, object.clone())),
+            };
+        };
+        let is_ours = present["metadata"]["labels"].get(vpn_types::SERVER_LABEL).is_some();
+        if uid.map_or(!is_ours, |uid| uid.as_str() != uid_of(&present)) {
+            return Err(Failure::Conflict);
+        }
+        self.merge(kind, key, object, false)
+    }
+
+    /// Makes a Secret with keys.
+    fn issue(&mut self, request: &Issue) -> Result<Answer, Refusal> {
+        let key = &request.key;
+        let present = self.get(Kind::Secret, key).cloned();
+        let version = |secret: &Value| secret["metadata"]["resourceVersion"].as_str().and_then(|it| it.parse().ok());
+        match (&request.replaces, &present) {
+            (None, Some(_)) => return Ok(Err(Failure::Exists)),
+            (Some(_), None) => return Ok(Err(Failure::NotFound)),
+            (Some((_, wanted)), Some(present)) if version(present) != Some(*wanted) => {
+                return Ok(Err(Failure::Conflict));
+            }
+            _ => {}
+        }
+        let typed = present.as_deref().map(|secret| Secret::deserialize(secret).unwrap());
+        let known = match request.content.source() {
+            Some(name) => {
+                let own = self.get(Kind::Secret, &ObjectKey::new(&*key.namespace, name));
+                own.and_then(|secret| Secret::deserialize(&**secret).unwrap().data)
+            }
+            None => typed.as_ref().and_then(|secret| secret.data.clone()),
+        };
+        let now = time::OffsetDateTime::from_unix_timestamp(self.now.timestamp()).unwrap();
+        let data = request.content.data(known.as_ref(), now)?;
+        Ok(match typed {
+            None => self.create(Kind::Secret, key, json!(request.secret(data))),
+            Some(present) => self.json_patch(Kind::Secret, key, &request.replacement(&present, data)),
+        })
+    }
+
     /// Handles a request of the operator.
     pub fn handle(&mut self, operation: &Operation) -> Outcome {
         let answer = match operation {
@@ -212,6 +261,11 @@ impl Server {
                 NewObject::Secret(object) => self.create(Kind::Secret, key, json!(object)),
                 NewObject::Mask(object) => self.create(Kind::Mask, key, json!(object)),
                 NewObject::Pod(object) => self.create(Kind::Pod, key, json!(object)),
+            },
+            Operation::Apply(kind, key, uid, object) => self.apply(*kind, key, uid.as_ref(), object),
+            Operation::Issue(request) => match self.issue(request) {
+                Ok(answer) => answer,
+                Err(Refusal { reason, message }) => return Outcome::Refused { reason, message },
             },
             Operation::PatchStatus(kind, key, patch) => self.merge(*kind, key, patch, true),
             Operation::Patch(kind, key, patch) => self.merge(*kind, key, patch, false),
@@ -277,6 +331,16 @@ pub fn project(kind: Kind, value: &Value) -> Object {
         Kind::Secret => Object::Copy(typed::<Secret>(value).project().unwrap()),
         Kind::Pod => Object::Pod(typed::<Pod>(value).project().unwrap()),
         Kind::InjectedPod => Object::InjectedPod(Box::new(InjectedPod::of(&typed::<Pod>(value)).unwrap())),
+        Kind::Server => Object::Server(Box::new(typed::<OpenVPNServer>(value).project().unwrap())),
+        Kind::Client => Object::Client(Box::new(typed::<OpenVPNClient>(value).project().unwrap())),
+        Kind::ServerSecret => Object::ServerSecret(Box::new(ServerSecretView::of(&typed::<Secret>(value)).unwrap())),
+        Kind::ServerPod => Object::ServerPod(Box::new(ServerPodView::of(&typed::<Pod>(value)).unwrap())),
+        Kind::ConfigMap => Object::ServerObject(Box::new(typed::<ConfigMap>(value).project().unwrap())),
+        Kind::Service => Object::ServerObject(Box::new(typed::<Service>(value).project().unwrap())),
+        Kind::Deployment => Object::ServerObject(Box::new(typed::<Deployment>(value).project().unwrap())),
+        Kind::PodDisruptionBudget => {
+            Object::ServerObject(Box::new(typed::<PodDisruptionBudget>(value).project().unwrap()))
+        }
     }
 }
 
@@ -288,11 +352,24 @@ pub fn verification_pod(value: &Value) -> Object {
 
 /// Returns the kind under which an object is stored.
 pub fn stored(kind: Kind) -> Kind {
-    if kind == Kind::InjectedPod { Kind::Pod } else { kind }
+    match kind {
+        Kind::InjectedPod | Kind::ServerPod => Kind::Pod,
+        Kind::ServerSecret => Kind::Secret,
+        other => other,
+    }
+}
+
+/// A Service gets an address when it is created.
+fn with_address(kind: Kind, mut object: Value) -> Value {
+    if kind == Kind::Service {
+        object["spec"]["clusterIP"] = json!("10.96.0.7");
+    }
+    object
 }
 
 fn is_custom(kind: Kind) -> bool {
-    !matches!(kind, Kind::Pod | Kind::InjectedPod | Kind::Secret)
+    use Kind::{Client, Consumer, Mask, Provider, Reservation, Server};
+    matches!(kind, Mask | Consumer | Reservation | Provider | Server | Client)
 }
 
 pub fn uid_of(value: &Value) -> &str {

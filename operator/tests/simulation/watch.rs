@@ -52,6 +52,14 @@ impl Filter {
         match self {
             Filter::Whole(Kind::Secret) => meta["labels"].get(vpn_types::OWNER_LABEL).is_some(),
             Filter::Whole(Kind::InjectedPod) => meta["labels"].get(vpn_types::inject::INJECT_LABEL).is_some(),
+            Filter::Whole(
+                Kind::ServerSecret
+                | Kind::ServerPod
+                | Kind::ConfigMap
+                | Kind::Service
+                | Kind::Deployment
+                | Kind::PodDisruptionBudget,
+            ) => meta["labels"].get(vpn_types::SERVER_LABEL).is_some(),
             Filter::Whole(_) => true,
             Filter::Verifications(_) => meta["labels"].get(vpn_types::VERIFY_LABEL).is_some(),
             Filter::Named(key) => meta["name"] == *key.name && meta["namespace"] == *key.namespace,

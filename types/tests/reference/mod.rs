@@ -6,9 +6,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use vpn_types::{
-    FIELD_MANAGER, FINALIZER, MaskConsumerPhase, MaskPhase, MaskProviderPhase, MaskReservationPhase, OWNER_LABEL,
-    READY, RESERVATION_ANNOTATION, Reason, SHARED_CREDENTIALS, SLOT_ASSIGNED, SOURCE_HASH_ANNOTATION, VERIFIED,
-    VERIFIES_ANNOTATION, VERIFY_LABEL,
+    CERTIFICATES_VALID, FIELD_MANAGER, FINALIZER, MaskConsumerPhase, MaskPhase, MaskProviderPhase,
+    MaskReservationPhase, OWNER_LABEL, OpenVPNClientPhase, OpenVPNServerPhase, READY, RESERVATION_ANNOTATION, Reason,
+    SERVER_LABEL, SHARED_CREDENTIALS, SLOT_ASSIGNED, SOURCE_HASH_ANNOTATION, VERIFIED, VERIFIES_ANNOTATION,
+    VERIFY_LABEL,
     inject::{INJECT_LABEL, INJECTED_ANNOTATION, SLOT_GATE},
 };
 
@@ -21,7 +22,7 @@ const BEGIN: &str = "\
 All custom resources belong to the API group `vpn.beebs.dev`, version `v1`, and are namespaced. `kubectl explain` shows
 the same descriptions, and `kubectl get vpn` lists the objects of all of them. See the
 [chart](../chart/README.md#custom-resource-definitions) for how to install and upgrade the CustomResourceDefinitions in
-this directory, and the [README](../README.md#use-a-slot) for an example.
+this directory, and the [README](../README.md#use-a-slot) and [your own VPN](../operator/docs/openvpn.md) for examples.
 
 | custom resource | created by | namespace | purpose |
 |---|---|---|---|
@@ -29,6 +30,8 @@ this directory, and the [README](../README.md#use-a-slot) for an example.
 | [Mask](#mask) | user or controller | of the workload | requests one slot |
 | [MaskConsumer](#maskconsumer) | operator | of the workload | holds the slot; has the name and namespace of the Mask |
 | [MaskReservation](#maskreservation) | operator | of the account | locks one slot; its name is `<provider>-<slot>`, and a name exists only once |
+| [OpenVPNServer](#openvpnserver) | administrator | of its own | an OpenVPN server in the cluster, and optionally a MaskProvider for it |
+| [OpenVPNClient](#openvpnclient) | user, administrator or operator | of the OpenVPNServer | a device or a slot that may connect to an OpenVPNServer |
 ";
 
 const CONDITIONS: &str = "\
@@ -50,7 +53,7 @@ reasons appear on Events only. `kubectl describe` shows both, for a waiting slot
 /// Returns the whole document.
 pub fn document() -> String {
     let mut text = BEGIN.to_owned();
-    for kind in ["MaskProvider", "Mask", "MaskConsumer", "MaskReservation"] {
+    for kind in ["MaskProvider", "Mask", "MaskConsumer", "MaskReservation", "OpenVPNServer", "OpenVPNClient"] {
         let crd = vpn_types::crds().into_iter().find(|crd| crd.spec.names.kind == kind).unwrap();
         resource(&mut text, &crd);
     }
@@ -62,7 +65,8 @@ pub fn document() -> String {
         &[
             &code(READY),
             all,
-            "The slot is assigned (Mask, MaskConsumer, MaskReservation), or slots can be assigned (MaskProvider).",
+            "The slot is assigned (Mask, MaskConsumer, MaskReservation), slots can be assigned (MaskProvider), a replica \
+             accepts clients (OpenVPNServer), or the certificate is valid (OpenVPNClient).",
         ],
     );
     row(
@@ -72,6 +76,8 @@ pub fn document() -> String {
     let shared = "`True` while another MaskProvider has the same credentials, or slots of this one have the same WireGuard \
                   key. Absent otherwise.";
     row(&mut text, &[&code(SHARED_CREDENTIALS), "MaskProvider", shared]);
+    let valid = "`False` when a certificate is about to end that the operator cannot renew.";
+    row(&mut text, &[&code(CERTIFICATES_VALID), "OpenVPNServer", valid]);
     let slot = "On a Pod with the label `vpn.beebs.dev/inject`: whether it has a slot, and if not, what it waits for.";
     row(&mut text, &[&code(SLOT_ASSIGNED), "Pod", slot]);
     text.push_str(REASONS);
@@ -98,7 +104,8 @@ fn resource(text: &mut String, crd: &CustomResourceDefinition) {
         fields(text, part, schema);
     }
     for rule in schema.x_kubernetes_validations.iter().flatten() {
-        write!(text, "\nValidation: {}.\n", wrap(rule.message.as_deref().unwrap_or(&rule.rule))).unwrap();
+        let message = rule.message.as_deref().unwrap_or(&rule.rule);
+        write!(text, "\n{}\n", wrap(&format!("Validation: {message}."))).unwrap();
     }
     text.push_str("\n| phase | meaning |\n|---|---|\n");
     for (phase, meaning) in phases(kind) {
@@ -114,6 +121,8 @@ fn phases(kind: &str) -> Vec<(&'static str, &'static str)> {
         "MaskReservation" => {
             MaskReservationPhase::ALL.iter().map(|phase| (phase.as_str(), phase.description())).collect()
         }
+        "OpenVPNServer" => OpenVPNServerPhase::ALL.iter().map(|phase| (phase.as_str(), phase.description())).collect(),
+        "OpenVPNClient" => OpenVPNClientPhase::ALL.iter().map(|phase| (phase.as_str(), phase.description())).collect(),
         other => panic!("{other} has no phases"),
     }
 }
@@ -164,7 +173,8 @@ fn without_default(description: &str) -> (String, String) {
 
 /// Splits the documentation of a reason into the custom resources that it appears on and the rest.
 fn on_and_meaning(description: &'static str) -> (&'static str, &'static str) {
-    let on = ["Mask", "MaskConsumer", "MaskReservation", "MaskProvider", "Pod", "Event"];
+    let on =
+        ["Mask", "MaskConsumer", "MaskReservation", "MaskProvider", "OpenVPNServer", "OpenVPNClient", "Pod", "Event"];
     match description.split_once(": ") {
         Some((kinds, meaning)) if kinds.split(", ").all(|kind| on.contains(&kind)) => (kinds, meaning),
         _ => ("all", description),
@@ -180,6 +190,16 @@ fn marks(text: &mut String) {
         ("Secret with the copied credentials", "`spec.secretName` of the Mask, or `<mask>-<UID of the MaskProvider>`"),
         ("Mask and Secret of a labeled Pod", "the name of the Pod, or its `generateName`, and a random suffix"),
         ("Mask and Pod of a verification", "`<provider>-verify`"),
+        (
+            "Deployment, Service, PodDisruptionBudget and MaskProvider of an OpenVPNServer",
+            "the name of the OpenVPNServer",
+        ),
+        (
+            "Secret with the certificate authority, and with the revoked certificates",
+            "`<server>-ca`, `<server>-revoked`",
+        ),
+        ("OpenVPNClient and Secret of a slot of an OpenVPNServer", "`<server>-slot-<slot>`"),
+        ("Secret with the profile of an OpenVPNClient", "the name of the OpenVPNClient"),
     ] {
         row(text, &[object, name]);
     }
@@ -188,12 +208,13 @@ fn marks(text: &mut String) {
         (
             FINALIZER,
             "finalizer",
-            "MaskProvider, MaskConsumer, MaskReservation",
-            "The operator has to release something before the object goes.",
+            "MaskProvider, MaskConsumer, MaskReservation, OpenVPNServer, OpenVPNClient",
+            "The operator has to release or revoke something before the object goes.",
         ),
         (INJECT_LABEL, "label", "Pod", "`true`: the Pod gets a slot. See [Pods](../operator/docs/pods.md)."),
         (SLOT_GATE, "scheduling gate", "Pod", "The Pod waits for its slot."),
         (INJECTED_ANNOTATION, "annotation", "Pod", "What the webhook decided, as JSON."),
+        (SERVER_LABEL, "label", "Pods and other objects of an OpenVPNServer", "Name of the OpenVPNServer."),
         (OWNER_LABEL, "label", "copied Secret, MaskReservation", "UID of the MaskProvider."),
         (VERIFY_LABEL, "label", "Mask of a verification", "UID of the MaskProvider."),
         (RESERVATION_ANNOTATION, "annotation", "copied Secret", "UID of the MaskReservation that it was copied for."),

@@ -21,7 +21,16 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
         }
         Change::Store(StoreChange::Provider(change)) => provider_changed(ctx, change),
         Change::Store(StoreChange::VerificationPod(change)) => verification_pod_changed(ctx, change),
-        Change::Store(StoreChange::Copy(_) | StoreChange::InjectedPod(_)) | Change::Pods(..) => {}
+        Change::Store(
+            StoreChange::Copy(_)
+            | StoreChange::InjectedPod(_)
+            | StoreChange::Server(_)
+            | StoreChange::Client(_)
+            | StoreChange::ServerSecret(_)
+            | StoreChange::ServerObject(_)
+            | StoreChange::ServerPod(_),
+        )
+        | Change::Pods(..) => {}
         Change::Credentials { provider, .. } => {
             ctx.enqueue(ReconcileRequest::Verification((*provider).clone()));
             ctx.enqueue(ReconcileRequest::Provider((*provider).clone()));

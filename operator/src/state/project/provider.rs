@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::DateTime;
 use vpn_types::{
-    MaskProvider, MaskProviderStatus, MaskProviderVerifySpec, SHARED_CREDENTIALS, VERIFIED, VerifyFailurePolicy,
+    INPUTS_ANNOTATION, MaskProvider, MaskProviderStatus, MaskProviderVerifySpec, SHARED_CREDENTIALS, VERIFIED,
+    VerifyFailurePolicy,
 };
 
-use super::{Project, fnv, labels, meta, overrides::check_overrides, status, tags};
+use super::{Project, fnv, labels, meta, overrides::check_overrides, owner_of, status, tags};
 use crate::{model::intern, state::views::*};
 
 impl Project for MaskProvider {
@@ -47,6 +48,13 @@ impl Project for MaskProvider {
             assignment_generation: self.status.as_ref().and_then(|status| status.assignment_generation),
             invalid,
             message: self.status.as_ref().and_then(|status| status.message.as_deref().map(Arc::from)),
+            server: owner_of(&self.metadata, "OpenVPNServer").next(),
+            inputs: self
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(INPUTS_ANNOTATION))
+                .map(|inputs| intern(inputs)),
             status: status_of!(self),
         })
     }

@@ -5,6 +5,7 @@ mod injected_pod;
 mod pod;
 mod provider;
 mod secret;
+mod server;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ pub use injected_pod::*;
 pub use pod::*;
 pub use provider::*;
 pub use secret::*;
+pub use server::*;
 
 use super::store::Versioned;
 use crate::model::{Kind, Meta, ObjectKey, ObjectReference, Uid, object_reference};
@@ -243,4 +245,18 @@ macro_rules! versioned {
     )+};
 }
 
-versioned!(MaskView, ConsumerView, ReservationView, ProviderView, CopyView, PodView, VerificationPod, InjectedPod);
+versioned!(
+    MaskView,
+    ConsumerView,
+    ReservationView,
+    ProviderView,
+    CopyView,
+    PodView,
+    VerificationPod,
+    InjectedPod,
+    ServerView,
+    ClientView,
+    ServerSecretView,
+    ServerObject,
+    ServerPodView
+);

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use vpn_types::{MaskProviderPhase, MaskProviderVerificationStatus, MaskProviderVerifyOverridesSpec, Reason};
 
 use super::{StatusView, Tags};
-use crate::model::Meta;
+use crate::model::{Meta, Uid};
 
 /// A MaskProvider.
 #[derive(Clone, Debug)]
@@ -42,6 +42,10 @@ pub struct ProviderView {
     pub invalid: Option<Arc<str>>,
     /// `status.message`.
     pub message: Option<Arc<str>>,
+    /// The UID of the OpenVPN server that it belongs to.
+    pub server: Option<Uid>,
+    /// The hash of what it was made from, if it belongs to an OpenVPN server.
+    pub inputs: Option<Arc<str>>,
     /// The status.
     pub status: StatusView<MaskProviderPhase>,
 }

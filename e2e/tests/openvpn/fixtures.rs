@@ -1,0 +1,259 @@
+//! A CA, a server and its clients, in a network namespace of their own.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::Ipv4Addr,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use vpn_operator::{
+    openvpn::{
+        config::{Protocol, ServerConfig, server_config},
+        profile::{Profile, Remote},
+    },
+    pki::{Authority, Issued, Request, Serial, Usage, issue, new_tls_crypt_key},
+};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
+
+pub fn days(number: i64) -> time::Duration {
+    time::Duration::days(number)
+}
+
+pub fn authority() -> Authority {
+    Authority::new("home", now(), days(3650)).unwrap()
+}
+
+pub fn request(name: &str, usage: Usage) -> Request {
+    Request { common_name: name.to_owned(), usage, serial: Serial::derive(&[name]), lifetime: days(365) }
+}
+
+pub fn client(authority: &Authority, name: &str) -> Issued {
+    issue(authority, &request(name, Usage::Client), now()).unwrap()
+}
+
+/// Returns what a program prints. It has to succeed.
+pub fn run(directory: &Path, command: &str) -> String {
+    let (output, ok) = try_run(directory, command);
+    assert!(ok, "{command}: {output}");
+    output
+}
+
+/// Returns what a program prints, and whether it succeeded.
+pub fn try_run(directory: &Path, command: &str) -> (String, bool) {
+    let output = Command::new("sh").args(["-c", &format!("{command} 2>&1")]).current_dir(directory).output().unwrap();
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
+}
+
+/// Waits until a value is there.
+pub fn wait<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub fn config() -> ServerConfig {
+    ServerConfig {
+        protocol: Protocol::Udp,
+        port: 1194,
+        clients: "10.240.0.0/16".parse().unwrap(),
+        redirect_gateway: true,
+        routes: vec!["10.96.0.0/12".parse().unwrap()],
+        dns_servers: vec![Ipv4Addr::new(10, 96, 0, 10)],
+        search_domains: vec!["cluster.local".parse().unwrap()],
+        mssfix: 1360,
+        max_clients: 128,
+        lines: vec![],
+    }
+}
+
+/// A program that ends with the test.
+struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client.
+pub struct Client(Running);
+
+impl Client {
+    /// Waits until it is connected.
+    pub fn connected(self) -> Self {
+        let begin = Instant::now();
+        while !self.0.log().contains("Initialization Sequence Completed") {
+            assert!(begin.elapsed() < PATIENCE, "no connection: {}", self.0.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self
+    }
+
+    pub fn log(&self) -> String {
+        self.0.log()
+    }
+}
+
+/// A server.
+pub struct Server {
+    running: Option<Running>,
+    pub authority: Authority,
+    pub config: ServerConfig,
+    pub directory: TempDir,
+    tls_crypt: String,
+    // The network ends with it.
+    network: Running,
+}
+
+impl Server {
+    /// Starts a server with a new CA.
+    pub fn start(config: ServerConfig) -> Self {
+        let server = Self::prepare(config, authority(), now());
+        server.started()
+    }
+
+    /// Writes what a server needs, with a certificate issued at another time.
+    pub fn prepare(config: ServerConfig, authority: Authority, issued: OffsetDateTime) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        // The server becomes `nobody` and reads the directory of revoked certificates as such.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        for name in ["pki", "revoked", "ccd", "run"] {
+            fs::create_dir(path.join(name)).unwrap();
+        }
+        let wanted = Request { lifetime: days(36500), ..request("home", Usage::Server(vec![])) };
+        let own = issue(&authority, &wanted, issued).unwrap();
+        let tls_crypt = new_tls_crypt_key().unwrap();
+        let files = [("ca.crt", authority.certificate()), ("tls.crt", &own.certificate), ("tls.key", &own.key)];
+        for (name, text) in files.into_iter().chain([("tls-crypt.key", &*tls_crypt)]) {
+            fs::write(path.join("pki").join(name), text).unwrap();
+            fs::set_permissions(path.join("pki").join(name), fs::Permissions::from_mode(0o400)).unwrap();
+        }
+        let network = network(path);
+        Self { running: None, authority, config, directory, tls_crypt, network }
+    }
+
+    pub fn started(mut self) -> Self {
+        let path = self.directory.path();
+        let root = path.to_str().unwrap();
+        let text = server_config(&self.config)
+            .replace("/etc/openvpn", root)
+            .replace("/run/openvpn", &format!("{root}/run"))
+            .replace("/tmp/openvpn-status.log", &format!("{root}/status.log"));
+        fs::write(path.join("server.conf"), text).unwrap();
+        let running = self.openvpn("server", "server.conf");
+        wait("a server", || {
+            assert!(!running.log().contains("Exiting due to fatal error"), "{}", running.log());
+            running.log().contains("Initialization Sequence Completed").then_some(())
+        });
+        self.running = Some(running);
+        self
+    }
+
+    pub fn profile(&self, client: &Issued) -> String {
+        let remote: Remote = "127.0.0.1".parse().unwrap();
+        let profile = Profile {
+            protocol: self.config.protocol,
+            remote: &remote,
+            port: self.config.port,
+            server_name: "home",
+            ca: self.authority.certificate(),
+            certificate: &client.certificate,
+            key: Some(&client.key),
+            tls_crypt: &self.tls_crypt,
+            mssfix: 1360,
+            lines: &[],
+        };
+        profile.to_string()
+    }
+
+    /// Starts a client by a profile, but without a device of its own.
+    pub fn connect(&self, name: &str, profile: &str) -> Client {
+        let file = format!("{name}.ovpn");
+        let device = "\ndev null\nifconfig-noexec\nroute-noexec\n";
+        fs::write(self.directory.path().join(&file), profile.replace("\ndev tun\n", device)).unwrap();
+        Client(self.openvpn(name, &file))
+    }
+
+    pub fn revoke(&self, serial: Serial, name: &str) {
+        fs::write(self.directory.path().join("revoked").join(serial.to_string()), name).unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        self.running.as_ref().unwrap().log()
+    }
+
+    /// Waits until the log of the server has a text.
+    pub fn logs(&self, text: &str) {
+        let begin = Instant::now();
+        while !self.log().contains(text) {
+            assert!(begin.elapsed() < PATIENCE, "no {text} in {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Returns the common names of the clients that are connected, with their addresses.
+    pub fn clients(&self) -> Vec<(String, String)> {
+        let mut stream = UnixStream::connect(self.directory.path().join("run/management.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"status 3\n").unwrap();
+        let lines = BufReader::new(stream).lines().map(Result::unwrap).take_while(|line| line != "END");
+        let rows = lines.filter_map(|line| line.strip_prefix("CLIENT_LIST\t").map(str::to_owned));
+        let fields = rows.map(|row| row.split('\t').map(str::to_owned).collect::<Vec<_>>());
+        fields.map(|fields| (fields[0].clone(), fields[2].clone())).collect()
+    }
+
+    fn openvpn(&self, name: &str, config: &str) -> Running {
+        let log = self.directory.path().join(format!("{name}.log"));
+        let output = fs::File::create(&log).unwrap();
+        let child = Command::new("nsenter")
+            .args(["--target", &self.network.child.id().to_string(), "--net", "openvpn", "--config", config])
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stderr(output.try_clone().unwrap())
+            .stdout(output)
+            .spawn()
+            .unwrap();
+        Running { child, log }
+    }
+}
+
+/// A network with nothing but the loopback device, as long as the process runs.
+fn network(directory: &Path) -> Running {
+    let mut child = Command::new("unshare")
+        .args(["--net", "sh", "-c", "ip link set lo up && echo && exec cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).expect("a network namespace");
+    Running { child, log: directory.join("network.log") }
+}

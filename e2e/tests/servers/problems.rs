@@ -1,0 +1,149 @@
+//! Input that cannot work: what users are told, and that it heals.
+
+use anyhow::{Result, ensure};
+use e2e::{testing::framework::ensure_eq, wait::ready_condition};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use vpn_types::{OpenVPNClient, OpenVPNServer};
+
+use crate::{
+    manifests::{create_client, create_server, issued, openssl, texts, verify},
+    test,
+};
+
+#[tokio::test]
+async fn objects_of_others_are_named_and_never_changed() -> Result<()> {
+    test("foreign", async |f| {
+        let secret = json!({"metadata": {"name": "home-ca"}, "stringData": {"mine": "yes"}});
+        f.create::<Secret>(serde_json::from_value(secret)?).await?;
+        let service = json!({"metadata": {"name": "home"}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}});
+        f.create::<Service>(serde_json::from_value(service)?).await?;
+        let config = json!({"metadata": {"name": "home-config"}, "data": {"server.conf": "mine"}});
+        f.create::<ConfigMap>(serde_json::from_value(config)?).await?;
+        create_server(f, "home", json!({"replicas": 1})).await?;
+        for (kind, name) in [("Secret", "home-ca"), ("ConfigMap", "home-config"), ("Service", "home")] {
+            let told = f
+                .wait_until("home", "the name is told", |server: &OpenVPNServer| {
+                    let ready = ready_condition(server);
+                    ready.is_some_and(|it| it.reason == "NameTaken" && it.message.contains(&format!("{kind} {name} ")))
+                })
+                .await?;
+            ensure!(ready_condition(&told).is_some_and(|ready| ready.status == "False"));
+            match kind {
+                "Secret" => {
+                    ensure_eq("keys", texts(f, name).await?.len(), 1)?;
+                    f.delete::<Secret>(name).await?;
+                }
+                "ConfigMap" => {
+                    ensure!(f.api::<ConfigMap>().get(name).await?.labels().is_empty(), "it was changed");
+                    f.delete::<ConfigMap>(name).await?;
+                }
+                _ => {
+                    ensure!(f.api::<Service>().get(name).await?.labels().is_empty(), "it was changed");
+                    f.delete::<Service>(name).await?;
+                }
+            }
+        }
+        f.wait_for_reason::<OpenVPNServer>("home", "Serving").await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_authority_of_ones_own_is_checked() -> Result<()> {
+    test("own-ca", async |f| {
+        create_server(f, "home", json!({"replicas": 1, "pki": {"caSecret": "mine"}})).await?;
+        f.wait_for_reason::<OpenVPNServer>("home", "SecretNotFound").await?;
+        let leaf =
+            ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/stdout", "-subj", "/CN=x", "-addext"];
+        let make = |constraint: &str| -> Result<(String, String)> {
+            let both = openssl(&[&leaf[..], &[constraint]].concat(), &[])?;
+            let at = both.find("-----BEGIN CERTIFICATE").unwrap_or(0);
+            Ok((both[at..].to_owned(), both[..at].to_owned()))
+        };
+        let (certificate, key) = make("basicConstraints=critical,CA:FALSE")?;
+        let secret = |certificate: &str, key: &str| -> Result<Secret> {
+            let data = json!({"tls.crt": certificate, "tls.key": key});
+            Ok(serde_json::from_value(json!({"metadata": {"name": "mine"}, "stringData": data}))?)
+        };
+        f.create(secret(&certificate, &key)?).await?;
+        let told = f.wait_for_reason::<OpenVPNServer>("home", "CertificateAuthorityInvalid").await?;
+        let message = ready_condition(&told).map(|ready| ready.message).unwrap_or_default();
+        ensure!(message.contains("Secret mine of spec.pki.caSecret"), "{message}");
+        let (certificate, key) = make("keyUsage=critical,keyCertSign,cRLSign")?;
+        f.delete::<Secret>("mine").await?;
+        f.create(secret(&certificate, &key)?).await?;
+        create_client(f, "laptop", json!({"server": "home"})).await?;
+        let client = issued(f, "laptop").await?;
+        verify(&certificate, &client["tls.crt"], "sslclient")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_wrong_field_is_named_and_heals() -> Result<()> {
+    test("invalid", async |f| {
+        let wrong: [(&str, Value, &str); 4] = [
+            ("lines", json!({"config": {"server": ["crl-verify /dev/null"]}}), "spec.config.server"),
+            ("client-lines", json!({"config": {"client": ["</ca>"]}}), "spec.config.client"),
+            ("duration", json!({"pki": {"clientDuration": "1s"}}), "spec.pki.clientDuration"),
+            ("pod", json!({"pod": {"spec": {"containers": "none"}}}), "spec.pod"),
+        ];
+        for (name, spec, field) in wrong {
+            create_server(f, name, spec).await?;
+            let told = f.wait_for_reason::<OpenVPNServer>(name, "InvalidSpec").await?;
+            let message = ready_condition(&told).map(|ready| ready.message).unwrap_or_default();
+            ensure!(message.contains(field), "{message}");
+            f.wait_for_event::<OpenVPNServer>(name, "InvalidSpec", &[field]).await?;
+        }
+        f.patch::<OpenVPNServer>("lines", json!({"spec": {"config": null, "replicas": 1}})).await?;
+        f.wait_for_reason::<OpenVPNServer>("lines", "Serving").await?;
+
+        create_client(f, "nowhere", json!({"server": "no-such"})).await?;
+        f.wait_for_reason::<OpenVPNClient>("nowhere", "ServerNotFound").await?;
+        create_client(f, "first", json!({"server": "lines", "commonName": "same"})).await?;
+        issued(f, "first").await?;
+        create_client(f, "second", json!({"server": "lines", "commonName": "same"})).await?;
+        f.wait_for_reason::<OpenVPNClient>("second", "NameTaken").await?;
+        create_client(f, "outside", json!({"server": "lines", "address": "192.0.2.1"})).await?;
+        let told = f.wait_for_reason::<OpenVPNClient>("outside", "InvalidSpec").await?;
+        ensure!(ready_condition(&told).is_some_and(|ready| ready.message.contains("192.0.2.1")));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_network_that_contains_the_service_is_told() -> Result<()> {
+    test("overlap", async |f| {
+        create_server(f, "probe", json!({"replicas": 0})).await?;
+        let is_addressed = |service: &Service| service.spec.as_ref().is_some_and(|spec| spec.cluster_ip.is_some());
+        let service = f.wait_until("probe", "an address", is_addressed).await?;
+        let ip = service.spec.and_then(|spec| spec.cluster_ip).unwrap_or_default();
+        let network = format!("{}.0.0/16", ip.split('.').take(2).collect::<Vec<_>>().join("."));
+        create_server(f, "home", json!({"replicas": 1, "network": {"clients": network}})).await?;
+        let told = f.wait_for_reason::<OpenVPNServer>("home", "NetworkOverlap").await?;
+        let message = ready_condition(&told).map(|ready| ready.message).unwrap_or_default();
+        ensure!(message.contains(&network) && message.contains("Service home"), "{message}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_load_balancer_without_address_is_told() -> Result<()> {
+    test("pending", async |f| {
+        create_server(f, "home", json!({"replicas": 1, "service": {"type": "LoadBalancer"}})).await?;
+        f.wait_for_reason::<OpenVPNServer>("home", "EndpointPending").await?;
+        create_client(f, "laptop", json!({"server": "home"})).await?;
+        f.wait_for_reason::<OpenVPNClient>("laptop", "ServerNotReady").await?;
+        let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}});
+        let patch = kube::api::Patch::Merge(status);
+        f.api::<Service>().patch_status("home", &Default::default(), &patch).await?;
+        f.wait_for_reason::<OpenVPNServer>("home", "Serving").await?;
+        ensure!(issued(f, "laptop").await?["laptop.ovpn"].contains("remote 203.0.113.7 1194"));
+        Ok(())
+    })
+    .await
+}

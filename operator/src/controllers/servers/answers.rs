@@ -1,0 +1,52 @@
+//! Answers to requests of the servers controller that the stores do not handle.
+
+use super::name_taken;
+use crate::{
+    controllers::{Answer, Context},
+    model::{Backoff, Kind, Operation, ReconcileRequest, RequestPriority},
+    state::{Object, Outcome},
+};
+
+/// Handles the outcome of a request of this controller.
+pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
+    match (answer.request, answer.operation, answer.outcome) {
+        (ReconcileRequest::Server(key), Operation::PatchStatus(Kind::Server, ..), _) => {
+            if let Some(server) = ctx.state.servers.get(key) {
+                ctx.memory.servers.reported.insert(server.meta.uid.clone(), ctx.now.monotonic);
+            }
+        }
+        // A serial number was recorded: this process issues the certificate.
+        (ReconcileRequest::Client(_), Operation::PatchStatus(_, _, patch), Outcome::Object(object))
+            if patch["status"].get("issues").is_some() =>
+        {
+            if let Object::Client(client) = &**object
+                && let Some(last) = client.issued.last()
+            {
+                ctx.memory.servers.recorded.insert(client.meta.uid.clone(), last.serial);
+            }
+        }
+        (ReconcileRequest::Client(key), Operation::Issue(_), Outcome::Object(_)) => {
+            if let Some(client) = ctx.state.clients.get(key) {
+                ctx.memory.servers.recorded.remove(&client.meta.uid);
+            }
+        }
+        (_, Operation::Get(..), Outcome::Object(object)) if is_foreign(object) => {
+            let (reason, message) = name_taken(object.kind(), &object.meta().key);
+            let before = ctx.backoffs.get(answer.request, RequestPriority::Maintenance);
+            let backoff = Backoff::after(before, reason, message, ctx.now);
+            ctx.backoffs.insert(answer.request, RequestPriority::Maintenance, backoff);
+        }
+        _ => {}
+    }
+}
+
+/// Whether an object is none that the operator created for a server.
+fn is_foreign(object: &Object) -> bool {
+    match object {
+        Object::ServerSecret(secret) => secret.role.is_none() || secret.server.is_none(),
+        Object::ServerObject(object) => object.server.is_none(),
+        Object::Provider(provider) => provider.server.is_none(),
+        Object::Client(client) => client.owner.is_none() && client.slot.is_none(),
+        _ => false,
+    }
+}

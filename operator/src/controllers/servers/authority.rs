@@ -1,0 +1,195 @@
+//! The certificate authority of a server, and the certificate of the server itself.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
+use vpn_types::{
+    DeletionPolicy, OpenVPNPkiSpec, OpenVPNServer, OpenVPNServerSpec, Reason, SERVER_LABEL, SERVER_SECRET_LABEL,
+};
+
+use super::{ServersContext, evaluate};
+use crate::{
+    issuing::{Certificate, Content, Issuer},
+    model::{Issue, Kind, ObjectKey, Operation, Step, delete},
+    pki::Serial,
+    state::{AuthorityView, IssuedView, SecretRole, ServerSecretView, ServerView, combined},
+};
+
+/// Returns the key of an object with this suffix.
+pub fn named(key: &ObjectKey, suffix: &str) -> ObjectKey {
+    ObjectKey::new(&*key.namespace, format!("{}-{suffix}", key.name))
+}
+
+/// Returns the labels of a Secret.
+pub fn secret_labels(server: &str, role: SecretRole) -> BTreeMap<String, String> {
+    let labels = [(SERVER_LABEL, server), (SERVER_SECRET_LABEL, role.as_str())];
+    labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// Returns the reference to a server that owns an object.
+pub fn owned_by(server: &ServerView) -> OwnerReference {
+    OwnerReference {
+        api_version: OpenVPNServer::api_version(&()).into_owned(),
+        kind: OpenVPNServer::kind(&()).into_owned(),
+        name: server.meta.key.name.to_string(),
+        uid: server.meta.uid.to_string(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// Returns when a certificate has to be renewed: after two thirds of the time that certificates are valid.
+pub fn renewal_time(certificate: &IssuedView, lifetime: std::time::Duration) -> DateTime<Utc> {
+    let third = TimeDelta::from_std(lifetime / 3).unwrap_or(TimeDelta::MAX);
+    certificate.not_after.checked_sub_signed(third).unwrap_or(DateTime::<Utc>::MIN_UTC)
+}
+
+impl AuthorityView {
+    /// Returns what is needed to issue certificates.
+    pub fn issuer(&self) -> Issuer {
+        Issuer { certificate: self.certificate.clone(), key: self.key.clone(), tls_crypt: self.tls_crypt.clone() }
+    }
+}
+
+impl ServersContext<'_> {
+    /// Returns a Secret of a server, if the operator created it for that.
+    pub fn secret(&self, key: &ObjectKey, role: SecretRole) -> Option<&ServerSecretView> {
+        self.state.server_secrets.get(key).filter(|secret| secret.role == Some(role) && !secret.meta.deleting)
+    }
+
+    /// Returns the certificate authority of a server, if it can be read.
+    pub fn authority_of(&self, server: &ObjectKey) -> Option<(&ServerSecretView, &AuthorityView)> {
+        let secret = self.secret(&named(server, "ca"), SecretRole::Authority)?;
+        Some((secret, secret.authority.as_deref()?))
+    }
+
+    /// Creates the certificate authority, and records that it exists before anything is issued.
+    pub fn authority(&self, server: &ServerView) -> Step {
+        let key = named(&server.meta.key, "ca");
+        let wanted = generation(&server.spec);
+        let found = self.secret(&key, SecretRole::Authority);
+        let Some((_, authority)) = self.authority_of(&server.meta.key) else {
+            if found.is_some() || server.authority_generation.is_some_and(|recorded| recorded >= wanted) {
+                // What runs goes on with the certificates that it has.
+                return self.report(server, &self.without_authority(server));
+            }
+            return self.create_authority(server, key, wanted);
+        };
+        if authority.not_after <= self.now.wall {
+            return self.report(server, &self.without_authority(server));
+        }
+        if server.authority_generation != Some(authority.generation) {
+            return self.report(server, &evaluate::pending("The certificate authority has been created"));
+        }
+        Step::Idle
+    }
+
+    fn create_authority(&self, server: &ServerView, key: ObjectKey, generation: i32) -> Step {
+        let name = &*server.meta.key.name;
+        let own = server.spec.pki.as_ref().and_then(|pki| pki.ca_secret.clone());
+        Step::maintain(Operation::Issue(Box::new(Issue {
+            key,
+            replaces: None,
+            labels: secret_labels(name, SecretRole::Authority),
+            inputs: generation.to_string(),
+            owner: None,
+            content: Content::Authority { common_name: format!("{name}-ca"), generation, own },
+        })))
+    }
+
+    /// Returns why there is no usable certificate authority.
+    pub fn without_authority(&self, server: &ServerView) -> evaluate::ServerCondition {
+        let key = named(&server.meta.key, "ca");
+        let name = &key.name;
+        match self.secret(&key, SecretRole::Authority) {
+            None => evaluate::failed(
+                Reason::CertificateAuthorityMissing,
+                format!(
+                    "Secret {name} is gone. Restore it from a backup, or increase spec.pki.generation to have a new \
+                     certificate authority; no client can connect with its present profile after that"
+                ),
+            ),
+            Some(secret) => {
+                let why = match &secret.authority {
+                    Some(authority) => format!("it ended at {}", authority.not_after.to_rfc3339()),
+                    None => "it does not hold a certificate, its key and the key of tls-crypt".to_owned(),
+                };
+                evaluate::failed(
+                    Reason::CertificateAuthorityInvalid,
+                    format!("Secret {name} cannot be used: {why}. Restore it from a backup"),
+                )
+            }
+        }
+    }
+
+    /// Issues the certificate of the server, and renews it in time.
+    pub fn server_certificate(&self, server: &ServerView) -> Step {
+        let Some((_, authority)) = self.authority_of(&server.meta.key) else { return Step::Idle };
+        let key = named(&server.meta.key, "server");
+        let lifetime = server.spec.server_duration().unwrap_or(OpenVPNServerSpec::DEFAULT_DURATION);
+        let found = self.state.server_secrets.get(&key).filter(|secret| secret.role == Some(SecretRole::Server));
+        if found.is_some_and(|secret| secret.meta.deleting) {
+            return Step::Idle;
+        }
+        let name = &*server.meta.key.name;
+        let inputs = combined([&*authority.fingerprint, &*authority.tls_crypt, name]);
+        let current = found.and_then(|secret| secret.certificate.as_ref());
+        let is_due = current.is_none_or(|current| renewal_time(current, lifetime) <= self.now.wall);
+        let is_good = found.is_some_and(|secret| secret.intact && secret.inputs.as_ref() == Some(&inputs));
+        // A certificate that ends with its authority cannot be renewed any more.
+        let is_last = current.is_some_and(|current| current.not_after >= authority.not_after);
+        if is_good && (!is_due || is_last) {
+            return Step::Idle;
+        }
+        let not_after = end(self.now.wall, lifetime, authority);
+        // Each version of the Secret leads to one serial number, whoever issues it.
+        let before = found.map(|secret| format!("{} {}", secret.meta.uid, secret.meta.version)).unwrap_or_default();
+        let serial = Serial::derive(&["server", &authority.fingerprint, server.meta.uid.as_str(), &before]);
+        Step::maintain(Operation::Issue(Box::new(Issue {
+            key,
+            replaces: found.map(|secret| (secret.meta.uid.clone(), secret.meta.version)),
+            labels: secret_labels(name, SecretRole::Server),
+            inputs: inputs.to_string(),
+            owner: Some(owned_by(server)),
+            content: Content::Server(Certificate {
+                authority: authority.issuer(),
+                common_name: name.to_owned(),
+                serial,
+                not_after: not_after.timestamp(),
+            }),
+        })))
+    }
+
+    /// Returns when the certificate of the server has to be renewed.
+    pub fn renewal_time(&self, server: &ServerView) -> Option<DateTime<Utc>> {
+        let secret = self.secret(&named(&server.meta.key, "server"), SecretRole::Server)?;
+        let lifetime = server.spec.server_duration().unwrap_or(OpenVPNServerSpec::DEFAULT_DURATION);
+        let due = renewal_time(secret.certificate.as_ref()?, lifetime);
+        (due > self.now.wall).then_some(due)
+    }
+
+    /// Deletes the certificate authority and the list of revoked certificates, if the user wants that.
+    pub fn delete_authority(&self, server: &ServerView) -> Step {
+        let policy = server.spec.pki.as_ref().and_then(|pki| pki.deletion_policy).unwrap_or_default();
+        if policy == DeletionPolicy::Retain || self.own_provider(server).is_some() {
+            return Step::Idle;
+        }
+        let secrets = [("ca", SecretRole::Authority), ("revoked", SecretRole::Revoked)];
+        let mut found =
+            secrets.into_iter().filter_map(|(suffix, role)| self.secret(&named(&server.meta.key, suffix), role));
+        found.next().map_or(Step::Idle, |secret| Step::maintain(delete(Kind::ServerSecret, &secret.meta, None)))
+    }
+}
+
+/// Returns the generation of the certificate authority that a server is to have.
+fn generation(spec: &OpenVPNServerSpec) -> i32 {
+    spec.pki.as_ref().and_then(|OpenVPNPkiSpec { generation, .. }| *generation).unwrap_or(1)
+}
+
+/// Returns when a certificate ends that is issued now. It does not outlive its authority.
+pub fn end(now: DateTime<Utc>, lifetime: std::time::Duration, authority: &AuthorityView) -> DateTime<Utc> {
+    let lifetime = TimeDelta::from_std(lifetime).unwrap_or(TimeDelta::MAX);
+    now.checked_add_signed(lifetime).unwrap_or(authority.not_after).min(authority.not_after)
+}

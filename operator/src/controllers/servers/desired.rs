@@ -1,0 +1,206 @@
+//! What a server is to be, from its spec and the addresses that it got.
+
+use std::net::IpAddr;
+
+use ipnet::Ipv4Net;
+use serde_json::json;
+use vpn_types::{
+    MaskProviderVerifyOverridesSpec, OpenVPNNetworkSpec, OpenVPNProtocol, OpenVPNServerSpec, OpenVPNServiceType,
+};
+
+use super::{Settings, authority::named};
+use crate::{
+    issuing::ProfileSettings,
+    openvpn::{ClientNetwork, Protocol, Remote, ServerConfig, check_client_lines, check_lines, network, server_config},
+    state::{ClusterState, ServerView, ServiceAddresses, check_overrides},
+};
+
+/// The port of the exporter.
+pub const EXPORTER_PORT: u16 = 9176;
+
+/// What a server is to be.
+pub struct Desired {
+    /// The network of the clients.
+    pub network: ClientNetwork,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+    /// How many clients a replica accepts.
+    pub max_clients: u32,
+    /// The configuration of OpenVPN.
+    pub server_config: String,
+    /// The settings of the server's process and the exporter, as JSON.
+    pub agent_settings: String,
+    /// The image.
+    pub image: String,
+    /// What clients outside of the cluster connect to. Absent while it is not known.
+    pub endpoint: Option<(Remote, u16)>,
+    /// The address of the Service.
+    pub cluster_ip: Option<IpAddr>,
+    /// The address of the Service of the exporters.
+    pub metrics_ip: Option<IpAddr>,
+    /// The largest packet.
+    mssfix: u16,
+    /// Further lines for clients.
+    client_lines: Vec<String>,
+    /// The name of the server.
+    name: String,
+}
+
+impl Desired {
+    /// Returns what a server is to be.
+    ///
+    /// # Errors
+    /// Returns what is wrong with the spec, for users.
+    pub fn of(state: &ClusterState, server: &ServerView, settings: &Settings) -> Result<Self, String> {
+        let spec = &*server.spec;
+        let default = OpenVPNNetworkSpec::default();
+        let net = spec.network.as_ref().unwrap_or(&default);
+        let clients = net.clients.as_deref().unwrap_or(OpenVPNServerSpec::DEFAULT_CLIENTS);
+        let clients: ClientNetwork = clients.parse().map_err(|why| format!("spec.network.clients: {why}"))?;
+        let routes = routes(net.routes.as_deref()).map_err(|why| format!("spec.network.routes: {why}"))?;
+        for (field, parsed) in [
+            ("pki.serverDuration", spec.server_duration()),
+            ("pki.clientDuration", spec.client_duration()),
+            ("drain.timeout", spec.drain_timeout()),
+        ] {
+            let duration = parsed.map_err(|why| format!("spec.{field}: {why}"))?;
+            if field.starts_with("pki") && duration < SHORTEST_LIFETIME {
+                return Err(format!("spec.{field}: it has to be at least 1h"));
+            }
+        }
+        let lines = spec.config.clone().unwrap_or_default();
+        let (server_lines, client_lines) = (lines.server.unwrap_or_default(), lines.client.unwrap_or_default());
+        check_lines(&server_lines).map_err(|why| format!("spec.config.server: {why}"))?;
+        check_client_lines(&client_lines).map_err(|why| format!("spec.config.client: {why}"))?;
+        let changes = MaskProviderVerifyOverridesSpec { containers: None, pod: spec.pod.clone() };
+        check_overrides(&changes).map_err(|why| format!("spec.{why}"))?;
+        let dns = net.dns.clone().unwrap_or_default();
+        let dns_servers = parse_all(dns.servers).map_err(|why| format!("spec.network.dns.servers: {why}"))?;
+        let search_domains =
+            parse_all(dns.search_domains).map_err(|why| format!("spec.network.dns.searchDomains: {why}"))?;
+        let protocol = match spec.protocol.unwrap_or_default() {
+            OpenVPNProtocol::UDP => Protocol::Udp,
+            OpenVPNProtocol::TCP => Protocol::Tcp,
+        };
+        let port = port(spec.port).unwrap_or(OpenVPNServerSpec::DEFAULT_PORT);
+        let max_clients = spec.max_clients.and_then(|max| u32::try_from(max).ok());
+        let max_clients = max_clients.unwrap_or(OpenVPNServerSpec::DEFAULT_MAX_CLIENTS.into());
+        let mssfix = port_like(net.mssfix).unwrap_or(OpenVPNServerSpec::DEFAULT_MSSFIX);
+        let redirect_gateway = net.redirect_gateway.unwrap_or(true);
+        let agent_settings = json!({
+            "version": 1,
+            "protocol": spec.protocol.unwrap_or_default().as_str(),
+            "port": port,
+            "clients": clients.net().to_string(),
+            "redirectGateway": redirect_gateway,
+            "routes": routes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "drainTimeoutSeconds": spec.drain_timeout().unwrap_or(OpenVPNServerSpec::DEFAULT_DRAIN).as_secs(),
+            "maxClients": max_clients,
+            "individuals": spec.exporter.as_ref().and_then(|exporter| exporter.individuals).unwrap_or(true),
+        });
+        let config = ServerConfig {
+            protocol,
+            port,
+            clients,
+            redirect_gateway,
+            routes,
+            dns_servers,
+            search_domains,
+            mssfix,
+            max_clients,
+            lines: server_lines,
+        };
+        let addresses = |key| state.services.get(&key).and_then(|service| service.addresses.as_deref());
+        let own = addresses(server.meta.key.clone());
+        let exporters = addresses(named(&server.meta.key, "metrics"));
+        Ok(Self {
+            server_config: server_config(&config),
+            agent_settings: agent_settings.to_string(),
+            image: spec.image.clone().unwrap_or_else(|| settings.image.clone()),
+            endpoint: endpoint(state, server, own, port)?,
+            cluster_ip: own.and_then(cluster_ip),
+            metrics_ip: exporters.and_then(cluster_ip),
+            network: clients,
+            protocol,
+            port,
+            max_clients,
+            mssfix,
+            client_lines,
+            name: server.meta.key.name.to_string(),
+        })
+    }
+
+    /// Returns the profile of clients that connect to this address.
+    pub fn profile(&self, remote: Remote, port: u16) -> ProfileSettings {
+        ProfileSettings {
+            protocol: self.protocol,
+            remote,
+            port,
+            server_name: self.name.clone(),
+            mssfix: self.mssfix,
+            lines: self.client_lines.clone(),
+        }
+    }
+}
+
+/// The minimum duration of certificates: shorter ones would be renewed all the time.
+const SHORTEST_LIFETIME: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// Parses networks that clients reach.
+///
+/// # Errors
+/// Returns what is wrong, for users.
+pub fn routes(all: Option<&[String]>) -> Result<Vec<Ipv4Net>, String> {
+    all.unwrap_or_default().iter().map(|text| network(text)).collect()
+}
+
+fn parse_all<T: std::str::FromStr>(all: Option<Vec<String>>) -> Result<Vec<T>, String>
+where
+    T::Err: std::fmt::Display,
+{
+    let parsed = all.unwrap_or_default();
+    parsed.iter().map(|text| text.parse().map_err(|why| format!("{text}: {why}"))).collect()
+}
+
+fn port(port: Option<i32>) -> Option<u16> {
+    port_like(port).filter(|port| *port > 0)
+}
+
+fn port_like(number: Option<i32>) -> Option<u16> {
+    number.and_then(|number| u16::try_from(number).ok())
+}
+
+fn cluster_ip(addresses: &ServiceAddresses) -> Option<IpAddr> {
+    addresses.cluster_ip.as_deref()?.parse().ok()
+}
+
+/// Returns what clients outside of the cluster connect to.
+fn endpoint(
+    state: &ClusterState,
+    server: &ServerView,
+    addresses: Option<&ServiceAddresses>,
+    own_port: u16,
+) -> Result<Option<(Remote, u16)>, String> {
+    let given = server.spec.endpoint.clone().unwrap_or_default();
+    let given_port = port(given.port);
+    let node_port = addresses.and_then(|addresses| port(addresses.node_port));
+    let type_ = server.spec.service.as_ref().and_then(|service| service.type_).unwrap_or_default();
+    let default_port = if type_ == OpenVPNServiceType::NodePort { node_port } else { Some(own_port) };
+    if let Some(host) = given.host.filter(|host| !host.is_empty()) {
+        let remote = host.parse().map_err(|why| format!("spec.endpoint.host: {why}"))?;
+        return Ok(given_port.or(default_port).map(|port| (remote, port)));
+    }
+    let Some(addresses) = addresses else { return Ok(None) };
+    let host = match type_ {
+        OpenVPNServiceType::ClusterIP => addresses.cluster_ip.clone(),
+        OpenVPNServiceType::LoadBalancer => addresses.hostname.clone().or_else(|| addresses.ip.clone()),
+        OpenVPNServiceType::NodePort => {
+            let mut pods = state.server_pods_of(&server.meta.key).filter(|pod| pod.ready);
+            pods.find_map(|pod| pod.node_address.clone())
+        }
+    };
+    let remote = host.and_then(|host| host.parse().ok());
+    Ok(remote.zip(given_port.or(default_port)))
+}

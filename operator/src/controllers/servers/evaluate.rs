@@ -1,0 +1,104 @@
+//! Whether a server accepts clients, and the reason if not.
+
+use ipnet::Ipv4Net;
+use vpn_types::{OpenVPNServerPhase, OpenVPNServiceType, Reason};
+
+use super::{ServersContext, desired::Desired};
+use crate::{
+    controllers::ready::ReadyCondition,
+    model::Backoff,
+    state::{ServerPodView, ServerView},
+};
+
+/// The `Ready` condition of a server.
+pub type ServerCondition = ReadyCondition<OpenVPNServerPhase>;
+
+/// Returns that a user has to correct something.
+pub fn failed(reason: Reason, message: String) -> ServerCondition {
+    ReadyCondition::not_ready(OpenVPNServerPhase::Failed, reason, message)
+}
+
+/// Returns that a field of the spec is wrong.
+pub fn invalid(message: String) -> ServerCondition {
+    failed(Reason::InvalidSpec, message)
+}
+
+/// Returns that objects are being created.
+pub fn pending(message: &str) -> ServerCondition {
+    ReadyCondition::not_ready(OpenVPNServerPhase::Pending, Reason::Pending, message)
+}
+
+/// Returns that the last write failed.
+pub fn in_backoff(backoff: &Backoff) -> ServerCondition {
+    failed(backoff.reason, backoff.message.clone())
+}
+
+/// Returns that the server is being deleted.
+pub fn terminating() -> ServerCondition {
+    let message = "The OpenVPNServer is being deleted; the slots of its MaskProvider are released first";
+    ReadyCondition::not_ready(OpenVPNServerPhase::Terminating, Reason::Deleting, message)
+}
+
+impl ServersContext<'_> {
+    /// Evaluates a server whose objects are up to date.
+    pub fn evaluate(&self, server: &ServerView, desired: &Desired) -> ServerCondition {
+        let pods = || self.state.server_pods_of(&server.meta.key).filter(|pod| !pod.ended);
+        if let Some(message) = self.overlap(server, desired) {
+            return failed(Reason::NetworkOverlap, message);
+        }
+        let ready = pods().filter(|pod| pod.ready).count();
+        if ready == 0 {
+            let pods: Vec<_> = pods().collect();
+            return self.without_pods(server, &pods);
+        }
+        if desired.endpoint.is_none() {
+            let type_ = server.spec.service.as_ref().and_then(|service| service.type_).unwrap_or_default();
+            let message = match type_ {
+                OpenVPNServiceType::LoadBalancer => {
+                    "The load balancer has no address yet. Set spec.endpoint.host if it never gets one"
+                }
+                _ => "The Service has no address yet",
+            };
+            return ReadyCondition::not_ready(OpenVPNServerPhase::Pending, Reason::EndpointPending, message);
+        }
+        let replicas = if ready == 1 { "1 replica accepts".to_owned() } else { format!("{ready} replicas accept") };
+        ReadyCondition::ready(OpenVPNServerPhase::Ready, Reason::Serving, format!("{replicas} clients"))
+    }
+
+    fn without_pods(&self, server: &ServerView, pods: &[&ServerPodView]) -> ServerCondition {
+        if let Some((reason, why)) = pods.iter().find_map(|pod| pod.problem.as_ref()) {
+            return failed(*reason, why.to_string());
+        }
+        let failure = self.state.deployments.get(&server.meta.key).and_then(|deployment| deployment.failure.as_deref());
+        if let Some(failure) = failure.filter(|_| pods.is_empty()) {
+            let is_security = failure.contains("violates PodSecurity");
+            let reason = if is_security { Reason::PodSecurityForbidden } else { Reason::PodsUnavailable };
+            return failed(reason, format!("No Pod can be created: {failure}"));
+        }
+        let message = match (pods.len(), server.spec.replicas) {
+            (0, Some(0)) => "spec.replicas is 0".to_owned(),
+            (0, _) => "There is no replica yet".to_owned(),
+            (count, _) => format!("{count} replicas are starting"),
+        };
+        ReadyCondition::not_ready(OpenVPNServerPhase::Pending, Reason::PodsUnavailable, message)
+    }
+
+    /// Returns the first address of the cluster that is in the network of the clients too: such clients could not reach
+    /// it.
+    fn overlap(&self, server: &ServerView, desired: &Desired) -> Option<String> {
+        let clients: Ipv4Net = desired.network.net();
+        let service = desired.cluster_ip.map(|ip| ("Service", server.meta.key.name.to_string(), ip));
+        let pods = self
+            .state
+            .server_pods_of(&server.meta.key)
+            .filter_map(|pod| Some(("Pod", pod.meta.key.name.to_string(), pod.address.as_deref()?.parse().ok()?)));
+        let (kind, name, ip) = service.into_iter().chain(pods).find(|(_, _, ip)| match ip {
+            std::net::IpAddr::V4(ip) => clients.contains(ip),
+            std::net::IpAddr::V6(_) => false,
+        })?;
+        Some(format!(
+            "spec.network.clients {clients} contains {ip}, the address of {kind} {name}; create an OpenVPNServer with \
+             another network"
+        ))
+    }
+}

@@ -1,0 +1,176 @@
+//! OpenVPN servers: their certificate authority, certificates, revocations, and the objects that run them.
+//!
+//! Invariants: a certificate authority is created once, and never replaced unless a user asks for it. A serial number is
+//! in the status of its client before a certificate with it is issued. A client that is deleted is gone only when all its
+//! serial numbers are in the list of revoked ones, which outlives the server. Objects of others are never changed.
+
+mod answers;
+mod authority;
+mod clients;
+mod desired;
+mod evaluate;
+mod memory;
+mod objects;
+mod observe;
+mod provider;
+mod report;
+mod revocation;
+mod settings;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use vpn_types::Reason;
+
+pub use memory::Memory;
+pub use settings::{SERVER_IMAGE, Settings};
+
+use crate::{
+    controllers::{
+        Context, Controller, Scope,
+        controller::{keep_backoff, nothing_to_settle},
+    },
+    model::{
+        Backoff, Kind, Now, ObjectKey, Operation, ReconcileRequest, RequestPriority, Step, add_finalizer,
+        remove_finalizer,
+    },
+    state::{ClusterState, ServerView},
+};
+
+/// Name of this controller.
+pub const NAME: &str = "servers";
+
+/// The servers controller.
+pub static CONTROLLER: Controller = Controller {
+    name: NAME,
+    watches: &[
+        (Kind::Reservation, Scope::All),
+        (Kind::Provider, Scope::All),
+        (Kind::Server, Scope::All),
+        (Kind::Client, Scope::All),
+        (Kind::ServerSecret, Scope::All),
+        (Kind::ConfigMap, Scope::All),
+        (Kind::Service, Scope::All),
+        (Kind::Deployment, Scope::All),
+        (Kind::PodDisruptionBudget, Scope::All),
+        (Kind::ServerPod, Scope::All),
+    ],
+    status_of: Kind::Server,
+    needs_credentials: false,
+    reads: &["GetOpenVPNServer", "GetOpenVPNClient", "GetSecret", "GetServerObject", "GetMaskProvider"],
+    writes: &[
+        "CreateSecret",
+        "UpdateSecret",
+        "DeleteSecret",
+        "ApplyServerObject",
+        "ApplyMaskProvider",
+        "ApplyOpenVPNClient",
+        "DeleteMaskProvider",
+        "DeleteOpenVPNClient",
+        "UpdateOpenVPNServer",
+        "UpdateOpenVPNServerStatus",
+        "UpdateOpenVPNClient",
+        "UpdateOpenVPNClientStatus",
+        "UpdatePod",
+    ],
+    handles: |request| matches!(request, ReconcileRequest::Server(_) | ReconcileRequest::Client(_)),
+    reconcile,
+    observe: observe::observe,
+    answered: answers::answered,
+    failed: keep_backoff,
+    settle: nothing_to_settle,
+};
+
+fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
+    let backoff = ctx.backoffs.get(request, RequestPriority::Maintenance).cloned();
+    let view = ServersContext {
+        state: &ctx.state,
+        memory: &ctx.memory.servers,
+        settings: &ctx.servers,
+        backoff: backoff.filter(|backoff| backoff.is_active(ctx.now)),
+        now: ctx.now,
+    };
+    match request {
+        ReconcileRequest::Server(key) => view.server(key),
+        ReconcileRequest::Client(key) => view.client(key),
+        _ => Step::Idle,
+    }
+}
+
+/// The input of a decision.
+struct ServersContext<'a> {
+    state: &'a ClusterState,
+    memory: &'a Memory,
+    settings: &'a Settings,
+    /// The backoff of the last write, while it lasts.
+    backoff: Option<Backoff>,
+    now: Now,
+}
+
+impl ServersContext<'_> {
+    /// Returns the next step for the server of that name. The order matters: what is needed to revoke comes before what
+    /// is needed to serve.
+    fn server(&self, key: &ObjectKey) -> Step {
+        let Some(server) = self.state.servers.get(key) else {
+            // Its clients may be deleted after it. What they hold is revoked all the same.
+            return self.revoke(key, None);
+        };
+        if server.meta.deleting {
+            return self.finish(server);
+        }
+        if server.meta.finalizer.is_none() {
+            return Step::maintain(add_finalizer(Kind::Server, &server.meta));
+        }
+        let desired = match desired::Desired::of(self.state, server, self.settings) {
+            Ok(desired) => desired,
+            Err(message) => {
+                return self.revoke(key, Some(server)).or_else(|| self.report(server, &evaluate::invalid(message)));
+            }
+        };
+        if let Some(backoff) = &self.backoff {
+            return self.report(server, &evaluate::in_backoff(backoff)).or_else(|| Step::WaitUntil(backoff.until));
+        }
+        let step = self
+            .authority(server)
+            .or_else(|| self.revoke(key, Some(server)))
+            .or_else(|| self.server_certificate(server))
+            .or_else(|| self.objects(server, &desired))
+            .or_else(|| self.announce_revocations(key))
+            .or_else(|| self.provider(server, &desired));
+        step.or_else(|| self.report(server, &self.evaluate(server, &desired))).or_else(|| self.wait(server))
+    }
+
+    /// Deletion: the MaskProvider first, whose finalizer gives its slots back, and then the rest by the garbage collector.
+    fn finish(&self, server: &ServerView) -> Step {
+        let step = self.revoke(&server.meta.key, None).or_else(|| self.delete_provider(server));
+        let step = step.or_else(|| self.delete_authority(server));
+        step.or_else(|| match self.own_provider(server) {
+            Some(_) => self.report(server, &evaluate::terminating()),
+            None => remove_finalizer(Kind::Server, &server.meta).map_or(Step::Idle, Step::maintain),
+        })
+    }
+
+    /// Waits until something has to be renewed.
+    fn wait(&self, server: &ServerView) -> Step {
+        self.renewal_time(server).map_or(Step::Idle, |due| self.wait_until(due))
+    }
+
+    /// Waits until a time of the wall clock.
+    fn wait_until(&self, due: DateTime<Utc>) -> Step {
+        let delay = (due - self.now.wall).to_std().unwrap_or(Duration::ZERO);
+        Step::WaitUntil(self.now.monotonic + delay.max(Duration::from_secs(1)))
+    }
+}
+
+/// Returns whether a write was rejected because something else has the name of an object.
+fn name_taken(kind: Kind, key: &ObjectKey) -> (Reason, String) {
+    let kind = kind.as_str();
+    let message =
+        format!("{kind} {} already exists and was not created by the operator; delete or rename it", key.name);
+    (Reason::NameTaken, message)
+}
+
+/// Returns the operation that applies an object.
+fn apply(kind: Kind, key: ObjectKey, present: Option<&crate::model::Meta>, object: serde_json::Value) -> Step {
+    Step::maintain(Operation::Apply(kind, key, present.map(|meta| meta.uid.clone()), object))
+}

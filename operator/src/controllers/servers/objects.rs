@@ -1,0 +1,293 @@
+//! The objects that run a server: its configuration, Services, Deployment and PodDisruptionBudget.
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Map, Value, json};
+use vpn_types::{
+    INPUTS_ANNOTATION, IpForward, MaskProviderVerifyOverridesSpec, OpenVPNServerSpec, OpenVPNServiceType, SERVER_LABEL,
+    TrafficPolicy,
+    pod_metrics::{METRICS_NAMES_ANNOTATION, METRICS_PORT_ANNOTATION},
+};
+
+use super::{
+    ServersContext, apply,
+    authority::{named, owned_by},
+    desired::{Desired, EXPORTER_PORT, routes},
+};
+use crate::{
+    model::{Kind, Meta, ObjectKey, Step},
+    openvpn::ClientConfig,
+    state::{SecretRole, ServerObject, ServerView, Store, combined, merge_overrides},
+};
+
+/// How much longer than the drain a Pod may take to end.
+const GRACE_BEYOND_DRAIN: u64 = 30;
+/// The metrics of replicas that autoscalers may use.
+const SCALING_METRICS: &str = "openvpn_server_connected_clients,openvpn_openvpn_server_connected_clients,\
+                               openvpn_server_pending_clients,openvpn_server_max_clients";
+
+impl ServersContext<'_> {
+    /// Applies the objects that run a server, in an order in which the Pods find what they mount.
+    pub fn objects(&self, server: &ServerView, desired: &Desired) -> Step {
+        let key = &server.meta.key;
+        let state = self.state;
+        let all: [(Kind, ObjectKey, &Store<ServerObject>, Value); 6] = [
+            (Kind::ConfigMap, named(key, "config"), &state.config_maps, config(desired)),
+            (Kind::ConfigMap, named(key, "clients"), &state.config_maps, self.client_configs(server, desired)),
+            (Kind::Service, key.clone(), &state.services, service(server, desired)),
+            (Kind::Service, named(key, "metrics"), &state.services, metrics_service(server)),
+            (Kind::PodDisruptionBudget, key.clone(), &state.pod_disruption_budgets, disruption_budget(server)),
+            (Kind::Deployment, key.clone(), &state.deployments, self.deployment(server, desired)),
+        ];
+        for (kind, key, store, object) in all {
+            // Without the certificates, the Pods could not start.
+            if object.is_null() {
+                continue;
+            }
+            let present = store.get(&key);
+            if present.is_some_and(|present| present.meta.deleting) {
+                continue;
+            }
+            let (object, inputs) = finish(server, kind, &key, object);
+            let ours = present.filter(|present| present.owner.as_ref() == Some(&server.meta.uid));
+            if ours.is_none_or(|ours| ours.inputs.as_deref() != Some(&*inputs)) {
+                return apply(kind, key, ours.map(|ours| &ours.meta), with_uid(object, ours.map(|ours| &ours.meta)));
+            }
+        }
+        Step::Idle
+    }
+
+    /// The files of clients that have an address or routes of their own.
+    fn client_configs(&self, server: &ServerView, desired: &Desired) -> Value {
+        let clients = self.clients_of(&server.meta.key).filter(|client| !client.is_doomed());
+        let files = clients.filter_map(|client| {
+            let config = ClientConfig {
+                address: client.spec.address.as_deref().and_then(|address| address.parse().ok()),
+                routes: routes(client.spec.routes.as_deref()).unwrap_or_default(),
+                behind: Vec::new(),
+            };
+            config.check(desired.network, desired.max_clients).ok()?;
+            Some((client.common_name().to_owned(), json!(config.file(desired.network)?)))
+        });
+        json!({"data": files.collect::<Map<_, _>>()})
+    }
+
+    fn deployment(&self, server: &ServerView, desired: &Desired) -> Value {
+        let key = &server.meta.key;
+        let certificate = self.secret(&named(key, "server"), SecretRole::Server).and_then(|it| it.certificate.as_ref());
+        let files = self.secret(&named(key, "revoked"), SecretRole::Revoked);
+        let (Some(certificate), Some(_)) = (certificate, files) else { return Value::Null };
+        // What openvpn reads only when it starts.
+        let restart = combined([&*certificate.serial.to_string(), &desired.server_config, &desired.agent_settings]);
+        let labels = pod_labels(key);
+        let mut spec = json!({
+            "selector": {"matchLabels": selector(key)},
+            // A replica that ends drains its clients: a new one is there before.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": {
+                "metadata": {
+                    "labels": labels,
+                    "annotations": {
+                        "kubectl.kubernetes.io/default-container": "openvpn",
+                        "vpn.beebs.dev/restart": &*restart,
+                        METRICS_PORT_ANNOTATION: EXPORTER_PORT.to_string(),
+                        METRICS_NAMES_ANNOTATION: SCALING_METRICS,
+                    },
+                },
+                "spec": pod_spec(server, desired),
+            },
+        });
+        if let Some(replicas) = server.spec.replicas {
+            spec["replicas"] = json!(replicas);
+        }
+        if let Some(changes) = &server.spec.pod {
+            spec["template"] = with_changes(spec["template"].take(), changes, &labels);
+        }
+        json!({"spec": spec})
+    }
+}
+
+/// Adds what all objects have, and returns the hash of it.
+pub fn finish(server: &ServerView, kind: Kind, key: &ObjectKey, mut object: Value) -> (Value, String) {
+    let api_version = match kind {
+        Kind::Deployment => "apps/v1",
+        Kind::PodDisruptionBudget => "policy/v1",
+        Kind::Provider | Kind::Client => "vpn.beebs.dev/v1",
+        _ => "v1",
+    };
+    object["apiVersion"] = json!(api_version);
+    object["kind"] = json!(kind.as_str());
+    let metadata = &mut object["metadata"];
+    metadata["name"] = json!(&*key.name);
+    metadata["namespace"] = json!(&*key.namespace);
+    metadata["labels"][SERVER_LABEL] = json!(&*server.meta.key.name);
+    metadata["ownerReferences"] = json!([owned_by(server)]);
+    let inputs = combined([&*object.to_string()]).to_string();
+    object["metadata"]["annotations"][INPUTS_ANNOTATION] = json!(inputs);
+    (object, inputs)
+}
+
+/// Adds the UID of the object that is to be updated, so that no other one is.
+pub fn with_uid(mut object: Value, present: Option<&Meta>) -> Value {
+    if let Some(present) = present {
+        object["metadata"]["uid"] = json!(present.uid.as_str());
+    }
+    object
+}
+
+fn selector(key: &ObjectKey) -> Value {
+    json!({"app": "openvpn", "release": &*key.name})
+}
+
+fn pod_labels(key: &ObjectKey) -> Value {
+    json!({"app": "openvpn", "release": &*key.name, SERVER_LABEL: &*key.name})
+}
+
+fn config(desired: &Desired) -> Value {
+    json!({"data": {"server.conf": desired.server_config, "agent.json": desired.agent_settings}})
+}
+
+fn service(server: &ServerView, desired: &Desired) -> Value {
+    let given = server.spec.service.clone().unwrap_or_default();
+    let type_ = given.type_.unwrap_or_default();
+    let is_external = type_ != OpenVPNServiceType::ClusterIP;
+    let protocol = server.spec.protocol.unwrap_or_default().as_str();
+    let mut port = json!({
+        "name": "openvpn", "port": desired.port, "protocol": protocol, "targetPort": "openvpn",
+    });
+    if let Some(node_port) = given.node_port.filter(|_| is_external) {
+        port["nodePort"] = json!(node_port);
+    }
+    let mut spec = json!({
+        "type": type_.as_str(),
+        "selector": selector(&server.meta.key),
+        "ports": [port],
+        // Clients may change their source port, and are to stay on their replica.
+        "sessionAffinity": "ClientIP",
+    });
+    if is_external {
+        let policy = given.external_traffic_policy.unwrap_or(TrafficPolicy::Local);
+        spec["externalTrafficPolicy"] = json!(policy.as_str());
+    }
+    if let Some(ranges) = given.load_balancer_source_ranges.filter(|_| type_ == OpenVPNServiceType::LoadBalancer) {
+        spec["loadBalancerSourceRanges"] = json!(ranges);
+    }
+    let metadata = json!({"labels": selector(&server.meta.key), "annotations": given.annotations.unwrap_or_default()});
+    json!({"metadata": metadata, "spec": spec})
+}
+
+/// The Service of the exporters. It must not have the labels of the other one.
+fn metrics_service(server: &ServerView) -> Value {
+    json!({
+        "spec": {
+            "selector": selector(&server.meta.key),
+            "ports": [{"name": "metrics", "port": EXPORTER_PORT, "protocol": "TCP", "targetPort": "metrics"}],
+        },
+    })
+}
+
+fn disruption_budget(server: &ServerView) -> Value {
+    json!({"spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector(&server.meta.key)}}})
+}
+
+fn pod_spec(server: &ServerView, desired: &Desired) -> Value {
+    let key = &server.meta.key;
+    let drain = server.spec.drain_timeout().unwrap_or(OpenVPNServerSpec::DEFAULT_DRAIN).as_secs();
+    let forward = server.spec.ip_forward.unwrap_or_default();
+    let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
+    let writable = |name: &str, path: &str| json!({"name": name, "mountPath": path});
+    let mut spec = json!({
+        "terminationGracePeriodSeconds": drain + GRACE_BEYOND_DRAIN,
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "topologySpreadConstraints": [{
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": selector(key)},
+        }],
+        "containers": [
+            {
+                "name": "openvpn",
+                "image": desired.image,
+                "args": ["openvpn-server"],
+                "ports": [{
+                    "name": "openvpn", "containerPort": desired.port,
+                    "protocol": server.spec.protocol.unwrap_or_default().as_str(),
+                }],
+                "securityContext": {
+                    "runAsUser": 0,
+                    "allowPrivilegeEscalation": false,
+                    "readOnlyRootFilesystem": true,
+                    "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "MKNOD", "SETUID", "SETGID"]},
+                },
+                "volumeMounts": [
+                    mount("config", "/etc/openvpn/config"),
+                    mount("clients", "/etc/openvpn/ccd"),
+                    mount("pki", "/etc/openvpn/pki"),
+                    mount("revoked", "/etc/openvpn/revoked"),
+                    writable("run", "/run/openvpn"),
+                    writable("openvpn-status", "/tmp"),
+                ],
+            },
+            {
+                "name": "exporter",
+                "image": desired.image,
+                "args": ["openvpn-exporter"],
+                "ports": [{"name": "metrics", "containerPort": EXPORTER_PORT, "protocol": "TCP"}],
+                "readinessProbe": {
+                    "httpGet": {"path": "/readyz", "port": "metrics"},
+                    "periodSeconds": 2, "timeoutSeconds": 3, "failureThreshold": 3,
+                },
+                "securityContext": {
+                    "runAsUser": 65534, "runAsGroup": 65534, "runAsNonRoot": true,
+                    "allowPrivilegeEscalation": false,
+                    "readOnlyRootFilesystem": true,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [
+                    mount("config", "/etc/openvpn/config"),
+                    mount("openvpn-status", "/etc/openvpn-exporter/openvpn"),
+                    writable("run", "/run/openvpn"),
+                ],
+            },
+        ],
+        "volumes": [
+            {"name": "config", "configMap": {"name": format!("{}-config", key.name)}},
+            {"name": "clients", "configMap": {"name": format!("{}-clients", key.name)}},
+            {"name": "pki", "secret": {"secretName": format!("{}-server", key.name), "defaultMode": 0o400}},
+            // openvpn reads these files when it is no longer root.
+            {"name": "revoked", "secret": {"secretName": format!("{}-revoked", key.name), "defaultMode": 0o444}},
+            {"name": "run", "emptyDir": {"medium": "Memory"}},
+            {"name": "openvpn-status", "emptyDir": {}},
+        ],
+    });
+    match forward {
+        IpForward::Auto => {}
+        IpForward::Sysctl => {
+            spec["securityContext"]["sysctls"] = json!([{"name": "net.ipv4.ip_forward", "value": "1"}])
+        }
+        IpForward::InitContainer => {
+            spec["initContainers"] = json!([{
+                "name": "ip-forward",
+                "image": desired.image,
+                "command": ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"],
+                "securityContext": {"privileged": true, "runAsUser": 0},
+            }]);
+        }
+    }
+    spec
+}
+
+/// Merges the changes of the user into the Pod. The labels stay, because the operator and the Services select by them.
+fn with_changes(template: Value, changes: &Value, labels: &Value) -> Value {
+    let overrides = MaskProviderVerifyOverridesSpec { containers: None, pod: Some(changes.clone()) };
+    let merged = serde_json::from_value::<Pod>(template.clone()).ok();
+    let merged = merged.and_then(|pod| merge_overrides(pod, &overrides).ok());
+    let Some(mut merged) = merged.and_then(|pod| serde_json::to_value(pod).ok()) else { return template };
+    for (key, value) in labels.as_object().into_iter().flatten() {
+        merged["metadata"]["labels"][key] = value.clone();
+    }
+    if let Value::Object(fields) = &mut merged {
+        fields.retain(|field, _| field == "metadata" || field == "spec");
+    }
+    merged
+}

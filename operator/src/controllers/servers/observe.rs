@@ -1,0 +1,112 @@
+//! Changes that affect servers and their clients.
+
+use crate::{
+    controllers::{Change, Context},
+    model::{ObjectKey, ReconcileRequest},
+    state::{ClientView, StoreChange},
+};
+
+/// Observes a change.
+pub fn observe(ctx: &mut Context, change: &Change<'_>) {
+    let Change::Store(change) = change else { return };
+    match change {
+        StoreChange::Server(change) => {
+            let now = ctx.state.servers.get(&change.key).cloned();
+            if let Some(before) = &change.before
+                && now.as_ref().is_none_or(|now| now.meta.uid != before.meta.uid)
+            {
+                ctx.memory.servers.reported.remove(&before.meta.uid);
+                ctx.forget(ReconcileRequest::Server(change.key.clone()));
+            }
+            let has_changed = match (&change.before, now) {
+                (Some(before), Some(now)) => {
+                    before.meta.generation != now.meta.generation
+                        || before.authority_generation != now.authority_generation
+                        || before.meta.deleting != now.meta.deleting
+                }
+                _ => true,
+            };
+            enqueue_server(ctx, &change.key);
+            if has_changed {
+                enqueue_clients(ctx, &change.key);
+            }
+        }
+        StoreChange::Client(change) => {
+            let now = ctx.state.clients.get(&change.key).cloned();
+            if let Some(before) = &change.before
+                && now.as_ref().is_none_or(|now| now.meta.uid != before.meta.uid)
+            {
+                ctx.memory.servers.recorded.remove(&before.meta.uid);
+                ctx.forget(ReconcileRequest::Client(change.key.clone()));
+            }
+            let server = |client: &ClientView| ObjectKey::new(&*client.meta.key.namespace, &client.spec.server);
+            let server = now.as_ref().or(change.before.as_ref()).map(server);
+            ctx.enqueue(ReconcileRequest::Client(change.key.clone()));
+            server.into_iter().for_each(|server| enqueue_server(ctx, &server));
+        }
+        StoreChange::ServerSecret(change) => {
+            let now = ctx.state.server_secrets.get(&change.key);
+            let server = now.or(change.before.as_ref()).and_then(|secret| secret.server.clone());
+            let is_of_client = ctx.state.clients.get(&change.key).is_some();
+            if is_of_client {
+                ctx.enqueue(ReconcileRequest::Client(change.key.clone()));
+            }
+            let Some(server) = server else { return };
+            let server = ObjectKey { namespace: change.key.namespace.clone(), name: server };
+            enqueue_server(ctx, &server);
+            // The certificate authority, or the files of revoked certificates.
+            if !is_of_client {
+                enqueue_clients(ctx, &server);
+            }
+        }
+        StoreChange::ServerObject(change) => {
+            let server = change.before.as_ref().and_then(|before| before.server.clone());
+            let name = server.unwrap_or_else(|| change.key.name.clone());
+            // A name of a Service or ConfigMap begins with the one of its server.
+            let suffixes = ["-config", "-clients", "-metrics"];
+            let base = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));
+            let names = [Some(&*name), base].into_iter().flatten();
+            let keys: Vec<_> = names.map(|name| ObjectKey::new(&*change.key.namespace, name)).collect();
+            for key in keys {
+                if ctx.state.servers.get(&key).is_some() {
+                    enqueue_server(ctx, &key);
+                    // Profiles have the addresses of Services.
+                    if ctx.state.services.get(&change.key).is_some() {
+                        enqueue_clients(ctx, &key);
+                    }
+                }
+            }
+        }
+        StoreChange::ServerPod(change) => {
+            let now = ctx.state.server_pods.get(&change.key);
+            let server = now.or(change.before.as_ref()).and_then(|pod| pod.server.clone());
+            let Some(name) = server else { return };
+            enqueue_server(ctx, &ObjectKey { namespace: change.key.namespace.clone(), name });
+        }
+        StoreChange::Provider(change) => enqueue_existing(ctx, &change.key),
+        StoreChange::Reservation(change) => {
+            let now = ctx.state.reservations.get(&change.key);
+            let providers: Vec<_> = change.before.iter().chain(now).filter_map(|view| view.provider()).collect();
+            providers.iter().for_each(|provider| enqueue_existing(ctx, provider));
+        }
+        _ => {}
+    }
+}
+
+/// A MaskProvider has the name of its server. Most have none.
+fn enqueue_existing(ctx: &mut Context, key: &ObjectKey) {
+    if ctx.state.servers.get(key).is_some() {
+        enqueue_server(ctx, key);
+    }
+}
+
+fn enqueue_server(ctx: &mut Context, key: &ObjectKey) {
+    ctx.enqueue(ReconcileRequest::Server(key.clone()));
+}
+
+fn enqueue_clients(ctx: &mut Context, server: &ObjectKey) {
+    let keys: Vec<_> = ctx.state.clients_of(server).map(|client| client.meta.key.clone()).collect();
+    for key in keys {
+        ctx.enqueue(ReconcileRequest::Client(key));
+    }
+}

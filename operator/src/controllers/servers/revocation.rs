@@ -1,0 +1,117 @@
+//! Revocation: the serial numbers of clients that are deleted or revoked get into the list beside the certificate
+//! authority, then into the files that the replicas read, and then the kubelets are told to look.
+//!
+//! Invariant: the list only grows, except for certificates that have ended. It is in two Secrets, and the one with the
+//! certificate authority is written first, so the other one can be made again.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::ByteString;
+use serde_json::json;
+use time::OffsetDateTime;
+use vpn_types::REVOKED_ANNOTATION;
+
+use super::{
+    ServersContext,
+    authority::{named, secret_labels},
+};
+use crate::{
+    issuing::{Content, keys},
+    model::{Issue, Kind, ObjectKey, Operation, Step},
+    pki::Revoked,
+    state::{AuthorityView, ClientView, SecretRole, ServerSecretView, ServerView, combined},
+};
+
+impl ServersContext<'_> {
+    /// Returns the clients of a server.
+    pub fn clients_of(&self, server: &ObjectKey) -> impl Iterator<Item = &ClientView> {
+        self.state.clients_of(server)
+    }
+
+    /// Whether no certificate of a client can be used any more, in what the replicas read too.
+    pub fn is_revoked(&self, client: &ClientView, server: &ObjectKey) -> bool {
+        let Some((_, authority)) = self.authority_of(server) else { return false };
+        let files = self.secret(&named(server, "revoked"), SecretRole::Revoked);
+        client.issued.iter().all(|issued| {
+            let is_listed = authority.revoked.as_ref().is_some_and(|revoked| revoked.contains(issued.serial));
+            let is_published = files.is_some_and(|files| files.serials.contains(&issued.serial));
+            issued.not_after <= self.now.wall || (is_listed && is_published)
+        })
+    }
+
+    /// Writes the list of revoked certificates, and then the files.
+    pub fn revoke(&self, server: &ObjectKey, owner: Option<&ServerView>) -> Step {
+        let Some((secret, authority)) = self.authority_of(server) else { return Step::Idle };
+        let files = self.secret(&named(server, "revoked"), SecretRole::Revoked);
+        let mut revoked = authority.revoked.clone().unwrap_or_default();
+        // Either Secret may come from a backup.
+        if let Some(copy) = files.and_then(|files| files.revoked.as_ref()) {
+            revoked.merge(copy);
+        }
+        for client in self.clients_of(server).filter(|client| client.is_doomed()) {
+            for issued in client.issued.iter().filter(|issued| issued.not_after > self.now.wall) {
+                revoked.insert(issued.serial, client.common_name(), issued.not_after.timestamp());
+            }
+        }
+        if let Ok(now) = OffsetDateTime::from_unix_timestamp(self.now.wall.timestamp()) {
+            revoked.drop_ended(now);
+        }
+        if authority.revoked.as_ref() != Some(&revoked) {
+            return Step::maintain(write_list(secret, &revoked));
+        }
+        if owner.is_none() && files.is_none() && revoked.is_empty() {
+            return Step::Idle;
+        }
+        self.publish(server, authority, &revoked)
+    }
+
+    fn publish(&self, server: &ObjectKey, authority: &AuthorityView, revoked: &Revoked) -> Step {
+        let key = named(server, "revoked");
+        let found = self.state.server_secrets.get(&key).filter(|files| files.role == Some(SecretRole::Revoked));
+        let serials: BTreeSet<_> = revoked.iter().map(|(serial, _)| serial).collect();
+        let inputs = combined([&*authority.fingerprint, &*revoked.to_string()]);
+        let is_good = |files: &ServerSecretView| {
+            files.meta.deleting
+                || (files.intact && *files.serials == serials && files.inputs.as_deref() == Some(&*inputs))
+        };
+        if found.is_some_and(is_good) || authority.not_after <= self.now.wall {
+            return Step::Idle;
+        }
+        Step::maintain(Operation::Issue(Box::new(Issue {
+            key,
+            replaces: found.map(|files| (files.meta.uid.clone(), files.meta.version)),
+            labels: secret_labels(&server.name, SecretRole::Revoked),
+            inputs: inputs.to_string(),
+            // It outlives the server, as the certificate authority does.
+            owner: None,
+            content: Content::Revoked {
+                authority: authority.issuer(),
+                revoked: revoked.clone(),
+                number: u64::try_from(self.now.wall.timestamp()).unwrap_or_default(),
+            },
+        })))
+    }
+
+    /// Tells the kubelet of each replica that the files have changed. Otherwise it looks about once a minute.
+    pub fn announce_revocations(&self, server: &ObjectKey) -> Step {
+        let files = self.secret(&named(server, "revoked"), SecretRole::Revoked);
+        let Some(files) = files.filter(|files| !files.serials.is_empty()) else { return Step::Idle };
+        let told = files.serials.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let told = combined(told.iter().map(String::as_str));
+        let mut pods = self.state.server_pods_of(server).filter(|pod| !pod.ended);
+        let Some(pod) = pods.find(|pod| pod.revoked.as_ref() != Some(&told)) else { return Step::Idle };
+        let patch = json!({"metadata": {
+            "uid": pod.meta.uid.as_str(), "annotations": {REVOKED_ANNOTATION: &*told},
+        }});
+        Step::maintain(Operation::Patch(Kind::ServerPod, pod.meta.key.clone(), patch))
+    }
+}
+
+/// The list is guarded by the version of the Secret, so that no entry is lost to another operator.
+fn write_list(secret: &ServerSecretView, revoked: &Revoked) -> Operation {
+    let patch = json!({
+        "metadata": {"uid": secret.meta.uid.as_str(), "resourceVersion": secret.meta.version.to_string()},
+        "data": {keys::REVOKED: ByteString(revoked.to_string().into_bytes())},
+    });
+    Operation::Patch(Kind::ServerSecret, secret.meta.key.clone(), patch)
+}

@@ -1,0 +1,23 @@
+//! Certificates for OpenVPN servers and their clients: a CA, what it signs, and what was revoked. Pure: what is written
+//! where is decided elsewhere.
+//!
+//! Invariants: a certificate never outlives its CA, nothing that a client sends gets into a certificate except for its
+//! public key, and a list of revoked certificates never gets shorter unless what it drops has ended.
+
+mod authority;
+mod inspect;
+mod issue;
+mod key;
+mod revocation;
+mod serial;
+mod tls_crypt;
+
+pub use authority::{Authority, AuthorityProblem, trusted};
+pub use inspect::{CertificateInfo, inspect, is_signed_by, key_fits};
+pub use issue::{CsrProblem, Issued, Request, Usage, issue, sign_csr};
+pub use revocation::{Entry, Revoked, crl};
+pub use serial::{NotASerial, Serial};
+pub use tls_crypt::{new_tls_crypt_key, tls_crypt_key};
+
+/// How much earlier than now certificates begin, because clocks differ.
+const SKEW: time::Duration = time::Duration::minutes(5);

@@ -1,0 +1,209 @@
+//! Views of OpenVPN servers, their clients, and the objects that the operator creates for them.
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use vpn_types::{OpenVPNClientPhase, OpenVPNClientSpec, OpenVPNServerPhase, OpenVPNServerSpec, Reason};
+
+use super::StatusView;
+use crate::{
+    model::{Kind, Meta, Uid},
+    pki::{Revoked, Serial},
+};
+
+/// An OpenVPN server.
+#[derive(Clone, Debug)]
+pub struct ServerView {
+    /// The metadata.
+    pub meta: Meta,
+    /// The spec.
+    pub spec: Arc<OpenVPNServerSpec>,
+    /// The `spec.pki.generation` of the last certificate authority that the operator created or found.
+    pub authority_generation: Option<i32>,
+    /// The status.
+    pub status: StatusView<OpenVPNServerPhase>,
+    /// The condition `CertificatesValid`: its status and last transition.
+    pub certificates_valid: Option<(bool, DateTime<Utc>)>,
+}
+
+/// A client of an OpenVPN server.
+#[derive(Clone, Debug)]
+pub struct ClientView {
+    /// The metadata.
+    pub meta: Meta,
+    /// The spec.
+    pub spec: Arc<OpenVPNClientSpec>,
+    /// The UID of the OpenVPN server that created it, if it is for a slot.
+    pub owner: Option<Uid>,
+    /// The slot of the MaskProvider that it is for.
+    pub slot: Option<u32>,
+    /// The hash of what the operator made it from, if it is for a slot.
+    pub inputs: Option<Arc<str>>,
+    /// `status.issued`: certificates that have not ended, the newest last.
+    pub issued: Arc<[IssuedView]>,
+    /// `status.issues`: how many serial numbers it has had.
+    pub issues: i64,
+    /// The status.
+    pub status: StatusView<OpenVPNClientPhase>,
+}
+
+impl ClientView {
+    /// Returns the common name in its certificates.
+    pub fn common_name(&self) -> &str {
+        self.spec.common_name.as_deref().unwrap_or(&self.meta.key.name)
+    }
+
+    /// Whether its certificates are to be revoked.
+    pub fn is_doomed(&self) -> bool {
+        self.meta.deleting || self.spec.revoked == Some(true)
+    }
+}
+
+/// A certificate that has been issued, or is about to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedView {
+    /// Its serial number.
+    pub serial: Serial,
+    /// When it ends.
+    pub not_after: DateTime<Utc>,
+}
+
+/// What a Secret of an OpenVPN server holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretRole {
+    /// The certificate authority, and which certificates are revoked.
+    Authority,
+    /// The certificate of the server.
+    Server,
+    /// The files of revoked certificates.
+    Revoked,
+    /// The certificate and profile of a client.
+    Client,
+    /// Settings of gluetun.
+    Provider,
+}
+
+impl SecretRole {
+    /// All roles.
+    pub const ALL: [Self; 5] = [Self::Authority, Self::Server, Self::Revoked, Self::Client, Self::Provider];
+
+    /// Returns the value of the label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Authority => "authority",
+            Self::Server => "server",
+            Self::Revoked => "revoked",
+            Self::Client => "client",
+            Self::Provider => "provider",
+        }
+    }
+}
+
+/// A Secret of an OpenVPN server.
+#[derive(Clone, Debug)]
+pub struct ServerSecretView {
+    /// The metadata.
+    pub meta: Meta,
+    /// The name of the server, from a label. Absent if the Secret is none of the operator's.
+    pub server: Option<Arc<str>>,
+    /// What it holds, from a label.
+    pub role: Option<SecretRole>,
+    /// The UID of the object that controls it.
+    pub owner: Option<Uid>,
+    /// The hash of what it was made from, from an annotation.
+    pub inputs: Option<Arc<str>>,
+    /// Whether its data are those that the operator wrote, by a hash in an annotation.
+    pub intact: bool,
+    /// The certificate in it.
+    pub certificate: Option<IssuedView>,
+    /// The PEM of that certificate, if the Secret has no private key: the certificate is then part of a status.
+    pub pem: Option<Arc<str>>,
+    /// The certificate authority in it.
+    pub authority: Option<Arc<AuthorityView>>,
+    /// The list of revoked certificates in it.
+    pub revoked: Option<Revoked>,
+    /// The serial numbers that are its keys.
+    pub serials: Arc<BTreeSet<Serial>>,
+}
+
+/// A certificate authority.
+#[derive(Clone)]
+pub struct AuthorityView {
+    /// The certificate in PEM.
+    pub certificate: Arc<str>,
+    /// The private key in PEM.
+    pub key: Arc<str>,
+    /// The key of `tls-crypt`.
+    pub tls_crypt: Arc<str>,
+    /// The `spec.pki.generation` that it was created for.
+    pub generation: i32,
+    /// The revoked certificates. Absent if the list cannot be read.
+    pub revoked: Option<Revoked>,
+    /// When it ends.
+    pub not_after: DateTime<Utc>,
+    /// The serial number of its certificate.
+    pub serial: Serial,
+    /// A hash of its certificate.
+    pub fingerprint: Arc<str>,
+}
+
+impl fmt::Debug for AuthorityView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthorityView").field("serial", &self.serial).finish_non_exhaustive()
+    }
+}
+
+/// An object that the operator creates for an OpenVPN server, and whose content it does not read.
+#[derive(Clone, Debug)]
+pub struct ServerObject {
+    /// The kind.
+    pub kind: Kind,
+    /// The metadata.
+    pub meta: Meta,
+    /// The name of the server, from a label. Absent if the object is none of the operator's.
+    pub server: Option<Arc<str>>,
+    /// The UID of the server that controls it.
+    pub owner: Option<Uid>,
+    /// The hash of what it was made from, from an annotation.
+    pub inputs: Option<Arc<str>>,
+    /// The addresses of a Service.
+    pub addresses: Option<Arc<ServiceAddresses>>,
+    /// Why a Deployment cannot create Pods.
+    pub failure: Option<Arc<str>>,
+}
+
+/// The addresses of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceAddresses {
+    /// The type of the Service.
+    pub type_: Arc<str>,
+    /// The address in the cluster.
+    pub cluster_ip: Option<Arc<str>>,
+    /// The host name of the load balancer.
+    pub hostname: Option<Arc<str>>,
+    /// The address of the load balancer.
+    pub ip: Option<Arc<str>>,
+    /// The port on each node.
+    pub node_port: Option<i32>,
+}
+
+/// A replica of an OpenVPN server.
+#[derive(Clone, Debug)]
+pub struct ServerPodView {
+    /// The metadata.
+    pub meta: Meta,
+    /// The name of the server, from a label.
+    pub server: Option<Arc<str>>,
+    /// Whether it accepts clients.
+    pub ready: bool,
+    /// Whether it has ended for good.
+    pub ended: bool,
+    /// Its address.
+    pub address: Option<Arc<str>>,
+    /// The address of its node.
+    pub node_address: Option<Arc<str>>,
+    /// Why it does not accept clients.
+    pub problem: Option<(Reason, Arc<str>)>,
+    /// The hash of the revoked certificates that it was told of, from an annotation.
+    pub revoked: Option<Arc<str>>,
+}

@@ -1,0 +1,219 @@
+//! OpenVPN servers: no serial number is issued twice, no revocation is lost, and the certificate authority stays, wherever
+//! a process crashes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Secret;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use vpn_operator::{
+    controllers::table,
+    model::{Kind, ObjectKey},
+    pki,
+};
+use vpn_types::{OpenVPNClient, SERVER_SECRET_LABEL};
+
+use crate::{
+    crashes::crash_everywhere,
+    explore::{Random, tail},
+    process::separate_processes,
+    run::Sim,
+    server::{owners, uid_of},
+    user::key,
+};
+
+type CheckResult = Result<(), String>;
+
+/// What the record of the API server says of certificates.
+#[derive(Default)]
+struct History {
+    /// The certificate of each serial number.
+    certificates: BTreeMap<String, String>,
+    /// The serial numbers in the status of each client, by UID.
+    recorded: BTreeMap<String, BTreeSet<String>>,
+    /// The certificate authority, by generation.
+    authorities: BTreeMap<String, String>,
+    /// The revoked serial numbers beside the authority, and those that are files.
+    listed: BTreeSet<String>,
+    published: BTreeSet<String>,
+}
+
+impl History {
+    fn secret(&mut self, value: &Value) -> CheckResult {
+        let secret = Secret::deserialize(value).unwrap();
+        let data = secret.data.unwrap_or_default();
+        let text = |key: &str| data.get(key).map(|value| String::from_utf8_lossy(&value.0).into_owned());
+        let role = value["metadata"]["labels"].get(SERVER_SECRET_LABEL).and_then(Value::as_str);
+        match role {
+            Some("authority") => {
+                let certificate = text("tls.crt").unwrap_or_default();
+                let generation = text("generation").unwrap_or_default();
+                let first = self.authorities.entry(generation).or_insert_with(|| certificate.clone());
+                if *first != certificate {
+                    return Err("the certificate authority was replaced".to_owned());
+                }
+                let list = text("revoked").unwrap_or_default();
+                let listed = list.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+                lost(&self.listed, &listed)?;
+                self.listed = listed;
+            }
+            Some("revoked") => {
+                let files: BTreeSet<_> =
+                    data.keys().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).cloned().collect();
+                lost(&self.published, &files)?;
+                self.published = files;
+            }
+            Some("client" | "server") => {
+                let certificate = text("tls.crt").unwrap_or_default();
+                let serial = pki::inspect(&certificate).map_err(|error| error.to_string())?.serial.to_string();
+                let first = self.certificates.entry(serial.clone()).or_insert_with(|| certificate.clone());
+                if *first != certificate {
+                    return Err(format!("two certificates have the serial number {serial}"));
+                }
+                let owner = owners(value).first().map(|(uid, _)| uid.clone()).unwrap_or_default();
+                let recorded = self.recorded.get(&owner);
+                if role == Some("client") && !recorded.is_some_and(|recorded| recorded.contains(&serial)) {
+                    return Err(format!("{serial} was issued before it was recorded"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn client(&mut self, value: &Value, is_gone: bool) -> CheckResult {
+        let client = OpenVPNClient::deserialize(value).unwrap();
+        let issued = client.status.and_then(|status| status.issued).unwrap_or_default();
+        let recorded: BTreeSet<_> = issued.into_iter().map(|issued| issued.serial).collect();
+        if is_gone {
+            lost(&recorded, &self.listed)?;
+            lost(&recorded, &self.published)?;
+        }
+        let before = self.recorded.entry(uid_of(value).to_owned()).or_default();
+        lost(before, &recorded)?;
+        *before = recorded;
+        Ok(())
+    }
+}
+
+fn lost(before: &BTreeSet<String>, now: &BTreeSet<String>) -> CheckResult {
+    match before.difference(now).next() {
+        Some(serial) => Err(format!("the serial number {serial} is forgotten")),
+        None => Ok(()),
+    }
+}
+
+/// Checks the whole record. Time does not pass so far that certificates end.
+fn check(sim: &Sim) -> CheckResult {
+    let mut history = History::default();
+    for event in &sim.server.log {
+        match event.kind {
+            Kind::Secret if event.after.is_some() => history.secret(&event.last)?,
+            Kind::Client => history.client(&event.last, event.after.is_none())?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn home() -> ObjectKey {
+    key("a", "home")
+}
+
+/// A server with two slots and two devices. A device and a slot go, then everything.
+fn scenario(sim: &mut Sim) -> CheckResult {
+    sim.create(Kind::Server, &home(), json!({"spec": {"provider": {"maxSlots": 2, "verify": {"skip": true}}}}));
+    for name in ["laptop", "phone"] {
+        sim.create(Kind::Client, &key("a", name), json!({"spec": {"server": "home"}}));
+    }
+    sim.settle()?;
+    sim.mask(&key("a", "m0"), json!({}));
+    sim.settle()?;
+    if sim.phase(Kind::Mask, &key("a", "m0")) != "Active" || sim.phase(Kind::Client, &key("a", "phone")) != "Ready" {
+        return Err("not everything is issued".to_owned());
+    }
+    sim.delete(Kind::Client, &key("a", "laptop"), "Background");
+    sim.edit(Kind::Server, &home(), json!({"spec": {"provider": {"maxSlots": 1}}}));
+    sim.settle()?;
+    sim.edit(Kind::Client, &key("a", "phone"), json!({"spec": {"revoked": true}}));
+    sim.settle()?;
+    if sim.server.of_kind(Kind::Client).count() != 2 || sim.phase(Kind::Client, &key("a", "phone")) != "Revoked" {
+        return Err("a client is still there".to_owned());
+    }
+    sim.delete(Kind::Mask, &key("a", "m0"), "Background");
+    sim.delete(Kind::Server, &home(), "Background");
+    sim.settle()?;
+    sim.delete(Kind::Client, &key("a", "phone"), "Background");
+    sim.settle()?;
+    let left: Vec<_> = sim.server.objects.keys().filter(|(kind, _)| *kind != Kind::Secret).collect();
+    if !left.is_empty() {
+        return Err(format!("there is still {left:?}"));
+    }
+    check(sim)?;
+    sim.stays_quiet()
+}
+
+#[test]
+fn nothing_is_issued_twice_or_forgotten_wherever_the_process_crashes() {
+    crash_everywhere(&[table::all()], scenario);
+}
+
+#[test]
+fn nothing_is_issued_twice_or_forgotten_wherever_one_of_the_processes_crashes() {
+    crash_everywhere(&separate_processes(), scenario);
+}
+
+/// A step of a random walk: mostly what may happen next, and now and then a fault or a user.
+fn disturb(sim: &mut Sim, what: u64, which: usize) {
+    let clients = ["laptop", "phone"].map(|name| key("a", name));
+    match what {
+        0 => sim.crash(which % sim.processes.len()),
+        1..=2 if !sim.in_flight.is_empty() => sim.lose(which % sim.in_flight.len()),
+        3 => sim.create(Kind::Client, &clients[which % 2], json!({"spec": {"server": "home"}})),
+        4 => sim.delete(Kind::Client, &clients[which % 2], "Background"),
+        5 => sim.edit(Kind::Server, &home(), json!({"spec": {"provider": {"maxSlots": which % 3}}})),
+        // The profile has the host in it.
+        6 => sim.edit(Kind::Server, &home(), json!({"spec": {"endpoint": {"host": format!("h{which}.example.org")}}})),
+        7 => sim.delete(Kind::Secret, &clients[which % 2], "Background"),
+        8 => {
+            let p = which % sim.processes.len();
+            sim.processes[p].watches.values_mut().for_each(crate::watch::Watch::restart);
+        }
+        _ => sim.advance([1, 400, 4_000, 61_000][which % 4]),
+    }
+}
+
+fn walk(sim: &mut Sim, random: &mut Random) -> CheckResult {
+    sim.create(Kind::Server, &home(), json!({"spec": {"provider": {"maxSlots": 1, "verify": {"skip": true}}}}));
+    for _ in 0..300 {
+        let (what, which) = (random.next() % 60, (random.next() >> 40) as usize);
+        sim.advance_quietly();
+        if what < 10 {
+            disturb(sim, what, which);
+        } else {
+            let moves = sim.moves();
+            if !moves.is_empty() {
+                sim.make(moves[which % moves.len()].clone())?;
+            }
+        }
+    }
+    sim.settle()?;
+    for (key, client) in sim.server.of_kind(Kind::Client) {
+        if client["status"]["phase"] != "Ready" {
+            return Err(format!("client {key} has no certificate: {client}"));
+        }
+    }
+    check(sim)?;
+    sim.stays_quiet()
+}
+
+#[test]
+fn random_walks_of_two_operators_issue_nothing_twice_and_forget_nothing() {
+    let runs = std::env::var("SIMULATION_RUNS").ok().and_then(|runs| runs.parse::<u64>().ok()).unwrap_or(1);
+    for seed in 0..40 * runs {
+        let mut sim = Sim::new(&[table::all(), table::all()]);
+        if let Err(what) = walk(&mut sim, &mut Random(seed)) {
+            panic!("seed {seed}: {what}\n{}\n{what}", tail(&sim.trace));
+        }
+    }
+}
