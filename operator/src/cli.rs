@@ -18,6 +18,8 @@ use crate::{
     runtime::{
         certificates::{CaTarget, CertificateSource},
         metrics_api::MetricsApiSettings,
+        openvpn_exporter::ExporterArgs,
+        openvpn_server::ServerArgs,
         webhook::WebhookSettings,
     },
 };
@@ -315,6 +317,10 @@ pub enum Command {
         #[arg(long, default_value_t = 8080)]
         port: u16,
     },
+    /// Run OpenVPN as the first process of a container: forwarding, sessions of revoked clients, and the end.
+    OpenvpnServer(ServerArgs),
+    /// Serve metrics of an OpenVPN server, with the names and flags of `openvpn_exporter`.
+    OpenvpnExporter(ExporterArgs),
     /// Run all controllers in one process.
     #[command(visible_alias = "run")]
     ManageAll,
@@ -336,9 +342,12 @@ impl Command {
                 let left_out: Vec<_> = left_out.into_iter().filter(|(runs, _)| !runs).map(|(_, name)| name).collect();
                 table::without(&left_out)
             }
-            Command::RemoveFinalizers | Command::ServeWebhook | Command::FakeMetric { .. } | Command::Hpa(_) => {
-                table::only("")
-            }
+            Command::RemoveFinalizers
+            | Command::ServeWebhook
+            | Command::FakeMetric { .. }
+            | Command::OpenvpnServer(_)
+            | Command::OpenvpnExporter(_)
+            | Command::Hpa(_) => table::only(""),
             Command::ServeMetricsApi => observer::only(),
             one => table::only(one.name()),
         }
@@ -356,6 +365,8 @@ impl Command {
             Command::ServeWebhook => "webhook",
             Command::ServeMetricsApi => "metrics-api",
             Command::FakeMetric { .. } => "fake-metric",
+            Command::OpenvpnServer(_) => "openvpn-server",
+            Command::OpenvpnExporter(_) => "openvpn-exporter",
             Command::ManageAll => "all",
             Command::RemoveFinalizers => "remove-finalizers",
             Command::Hpa(_) => "hpa",
@@ -376,6 +387,8 @@ impl Command {
             | Command::ServeWebhook
             | Command::ServeMetricsApi
             | Command::FakeMetric { .. }
+            | Command::OpenvpnServer(_)
+            | Command::OpenvpnExporter(_)
             | Command::Hpa(_) => "vpn-operator",
         }
     }

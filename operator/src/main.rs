@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use vpn_operator::{cli::Cli, process};
+use vpn_operator::{cli::Cli, process, runtime::openvpn_exporter::two_dashes};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    process::main(Cli::parse()).await
+    process::main(Cli::parse_from(two_dashes(std::env::args_os()))).await
 }

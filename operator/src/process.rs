@@ -19,6 +19,7 @@ use crate::{
         health::{self, ServerState},
         lease::{self, LeaderLease},
         metrics_api::{self, MetricsApiSettings},
+        openvpn_exporter, openvpn_server,
         webhook::{self, WebhookSettings},
     },
 };
@@ -30,6 +31,10 @@ pub async fn main(cli: Cli) -> ExitCode {
         return command.run();
     }
     log(cli.log_format);
+    // It is the first process of its container, and collects all others.
+    if let Command::OpenvpnServer(args) = cli.command {
+        return openvpn_server::run(args).await;
+    }
     match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -44,6 +49,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     raise_file_limit();
     if let Command::FakeMetric { port } = cli.command {
         return fake_metric::serve(port).await;
+    }
+    if let Command::OpenvpnExporter(args) = cli.command {
+        return openvpn_exporter::run(args).await;
     }
     let mut config = Config::infer().await.context("no kubeconfig and no in-cluster credentials found")?;
     // The engine reads the object after an unknown outcome. The client must not retry on its own.

@@ -109,6 +109,7 @@ impl Object {
 }
 
 /// A change of an object in its store.
+#[allow(clippy::large_enum_variant, reason = "one exists at a time")]
 #[derive(Debug)]
 pub enum StoreChange {
     /// A Mask changed.

@@ -15,8 +15,7 @@ use crate::{
     state::{ClusterState, ServerView, ServiceAddresses, check_overrides},
 };
 
-/// The port of the exporter.
-pub const EXPORTER_PORT: u16 = 9176;
+pub use crate::openvpn::EXPORTER_PORT;
 
 /// What a server is to be.
 pub struct Desired {

@@ -231,7 +231,7 @@ fn pod_spec(server: &ServerView, desired: &Desired) -> Value {
             {
                 "name": "exporter",
                 "image": desired.image,
-                "args": ["openvpn-exporter"],
+                "args": ["openvpn-exporter", "--openvpn.management=/run/openvpn/management.sock"],
                 "ports": [{"name": "metrics", "containerPort": EXPORTER_PORT, "protocol": "TCP"}],
                 "readinessProbe": {
                     "httpGet": {"path": "/readyz", "port": "metrics"},
