@@ -16,7 +16,7 @@
 //! | supervised processes, the audit log | [`process`], [`audit`] |
 //! | programs of others, faults on the way to the API server, a recording of watches | [`tools`], [`faults`], [`history`] |
 //! | a node that runs containers | [`node`] |
-//! | etcd, the API server, controllers, scheduler, kwok | [`control_plane`] |
+//! | etcd, the API server, controllers, scheduler, kwok; the image of OpenVPN servers | [`control_plane`], [`servers_image`] |
 //! | that control plane, or the user's cluster | [`cluster`] |
 //! | the operator under test | [`operator`] |
 //! | what the tests share | [`testing`] |
@@ -35,6 +35,7 @@ pub mod operator;
 pub mod operator_image;
 pub mod pods;
 pub mod process;
+pub mod servers_image;
 pub mod testing;
 pub mod tools;
 pub mod vpn;

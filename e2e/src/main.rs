@@ -35,7 +35,7 @@ enum Command {
     Up(commands::up::Up),
     /// Run the kubectl that is built with the control plane
     Kubectl(commands::kubectl::Kubectl),
-    /// Make the container image, without a container engine
+    /// Make a container image, without a container engine
     Image(commands::image::Image),
     /// Measure many Masks at once: time, requests and memory
     Load(commands::load::Load),

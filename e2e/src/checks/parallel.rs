@@ -22,9 +22,9 @@ use super::{
 /// The test binary that builds. It runs alone and first, because it uses all CPUs: other tests would slow down, and
 /// real Pods would fail.
 const BUILDS: &str = "builds";
-/// Test binaries with a node that runs containers. Nothing runs beside them, because real Pods use all available CPU
-/// time, and fail their probes without it.
-const WITH_NODE: [&str; 3] = ["node", "verification", "in_cluster"];
+/// Test binaries with a node that runs containers, or that measure how soon a real server reacts. Nothing runs beside
+/// them, because real Pods use all available CPU time, and fail their probes without it.
+const WITH_NODE: [&str; 4] = ["node", "verification", "in_cluster", "agent"];
 /// The slowest of the other test binaries, slowest first. The rest follow by name. A slow binary that starts late would
 /// delay the whole run.
 const LONGEST: [&str; 9] = ["bad_days", "counts", "restart", "operator", "chart", "lease", "crowds", "clients", "life"];

@@ -4,28 +4,41 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use e2e::operator_image as image;
+use e2e::{operator_image, servers_image};
 
-/// Make the container image, without a container engine.
+/// Make a container image, without a container engine.
 #[derive(Args)]
 pub struct Image {
-    /// Where to write it: an OCI image layout in a tar archive, for `docker load` and the like
+    /// Where to write it, for `docker load` and the like: an OCI image layout in a tar archive, or with `--servers`, the
+    /// format of `docker save`
     #[arg(long, value_name = "FILE", required_unless_present = "root")]
     output: Option<PathBuf>,
     /// Write what is in the image into this new directory; the Dockerfile does so
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// Make the image of OpenVPN servers, with files of this machine, which has to be Debian
+    #[arg(long, conflicts_with = "root")]
+    servers: bool,
 }
 
 impl Image {
     pub fn run(self) -> Result<()> {
+        if self.servers {
+            // Before anything is built.
+            servers_image::install()?;
+        }
         let unpacked = tempfile::tempdir()?;
         let root = self.root.as_deref().unwrap_or(unpacked.path());
-        image::root(root)?;
-        if let Some(output) = &self.output {
-            image::archive(root, output)?;
-            println!("{} in {}", image::NAME, output.display());
-        }
+        operator_image::root(root)?;
+        let Some(output) = &self.output else { return Ok(()) };
+        let name = if self.servers {
+            servers_image::archive(root, output)?;
+            servers_image::NAME
+        } else {
+            operator_image::archive(root, output)?;
+            operator_image::NAME
+        };
+        println!("{name} in {}", output.display());
         Ok(())
     }
 }

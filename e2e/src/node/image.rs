@@ -1,7 +1,7 @@
 //! Container images that are created from files of this machine, without a registry or a Dockerfile.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
@@ -26,6 +26,7 @@ pub struct Image {
     pub name: String,
     entries: Vec<Entry>,
     entrypoint: Vec<String>,
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +47,8 @@ enum Content {
 impl Image {
     /// An image with the directories that programs expect. They are empty.
     pub fn new(name: impl Into<String>) -> Self {
-        let mut image = Self { name: name.into(), entries: Vec::new(), entrypoint: Vec::new() };
+        let mut image =
+            Self { name: name.into(), entries: Vec::new(), entrypoint: Vec::new(), labels: BTreeMap::new() };
         for (dir, mode) in
             [("dev", 0o755), ("etc", 0o755), ("proc", 0o755), ("run", 0o755), ("sys", 0o755), ("tmp", 0o1777)]
         {
@@ -57,11 +59,9 @@ impl Image {
             image.entries.push(Entry { path: usr.clone().into(), mode: 0o755, content: Content::Directory });
             image.entries.push(Entry { path: dir.into(), mode: 0o777, content: Content::Link(usr) });
         }
-        image.link("/var/run", "/run").text(
-            "/etc/passwd",
-            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-            0o644,
-        )
+        let users = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
+        let groups = "root:x:0:\nnogroup:x:65534:\n";
+        image.link("/var/run", "/run").text("/etc/passwd", users, 0o644).text("/etc/group", groups, 0o644)
     }
 
     /// The command that a container runs unless its Pod says otherwise.
@@ -71,7 +71,22 @@ impl Image {
         self
     }
 
-    /// Adds a file of this machine at `path`, with the same mode.
+    /// Adds a label.
+    #[must_use]
+    pub fn label(mut self, name: &str, value: &str) -> Self {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// The files of this machine in the image.
+    pub fn sources(&self) -> impl Iterator<Item = &Path> {
+        self.entries.iter().filter_map(|entry| match &entry.content {
+            Content::Copy(source) => Some(source.as_path()),
+            _ => None,
+        })
+    }
+
+    /// Adds a file of this machine at `path`, with the same mode, but readable for all users.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -80,6 +95,7 @@ impl Image {
         let metadata = fs::metadata(source).with_context(|| format!("cannot read {}", source.display()))?;
         ensure!(metadata.is_file(), "{} is no file", source.display());
         let mode = metadata.permissions().mode() & 0o7777;
+        let mode = mode | 0o044 | (mode & 0o100) >> 3 | (mode & 0o100) >> 6;
         self.entries.push(Entry { path: inside(path), mode, content: Content::Copy(source.to_owned()) });
         Ok(self)
     }
@@ -106,6 +122,33 @@ impl Image {
         self = self.file(path, Path::new(path))?;
         for library in libraries(path)? {
             self = self.file(&library, Path::new(&library))?;
+        }
+        Ok(self)
+    }
+
+    /// Adds a program of this machine at another path, with its shared libraries at their own.
+    ///
+    /// # Errors
+    /// When the program or one of its libraries is missing.
+    pub fn linked_file(mut self, path: &str, program: &Path) -> Result<Self> {
+        self = self.file(path, program)?;
+        for library in libraries(&program.to_string_lossy())? {
+            self = self.file(&library, Path::new(&library))?;
+        }
+        Ok(self)
+    }
+
+    /// Adds a directory of this machine with everything in it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn tree(mut self, path: &str, source: &Path) -> Result<Self> {
+        let entries = fs::read_dir(source).with_context(|| format!("cannot read {}", source.display()))?;
+        let mut entries: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        entries.sort();
+        for source in entries {
+            let path = format!("{path}/{}", source.file_name().unwrap_or_default().to_string_lossy());
+            self = if source.is_dir() { self.tree(&path, &source)? } else { self.file(&path, &source)? };
         }
         Ok(self)
     }
@@ -151,7 +194,7 @@ impl Image {
         let config = json!({
             "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
             "os": "linux",
-            "config": { "Env": [PATH], "Entrypoint": self.entrypoint },
+            "config": { "Env": [PATH], "Entrypoint": self.entrypoint, "Labels": self.labels },
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
             "history": [{ "created_by": "vpn-operator e2e" }],
         })

@@ -20,6 +20,16 @@ pub const GLUETUN: &str = "localhost/gluetun-stand-in:v3.41.3";
 /// The VPN server: see [`vpn_server`].
 pub const VPN_SERVER: &str = "localhost/vpn-server:1";
 
+/// The image of OpenVPN servers: see [`openvpn`].
+pub const OPENVPN: &str = "localhost/vpn-operator-openvpn:1";
+
+/// The image [`OPENVPN`]: this operator, with OpenVPN, iptables and a shell.
+pub fn openvpn(operator: &Path) -> Result<Image> {
+    let path = "/usr/local/bin/vpn-operator";
+    let image = vpn_programs(Image::new(OPENVPN).entrypoint(&[path]))?.busybox()?;
+    image.linked_file(path, operator)
+}
+
 /// The image [`PAUSE`].
 pub fn pause() -> Result<Image> {
     go_program(PAUSE, "pause", "/pause")

@@ -12,7 +12,7 @@ mod containerd;
 pub mod image;
 pub mod images;
 mod kubelet;
-mod packages;
+pub mod packages;
 
 use std::{
     env,
@@ -48,12 +48,12 @@ pub fn unavailable() -> Option<String> {
     if let Err(why) = isolation::possible() {
         return Some(format!("{why:#}"));
     }
-    packages::unavailable()
+    packages::unavailable(&packages::NODE)
 }
 
 /// Installs missing Debian packages. Prints a message first.
 pub fn install() -> Result<()> {
-    packages::ensure()
+    packages::ensure(&packages::NODE)
 }
 
 /// The node of a running cluster.

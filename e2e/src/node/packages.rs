@@ -1,4 +1,4 @@
-//! The Debian packages that a node needs. Missing ones are installed.
+//! The Debian packages that a node and images need. Missing ones are installed.
 
 use std::{env, fs, io::Write, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -6,42 +6,55 @@ use anyhow::{Context, Result, ensure};
 
 use super::containerd::RUNTIME;
 
-/// A file of each package, and the package.
-const NEEDED: [(&str, &str); 9] = [
+/// A file of a package, and the package.
+pub type Package = (&'static str, &'static str);
+
+const BUSYBOX: Package = ("/bin/busybox", "busybox-static");
+const IPROUTE2: Package = ("/bin/ip", "iproute2");
+const IPTABLES: Package = ("/usr/sbin/iptables", "iptables");
+const OPENVPN: Package = ("/usr/sbin/openvpn", "openvpn");
+
+/// What a node needs, and the tests of programs that run without a cluster.
+pub const NODE: [Package; 11] = [
     ("/usr/bin/containerd", "containerd"),
     (RUNTIME, "crun"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
-    ("/usr/sbin/iptables", "iptables"),
-    ("/usr/sbin/openvpn", "openvpn"),
+    IPROUTE2,
+    IPTABLES,
+    OPENVPN,
+    ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/wireguard-go", "wireguard-go"),
     ("/usr/bin/wg", "wireguard-tools"),
-    ("/bin/busybox", "busybox-static"),
+    BUSYBOX,
     ("/usr/bin/curl", "curl"),
 ];
+/// What the image of OpenVPN servers has.
+pub const SERVERS: [Package; 4] = [BUSYBOX, IPROUTE2, IPTABLES, OPENVPN];
+
 /// Packages whose maintainer scripts start a service ask this program first.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-fn missing() -> Vec<&'static str> {
-    NEEDED.iter().filter(|(file, _)| !Path::new(file).exists()).map(|&(_, package)| package).collect()
+fn missing(packages: &[Package]) -> Vec<&'static str> {
+    packages.iter().filter(|(file, _)| !Path::new(file).exists()).map(|&(_, package)| package).collect()
 }
 
 /// The reason why the packages cannot be installed, if there is one.
-pub fn unavailable() -> Option<String> {
-    let missing = missing();
+pub fn unavailable(packages: &[Package]) -> Option<String> {
+    let missing = missing(packages);
     let debian = Path::new("/etc/debian_version").exists() && Path::new("/usr/bin/apt-get").exists();
     (!missing.is_empty() && !debian)
         .then(|| format!("it needs Debian, or the programs of {} where Debian has them", missing.join(", ")))
 }
 
 /// Installs missing packages. Prints a message first. No service is started.
-pub fn ensure() -> Result<()> {
-    if missing().is_empty() {
+pub fn ensure(packages: &[Package]) -> Result<()> {
+    if missing(packages).is_empty() {
         return Ok(());
     }
     // Only one process installs packages at a time.
     let lock = fs::File::create(env::temp_dir().join("vpn-operator-e2e-packages.lock"))?;
     lock.lock()?;
-    let missing = missing();
+    let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
     }

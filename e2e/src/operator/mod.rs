@@ -327,8 +327,13 @@ impl Operator {
 
 /// The executable of the operator, for tests that start processes without an [`Operator`].
 pub async fn executable(cluster: &Cluster) -> Result<PathBuf> {
-    let binary = tokio::task::spawn_blocking(binary).await??;
-    own_link(&binary, cluster.state_dir())
+    let dir = cluster.state_dir().to_owned();
+    tokio::task::spawn_blocking(move || executable_in(&dir)).await?
+}
+
+/// The executable of the operator in a directory of a test, for tests without a cluster.
+pub fn executable_in(dir: &Path) -> Result<PathBuf> {
+    own_link(&binary()?, dir)
 }
 
 /// Waits until the log of a process contains `words`.
@@ -391,11 +396,14 @@ fn build() -> Result<PathBuf> {
     cargo::built(&mut build).context("there is no operator; E2E_OPERATOR can name one that is built already")
 }
 
-/// Links the binary into the state directory, so that a build in the meantime does not change what the tests run.
+/// Links the binary into a directory, so that a build in the meantime does not change what the tests run.
 fn own_link(binary: &Path, dir: &Path) -> Result<PathBuf> {
     let link = dir.join("vpn-operator");
-    if !link.exists() && fs::hard_link(binary, &link).is_err() {
-        fs::copy(binary, &link).with_context(|| format!("cannot copy {}", binary.display()))?;
+    match fs::hard_link(binary, &link) {
+        Ok(()) => {}
+        // To copy the binary onto a link to itself would truncate it.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(_) => drop(fs::copy(binary, &link).with_context(|| format!("cannot copy {}", binary.display()))?),
     }
     Ok(link)
 }

@@ -6,7 +6,7 @@ use std::{env, panic, process::ExitCode, thread, time::Duration};
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use crate::node::{REQUIRE, unavailable};
+use crate::node::{REQUIRE, install, unavailable};
 
 /// The timeout of one test. It matters only when a test hangs.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -41,6 +41,20 @@ where
     })
 }
 
+/// A test of programs of a node without a cluster, for [`run`]. It fails by a panic. [`crate::program_tests`] creates them.
+pub fn program_trial(name: &str, test: fn()) -> Trial {
+    trial(name, move || async move {
+        install()?;
+        test();
+        Ok(())
+    })
+}
+
+/// A test that needs no node, for [`run`]. [`crate::plain_tests`] creates them.
+pub fn plain_trial(name: &str, test: fn() -> Result<()>) -> Trial {
+    Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
+}
+
 /// The `main` function of a test binary. It accepts the arguments of Rust's own harness.
 pub fn run(trials: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -52,5 +66,25 @@ pub fn run(trials: Vec<Trial>) -> ExitCode {
 macro_rules! node_tests {
     ($($module:ident :: $test:ident),* $(,)?) => {
         vec![$($crate::testing::harness::trial(concat!(stringify!($module), "::", stringify!($test)), $module::$test)),*]
+    };
+}
+
+/// Like [`node_tests`](crate::node_tests), for tests that need programs of a node but no cluster: each is a `fn()`.
+#[macro_export]
+macro_rules! program_tests {
+    ($($module:ident :: $test:ident),* $(,)?) => {
+        vec![$($crate::testing::harness::program_trial(
+            concat!(stringify!($module), "::", stringify!($test)), $module::$test
+        )),*]
+    };
+}
+
+/// Like [`node_tests`](crate::node_tests), for tests that need no node: each is a `fn() -> anyhow::Result<()>`.
+#[macro_export]
+macro_rules! plain_tests {
+    ($($module:ident :: $test:ident),* $(,)?) => {
+        vec![$($crate::testing::harness::plain_trial(
+            concat!(stringify!($module), "::", stringify!($test)), $module::$test
+        )),*]
     };
 }

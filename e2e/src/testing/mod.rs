@@ -5,6 +5,7 @@ pub mod figures;
 pub mod framework;
 pub mod harness;
 pub mod load;
+pub mod programs;
 pub mod prometheus;
 pub mod steady_state;
 pub mod webhook;

@@ -1,4 +1,4 @@
-//! The container image: its contents, that it runs on its own, and that its build is reproducible.
+//! The container image of the operator: its contents, that it runs on its own, and that its build is reproducible.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tar::Archive;
 
 /// Returns the contents of the image, built once.
-fn root() -> Result<&'static Path> {
+pub fn root() -> Result<&'static Path> {
     static ROOT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let build = || {
         let dir = tempfile::tempdir()?.keep();
@@ -28,8 +28,11 @@ fn root() -> Result<&'static Path> {
     }
 }
 
+/// The files of an archive by their paths.
+pub type Files = BTreeMap<String, (tar::Header, Vec<u8>)>;
+
 /// Returns the files of an archive.
-fn files(archive: impl Read) -> Result<BTreeMap<String, (tar::Header, Vec<u8>)>> {
+pub fn files(archive: impl Read) -> Result<Files> {
     let mut files = BTreeMap::new();
     for entry in Archive::new(archive).entries()? {
         let mut entry = entry?;
@@ -42,7 +45,7 @@ fn files(archive: impl Read) -> Result<BTreeMap<String, (tar::Header, Vec<u8>)>>
 }
 
 /// Returns the blob of a descriptor, after checking its digest and size.
-fn blob<'a>(files: &'a BTreeMap<String, (tar::Header, Vec<u8>)>, descriptor: &Value) -> Result<&'a [u8]> {
+fn blob<'a>(files: &'a Files, descriptor: &Value) -> Result<&'a [u8]> {
     let digest = descriptor["digest"].as_str().context("no digest")?;
     let hex = digest.strip_prefix("sha256:").context("not sha256")?;
     let (_, bytes) = files.get(&format!("blobs/sha256/{hex}")).with_context(|| format!("no blob {digest}"))?;
@@ -52,8 +55,7 @@ fn blob<'a>(files: &'a BTreeMap<String, (tar::Header, Vec<u8>)>, descriptor: &Va
     Ok(bytes)
 }
 
-#[test]
-fn it_is_an_image_of_the_operator() -> Result<()> {
+pub fn it_is_an_image_of_the_operator() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("image.tar");
     operator_image::archive(root()?, &path)?;
@@ -93,8 +95,7 @@ fn it_is_an_image_of_the_operator() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn the_binary_needs_nothing_but_itself_and_knows_no_path_of_the_machine() -> Result<()> {
+pub fn the_binary_needs_nothing_but_itself_and_knows_no_path_of_the_machine() -> Result<()> {
     let root = root()?;
     // The image is the root directory. The user namespace allows that without root.
     let output = Command::new("unshare")
@@ -117,8 +118,7 @@ fn the_binary_needs_nothing_but_itself_and_knows_no_path_of_the_machine() -> Res
     Ok(())
 }
 
-#[test]
-fn it_is_the_same_each_time() -> Result<()> {
+pub fn it_is_the_same_each_time() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let (one, two) = (dir.path().join("one.tar"), dir.path().join("two.tar"));
     operator_image::archive(root()?, &one)?;
@@ -130,8 +130,7 @@ fn it_is_the_same_each_time() -> Result<()> {
 }
 
 /// The Dockerfile builds the same image with a container engine. This checks what it adds to the contents.
-#[test]
-fn the_dockerfile_says_the_same() -> Result<()> {
+pub fn the_dockerfile_says_the_same() -> Result<()> {
     let dockerfile = fs::read_to_string(Path::new(cargo::ROOT).join("Dockerfile"))?;
     let (build, last) = dockerfile.split_once("FROM scratch\n").context("not FROM scratch")?;
     ensure!(build.contains("cargo run --locked -p e2e -- image --root /image\n"), "another way to the contents");
@@ -141,8 +140,13 @@ fn the_dockerfile_says_the_same() -> Result<()> {
     for (label, value) in operator_image::labels().as_object().context("no labels")? {
         ensure!(last.contains(&format!("{label}={value}")), "no label {label}={value}");
     }
+    builds_with_the_rust_version(build)
+}
+
+/// Checks that the stage of a Dockerfile that builds has the version of Rust that the workspace names.
+pub fn builds_with_the_rust_version(stage: &str) -> Result<()> {
     let rust = fs::read_to_string(Path::new(cargo::ROOT).join("Cargo.toml"))?;
     let version = rust.lines().find_map(|line| line.strip_prefix("rust-version = ")).context("no version")?;
-    ensure!(build.contains(&format!("FROM rust:{}-", version.trim_matches('"'))), "another Rust than {version}");
+    ensure!(stage.contains(&format!("FROM rust:{}-", version.trim_matches('"'))), "another Rust than {version}");
     Ok(())
 }

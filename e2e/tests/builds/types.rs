@@ -5,8 +5,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Result, ensure};
 use e2e::host::cargo;
 
-#[test]
-fn vpn_types_builds_alone_without_the_operator() -> Result<()> {
+pub fn vpn_types_builds_alone_without_the_operator() -> Result<()> {
     // As published, without the workspace.
     let packages = Path::new(cargo::ROOT).canonicalize()?.join("target/clients");
     let mut package = cargo::command();

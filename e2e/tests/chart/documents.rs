@@ -273,6 +273,9 @@ fn commands_name_what_exists() -> Result<()> {
                     let known = |name: &str| ours.lines().any(|line| line.trim().starts_with(&format!("{name} ")));
                     ensure!(subcommand.is_none_or(known), "{what}: no such command");
                 }
+                ["docker", "build", ..] => {
+                    ensure!(exists(after("--file").unwrap_or("Dockerfile")), "{what}: no such file");
+                }
                 ["kubectl", ..] => {
                     let file = after("-f").filter(|file| file.contains('/'));
                     ensure!(file.is_none_or(exists), "{what}: no such file");

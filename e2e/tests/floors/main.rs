@@ -14,7 +14,7 @@ const E2E: &[&[&str]] = &[
     &["audit", "process"],
     &["faults", "history", "tools"],
     &["node"],
-    &["control_plane"],
+    &["control_plane", "servers_image"],
     &["cluster"],
     &["operator"],
     &["testing"],
@@ -27,6 +27,8 @@ const E2E: &[&[&str]] = &[
 
 /// The floors of `operator/src`, from the bottom up.
 const OPERATOR: &[&[&str]] = &[
+    &["openvpn", "pki"],
+    &["issuing"],
     &["model"],
     &["state"],
     &["allocator", "capacity", "certificates", "gluetun", "hpa", "scrape"],

@@ -4,6 +4,7 @@ mod crashes;
 mod failures;
 mod injection;
 mod pods;
+mod servers;
 mod slots;
 mod teardown;
 mod verification;
@@ -50,6 +51,10 @@ fn main() -> ExitCode {
         injection::pods_of_one_mask_behind_the_vpn,
         injection::files_are_where_gluetun_reads_them,
         injection::a_job_behind_the_vpn,
+        servers::a_device_reaches_the_cluster_through_its_server,
+        servers::a_revoked_client_is_cut_off_on_every_replica,
+        servers::masks_connect_through_a_server,
+        servers::a_replica_that_ends_lets_its_clients_go,
         teardown::nothing_is_left_at_the_end,
         teardown::nothing_is_left_when_the_owner_is_killed,
     ])

@@ -30,8 +30,7 @@ fn made(key: &str, subject: &str, config: &str) -> (TempDir, Result<Authority, A
     (directory, authority)
 }
 
-#[test]
-fn keys_of_each_format_can_sign() {
+pub fn keys_of_each_format_can_sign() {
     let keys = [
         "openssl genrsa -traditional -out ca.key 2048 && grep -q 'BEGIN RSA' ca.key",
         "openssl genrsa -out ca.key 3072 && grep -q 'BEGIN PRIVATE' ca.key",
@@ -52,8 +51,7 @@ fn keys_of_each_format_can_sign() {
     }
 }
 
-#[test]
-fn keys_that_cannot_sign_are_refused() {
+pub fn keys_that_cannot_sign_are_refused() {
     let keys = [
         "openssl genrsa -out ca.key 1024",
         "openssl ecparam -genkey -noout -name secp521r1 -out ca.key",
@@ -69,8 +67,7 @@ fn keys_that_cannot_sign_are_refused() {
     assert_eq!(problem, AuthorityProblem::NotAKey);
 }
 
-#[test]
-fn a_name_that_cannot_be_written_again_is_refused() {
+pub fn a_name_that_cannot_be_written_again_is_refused() {
     for subject in ["/DC=org/DC=example/CN=Own CA", "/O=Example+CN=Own CA"] {
         let (_, authority) = made("openssl ecparam -genkey -noout -name prime256v1 -out ca.key", subject, CONFIG);
         assert_eq!(authority.unwrap_err(), AuthorityProblem::UnusableName, "{subject}");
@@ -78,8 +75,7 @@ fn a_name_that_cannot_be_written_again_is_refused() {
 }
 
 /// CAs of old tools have none, and of others have one that is not a hash of the key as it is here.
-#[test]
-fn a_list_of_revoked_certificates_is_that_of_a_ca_with_any_key_identifier() {
+pub fn a_list_of_revoked_certificates_is_that_of_a_ca_with_any_key_identifier() {
     for identifier in ["", "subjectKeyIdentifier = 01:02:03"] {
         let config = CONFIG.replace("subjectKeyIdentifier = hash", identifier);
         let key = "openssl ecparam -genkey -noout -name prime256v1 -out ca.key";
@@ -93,8 +89,7 @@ fn a_list_of_revoked_certificates_is_that_of_a_ca_with_any_key_identifier() {
 }
 
 /// Both sides trust this bundle while one CA takes over from another.
-#[test]
-fn a_bundle_trusts_each_of_its_authorities() {
+pub fn a_bundle_trusts_each_of_its_authorities() {
     let directory = tempfile::tempdir().unwrap();
     let (old, new) = (crate::fixtures::authority(), crate::fixtures::authority());
     let bundle = trusted(&format!("{}{}", new.certificate(), old.certificate())).unwrap().concat();

@@ -21,8 +21,7 @@ fn files(authority: &Authority) -> TempDir {
     directory
 }
 
-#[test]
-fn openssl_accepts_certificates_for_what_they_are_for() {
+pub fn openssl_accepts_certificates_for_what_they_are_for() {
     let directory = files(&authority());
     let verify = |purpose: &str, file: &str| {
         let command = format!("openssl verify -x509_strict -purpose {purpose} -CAfile ca.crt {file}");
@@ -41,8 +40,7 @@ fn openssl_accepts_certificates_for_what_they_are_for() {
     assert!(!ok, "{output}");
 }
 
-#[test]
-fn openssl_reads_what_was_asked_for() {
+pub fn openssl_reads_what_was_asked_for() {
     let directory = files(&authority());
     let text = |file: &str| run(directory.path(), &format!("openssl x509 -in {file} -noout -text"));
     let ca = text("ca.crt");
@@ -56,8 +54,7 @@ fn openssl_reads_what_was_asked_for() {
     assert!(laptop.contains("CA:FALSE") && laptop.contains("Subject: CN = laptop"), "{laptop}");
 }
 
-#[test]
-fn openssl_reads_the_same_serial() {
+pub fn openssl_reads_the_same_serial() {
     let authority = authority();
     for number in 0..50 {
         let directory = tempfile::tempdir().unwrap();
@@ -71,8 +68,7 @@ fn openssl_reads_the_same_serial() {
     }
 }
 
-#[test]
-fn openssl_refuses_a_revoked_certificate() {
+pub fn openssl_refuses_a_revoked_certificate() {
     let authority = authority();
     let directory = files(&authority);
     let verify = |file: &str| {
@@ -94,8 +90,7 @@ fn openssl_refuses_a_revoked_certificate() {
     assert!(text.contains("X509v3 CRL Number: \n                2\n"), "{text}");
 }
 
-#[test]
-fn a_key_that_openssl_made_gets_a_certificate() {
+pub fn a_key_that_openssl_made_gets_a_certificate() {
     let authority = authority();
     let commands = [
         "openssl req -new -newkey rsa:2048 -nodes -keyout x.key -subj /CN=admin",
@@ -120,8 +115,7 @@ fn a_key_that_openssl_made_gets_a_certificate() {
     }
 }
 
-#[test]
-fn a_key_that_is_weak_or_unknown_gets_no_certificate() {
+pub fn a_key_that_is_weak_or_unknown_gets_no_certificate() {
     let authority = authority();
     let commands = [
         ("openssl req -new -newkey rsa:1024 -nodes -keyout x.key -subj /CN=x", "too weak"),
@@ -139,8 +133,7 @@ fn a_key_that_is_weak_or_unknown_gets_no_certificate() {
     }
 }
 
-#[test]
-fn the_end_of_a_certificate_is_that_of_its_ca_if_that_comes_first() {
+pub fn the_end_of_a_certificate_is_that_of_its_ca_if_that_comes_first() {
     let short = Authority::new("home", now(), days(10)).unwrap();
     let issued = client(&short, "laptop");
     let (ca, laptop) = (inspect(short.certificate()).unwrap(), inspect(&issued.certificate).unwrap());

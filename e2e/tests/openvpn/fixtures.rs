@@ -2,14 +2,15 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::Ipv4Addr,
     os::unix::{fs::PermissionsExt, net::UnixStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    path::Path,
+    process::Command,
+    time::Duration,
 };
 
+use e2e::testing::programs::{Network, Program};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use vpn_operator::{
@@ -20,8 +21,10 @@ use vpn_operator::{
     pki::{Authority, Issued, Request, Serial, Usage, issue, new_tls_crypt_key},
 };
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How many seconds anything may take.
+const PATIENCE: u64 = 30;
+/// What servers and clients write when they work.
+pub const STARTED: &str = "Initialization Sequence Completed";
 
 pub fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
@@ -56,18 +59,6 @@ pub fn try_run(directory: &Path, command: &str) -> (String, bool) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
 }
 
-/// Waits until a value is there.
-pub fn wait<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(value) = probe() {
-            return value;
-        }
-        assert!(begin.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 pub fn config() -> ServerConfig {
     ServerConfig {
         protocol: Protocol::Udp,
@@ -83,37 +74,19 @@ pub fn config() -> ServerConfig {
     }
 }
 
-/// A program that ends with the test.
-struct Running {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Running {
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// A client.
-pub struct Client(Running);
+pub struct Client(Program);
 
 impl Client {
     /// Waits until it is connected.
     pub fn connected(self) -> Self {
-        let begin = Instant::now();
-        while !self.0.log().contains("Initialization Sequence Completed") {
-            assert!(begin.elapsed() < PATIENCE, "no connection: {}", self.0.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.logs(STARTED);
         self
+    }
+
+    /// Waits until its log has a text.
+    pub fn logs(&self, text: &str) {
+        self.0.writes(text, PATIENCE);
     }
 
     pub fn log(&self) -> String {
@@ -123,13 +96,12 @@ impl Client {
 
 /// A server.
 pub struct Server {
-    running: Option<Running>,
+    running: Option<Program>,
     pub authority: Authority,
     pub config: ServerConfig,
     pub directory: TempDir,
     tls_crypt: String,
-    // The network ends with it.
-    network: Running,
+    network: Network,
 }
 
 impl Server {
@@ -156,8 +128,7 @@ impl Server {
             fs::write(path.join("pki").join(name), text).unwrap();
             fs::set_permissions(path.join("pki").join(name), fs::Permissions::from_mode(0o400)).unwrap();
         }
-        let network = network(path);
-        Self { running: None, authority, config, directory, tls_crypt, network }
+        Self { running: None, authority, config, directory, tls_crypt, network: Network::new() }
     }
 
     pub fn started(mut self) -> Self {
@@ -169,10 +140,7 @@ impl Server {
             .replace("/tmp/openvpn-status.log", &format!("{root}/status.log"));
         fs::write(path.join("server.conf"), text).unwrap();
         let running = self.openvpn("server", "server.conf");
-        wait("a server", || {
-            assert!(!running.log().contains("Exiting due to fatal error"), "{}", running.log());
-            running.log().contains("Initialization Sequence Completed").then_some(())
-        });
+        running.writes(STARTED, PATIENCE);
         self.running = Some(running);
         self
     }
@@ -212,17 +180,13 @@ impl Server {
 
     /// Waits until the log of the server has a text.
     pub fn logs(&self, text: &str) {
-        let begin = Instant::now();
-        while !self.log().contains(text) {
-            assert!(begin.elapsed() < PATIENCE, "no {text} in {}", self.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.running.as_ref().unwrap().writes(text, PATIENCE);
     }
 
     /// Returns the common names of the clients that are connected, with their addresses.
     pub fn clients(&self) -> Vec<(String, String)> {
         let mut stream = UnixStream::connect(self.directory.path().join("run/management.sock")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(PATIENCE))).unwrap();
         stream.write_all(b"status 3\n").unwrap();
         let lines = BufReader::new(stream).lines().map(Result::unwrap).take_while(|line| line != "END");
         let rows = lines.filter_map(|line| line.strip_prefix("CLIENT_LIST\t").map(str::to_owned));
@@ -230,30 +194,9 @@ impl Server {
         fields.map(|fields| (fields[0].clone(), fields[2].clone())).collect()
     }
 
-    fn openvpn(&self, name: &str, config: &str) -> Running {
-        let log = self.directory.path().join(format!("{name}.log"));
-        let output = fs::File::create(&log).unwrap();
-        let child = Command::new("nsenter")
-            .args(["--target", &self.network.child.id().to_string(), "--net", "openvpn", "--config", config])
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stderr(output.try_clone().unwrap())
-            .stdout(output)
-            .spawn()
-            .unwrap();
-        Running { child, log }
+    fn openvpn(&self, name: &str, config: &str) -> Program {
+        let path = self.directory.path();
+        let mut command = self.network.command("openvpn");
+        Program::start(command.args(["--config", config]).current_dir(path), &path.join(format!("{name}.log")))
     }
-}
-
-/// A network with nothing but the loopback device, as long as the process runs.
-fn network(directory: &Path) -> Running {
-    let mut child = Command::new("unshare")
-        .args(["--net", "sh", "-c", "ip link set lo up && echo && exec cat"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut ready = [0];
-    child.stdout.as_mut().unwrap().read_exact(&mut ready).expect("a network namespace");
-    Running { child, log: directory.join("network.log") }
 }

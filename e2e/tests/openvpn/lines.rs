@@ -4,8 +4,7 @@ use vpn_operator::openvpn::config::{ServerConfig, check_lines};
 
 use crate::fixtures::{Server, config};
 
-#[test]
-fn a_server_starts_with_the_lines_that_are_accepted() {
+pub fn a_server_starts_with_the_lines_that_are_accepted() {
     let certificate = crate::fixtures::authority();
     let block: Vec<_> = certificate.certificate().lines().map(str::to_owned).collect();
     let mut lines = ["verb 4", "client-to-client", "keepalive 5 30", "push \"route 10.0.0.0 255.0.0.0\"", "# comment"]

@@ -67,7 +67,13 @@ impl ServersContext<'_> {
 
     fn without_pods(&self, server: &ServerView, pods: &[&ServerPodView]) -> ServerCondition {
         if let Some((reason, why)) = pods.iter().find_map(|pod| pod.problem.as_ref()) {
-            return failed(*reason, why.to_string());
+            let advice = match reason {
+                Reason::ForwardingDisabled => {
+                    ". Enable net.ipv4.ip_forward on the nodes, or set spec.ipForward to Sysctl or InitContainer"
+                }
+                _ => "",
+            };
+            return failed(*reason, format!("{why}{advice}"));
         }
         let failure = self.state.deployments.get(&server.meta.key).and_then(|deployment| deployment.failure.as_deref());
         if let Some(failure) = failure.filter(|_| pods.is_empty()) {

@@ -130,6 +130,10 @@ impl ServersContext<'_> {
         }
         let (provider, inputs) = finish(server, Kind::Provider, &key, json!({"spec": account}));
         let ours = self.own_provider(server);
+        // A verification that cannot succeed would be tried again only after a while.
+        if ours.is_none() && !self.state.server_pods_of(&key).any(|pod| pod.ready) {
+            return Step::Idle;
+        }
         if ours.is_some_and(|ours| ours.meta.deleting || ours.inputs.as_deref() == Some(&*inputs)) {
             return Step::Idle;
         }
