@@ -2,21 +2,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::{collections::BTreeSet, fmt::Write, fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use vpn_operator::{
     controllers::{
-        Controller, pods,
+        Controller, pods, servers,
         table::{self, CONTROLLERS},
     },
     engine::{Engine, Input},
+    issuing::{Certificate, Content, Data, Issuer},
     metrics::{Metrics, Snapshot},
     model::{Kind, Now, ObjectKey, Operation, ReconcileRequest},
-    state::{CredentialsView, Object, Outcome, Project, WatchEvent},
+    pki::Serial,
+    state::{CredentialsView, Object, Outcome, Project, ServerSecretView, WatchEvent},
 };
-use vpn_types::{MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation};
+use vpn_types::{
+    MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation, OpenVPNServer, SERVER_LABEL, SERVER_SECRET_LABEL,
+};
 
 /// The creation time of every object.
 const CREATED: &str = "2026-01-01T00:00:00Z";
@@ -143,6 +148,35 @@ fn a_slot_that_is_being_released_is_held_and_one_beyond_the_limit_makes_the_prov
     assert_eq!(snapshot.namespaces["apps"].waiting, 0);
 }
 
+/// Returns a Secret of the server `home`.
+fn server_secret(suffix: &str, role: &str, data: &Data) -> Object {
+    let mut metadata = metadata("vpn", &format!("home-{suffix}"));
+    metadata["labels"] = json!({SERVER_LABEL: "home", SERVER_SECRET_LABEL: role});
+    let secret = serde_json::from_value(json!({"metadata": metadata, "data": data})).unwrap();
+    Object::ServerSecret(Box::new(ServerSecretView::of(&secret).unwrap()))
+}
+
+/// Returns a server with its certificates.
+fn server() -> [Object; 3] {
+    let server: OpenVPNServer =
+        serde_json::from_value(json!({"metadata": metadata("vpn", "home"), "spec": {"replicas": 2}})).unwrap();
+    let made = |content: Content| content.data(None, OffsetDateTime::now_utc()).unwrap();
+    let authority = made(Content::Authority { common_name: "home-ca".to_owned(), generation: 1, own: None });
+    let text = |key: &str| Arc::from(String::from_utf8(authority[key].0.clone()).unwrap());
+    let issuer = Issuer { certificate: text("tls.crt"), key: text("tls.key"), tls_crypt: text("tls-crypt.key") };
+    let own = made(Content::Server(Certificate {
+        authority: issuer,
+        common_name: "home".to_owned(),
+        serial: Serial::derive(&["home"]),
+        not_after: (OffsetDateTime::now_utc() + time::Duration::days(365)).unix_timestamp(),
+    }));
+    [
+        Object::Server(Box::new(server.project().unwrap())),
+        server_secret("ca", "authority", &authority),
+        server_secret("server", "server", &own),
+    ]
+}
+
 /// Returns the metrics and the engine of a process with all controllers that has sent requests.
 fn sample() -> (Metrics, Engine) {
     let objects = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", Some(&["eu"]))];
@@ -159,7 +193,8 @@ fn sample() -> (Metrics, Engine) {
             metrics.answered(&request, &operation, Duration::from_millis(3));
         }
     }
-    (metrics, engine(objects.into_iter().chain(active("apps", "one", "paris", 0))))
+    let objects = objects.into_iter().chain(active("apps", "one", "paris", 0)).chain(server());
+    (metrics, engine(objects))
 }
 
 /// A metric in the text format.
@@ -197,7 +232,8 @@ fn the_metrics_of_1_0_1_exist() {
     let names: BTreeSet<String> = shown().into_iter().map(|metric| metric.name).collect();
     let what = ["reconcile_counter", "action_counter", "read_duration_seconds", "write_duration_seconds"];
     let of_controller = |controller: &Controller| what.map(|what| format!("vpno_{}_{what}", controller.name));
-    let old = CONTROLLERS.into_iter().filter(|controller| controller.name != pods::NAME);
+    let is_new = |controller: &&Controller| [pods::NAME, servers::NAME].contains(&controller.name);
+    let old = CONTROLLERS.into_iter().filter(|controller| !is_new(controller));
     let http = ["requests_total", "response_size_bytes", "request_duration_seconds"];
     let inherited: Vec<String> =
         old.flat_map(of_controller).chain(http.map(|what| format!("vpno_http_{what}"))).collect();

@@ -29,6 +29,8 @@ const E2E: &[&[&str]] = &[
 const OPERATOR: &[&[&str]] = &[
     &["openvpn", "pki"],
     &["issuing"],
+    &["pki", "openvpn"],
+    &["issuing"],
     &["model"],
     &["state"],
     &["allocator", "capacity", "certificates", "gluetun", "hpa", "scrape"],

@@ -8,6 +8,7 @@ mod claimable;
 mod controllers;
 mod gauges;
 mod occupied;
+mod openvpn;
 mod provider_slots;
 mod server;
 mod snapshot;
@@ -29,7 +30,7 @@ pub use snapshot::{NamespaceMasks, Snapshot, TagSlots};
 pub use workloads::{Waiting, WorkloadKey};
 
 use crate::{
-    controllers::{ControllerSet, observer, table},
+    controllers::{ControllerSet, consumers, observer, table},
     model::{Counters, Operation, ReconcileRequest},
 };
 use controllers::ControllerMetrics;
@@ -149,7 +150,10 @@ impl Metrics {
         if let Some(snapshot) = snapshot {
             families.extend(gauges::families(&self.prefix, snapshot, now)?);
             families.extend(gauges::claimable(&self.prefix, snapshot, &self.claims)?);
-            families.extend(self.assignment.collect());
+            families.extend(openvpn::families(&self.prefix, snapshot, now)?);
+            if self.controllers.iter().any(|(name, _)| *name == consumers::NAME) {
+                families.extend(self.assignment.collect());
+            }
             families.sort_by(|one, other| one.name().cmp(other.name()));
         }
         let text = TextEncoder::new().encode_to_string(&families)?;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     allocator::{Allocator, Pool},
-    controllers::consumers,
+    controllers::{consumers, servers},
     engine::Engine,
     model::ObjectKey,
     state::{ConsumerView, Tags},
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub namespaces: BTreeMap<Arc<str>, NamespaceMasks>,
     /// The number of waiting Masks that want the same.
     pub waiting: HashMap<Waiting, u64>,
+    /// OpenVPN servers, in a process that runs them.
+    pub servers: BTreeMap<ObjectKey, servers::Summary>,
     /// The highest priority of the Masks of each workload.
     pub priorities: HashMap<WorkloadKey, i32>,
 }
@@ -69,7 +71,7 @@ impl NamespaceMasks {
 
 impl Snapshot {
     /// Takes a snapshot of the cache and the allocator, in linear time. The engine has to run the consumers controller,
-    /// which watches all of these kinds.
+    /// which watches all of these kinds, or the servers controller for the part about servers.
     pub fn of(engine: &Engine) -> Self {
         let (state, allocator) = (engine.state(), engine.allocator());
         let mut snapshot = Self::default();
@@ -111,6 +113,9 @@ impl Snapshot {
             let mut slots = occupied.count(&provider.meta.key, pool);
             slots.labels = provider.labels.iter().cloned().collect();
             snapshot.providers.insert(provider.meta.key.clone(), slots);
+        }
+        for server in state.servers.values() {
+            snapshot.servers.insert(server.meta.key.clone(), servers::summary(state, server));
         }
         snapshot.spread_demand(allocator);
         snapshot.add_tags();

@@ -38,7 +38,7 @@ use lease::LeaderUntil;
 
 use crate::{
     controllers::verification::Settings,
-    controllers::{ControllerSet, consumers, observer, servers::Settings as ServerSettings},
+    controllers::{ControllerSet, consumers, observer, servers, servers::Settings as ServerSettings},
     engine::{Engine, Input},
     metrics::{Metrics, Snapshot},
     model::{Effect, Kind, Now, ObjectKey, Request, RequestPriority, Uid},
@@ -96,7 +96,7 @@ pub async fn run(
         executor.tasks.push(watch::kind(&executor.client, kind, scope, executor.inputs.clone()));
     }
     let observes = controllers.has(observer::NAME);
-    let has_snapshots = controllers.has(consumers::NAME) || observes;
+    let has_snapshots = controllers.has(consumers::NAME) || controllers.has(servers::NAME) || observes;
     let start = Instant::now();
     let mut engine = Engine::standby(controllers).with_settings(verification).with_servers(servers);
     let lead_input = executor.inputs.clone();

@@ -16,6 +16,7 @@ mod provider;
 mod report;
 mod revocation;
 mod settings;
+mod summary;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use vpn_types::Reason;
 
 pub use memory::Memory;
 pub use settings::{SERVER_IMAGE, Settings};
+pub use summary::{CertificateSummary, Summary, summary};
 
 use crate::{
     controllers::{

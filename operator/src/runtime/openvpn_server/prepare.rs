@@ -64,10 +64,7 @@ pub fn forwarding(setting: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let reason = written.err().map_or_else(|| "it stays off".to_owned(), |error| error.to_string());
-    bail!(
-        "ForwardingDisabled: {path} is not 1, and cannot be set ({reason}): allow the sysctl net.ipv4.ip_forward on \
-         the nodes and set it in the Pod, or set it by a privileged init container"
-    )
+    bail!("ForwardingDisabled: {path} is not 1, and cannot be set ({reason})")
 }
 
 /// Applies the rules.
