@@ -31,6 +31,9 @@ pub async fn render(cluster: &Cluster, args: &[&str]) -> Result<Vec<Value>> {
     Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
 }
 
+/// The argument of helm with which OpenVPN servers are run.
+pub const SERVERS: &str = "--set=servers.enabled=true";
+
 /// The values with injection, as arguments of `helm template`. If cert-manager keeps the certificate of the webhook, `secret`
 /// is the name of its Secret, and of its Certificate.
 pub fn injection_args(secret: Option<&str>) -> Vec<String> {
@@ -48,8 +51,8 @@ pub fn injection_args(secret: Option<&str>) -> Vec<String> {
 pub async fn rights(cluster: &Cluster) -> Result<&'static str> {
     static RENDERED: OnceCell<String> = OnceCell::const_new();
     let render = async || {
-        let others = METRICS_API.into_iter().chain(["--set=servers.enabled=true"]).map(str::to_owned);
-        let args: Vec<_> = injection_args(None).into_iter().chain(others).collect();
+        let metrics_api = METRICS_API.map(str::to_owned);
+        let args: Vec<_> = injection_args(None).into_iter().chain(metrics_api).collect();
         render_rights(cluster, &args).await
     };
     RENDERED.get_or_try_init(render).await.map(String::as_str)

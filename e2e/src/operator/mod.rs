@@ -177,16 +177,20 @@ struct ControllerProcess {
 
 /// Installs what an operator needs: the CustomResourceDefinitions, and the ServiceAccounts with their permissions.
 pub async fn install(cluster: &Cluster) -> Result<()> {
-    install_with(cluster, None).await
+    install_with(cluster, None, false).await
 }
 
-async fn install_with(cluster: &Cluster, certificate: Option<&str>) -> Result<()> {
+async fn install_with(cluster: &Cluster, certificate: Option<&str>, servers: bool) -> Result<()> {
     let file = tempfile::Builder::new().prefix("rights-").suffix(".yaml").tempfile_in(cluster.state_dir())?;
     let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n");
     // kubectl applies in the order of the file.
-    let rights = match certificate {
-        None => chart::rights(cluster).await?,
-        Some(_) => &chart::render_rights(cluster, &chart::injection_args(certificate)).await?,
+    let rights = match (certificate, servers) {
+        (None, false) => chart::rights(cluster).await?,
+        _ => {
+            let mut args = chart::injection_args(certificate);
+            args.extend(servers.then(|| chart::SERVERS.to_owned()));
+            &chart::render_rights(cluster, &args).await?
+        }
     };
     fs::write(file.path(), namespace + rights)?;
     let file = file.path().to_str().context("a path that is no text")?;
@@ -211,7 +215,8 @@ impl Operator {
     /// Does the same with options.
     pub async fn start_with(cluster: &Cluster, options: OperatorOptions) -> Result<Self> {
         let certificate = options.certificate.as_deref();
-        let (installed, binary) = tokio::join!(install_with(cluster, certificate), executable(cluster));
+        let (installed, binary) =
+            tokio::join!(install_with(cluster, certificate, options.servers), executable(cluster));
         installed?;
         let (binary, state_dir) = (binary?, cluster.state_dir().to_owned());
         let mut parts = Vec::new();

@@ -96,7 +96,7 @@ async fn made_by_the_chart_they_are_brought_up_to_date_and_kept() -> Result<()> 
 
     // The CRD stays, also if `crds.install` is then set to false.
     release.upgrade(&["--set=crds.install=false"]).await?;
-    ensure_eq("kinds", present(cluster).await?, 4)?;
+    ensure_eq("kinds", present(cluster).await?, vpn_types::crds().len())?;
     release.upgrade(&[]).await?;
     release.helm("uninstall", None, &["--wait"]).await?;
     ensure_eq("kind", &masks(cluster).await?["metadata"]["uid"], &first["metadata"]["uid"])?;

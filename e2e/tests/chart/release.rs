@@ -53,7 +53,7 @@ async fn every_rendered_object_is_accepted_and_goes_again() -> Result<()> {
         release.helm("uninstall", None, &["--wait"]).await?;
         let left = cluster.run_kubectl(&["get", LEFT, "--all-namespaces", "--output=name", "-l", OURS]).await?;
         ensure_eq("left", left.as_str(), "")?;
-        ensure!(kinds::present(cluster).await? == 4, "the kinds went with the release");
+        ensure!(kinds::present(cluster).await? == vpn_types::crds().len(), "the kinds went with the release");
     }
     kinds::apply(cluster).await
 }

@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Cluster, ControlPlane, ControlPlaneOptions, Framework, Layout, Operator, operator, pods::usage::owned_pod,
-    testing::framework::local_cluster, wait::TIMEOUT,
+    Cluster, ControlPlane, ControlPlaneOptions, Framework, Layout, Operator, OperatorOptions, operator,
+    pods::usage::owned_pod, testing::framework::local_cluster, wait::TIMEOUT,
 };
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use kube::{Api, api::PostParams};
 use serde_json::json;
+use vpn_types::{MaskProvider, OpenVPNClient, OpenVPNServer};
 
 use crate::{ALONE, Release, kinds, values};
 
@@ -170,8 +171,16 @@ async fn they_are_enough_where_owner_references_are_guarded() -> Result<()> {
     let plugin = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned();
     let options = ControlPlaneOptions { apiserver_args: vec![plugin], ..ControlPlaneOptions::default() };
     let cluster = Cluster::Local(Box::new(ControlPlane::start(options).await?));
-    let operator = Operator::start(&cluster, Layout::FourProcesses).await?;
+    let options = OperatorOptions::new(Layout::FourProcesses).servers();
+    let operator = Operator::start_with(&cluster, options).await?;
     Framework::run(&cluster, &operator, "guarded", async |f| {
+        let spec = json!({"replicas": 1, "provider": {"maxSlots": 1, "verify": {"skip": true}}});
+        let server = json!({"metadata": {"name": "home"}, "spec": spec});
+        f.create::<OpenVPNServer>(serde_json::from_value(server)?).await?;
+        f.wait_for_reason::<OpenVPNServer>("home", "Serving").await?;
+        f.wait_for_reason::<MaskProvider>("home", "Available").await?;
+        f.delete::<OpenVPNServer>("home").await?;
+        f.wait_until_all::<OpenVPNClient>("no client", <[_]>::is_empty).await?;
         f.create_provider("vpn", 1).await?;
         let consumer = f.create_active_mask("mine").await?;
         // A user with the role `edit` starts the Pod that uses the slot, as in the README.

@@ -29,8 +29,6 @@ const E2E: &[&[&str]] = &[
 const OPERATOR: &[&[&str]] = &[
     &["openvpn", "pki"],
     &["issuing"],
-    &["pki", "openvpn"],
-    &["issuing"],
     &["model"],
     &["state"],
     &["allocator", "capacity", "certificates", "gluetun", "hpa", "scrape"],

@@ -7,7 +7,7 @@ use std::{fmt, fmt::Write, net::Ipv4Addr, str::FromStr};
 
 use ipnet::Ipv4Net;
 
-use super::{lines, network::ClientNetwork};
+use super::{host::is_host_name, lines, network::ClientNetwork};
 
 /// The ciphers that servers and clients agree on.
 pub(super) const DATA_CIPHERS: &str = "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305";
@@ -94,7 +94,7 @@ impl FromStr for SearchDomain {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text} is not a domain");
-        super::profile::is_host_name(text).then(|| Self(text.to_owned())).ok_or_else(wrong)
+        is_host_name(text).then(|| Self(text.to_owned())).ok_or_else(wrong)
     }
 }
 

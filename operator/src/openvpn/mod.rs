@@ -5,6 +5,7 @@ pub mod config;
 pub mod drain;
 pub mod exposition;
 pub mod firewall;
+mod host;
 pub mod killed;
 mod lines;
 pub mod management;

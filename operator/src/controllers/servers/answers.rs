@@ -1,9 +1,10 @@
 //! Answers to requests of the servers controller that the stores do not handle.
 
-use super::name_taken;
+use vpn_types::Reason;
+
 use crate::{
     controllers::{Answer, Context},
-    model::{Backoff, Kind, Operation, ReconcileRequest, RequestPriority},
+    model::{Backoff, Kind, ObjectKey, Operation, ReconcileRequest, RequestPriority},
     state::{Object, Outcome},
 };
 
@@ -49,4 +50,12 @@ fn is_foreign(object: &Object) -> bool {
         Object::Client(client) => client.owner.is_none() && client.slot.is_none(),
         _ => false,
     }
+}
+
+/// Returns the reason and the message when something else has the name of an object.
+fn name_taken(kind: Kind, key: &ObjectKey) -> (Reason, String) {
+    let kind = kind.as_str();
+    let message =
+        format!("{kind} {} already exists and was not created by the operator; delete or rename it", key.name);
+    (Reason::NameTaken, message)
 }

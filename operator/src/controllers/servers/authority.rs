@@ -1,50 +1,19 @@
 //! The certificate authority of a server, and the certificate of the server itself.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, TimeDelta, Utc};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Resource;
-use vpn_types::{
-    DeletionPolicy, OpenVPNPkiSpec, OpenVPNServer, OpenVPNServerSpec, Reason, SERVER_LABEL, SERVER_SECRET_LABEL,
-};
+use vpn_types::{DeletionPolicy, OpenVPNPkiSpec, OpenVPNServerSpec, Reason};
 
-use super::{ServersContext, evaluate};
+use super::{
+    context::ServersContext,
+    evaluate,
+    names::{named, owned_by, renewal_time, secret_labels},
+};
 use crate::{
     issuing::{Certificate, Content, Issuer},
     model::{Issue, Kind, ObjectKey, Operation, Step, delete},
     pki::Serial,
-    state::{AuthorityView, IssuedView, SecretRole, ServerSecretView, ServerView, combined},
+    state::{AuthorityView, SecretRole, ServerSecretView, ServerView, combined},
 };
-
-/// Returns the key of an object with this suffix.
-pub fn named(key: &ObjectKey, suffix: &str) -> ObjectKey {
-    ObjectKey::new(&*key.namespace, format!("{}-{suffix}", key.name))
-}
-
-/// Returns the labels of a Secret.
-pub fn secret_labels(server: &str, role: SecretRole) -> BTreeMap<String, String> {
-    let labels = [(SERVER_LABEL, server), (SERVER_SECRET_LABEL, role.as_str())];
-    labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-}
-
-/// Returns the reference to a server that owns an object.
-pub fn owned_by(server: &ServerView) -> OwnerReference {
-    OwnerReference {
-        api_version: OpenVPNServer::api_version(&()).into_owned(),
-        kind: OpenVPNServer::kind(&()).into_owned(),
-        name: server.meta.key.name.to_string(),
-        uid: server.meta.uid.to_string(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
-}
-
-/// Returns when a certificate has to be renewed: after two thirds of the time that certificates are valid.
-pub fn renewal_time(certificate: &IssuedView, lifetime: std::time::Duration) -> DateTime<Utc> {
-    let third = TimeDelta::from_std(lifetime / 3).unwrap_or(TimeDelta::MAX);
-    certificate.not_after.checked_sub_signed(third).unwrap_or(DateTime::<Utc>::MIN_UTC)
-}
 
 impl AuthorityView {
     /// Returns what is needed to issue certificates.

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use vpn_types::{OpenVPNClient, OpenVPNClientPhase, OpenVPNServerSpec, Reason};
 
 use super::{
-    ServersContext,
-    authority::{end, renewal_time, secret_labels},
+    authority::end,
+    context::ServersContext,
     desired::{Desired, routes},
+    names::{renewal_time, secret_labels},
+    report::client_event,
 };
 use crate::{
     controllers::{ready::ReadyCondition, status},
@@ -243,7 +245,7 @@ impl ServersContext<'_> {
         let patch = status::openvpn_client(client, condition, issued, self.now.wall);
         patch.map_or(Step::Idle, |patch| {
             let operation = Operation::PatchStatus(Kind::Client, client.meta.key.clone(), patch);
-            Step::status(operation).with_event(super::report::client_event(client, condition))
+            Step::status(operation).with_event(client_event(client, condition))
         })
     }
 }

@@ -8,7 +8,7 @@ use vpn_types::{
     MaskProviderVerifyOverridesSpec, OpenVPNNetworkSpec, OpenVPNProtocol, OpenVPNServerSpec, OpenVPNServiceType,
 };
 
-use super::{Settings, authority::named};
+use super::{names::named, settings::Settings};
 use crate::{
     issuing::ProfileSettings,
     openvpn::{ClientNetwork, Protocol, Remote, ServerConfig, check_client_lines, check_lines, network, server_config},

@@ -3,7 +3,7 @@
 use ipnet::Ipv4Net;
 use vpn_types::{OpenVPNServerPhase, OpenVPNServiceType, Reason};
 
-use super::{ServersContext, desired::Desired};
+use super::{context::ServersContext, desired::Desired};
 use crate::{
     controllers::ready::ReadyCondition,
     model::Backoff,

@@ -7,9 +7,11 @@
 mod answers;
 mod authority;
 mod clients;
+mod context;
 mod desired;
 mod evaluate;
 mod memory;
+mod names;
 mod objects;
 mod observe;
 mod provider;
@@ -21,8 +23,8 @@ mod summary;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use vpn_types::Reason;
 
+use context::ServersContext;
 pub use memory::Memory;
 pub use settings::{SERVER_IMAGE, Settings};
 pub use summary::{CertificateSummary, Summary, summary};
@@ -32,11 +34,8 @@ use crate::{
         Context, Controller, Scope,
         controller::{keep_backoff, nothing_to_settle},
     },
-    model::{
-        Backoff, Kind, Now, ObjectKey, Operation, ReconcileRequest, RequestPriority, Step, add_finalizer,
-        remove_finalizer,
-    },
-    state::{ClusterState, ServerView},
+    model::{Kind, ObjectKey, ReconcileRequest, RequestPriority, Step, add_finalizer, remove_finalizer},
+    state::ServerView,
 };
 
 /// Name of this controller.
@@ -99,16 +98,6 @@ fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
     }
 }
 
-/// The input of a decision.
-struct ServersContext<'a> {
-    state: &'a ClusterState,
-    memory: &'a Memory,
-    settings: &'a Settings,
-    /// The backoff of the last write, while it lasts.
-    backoff: Option<Backoff>,
-    now: Now,
-}
-
 impl ServersContext<'_> {
     /// Returns the next step for the server of that name. The order matters: what is needed to revoke comes before what
     /// is needed to serve.
@@ -162,17 +151,4 @@ impl ServersContext<'_> {
         let delay = (due - self.now.wall).to_std().unwrap_or(Duration::ZERO);
         Step::WaitUntil(self.now.monotonic + delay.max(Duration::from_secs(1)))
     }
-}
-
-/// Returns whether a write was rejected because something else has the name of an object.
-fn name_taken(kind: Kind, key: &ObjectKey) -> (Reason, String) {
-    let kind = kind.as_str();
-    let message =
-        format!("{kind} {} already exists and was not created by the operator; delete or rename it", key.name);
-    (Reason::NameTaken, message)
-}
-
-/// Returns the operation that applies an object.
-fn apply(kind: Kind, key: ObjectKey, present: Option<&crate::model::Meta>, object: serde_json::Value) -> Step {
-    Step::maintain(Operation::Apply(kind, key, present.map(|meta| meta.uid.clone()), object))
 }

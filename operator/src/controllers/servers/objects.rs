@@ -9,9 +9,9 @@ use vpn_types::{
 };
 
 use super::{
-    ServersContext, apply,
-    authority::{named, owned_by},
+    context::{ServersContext, apply},
     desired::{Desired, EXPORTER_PORT, routes},
+    names::{named, owned_by},
 };
 use crate::{
     model::{Kind, Meta, ObjectKey, Step},

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use vpn_types::{MaskProviderVerifySpec, OpenVPNProviderSpec, SERVER_SECRET_LABEL, SLOT_LABEL};
 
 use super::{
-    ServersContext, apply,
-    authority::named,
     clients::SLOT_FILE,
+    context::{ServersContext, apply},
     desired::{Desired, EXPORTER_PORT},
+    names::named,
     objects::{finish, with_uid},
 };
 use crate::{

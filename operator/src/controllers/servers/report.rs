@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vpn_types::{OpenVPNClientPhase, OpenVPNServerPhase};
 
-use super::{ServersContext, desired::Desired, evaluate::ServerCondition};
+use super::{context::ServersContext, desired::Desired, evaluate::ServerCondition, names::named};
 use crate::{
     controllers::{ready::ReadyCondition, status},
     model::{EventRecord, Kind, Operation, Step, object_reference},
@@ -36,7 +36,7 @@ impl ServersContext<'_> {
         let key = &server.meta.key;
         let desired = Desired::of(self.state, server, self.settings).ok();
         let authority = self.authority_of(key).map(|(_, authority)| authority);
-        let certificate = self.secret(&super::authority::named(key, "server"), SecretRole::Server);
+        let certificate = self.secret(&named(key, "server"), SecretRole::Server);
         let pods = || self.state.server_pods_of(key).filter(|pod| !pod.ended && !pod.meta.deleting);
         let clients = self.clients_of(key).filter(|client| client.status.phase == Some(OpenVPNClientPhase::Ready));
         status::ServerFacts {

@@ -12,8 +12,8 @@ use time::OffsetDateTime;
 use vpn_types::REVOKED_ANNOTATION;
 
 use super::{
-    ServersContext,
-    authority::{named, secret_labels},
+    context::ServersContext,
+    names::{named, secret_labels},
 };
 use crate::{
     issuing::{Content, keys},

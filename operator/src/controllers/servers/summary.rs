@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use vpn_types::OpenVPNServerSpec;
 
-use super::authority::{named, renewal_time};
+use super::names::{named, renewal_time};
 use crate::state::{ClusterState, SecretRole, ServerView};
 
 /// What metrics say of a server.

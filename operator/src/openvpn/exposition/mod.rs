@@ -13,8 +13,8 @@ use prometheus::{
     core::{Atomic, Collector, GenericCounterVec, GenericGaugeVec},
 };
 
-use self::individuals::Individuals;
 pub use self::individuals::MAX_INDIVIDUALS;
+use self::individuals::{Individuals, time};
 use super::{killed::Killed, status::Status};
 
 /// One server.
@@ -155,10 +155,4 @@ where
 
 fn integer(number: u64) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
-}
-
-/// Seconds since 1970 are exact in a float for millions of years.
-#[allow(clippy::cast_precision_loss)]
-fn time(seconds: i64) -> f64 {
-    seconds as f64
 }

@@ -8,7 +8,6 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use chrono::{Local, TimeZone};
 use thiserror::Error;
 
 /// The common name of a client that has not authenticated yet.
@@ -65,23 +64,6 @@ pub struct Status {
 }
 
 impl Status {
-    /// Parses a whole status. Versions 1 and others are told apart by the first line. Version 1 has times without a
-    /// zone, which are taken as local.
-    ///
-    /// # Errors
-    /// If the status is not complete, or not that of a server.
-    pub fn parse(bytes: &[u8]) -> Result<Self, StatusError> {
-        Self::parse_in(bytes, &Local)
-    }
-
-    /// Like [`Status::parse`], with the zone of times.
-    ///
-    /// # Errors
-    /// Likewise.
-    pub fn parse_in(bytes: &[u8], zone: &impl TimeZone) -> Result<Self, StatusError> {
-        parse::parse(bytes, zone)
-    }
-
     /// Returns the number of clients that have authenticated.
     pub fn connected(&self) -> u64 {
         self.clients.len() as u64 + self.ambiguous

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::TimeZone;
+use chrono::{Local, TimeZone};
 
 use super::{
     Client, Route, Status, StatusError, UNDEFINED,
@@ -12,7 +12,7 @@ use super::{
 const CLIENT_COLUMNS: [Column; 4] = [Column::CommonName, Column::RealAddress, Column::Received, Column::Sent];
 const ROUTE_COLUMNS: [Column; 3] = [Column::VirtualAddress, Column::CommonName, Column::RealAddress];
 
-pub(super) fn parse(bytes: &[u8], zone: &impl TimeZone) -> Result<Status, StatusError> {
+fn parse(bytes: &[u8], zone: &impl TimeZone) -> Result<Status, StatusError> {
     // The first line tells who wrote it, even if the rest is missing.
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let separator = match first.strip_suffix(b"\r").unwrap_or(first) {
@@ -29,6 +29,25 @@ pub(super) fn parse(bytes: &[u8], zone: &impl TimeZone) -> Result<Status, Status
     match separator {
         None => parse_sections(&lines, zone),
         Some(separator) => parse_tagged(&lines, separator, zone),
+    }
+}
+
+impl Status {
+    /// Parses a whole status. Versions 1 and others are told apart by the first line. Version 1 has times without a
+    /// zone, which are taken as local.
+    ///
+    /// # Errors
+    /// If the status is not complete, or not that of a server.
+    pub fn parse(bytes: &[u8]) -> Result<Self, StatusError> {
+        Self::parse_in(bytes, &Local)
+    }
+
+    /// Like [`Status::parse`], with the zone of times.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn parse_in(bytes: &[u8], zone: &impl TimeZone) -> Result<Self, StatusError> {
+        parse(bytes, zone)
     }
 }
 
