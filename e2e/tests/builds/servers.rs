@@ -16,6 +16,7 @@ use crate::image;
 /// The packages that both ways of making the image install.
 const PACKAGES: [&str; 3] = ["iproute2", "iptables", "openvpn"];
 
+/// It blocks until the operator is built, which does not count for the timeout of the harness.
 pub async fn it_has_what_a_server_needs() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("servers.tar");

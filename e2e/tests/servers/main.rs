@@ -1,6 +1,7 @@
 //! OpenVPN servers and their clients, as users see them, on nodes that run no containers. All tests here share one
 //! cluster and one operator.
 
+mod document;
 mod life;
 mod manifests;
 mod problems;
