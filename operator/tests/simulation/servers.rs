@@ -11,7 +11,7 @@ use vpn_operator::{
     model::{Kind, ObjectKey},
     pki,
 };
-use vpn_types::{OpenVPNClient, SERVER_SECRET_LABEL};
+use vpn_types::{OpenVPNClient, SERVER_LABEL, SERVER_SECRET_LABEL};
 
 use crate::{
     crashes::crash_everywhere,
@@ -120,9 +120,17 @@ fn home() -> ObjectKey {
     key("a", "home")
 }
 
+/// A replica that accepts clients.
+fn replica(sim: &mut Sim) {
+    let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+    let labels = json!({SERVER_LABEL: "home"});
+    sim.create(Kind::Pod, &key("a", "replica"), json!({"metadata": {"labels": labels}, "spec": {}, "status": ready}));
+}
+
 /// A server with two slots and two devices. A device and a slot go, then everything.
 fn scenario(sim: &mut Sim) -> CheckResult {
     sim.create(Kind::Server, &home(), json!({"spec": {"provider": {"maxSlots": 2, "verify": {"skip": true}}}}));
+    replica(sim);
     for name in ["laptop", "phone"] {
         sim.create(Kind::Client, &key("a", name), json!({"spec": {"server": "home"}}));
     }
@@ -145,7 +153,8 @@ fn scenario(sim: &mut Sim) -> CheckResult {
     sim.settle()?;
     sim.delete(Kind::Client, &key("a", "phone"), "Background");
     sim.settle()?;
-    let left: Vec<_> = sim.server.objects.keys().filter(|(kind, _)| *kind != Kind::Secret).collect();
+    let left: Vec<_> =
+        sim.server.objects.keys().filter(|(kind, _)| ![Kind::Secret, Kind::Pod].contains(kind)).collect();
     if !left.is_empty() {
         return Err(format!("there is still {left:?}"));
     }
@@ -185,6 +194,7 @@ fn disturb(sim: &mut Sim, what: u64, which: usize) {
 
 fn walk(sim: &mut Sim, random: &mut Random) -> CheckResult {
     sim.create(Kind::Server, &home(), json!({"spec": {"provider": {"maxSlots": 1, "verify": {"skip": true}}}}));
+    replica(sim);
     for _ in 0..300 {
         let (what, which) = (random.next() % 60, (random.next() >> 40) as usize);
         sim.advance_quietly();

@@ -119,6 +119,10 @@ fn wait(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod) -> Step {
                 let report = || report::waiting(pod, condition.reason, &condition.message, ctx.now);
                 wait_and_report(surge::decide(ctx, request, pod, consumer), report)
             }
+            // A release in progress ends soon. One that something holds, such as a lost node, may not.
+            Some(condition) if condition.reason != Reason::Releasing => {
+                report::waiting(pod, condition.reason, &condition.message, ctx.now)
+            }
             _ => Step::Idle,
         },
         None => match mask.pod.as_ref().and_then(|pod| pod.ready_condition.as_ref()) {

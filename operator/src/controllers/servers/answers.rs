@@ -26,12 +26,13 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
                 ctx.memory.servers.recorded.insert(client.meta.uid.clone(), last.serial);
             }
         }
-        (ReconcileRequest::Client(key), Operation::Issue(_), Outcome::Object(_)) => {
+        // A certificate may exist now, whether or not the response says so.
+        (ReconcileRequest::Client(key), Operation::Issue(_), Outcome::Object(_) | Outcome::Unknown { .. }) => {
             if let Some(client) = ctx.state.clients.get(key) {
                 ctx.memory.servers.recorded.remove(&client.meta.uid);
             }
         }
-        (_, Operation::Get(..), Outcome::Object(object)) if is_foreign(object) => {
+        (request, Operation::Get(..), Outcome::Object(object)) if is_foreign(request, object) => {
             let (reason, message) = name_taken(object.kind(), &object.meta().key);
             let before = ctx.backoffs.get(answer.request, RequestPriority::Maintenance);
             let backoff = Backoff::after(before, reason, message, ctx.now);
@@ -42,12 +43,13 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
 }
 
 /// Whether an object is none that the operator created for a server.
-fn is_foreign(object: &Object) -> bool {
+fn is_foreign(request: &ReconcileRequest, object: &Object) -> bool {
     match object {
         Object::ServerSecret(secret) => secret.role.is_none() || secret.server.is_none(),
         Object::ServerObject(object) => object.server.is_none(),
         Object::Provider(provider) => provider.server.is_none(),
-        Object::Client(client) => client.owner.is_none() && client.slot.is_none(),
+        // The client of a slot has the name of a device.
+        Object::Client(client) => matches!(request, ReconcileRequest::Server(_)) && client.owner.is_none(),
         _ => false,
     }
 }
