@@ -175,6 +175,11 @@ async fn an_authority_is_never_replaced_by_itself() -> Result<()> {
         f.wait_for_reason::<OpenVPNServer>("home", "CertificateAuthorityMissing").await?;
         create_client(f, "phone", json!({"server": "home"})).await?;
         f.wait_for_reason::<OpenVPNClient>("phone", "CertificateAuthorityMissing").await?;
+        // It is not told now and then only.
+        let told = f.api::<OpenVPNServer>().get("home").await?;
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        let still = f.api::<OpenVPNServer>().get("home").await?;
+        ensure_eq("resourceVersion", still.resource_version(), told.resource_version())?;
 
         let metadata = json!({"name": "home-ca", "labels": backup.labels(), "annotations": backup.annotations()});
         f.create::<Secret>(serde_json::from_value(json!({"metadata": metadata, "data": backup.data}))?).await?;

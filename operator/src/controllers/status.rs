@@ -6,10 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::Serialize;
 use serde_json::{Value, json};
 use vpn_types::{
-    AssignedProvider, MaskConsumerPhase, MaskConsumerStatus, MaskPhase, MaskProviderPhase, MaskProviderStatus,
-    MaskProviderVerificationStatus, MaskReservationPhase, MaskReservationStatus, OpenVPNCertificateStatus,
-    OpenVPNCertificatesStatus, OpenVPNClientPhase, OpenVPNClientStatus, OpenVPNEndpointStatus, OpenVPNServerPhase,
-    OpenVPNServerStatus, READY, Reason, SHARED_CREDENTIALS, VERIFIED,
+    AssignedProvider, CERTIFICATES_VALID, MaskConsumerPhase, MaskConsumerStatus, MaskPhase, MaskProviderPhase,
+    MaskProviderStatus, MaskProviderVerificationStatus, MaskReservationPhase, MaskReservationStatus,
+    OpenVPNCertificateStatus, OpenVPNCertificatesStatus, OpenVPNClientPhase, OpenVPNClientStatus,
+    OpenVPNEndpointStatus, OpenVPNServerPhase, OpenVPNServerStatus, READY, Reason, SHARED_CREDENTIALS, VERIFIED,
 };
 
 use crate::{
@@ -186,6 +186,8 @@ pub struct ServerFacts {
     pub clients: usize,
     /// How many certificates are revoked.
     pub revoked: usize,
+    /// The condition `CertificatesValid`: its status, reason and message.
+    pub valid: (bool, Reason, String),
 }
 
 /// Returns the patch for the status of an OpenVPNServer. It is guarded by the resourceVersion, because it records that
@@ -201,6 +203,18 @@ pub fn openvpn_server(
         not_after: timestamp(not_after),
     };
     let count = |count: usize| i32::try_from(count).ok();
+    let mut all = conditions(condition, &server.status, server.meta.generation, now);
+    let (is_valid, reason, message) = &facts.valid;
+    let since =
+        server.certificates_valid.filter(|(was_valid, _)| was_valid == is_valid).map_or(now, |(_, since)| since);
+    all.extend(facts.authority.map(|_| Condition {
+        type_: CERTIFICATES_VALID.to_owned(),
+        status: if *is_valid { "True" } else { "False" }.to_owned(),
+        reason: reason.as_str().to_owned(),
+        message: message.clone(),
+        observed_generation: Some(server.meta.generation),
+        last_transition_time: Time(k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default()),
+    }));
     let has_address = facts.endpoint.is_some() || facts.cluster_ip.is_some();
     let status = OpenVPNServerStatus {
         phase: Some(condition.phase),
@@ -222,7 +236,7 @@ pub fn openvpn_server(
             revoked: count(facts.revoked),
         }),
         observed_generation: Some(server.meta.generation),
-        conditions: Some(conditions(condition, &server.status, server.meta.generation, now)),
+        conditions: Some(all),
     };
     let mut patch = patch(&status, &server.status, &["endpoint", "certificates"], Some(&server.meta))?;
     for (part, fields) in [("endpoint", ENDPOINT_FIELDS), ("certificates", CERTIFICATES_FIELDS)] {

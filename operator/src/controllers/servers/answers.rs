@@ -34,9 +34,12 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
         }
         (request, Operation::Get(..), Outcome::Object(object)) if is_foreign(request, object) => {
             let (reason, message) = name_taken(object.kind(), &object.meta().key);
-            let before = ctx.backoffs.get(answer.request, RequestPriority::Maintenance);
+            // Revocations have a priority of their own.
+            let is_revocation = object.meta().key.name.ends_with("-revoked");
+            let priority = if is_revocation { RequestPriority::Slots } else { RequestPriority::Maintenance };
+            let before = ctx.backoffs.get(answer.request, priority);
             let backoff = Backoff::after(before, reason, message, ctx.now);
-            ctx.backoffs.insert(answer.request, RequestPriority::Maintenance, backoff);
+            ctx.backoffs.insert(answer.request, priority, backoff);
         }
         _ => {}
     }

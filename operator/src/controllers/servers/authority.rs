@@ -40,15 +40,10 @@ impl ServersContext<'_> {
         let wanted = generation(&server.spec);
         let found = self.secret(&key, SecretRole::Authority);
         let Some((_, authority)) = self.authority_of(&server.meta.key) else {
-            if found.is_some() || server.authority_generation.is_some_and(|recorded| recorded >= wanted) {
-                // What runs goes on with the certificates that it has.
-                return self.report(server, &self.without_authority(server));
-            }
-            return self.create_authority(server, key, wanted);
+            let is_lost = server.authority_generation.is_some_and(|recorded| recorded >= wanted);
+            // What runs goes on with the certificates that it has.
+            return if found.is_some() || is_lost { Step::Idle } else { self.create_authority(server, key, wanted) };
         };
-        if authority.not_after <= self.now.wall {
-            return self.report(server, &self.without_authority(server));
-        }
         if server.authority_generation != Some(authority.generation) {
             return self.report(server, &evaluate::pending("The certificate authority has been created"));
         }
@@ -68,11 +63,14 @@ impl ServersContext<'_> {
         })))
     }
 
-    /// Returns why there is no usable certificate authority.
-    pub fn without_authority(&self, server: &ServerView) -> evaluate::ServerCondition {
+    /// Returns why there is no usable certificate authority, if there is none.
+    pub fn authority_problem(&self, server: &ServerView) -> Option<evaluate::ServerCondition> {
         let key = named(&server.meta.key, "ca");
         let name = &key.name;
-        match self.secret(&key, SecretRole::Authority) {
+        if self.authority_of(&server.meta.key).is_some_and(|(_, authority)| authority.not_after > self.now.wall) {
+            return None;
+        }
+        Some(match self.secret(&key, SecretRole::Authority) {
             None => evaluate::failed(
                 Reason::CertificateAuthorityMissing,
                 format!(
@@ -90,7 +88,7 @@ impl ServersContext<'_> {
                     format!("Secret {name} cannot be used: {why}. Restore it from a backup"),
                 )
             }
-        }
+        })
     }
 
     /// Issues the certificate of the server, and renews it in time.

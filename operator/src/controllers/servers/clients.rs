@@ -1,6 +1,5 @@
 //! Clients of servers: their certificates and profiles.
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use serde_json::{Value, json};
@@ -10,7 +9,7 @@ use super::{
     authority::end,
     context::ServersContext,
     desired::{Desired, routes},
-    names::{renewal_time, secret_labels},
+    names::{renewal_time, secret_labels, time},
     report::client_event,
 };
 use crate::{
@@ -275,11 +274,6 @@ fn owned_by_client(client: &ClientView) -> OwnerReference {
 
 fn issued_entry(issued: &IssuedView) -> Value {
     json!({"serial": issued.serial.to_string(), "notAfter": time(issued.not_after)})
-}
-
-/// Returns a time as in a status.
-pub fn time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 fn failed(reason: Reason, message: String) -> ReadyCondition<OpenVPNClientPhase> {

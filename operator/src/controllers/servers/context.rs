@@ -16,6 +16,8 @@ pub struct ServersContext<'a> {
     pub settings: &'a Settings,
     /// The backoff of the last write, while it lasts.
     pub backoff: Option<Backoff>,
+    /// Whether no backoff delays the revocation of certificates, which has a priority of its own.
+    pub may_revoke: bool,
     /// The current time.
     pub now: Now,
 }

@@ -1,14 +1,18 @@
 //! Whether a server accepts clients, and the reason if not.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use ipnet::Ipv4Net;
 use vpn_types::{OpenVPNServerPhase, OpenVPNServiceType, Reason};
 
-use super::{context::ServersContext, desired::Desired};
+use super::{context::ServersContext, desired::Desired, names::time};
 use crate::{
     controllers::ready::ReadyCondition,
     model::Backoff,
     state::{ServerPodView, ServerView},
 };
+
+/// How long before the end of a certificate users are told that the operator cannot renew it.
+const WARN_BEFORE: TimeDelta = TimeDelta::days(30);
 
 /// The `Ready` condition of a server.
 pub type ServerCondition = ReadyCondition<OpenVPNServerPhase>;
@@ -63,6 +67,47 @@ impl ServersContext<'_> {
         }
         let replicas = if ready == 1 { "1 replica accepts".to_owned() } else { format!("{ready} replicas accept") };
         ReadyCondition::ready(OpenVPNServerPhase::Ready, Reason::Serving, format!("{replicas} clients"))
+    }
+
+    /// Returns the certificates that the operator cannot renew, with their ends, the first to end first.
+    fn unrenewable(&self, server: &ServerView) -> Vec<(DateTime<Utc>, String)> {
+        let key = &server.meta.key;
+        let authority = self.authority_of(key).map(|(secret, authority)| {
+            (authority.not_after, format!("The certificate authority in Secret {}", secret.meta.key.name))
+        });
+        let clients = self.clients_of(key).filter(|client| client.spec.csr.is_some() && !client.is_doomed());
+        let clients = clients.filter_map(|client| {
+            let name = &client.meta.key.name;
+            Some((
+                client.issued.last()?.not_after,
+                format!("The certificate of OpenVPNClient {name}, which has spec.csr,"),
+            ))
+        });
+        let mut all: Vec<_> = authority.into_iter().chain(clients).collect();
+        all.sort();
+        all
+    }
+
+    /// Returns when users have to be told of the next certificate that the operator cannot renew.
+    pub fn warning_time(&self, server: &ServerView) -> Option<DateTime<Utc>> {
+        let all = self.unrenewable(server).into_iter().map(|(not_after, _)| not_after - WARN_BEFORE);
+        all.filter(|warning| *warning > self.now.wall).min()
+    }
+
+    /// Evaluates the condition `CertificatesValid`: its status, reason and message.
+    pub fn certificates_valid(&self, server: &ServerView) -> (bool, Reason, String) {
+        let mut ending = self.unrenewable(server);
+        ending.retain(|(not_after, _)| *not_after - WARN_BEFORE <= self.now.wall);
+        let Some((not_after, what)) = ending.first() else {
+            let message = "All certificates are valid, and the operator renews them in time".to_owned();
+            return (true, Reason::CertificatesCurrent, message);
+        };
+        let verb = if *not_after <= self.now.wall { "ended" } else { "ends" };
+        let more = match ending.len() - 1 {
+            0 => String::new(),
+            more => format!(" ({more} more)"),
+        };
+        (false, Reason::CertificateExpiring, format!("{what} {verb} at {}{more}", time(*not_after)))
     }
 
     fn without_pods(&self, server: &ServerView, pods: &[&ServerPodView]) -> ServerCondition {

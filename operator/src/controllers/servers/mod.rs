@@ -83,12 +83,14 @@ pub static CONTROLLER: Controller = Controller {
 };
 
 fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
-    let backoff = ctx.backoffs.get(request, RequestPriority::Maintenance).cloned();
+    let active = |priority| ctx.backoffs.get(request, priority).filter(|backoff| backoff.is_active(ctx.now));
+    let revocation_backoff = active(RequestPriority::Slots).cloned();
     let view = ServersContext {
         state: &ctx.state,
         memory: &ctx.memory.servers,
         settings: &ctx.servers,
-        backoff: backoff.filter(|backoff| backoff.is_active(ctx.now)),
+        backoff: active(RequestPriority::Maintenance).cloned().or_else(|| revocation_backoff.clone()),
+        may_revoke: revocation_backoff.is_none(),
         now: ctx.now,
     };
     match request {
@@ -118,17 +120,22 @@ impl ServersContext<'_> {
                 return self.revoke(key, Some(server)).or_else(|| self.report(server, &evaluate::invalid(message)));
             }
         };
+        // Nothing that fails keeps a client from being revoked.
+        let revocation = self.revoke(key, Some(server)).or_else(|| self.announce_revocations(key));
+        if matches!(revocation, Step::Send(_)) {
+            return revocation;
+        }
         if let Some(backoff) = &self.backoff {
-            return self.report(server, &evaluate::in_backoff(backoff)).or_else(|| Step::WaitUntil(backoff.until));
+            let step = self.report(server, &evaluate::in_backoff(backoff));
+            return step.or_else(|| Step::WaitUntil(backoff.until));
         }
         let step = self
             .authority(server)
-            .or_else(|| self.revoke(key, Some(server)))
             .or_else(|| self.server_certificate(server))
             .or_else(|| self.objects(server, &desired))
-            .or_else(|| self.announce_revocations(key))
             .or_else(|| self.provider(server, &desired));
-        step.or_else(|| self.report(server, &self.evaluate(server, &desired))).or_else(|| self.wait(server))
+        let condition = self.authority_problem(server).unwrap_or_else(|| self.evaluate(server, &desired));
+        step.or_else(|| self.report(server, &condition)).or_else(|| self.wait(server))
     }
 
     /// Deletion: the MaskProvider first, whose finalizer gives its slots back, and then the rest by the garbage collector.
@@ -141,9 +148,10 @@ impl ServersContext<'_> {
         })
     }
 
-    /// Waits until something has to be renewed.
+    /// Waits until something has to be renewed, or users have to be told that it cannot be.
     fn wait(&self, server: &ServerView) -> Step {
-        self.renewal_time(server).map_or(Step::Idle, |due| self.wait_until(due))
+        let due = self.renewal_time(server).into_iter().chain(self.warning_time(server)).min();
+        due.map_or(Step::Idle, |due| self.wait_until(due))
     }
 
     /// Waits until a time of the wall clock.

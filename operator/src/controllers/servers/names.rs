@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use vpn_types::{OpenVPNServer, SERVER_LABEL, SERVER_SECRET_LABEL};
@@ -39,4 +39,9 @@ pub fn owned_by(server: &ServerView) -> OwnerReference {
 pub fn renewal_time(certificate: &IssuedView, lifetime: std::time::Duration) -> DateTime<Utc> {
     let third = TimeDelta::from_std(lifetime / 3).unwrap_or(TimeDelta::MAX);
     certificate.not_after.checked_sub_signed(third).unwrap_or(DateTime::<Utc>::MIN_UTC)
+}
+
+/// Returns a time as in a status.
+pub fn time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

@@ -52,6 +52,7 @@ impl ServersContext<'_> {
             authority: authority.map(|it| (it.serial, it.not_after)),
             certificate: certificate.and_then(|it| it.certificate.clone()).map(|it| (it.serial, it.not_after)),
             clients: clients.count(),
+            valid: self.certificates_valid(server),
             revoked: authority.and_then(|it| it.revoked.as_ref()).map_or(0, |revoked| revoked.len()),
         }
     }

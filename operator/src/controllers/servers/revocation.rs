@@ -41,7 +41,9 @@ impl ServersContext<'_> {
 
     /// Writes the list of revoked certificates, and then the files.
     pub fn revoke(&self, server: &ObjectKey, owner: Option<&ServerView>) -> Step {
-        let Some((secret, authority)) = self.authority_of(server) else { return Step::Idle };
+        let Some((secret, authority)) = self.authority_of(server).filter(|_| self.may_revoke) else {
+            return Step::Idle;
+        };
         let files = self.secret(&named(server, "revoked"), SecretRole::Revoked);
         let mut revoked = authority.revoked.clone().unwrap_or_default();
         // Either Secret may come from a backup.
@@ -57,7 +59,7 @@ impl ServersContext<'_> {
             revoked.drop_ended(now);
         }
         if authority.revoked.as_ref() != Some(&revoked) {
-            return Step::maintain(write_list(secret, &revoked));
+            return Step::send(write_list(secret, &revoked));
         }
         if owner.is_none() && files.is_none() && revoked.is_empty() {
             return Step::Idle;
@@ -77,7 +79,7 @@ impl ServersContext<'_> {
         if found.is_some_and(is_good) || authority.not_after <= self.now.wall {
             return Step::Idle;
         }
-        Step::maintain(Operation::Issue(Box::new(Issue {
+        Step::send(Operation::Issue(Box::new(Issue {
             key,
             replaces: found.map(|files| (files.meta.uid.clone(), files.meta.version)),
             labels: secret_labels(&server.name, SecretRole::Revoked),
@@ -99,11 +101,12 @@ impl ServersContext<'_> {
         let told = files.serials.iter().map(ToString::to_string).collect::<Vec<_>>();
         let told = combined(told.iter().map(String::as_str));
         let mut pods = self.state.server_pods_of(server).filter(|pod| !pod.ended);
-        let Some(pod) = pods.find(|pod| pod.revoked.as_ref() != Some(&told)) else { return Step::Idle };
+        let mut untold = pods.by_ref().filter(|pod| pod.revoked.as_ref() != Some(&told));
+        let Some(pod) = untold.next().filter(|_| self.may_revoke) else { return Step::Idle };
         let patch = json!({"metadata": {
             "uid": pod.meta.uid.as_str(), "annotations": {REVOKED_ANNOTATION: &*told},
         }});
-        Step::maintain(Operation::Patch(Kind::ServerPod, pod.meta.key.clone(), patch))
+        Step::send(Operation::Patch(Kind::ServerPod, pod.meta.key.clone(), patch))
     }
 }
 
