@@ -107,8 +107,8 @@ pub struct VerificationArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "OpenVPN servers")]
 pub struct ServersArgs {
-    /// Whether `manage-all` runs OpenVPNServers.
-    #[arg(long, env = "SERVERS", default_value_t = true, action = clap::ArgAction::Set, global = true)]
+    /// Whether `manage-all` runs OpenVPNServers. It needs permissions and custom resource definitions of its own.
+    #[arg(long, env = "SERVERS", default_value_t = false, action = clap::ArgAction::Set, global = true)]
     pub servers: bool,
 
     /// Image of OpenVPN servers, unless an OpenVPNServer names its own.
