@@ -51,6 +51,68 @@ async fn objects_of_others_are_named_and_never_changed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn objects_of_other_servers_and_devices_are_left_alone() -> Result<()> {
+    test("neighbors", async |f| {
+        // Each of these has a name that `home` needs.
+        create_server(f, "home-metrics", json!({"replicas": 1})).await?;
+        f.wait_for_reason::<OpenVPNServer>("home-metrics", "Serving").await?;
+        create_client(f, "home-slot-0", json!({"server": "home-metrics"})).await?;
+        create_client(f, "home-server", json!({"server": "home-metrics"})).await?;
+        let device = issued(f, "home-slot-0").await?;
+        issued(f, "home-server").await?;
+        let provider = json!({"maxSlots": 1, "verify": {"skip": true}});
+        create_server(f, "home", json!({"replicas": 1, "provider": provider})).await?;
+        for (name, told) in [
+            ("home-metrics", "Service home-metrics already exists"),
+            ("home-server", "Secret home-server already exists"),
+            ("home-slot-0", "OpenVPNClient home-slot-0 already exists"),
+        ] {
+            f.wait_until("home", told, |server: &OpenVPNServer| {
+                ready_condition(server).is_some_and(|it| it.reason == "NameTaken" && it.message.contains(told))
+            })
+            .await?;
+            if name == "home-metrics" {
+                let service = f.api::<Service>().get(name).await?;
+                ensure_eq("owners", service.owner_references().len(), 1)?;
+                ensure_eq("owner", service.owner_references()[0].name.as_str(), name)?;
+                f.delete::<OpenVPNServer>(name).await?;
+            } else {
+                ensure_eq("device", &texts(f, "home-slot-0").await?["tls.crt"], &device["tls.crt"])?;
+                f.delete::<OpenVPNClient>(name).await?;
+            }
+        }
+        f.wait_for_reason::<OpenVPNServer>("home", "Serving").await?;
+        issued(f, "home-slot-0").await?;
+
+        // The other way round, the client waits.
+        create_client(f, "home-ca", json!({"server": "home"})).await?;
+        f.wait_for_reason::<OpenVPNClient>("home-ca", "NameTaken").await?;
+        ensure!(texts(f, "home-ca").await?.contains_key("revoked"), "the authority is gone");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_node_port_is_in_the_profile_as_soon_as_a_replica_runs() -> Result<()> {
+    test("node-port", async |f| {
+        create_client(f, "laptop", json!({"server": "home"})).await?;
+        f.wait_for_reason::<OpenVPNClient>("laptop", "ServerNotFound").await?;
+        create_server(f, "home", json!({"replicas": 1, "service": {"type": "NodePort"}})).await?;
+        let profile = &issued(f, "laptop").await?["laptop.ovpn"];
+        let service = f.api::<Service>().get("home").await?;
+        let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
+        let port = ports.first().and_then(|port| port.node_port).unwrap_or_default();
+        ensure!(
+            profile.lines().any(|line| line.starts_with("remote ") && line.ends_with(&format!(" {port}"))),
+            "{profile}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn an_authority_of_ones_own_is_checked() -> Result<()> {
     test("own-ca", async |f| {
         create_server(f, "home", json!({"replicas": 1, "pki": {"caSecret": "mine"}})).await?;

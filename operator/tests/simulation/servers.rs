@@ -172,6 +172,20 @@ fn nothing_is_issued_twice_or_forgotten_wherever_one_of_the_processes_crashes() 
     crash_everywhere(&separate_processes(), scenario);
 }
 
+#[test]
+fn a_lost_authority_is_told_once_and_not_replaced() {
+    let mut sim = Sim::new(&[table::all()]);
+    sim.create(Kind::Server, &home(), json!({"spec": {}}));
+    sim.create(Kind::Client, &key("a", "laptop"), json!({"spec": {"server": "home"}}));
+    sim.settle().unwrap();
+    sim.delete(Kind::Secret, &key("a", "home-ca"), "Background");
+    sim.settle().unwrap();
+    let server = sim.server.get(Kind::Server, &home()).unwrap();
+    assert_eq!(server["status"]["conditions"][0]["reason"], "CertificateAuthorityMissing", "{server}");
+    assert!(sim.server.get(Kind::Secret, &key("a", "home-ca")).is_none());
+    sim.stays_quiet().unwrap();
+}
+
 /// A step of a random walk: mostly what may happen next, and now and then a fault or a user.
 fn disturb(sim: &mut Sim, what: u64, which: usize) {
     let clients = ["laptop", "phone"].map(|name| key("a", name));
@@ -183,7 +197,10 @@ fn disturb(sim: &mut Sim, what: u64, which: usize) {
         5 => sim.edit(Kind::Server, &home(), json!({"spec": {"provider": {"maxSlots": which % 3}}})),
         // The profile has the host in it.
         6 => sim.edit(Kind::Server, &home(), json!({"spec": {"endpoint": {"host": format!("h{which}.example.org")}}})),
-        7 => sim.delete(Kind::Secret, &clients[which % 2], "Background"),
+        7 => {
+            let secrets = [&clients[0], &clients[1], &key("a", "home-server"), &key("a", "home-revoked")];
+            sim.delete(Kind::Secret, secrets[which % secrets.len()], "Background");
+        }
         8 => {
             let p = which % sim.processes.len();
             sim.processes[p].watches.values_mut().for_each(crate::watch::Watch::restart);

@@ -2,9 +2,10 @@
 
 use vpn_types::Reason;
 
+use super::obstacles::taken;
 use crate::{
     controllers::{Answer, Context},
-    model::{Backoff, Kind, ObjectKey, Operation, ReconcileRequest, RequestPriority},
+    model::{Backoff, Kind, Operation, ReconcileRequest, RequestPriority},
     state::{Object, Outcome},
 };
 
@@ -32,35 +33,24 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
                 ctx.memory.servers.recorded.remove(&client.meta.uid);
             }
         }
-        (request, Operation::Get(..), Outcome::Object(object)) if is_foreign(request, object) => {
-            let (reason, message) = name_taken(object.kind(), &object.meta().key);
+        (_, Operation::Get(..), Outcome::Object(object)) if is_foreign(object) => {
+            let message = taken(object.kind().as_str(), &object.meta().key.name);
             // Revocations have a priority of their own.
             let is_revocation = object.meta().key.name.ends_with("-revoked");
             let priority = if is_revocation { RequestPriority::Slots } else { RequestPriority::Maintenance };
             let before = ctx.backoffs.get(answer.request, priority);
-            let backoff = Backoff::after(before, reason, message, ctx.now);
+            let backoff = Backoff::after(before, Reason::NameTaken, message, ctx.now);
             ctx.backoffs.insert(answer.request, priority, backoff);
         }
         _ => {}
     }
 }
 
-/// Whether an object is none that the operator created for a server.
-fn is_foreign(request: &ReconcileRequest, object: &Object) -> bool {
+/// Whether an object is none that the operator created for a server, so that no watch delivers it.
+fn is_foreign(object: &Object) -> bool {
     match object {
         Object::ServerSecret(secret) => secret.role.is_none() || secret.server.is_none(),
         Object::ServerObject(object) => object.server.is_none(),
-        Object::Provider(provider) => provider.server.is_none(),
-        // The client of a slot has the name of a device.
-        Object::Client(client) => matches!(request, ReconcileRequest::Server(_)) && client.owner.is_none(),
         _ => false,
     }
-}
-
-/// Returns the reason and the message when something else has the name of an object.
-fn name_taken(kind: Kind, key: &ObjectKey) -> (Reason, String) {
-    let kind = kind.as_str();
-    let message =
-        format!("{kind} {} already exists and was not created by the operator; delete or rename it", key.name);
-    (Reason::NameTaken, message)
 }

@@ -111,9 +111,9 @@ impl ServersContext<'_> {
             return Step::Idle;
         }
         let not_after = end(self.now.wall, lifetime, authority);
-        // Each version of the Secret leads to one serial number, whoever issues it.
-        let before = found.map(|secret| format!("{} {}", secret.meta.uid, secret.meta.version)).unwrap_or_default();
-        let serial = Serial::derive(&["server", &authority.fingerprint, server.meta.uid.as_str(), &before]);
+        // Of a certificate that was issued and lost nothing is known, so the time tells the serial numbers apart.
+        let now = self.now.wall.timestamp_micros().to_string();
+        let serial = Serial::derive(&["server", &authority.fingerprint, server.meta.uid.as_str(), &now]);
         Step::maintain(Operation::Issue(Box::new(Issue {
             key,
             replaces: found.map(|secret| (secret.meta.uid.clone(), secret.meta.version)),

@@ -52,6 +52,9 @@ impl ServersContext<'_> {
             let condition = failed(backoff.reason, backoff.message.clone());
             return self.report_client(client, &condition, None).or_else(|| Step::WaitUntil(backoff.until));
         }
+        if let Some(why) = self.secret_taken(client) {
+            return self.report_client(client, &failed(Reason::NameTaken, why), None);
+        }
         match self.issuing(client, &server_key) {
             Ok(issuing) => self.issue(&issuing),
             Err(condition) => self.report_client(client, &condition, None),
@@ -138,7 +141,6 @@ impl ServersContext<'_> {
     fn issue(&self, issuing: &Issuing<'_>) -> Step {
         let Issuing { client, authority, lifetime, .. } = issuing;
         let present = self.state.server_secrets.get(&client.meta.key);
-        let present = present.filter(|secret| secret.owner.as_ref() == Some(&client.meta.uid));
         if present.is_some_and(|secret| secret.meta.deleting) {
             return Step::Idle;
         }

@@ -14,6 +14,7 @@ mod memory;
 mod names;
 mod objects;
 mod observe;
+mod obstacles;
 mod provider;
 mod report;
 mod revocation;
@@ -128,6 +129,9 @@ impl ServersContext<'_> {
         if let Some(backoff) = &self.backoff {
             let step = self.report(server, &evaluate::in_backoff(backoff));
             return step.or_else(|| Step::WaitUntil(backoff.until));
+        }
+        if let Some(obstacle) = self.obstacle(server) {
+            return self.report(server, &obstacle);
         }
         let step = self
             .authority(server)

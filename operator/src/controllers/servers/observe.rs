@@ -22,6 +22,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
                 (Some(before), Some(now)) => {
                     before.meta.generation != now.meta.generation
                         || before.authority_generation != now.authority_generation
+                        || before.endpoint != now.endpoint
                         || before.meta.deleting != now.meta.deleting
                 }
                 _ => true,
@@ -43,9 +44,13 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
             let server = now.as_ref().or(change.before.as_ref()).map(server);
             ctx.enqueue(ReconcileRequest::Client(change.key.clone()));
             server.into_iter().for_each(|server| enqueue_server(ctx, &server));
+            if now.is_none() {
+                enqueue_namespace(ctx, &change.key.namespace);
+            }
         }
         StoreChange::ServerSecret(change) => {
             let now = ctx.state.server_secrets.get(&change.key);
+            let is_gone = now.is_none();
             let server = now.or(change.before.as_ref()).and_then(|secret| secret.server.clone());
             let is_of_client = ctx.state.clients.get(&change.key).is_some();
             if is_of_client {
@@ -54,29 +59,15 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
             let Some(server) = server else { return };
             let server = ObjectKey { namespace: change.key.namespace.clone(), name: server };
             enqueue_server(ctx, &server);
+            if is_gone {
+                enqueue_namespace(ctx, &change.key.namespace);
+            }
             // The certificate authority, or the files of revoked certificates.
             if !is_of_client {
                 enqueue_clients(ctx, &server);
             }
         }
-        StoreChange::ServerObject(change) => {
-            let server = change.before.as_ref().and_then(|before| before.server.clone());
-            let name = server.unwrap_or_else(|| change.key.name.clone());
-            // A name of a Service or ConfigMap begins with the one of its server.
-            let suffixes = ["-config", "-clients", "-metrics"];
-            let base = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));
-            let names = [Some(&*name), base].into_iter().flatten();
-            let keys: Vec<_> = names.map(|name| ObjectKey::new(&*change.key.namespace, name)).collect();
-            for key in keys {
-                if ctx.state.servers.get(&key).is_some() {
-                    enqueue_server(ctx, &key);
-                    // Profiles have the addresses of Services.
-                    if ctx.state.services.get(&change.key).is_some() {
-                        enqueue_clients(ctx, &key);
-                    }
-                }
-            }
-        }
+        StoreChange::ServerObject(change) => enqueue_namespace(ctx, &change.key.namespace),
         StoreChange::ServerPod(change) => {
             let now = ctx.state.server_pods.get(&change.key);
             let server = now.or(change.before.as_ref()).and_then(|pod| pod.server.clone());
@@ -90,6 +81,14 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
             providers.iter().for_each(|provider| enqueue_existing(ctx, provider));
         }
         _ => {}
+    }
+}
+
+/// Enqueues the servers of a namespace, which are few: what changed may have a name that one of them needs.
+fn enqueue_namespace(ctx: &mut Context, namespace: &str) {
+    let keys: Vec<_> = ctx.state.servers.values().map(|server| server.meta.key.clone()).collect();
+    for key in keys.iter().filter(|key| *key.namespace == *namespace) {
+        enqueue_server(ctx, key);
     }
 }
 

@@ -142,7 +142,7 @@ impl ServersContext<'_> {
 }
 
 /// Returns the key of the client and the Secret of a slot.
-fn slot_key(server: &ServerView, slot: u32) -> ObjectKey {
+pub fn slot_key(server: &ServerView, slot: u32) -> ObjectKey {
     named(&server.meta.key, &format!("slot-{slot}"))
 }
 

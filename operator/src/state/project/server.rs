@@ -36,6 +36,7 @@ impl Project for OpenVPNServer {
             authority_generation: found
                 .and_then(|status| status.certificates.as_ref())
                 .and_then(|certificates| certificates.generation),
+            endpoint: found.and_then(|status| status.endpoint.clone()),
             certificates_valid: condition(conditions, CERTIFICATES_VALID),
             status: status_of!(self),
         })

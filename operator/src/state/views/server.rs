@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use vpn_types::{OpenVPNClientPhase, OpenVPNClientSpec, OpenVPNServerPhase, OpenVPNServerSpec, Reason};
+use vpn_types::{
+    OpenVPNClientPhase, OpenVPNClientSpec, OpenVPNEndpointStatus, OpenVPNServerPhase, OpenVPNServerSpec, Reason,
+};
 
 use super::StatusView;
 use crate::{
@@ -20,6 +22,8 @@ pub struct ServerView {
     pub spec: Arc<OpenVPNServerSpec>,
     /// The `spec.pki.generation` of the last certificate authority that the operator created or found.
     pub authority_generation: Option<i32>,
+    /// `status.endpoint`: a change of it reaches the profiles of clients.
+    pub endpoint: Option<OpenVPNEndpointStatus>,
     /// The status.
     pub status: StatusView<OpenVPNServerPhase>,
     /// The condition `CertificatesValid`: its status and last transition.
