@@ -43,7 +43,9 @@ pub mod inject;
 mod mask;
 pub mod names;
 mod openvpn_client;
+mod openvpn_parts;
 mod openvpn_server;
+mod openvpn_server_status;
 pub mod pod_metrics;
 mod provider;
 mod reservation;
@@ -62,11 +64,14 @@ pub use names::*;
 pub use openvpn_client::{
     IssuedCertificate, OpenVPNClient, OpenVPNClientPhase, OpenVPNClientSpec, OpenVPNClientStatus,
 };
-pub use openvpn_server::{
-    DeletionPolicy, IpForward, OpenVPNCertificateStatus, OpenVPNCertificatesStatus, OpenVPNConfigSpec, OpenVPNDnsSpec,
-    OpenVPNDrainSpec, OpenVPNEndpointSpec, OpenVPNEndpointStatus, OpenVPNExporterSpec, OpenVPNNetworkSpec,
-    OpenVPNPkiSpec, OpenVPNProtocol, OpenVPNProviderSpec, OpenVPNServer, OpenVPNServerPhase, OpenVPNServerSpec,
-    OpenVPNServerStatus, OpenVPNServiceSpec, OpenVPNServiceType, TrafficPolicy,
+pub use openvpn_parts::{
+    DeletionPolicy, IpForward, OpenVPNConfigSpec, OpenVPNDnsSpec, OpenVPNDrainSpec, OpenVPNEndpointSpec,
+    OpenVPNExporterSpec, OpenVPNNetworkSpec, OpenVPNPkiSpec, OpenVPNProtocol, OpenVPNProviderSpec, OpenVPNServiceSpec,
+    OpenVPNServiceType, TrafficPolicy,
+};
+pub use openvpn_server::{OpenVPNServer, OpenVPNServerSpec};
+pub use openvpn_server_status::{
+    OpenVPNCertificateStatus, OpenVPNCertificatesStatus, OpenVPNEndpointStatus, OpenVPNServerPhase, OpenVPNServerStatus,
 };
 pub use provider::{
     MaskProvider, MaskProviderPhase, MaskProviderReleaseSpec, MaskProviderSlotSpec, MaskProviderSpec,
