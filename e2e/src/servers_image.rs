@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::Path,
     process::Command,
 };
@@ -15,6 +14,7 @@ use vpn_operator::controllers::servers::SERVER_IMAGE;
 use crate::{
     node::{
         Image,
+        images::openvpn_programs,
         packages::{self, SERVERS},
     },
     operator_image,
@@ -38,7 +38,8 @@ pub fn install() -> Result<()> {
 /// operator's image: see [`operator_image::root`].
 pub fn archive(root: &Path, output: &Path) -> Result<()> {
     install()?;
-    let mut image = programs(Image::new(NAME))?;
+    // The shell is for init containers.
+    let mut image = openvpn_programs(Image::new(NAME))?.busybox()?;
     for package in owners(&image)? {
         let file = format!("/usr/share/doc/{package}/copyright");
         image = image.file(&file, Path::new(&file))?;
@@ -58,22 +59,6 @@ pub fn labels() -> BTreeMap<String, String> {
     let mut labels: BTreeMap<_, _> = all.filter(|(name, _)| !name.ends_with(".licenses")).collect();
     labels.insert("org.opencontainers.image.title".into(), "vpn-operator-openvpn".into());
     labels
-}
-
-/// Adds OpenVPN, iptables with its modules, `ip`, and a shell for init containers.
-fn programs(image: Image) -> Result<Image> {
-    let modules = fs::read_dir("/usr/lib")?
-        .filter_map(|entry| Some(entry.ok()?.path().join("xtables")))
-        .find(|dir| dir.is_dir())
-        .context("there are no modules of iptables in /usr/lib/*/xtables")?;
-    image
-        .program("/usr/sbin/openvpn")?
-        .program("/usr/sbin/xtables-nft-multi")?
-        .link("/usr/sbin/iptables", "xtables-nft-multi")
-        .tree(&modules.to_string_lossy(), &modules)?
-        // /usr/sbin/ip is a link to it on Debian.
-        .program("/bin/ip")?
-        .busybox()
 }
 
 /// The Debian packages of the files in an image.

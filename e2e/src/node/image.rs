@@ -153,20 +153,6 @@ impl Image {
         Ok(self)
     }
 
-    /// Adds the files in a directory of this machine, without its subdirectories.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn directory(mut self, path: &str) -> Result<Self> {
-        for entry in fs::read_dir(path).with_context(|| format!("cannot read {path}"))? {
-            let file = entry?.path();
-            if file.is_file() {
-                self = self.file(&file.to_string_lossy(), &file)?;
-            }
-        }
-        Ok(self)
-    }
-
     /// Adds a shell, and the programs of busybox that the image does not have yet.
     ///
     /// # Errors

@@ -59,18 +59,20 @@ pub fn vpn_server() -> Result<Image> {
 }
 
 fn vpn_programs(image: Image) -> Result<Image> {
+    openvpn_programs(image)?.program("/usr/bin/wireguard-go")?.program("/usr/bin/wg")
+}
+
+/// Adds OpenVPN, iptables with its modules, and `ip`.
+pub fn openvpn_programs(image: Image) -> Result<Image> {
     let modules = fs::read_dir("/usr/lib")?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path().join("xtables"))
+        .filter_map(|entry| Some(entry.ok()?.path().join("xtables")))
         .find(|dir| dir.is_dir())
         .context("there are no modules of iptables in /usr/lib/*/xtables")?;
     image
         .program("/usr/sbin/openvpn")?
-        .program("/usr/bin/wireguard-go")?
-        .program("/usr/bin/wg")?
         .program("/usr/sbin/xtables-nft-multi")?
         .link("/usr/sbin/iptables", "xtables-nft-multi")
-        .directory(&modules.to_string_lossy())?
+        .tree(&modules.to_string_lossy(), &modules)?
         // /usr/sbin/ip is a link to it on Debian.
         .program("/bin/ip")
 }

@@ -12,16 +12,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PublicKeyData,
 };
-use rustls::{
-    crypto::ring::sign::any_supported_type,
-    pki_types::{PrivateKeyDer, pem::PemObject},
-};
 use time::{Duration, OffsetDateTime};
-use x509_parser::{
-    certificate::X509Certificate,
-    extensions::GeneralName,
-    pem::{Pem, parse_x509_pem},
-};
+
+use crate::pki;
 
 /// How long a certificate is valid.
 const LIFETIME: Duration = Duration::days(90);
@@ -70,15 +63,8 @@ pub fn load(data: &Data) -> Result<Certificate> {
         String::from_utf8(value.0.clone()).with_context(|| format!("{key} is not PEM"))
     };
     let (certificate, key) = (text(CERTIFICATE)?, text(KEY)?);
-    let pem = pem(&certificate)?;
-    let parsed = parse(&pem)?;
-    // Other issuers write keys in other formats than rcgen, which reads only PKCS #8.
-    let private =
-        PrivateKeyDer::from_pem_slice(key.as_bytes()).with_context(|| format!("{KEY} is not a private key"))?;
-    let private = any_supported_type(&private).with_context(|| format!("{KEY} cannot be used"))?;
-    let public = private.public_key().with_context(|| format!("{KEY} cannot be used"))?;
-    ensure!(*parsed.public_key().raw == *public, "{KEY} is not the key of {CERTIFICATE}");
-    let not_after = parsed.validity().not_after.timestamp();
+    let not_after = pki::inspect(&certificate)?.not_after;
+    ensure!(pki::key_fits(&certificate, &key), "{KEY} is not the key of {CERTIFICATE}");
     Ok(Certificate { certificate, key, ca: text(CA_CERTIFICATE)?, not_after })
 }
 
@@ -118,28 +104,11 @@ pub fn renewal_time(certificate: &Certificate) -> i64 {
 fn is_good(data: &Data, names: &[String], now: OffsetDateTime) -> Result<bool> {
     let loaded = load(data)?;
     issuer(data, now)?;
-    let (leaf, ca) = (pem(&loaded.certificate)?, pem(&loaded.ca)?);
-    let (leaf, ca) = (parse(&leaf)?, parse(&ca)?);
-    let begins = leaf.validity().not_before.timestamp() <= now.unix_timestamp();
+    let leaf = pki::inspect(&loaded.certificate)?;
+    let begins = leaf.not_before <= now.unix_timestamp();
     let lasts = loaded.not_after > (now + RENEW_BEFORE).unix_timestamp();
-    let is_named = |name: &String| {
-        let all = leaf.subject_alternative_name().ok().flatten();
-        all.is_some_and(|all| all.value.general_names.iter().any(|one| is_name(one, name)))
-    };
-    let is_signed = leaf.verify_signature(Some(ca.public_key())).is_ok();
-    Ok(begins && lasts && is_signed && names.iter().all(is_named))
-}
-
-fn is_name(found: &GeneralName<'_>, name: &str) -> bool {
-    match found {
-        GeneralName::DNSName(found) => *found == name,
-        GeneralName::IPAddress(bytes) => match name.parse() {
-            Ok(std::net::IpAddr::V4(address)) => address.octets() == *bytes,
-            Ok(std::net::IpAddr::V6(address)) => address.octets() == *bytes,
-            Err(_) => false,
-        },
-        _ => false,
-    }
+    let is_signed = pki::is_signed_by(&loaded.certificate, &loaded.ca);
+    Ok(begins && lasts && is_signed && names.iter().all(|name| leaf.names.contains(name)))
 }
 
 /// Returns the CA in a Secret, unless it is about to end.
@@ -147,21 +116,11 @@ fn issuer(data: &Data, now: OffsetDateTime) -> Result<Issuer<'static, KeyPair>> 
     let text = |key: &str| Ok::<_, anyhow::Error>(std::str::from_utf8(&data.get(key).context("missing")?.0)?);
     let certificate = text(CA_CERTIFICATE)?;
     let key = KeyPair::from_pem(text(CA_KEY)?)?;
-    let pem = pem(certificate)?;
-    let parsed = parse(&pem)?;
-    ensure!(parsed.public_key().raw == key.subject_public_key_info(), "not the key of the CA");
-    let validity = parsed.validity();
-    ensure!(validity.not_before.timestamp() <= now.unix_timestamp(), "not valid yet");
-    ensure!(validity.not_after.timestamp() > (now + REPLACE_CA_BEFORE).unix_timestamp(), "about to end");
+    let info = pki::inspect(certificate)?;
+    ensure!(info.public_key == key.subject_public_key_info(), "not the key of the CA");
+    ensure!(info.not_before <= now.unix_timestamp(), "not valid yet");
+    ensure!(info.not_after > (now + REPLACE_CA_BEFORE).unix_timestamp(), "about to end");
     Ok(Issuer::from_ca_cert_pem(certificate, key)?)
-}
-
-fn pem(text: &str) -> Result<Pem> {
-    Ok(parse_x509_pem(text.as_bytes()).context("not PEM")?.1)
-}
-
-fn parse(pem: &Pem) -> Result<X509Certificate<'_>> {
-    pem.parse_x509().context("not a certificate")
 }
 
 fn ca_params(now: OffsetDateTime) -> CertificateParams {

@@ -1,15 +1,16 @@
 //! The desired statuses. A status is written only when something other than its timestamps changes.
 //! `lastTransitionTime` moves only when the status of the condition changes.
 
+pub mod openvpn;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::Serialize;
 use serde_json::{Value, json};
 use vpn_types::{
-    AssignedProvider, CERTIFICATES_VALID, MaskConsumerPhase, MaskConsumerStatus, MaskPhase, MaskProviderPhase,
-    MaskProviderStatus, MaskProviderVerificationStatus, MaskReservationPhase, MaskReservationStatus,
-    OpenVPNCertificateStatus, OpenVPNCertificatesStatus, OpenVPNClientPhase, OpenVPNClientStatus,
-    OpenVPNEndpointStatus, OpenVPNServerPhase, OpenVPNServerStatus, READY, Reason, SHARED_CREDENTIALS, VERIFIED,
+    AssignedProvider, MaskConsumerPhase, MaskConsumerStatus, MaskPhase, MaskProviderPhase, MaskProviderStatus,
+    MaskProviderVerificationStatus, MaskReservationPhase, MaskReservationStatus, READY, Reason, SHARED_CREDENTIALS,
+    VERIFIED,
 };
 
 use crate::{
@@ -18,8 +19,7 @@ use crate::{
         verification::{Report, Verified},
     },
     model::{Meta, Uid},
-    pki::Serial,
-    state::{Assigned, ClientView, IssuedView, ProviderView, ServerSecretView, ServerView, StatusView, fingerprint},
+    state::{Assigned, ProviderView, StatusView, fingerprint},
 };
 
 fn conditions<P>(
@@ -32,15 +32,30 @@ fn conditions<P>(
         Some((ready, since)) if ready == condition.ready => since,
         _ => now,
     };
-    let since = k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default();
-    vec![Condition {
-        type_: READY.to_owned(),
-        status: if condition.ready { "True" } else { "False" }.to_owned(),
-        reason: condition.reason.as_str().to_owned(),
-        message: condition.message.clone(),
+    vec![one_condition(READY, Some(condition.ready), (condition.reason, &condition.message), generation, since)]
+}
+
+/// Returns a condition. Its status is `Unknown` without a value.
+fn one_condition(
+    type_: &str,
+    status: Option<bool>,
+    (reason, message): (Reason, &str),
+    generation: i64,
+    since: DateTime<Utc>,
+) -> Condition {
+    Condition {
+        type_: type_.to_owned(),
+        status: match status {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        }
+        .to_owned(),
+        reason: reason.as_str().to_owned(),
+        message: message.to_owned(),
         observed_generation: Some(generation),
-        last_transition_time: Time(since),
-    }]
+        last_transition_time: Time(k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default()),
+    }
 }
 
 fn timestamp(now: DateTime<Utc>) -> String {
@@ -164,118 +179,6 @@ pub fn reservation(
     patch(&status, current, &[], Some(meta))
 }
 
-/// What is known of an OpenVPN server besides its condition.
-pub struct ServerFacts {
-    /// What clients outside of the cluster connect to.
-    pub endpoint: Option<(String, u16)>,
-    /// The address of the Service.
-    pub cluster_ip: Option<String>,
-    /// How many replicas there are.
-    pub replicas: usize,
-    /// How many of them accept clients.
-    pub ready: usize,
-    /// The selector of the replicas.
-    pub selector: String,
-    /// The generation of the certificate authority.
-    pub generation: Option<i32>,
-    /// The serial number and end of the certificate authority.
-    pub authority: Option<(Serial, DateTime<Utc>)>,
-    /// The serial number and end of the certificate of the server.
-    pub certificate: Option<(Serial, DateTime<Utc>)>,
-    /// How many clients have a certificate.
-    pub clients: usize,
-    /// How many certificates are revoked.
-    pub revoked: usize,
-    /// The condition `CertificatesValid`: its status, reason and message.
-    pub valid: (bool, Reason, String),
-}
-
-/// Returns the patch for the status of an OpenVPNServer. It is guarded by the resourceVersion, because it records that
-/// there is a certificate authority.
-pub fn openvpn_server(
-    server: &ServerView,
-    condition: &ReadyCondition<OpenVPNServerPhase>,
-    facts: &ServerFacts,
-    now: DateTime<Utc>,
-) -> Option<Value> {
-    let certificate = |(serial, not_after): (Serial, DateTime<Utc>)| OpenVPNCertificateStatus {
-        serial: serial.to_string(),
-        not_after: timestamp(not_after),
-    };
-    let count = |count: usize| i32::try_from(count).ok();
-    let mut all = conditions(condition, &server.status, server.meta.generation, now);
-    let (is_valid, reason, message) = &facts.valid;
-    let since =
-        server.certificates_valid.filter(|(was_valid, _)| was_valid == is_valid).map_or(now, |(_, since)| since);
-    all.extend(facts.authority.map(|_| Condition {
-        type_: CERTIFICATES_VALID.to_owned(),
-        status: if *is_valid { "True" } else { "False" }.to_owned(),
-        reason: reason.as_str().to_owned(),
-        message: message.clone(),
-        observed_generation: Some(server.meta.generation),
-        last_transition_time: Time(k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default()),
-    }));
-    let has_address = facts.endpoint.is_some() || facts.cluster_ip.is_some();
-    let status = OpenVPNServerStatus {
-        phase: Some(condition.phase),
-        message: Some(condition.message.clone()),
-        last_updated: Some(timestamp(now)),
-        endpoint: has_address.then(|| OpenVPNEndpointStatus {
-            host: facts.endpoint.as_ref().map(|(host, _)| host.clone()),
-            port: facts.endpoint.as_ref().map(|(_, port)| i32::from(*port)),
-            cluster_ip: facts.cluster_ip.clone(),
-        }),
-        replicas: count(facts.replicas),
-        ready_replicas: count(facts.ready),
-        selector: Some(facts.selector.clone()),
-        certificates: facts.generation.map(|generation| OpenVPNCertificatesStatus {
-            generation: Some(generation),
-            authority: facts.authority.map(certificate),
-            server: facts.certificate.map(certificate),
-            clients: count(facts.clients),
-            revoked: count(facts.revoked),
-        }),
-        observed_generation: Some(server.meta.generation),
-        conditions: Some(all),
-    };
-    let mut patch = patch(&status, &server.status, &["endpoint", "certificates"], Some(&server.meta))?;
-    for (part, fields) in [("endpoint", ENDPOINT_FIELDS), ("certificates", CERTIFICATES_FIELDS)] {
-        if let Some(part) = patch["status"][part].as_object_mut() {
-            for field in fields {
-                part.entry(*field).or_insert(Value::Null);
-            }
-        }
-    }
-    Some(patch)
-}
-
-/// Fields of parts of the status of an OpenVPNServer that may be absent.
-const ENDPOINT_FIELDS: &[&str] = &["host", "port", "clusterIP"];
-const CERTIFICATES_FIELDS: &[&str] = &["authority", "server"];
-
-/// Returns the patch for the status of an OpenVPNClient, without the fields that record serial numbers. `issued` is its
-/// Secret and the certificate in it.
-pub fn openvpn_client(
-    client: &ClientView,
-    condition: &ReadyCondition<OpenVPNClientPhase>,
-    issued: Option<(&ServerSecretView, &IssuedView)>,
-    now: DateTime<Utc>,
-) -> Option<Value> {
-    let status = OpenVPNClientStatus {
-        phase: Some(condition.phase),
-        message: Some(condition.message.clone()),
-        last_updated: Some(timestamp(now)),
-        secret: issued.map(|(secret, _)| secret.meta.key.name.to_string()),
-        certificate: issued.and_then(|(secret, _)| secret.pem.as_ref()).map(ToString::to_string),
-        not_after: issued.map(|(_, issued)| timestamp(issued.not_after)),
-        issued: None,
-        issues: None,
-        observed_generation: Some(client.meta.generation),
-        conditions: Some(conditions(condition, &client.status, client.meta.generation, now)),
-    };
-    patch(&status, &client.status, &["secret", "certificate", "notAfter"], None)
-}
-
 /// Returns the patch for the status of a MaskProvider. `observed` is the generation whose `maxSlots` is in force.
 pub fn provider(
     provider: &ProviderView,
@@ -314,31 +217,14 @@ pub fn provider(
 fn verified(condition: &Verified, provider: &ProviderView, now: DateTime<Utc>) -> Condition {
     let before = provider.verified.condition.as_ref().filter(|before| before.passed == condition.passed);
     let since = before.map_or(now, |before| before.since);
-    Condition {
-        type_: VERIFIED.to_owned(),
-        status: match condition.passed {
-            Some(true) => "True",
-            Some(false) => "False",
-            None => "Unknown",
-        }
-        .to_owned(),
-        reason: condition.reason.as_str().to_owned(),
-        message: condition.message.clone(),
-        observed_generation: Some(provider.meta.generation),
-        last_transition_time: Time(k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default()),
-    }
+    let said = (condition.reason, &*condition.message);
+    one_condition(VERIFIED, condition.passed, said, provider.meta.generation, since)
 }
 
 fn shared_credentials(message: &str, provider: &ProviderView, now: DateTime<Utc>) -> Condition {
     let since = provider.shared.as_ref().map_or(now, |stored| stored.since);
-    Condition {
-        type_: SHARED_CREDENTIALS.to_owned(),
-        status: "True".to_owned(),
-        reason: Reason::SharedCredentials.as_str().to_owned(),
-        message: message.to_owned(),
-        observed_generation: Some(provider.meta.generation),
-        last_transition_time: Time(k8s_openapi::jiff::Timestamp::from_second(since.timestamp()).unwrap_or_default()),
-    }
+    let said = (Reason::SharedCredentials, message);
+    one_condition(SHARED_CREDENTIALS, Some(true), said, provider.meta.generation, since)
 }
 
 #[cfg(test)]

@@ -243,7 +243,7 @@ impl ServersContext<'_> {
         condition: &ReadyCondition<OpenVPNClientPhase>,
         issued: Option<(&ServerSecretView, &IssuedView)>,
     ) -> Step {
-        let patch = status::openvpn_client(client, condition, issued, self.now.wall);
+        let patch = status::openvpn::client(client, condition, issued, self.now.wall);
         patch.map_or(Step::Idle, |patch| {
             let operation = Operation::PatchStatus(Kind::Client, client.meta.key.clone(), patch);
             Step::status(operation).with_event(client_event(client, condition))

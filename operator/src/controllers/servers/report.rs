@@ -26,20 +26,20 @@ impl ServersContext<'_> {
         {
             return Step::WaitUntil(*last + STATUS_INTERVAL);
         }
-        let patch = status::openvpn_server(server, condition, &self.facts(server), self.now.wall);
+        let patch = status::openvpn::server(server, condition, &self.facts(server), self.now.wall);
         let Some(patch) = patch else { return Step::Idle };
         let event = has_turned.then(|| server_event(server, condition));
         Step::status(Operation::PatchStatus(Kind::Server, server.meta.key.clone(), patch)).with_event(event)
     }
 
-    fn facts(&self, server: &ServerView) -> status::ServerFacts {
+    fn facts(&self, server: &ServerView) -> status::openvpn::ServerFacts {
         let key = &server.meta.key;
         let desired = Desired::of(self.state, server, self.settings).ok();
         let authority = self.authority_of(key).map(|(_, authority)| authority);
         let certificate = self.secret(&named(key, "server"), SecretRole::Server);
         let pods = || self.state.server_pods_of(key).filter(|pod| !pod.ended && !pod.meta.deleting);
         let clients = self.clients_of(key).filter(|client| client.status.phase == Some(OpenVPNClientPhase::Ready));
-        status::ServerFacts {
+        status::openvpn::ServerFacts {
             endpoint: desired
                 .as_ref()
                 .and_then(|it| it.endpoint.as_ref())
