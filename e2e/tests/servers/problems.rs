@@ -168,6 +168,8 @@ async fn a_wrong_field_is_named_and_heals() -> Result<()> {
         issued(f, "first").await?;
         create_client(f, "second", json!({"server": "lines", "commonName": "same"})).await?;
         f.wait_for_reason::<OpenVPNClient>("second", "NameTaken").await?;
+        f.delete::<OpenVPNClient>("first").await?;
+        issued(f, "second").await?;
         create_client(f, "outside", json!({"server": "lines", "address": "192.0.2.1"})).await?;
         let told = f.wait_for_reason::<OpenVPNClient>("outside", "InvalidSpec").await?;
         ensure!(ready_condition(&told).is_some_and(|ready| ready.message.contains("192.0.2.1")));

@@ -2,13 +2,17 @@
 //!
 //! Invariant: an object counts as deleted only if a watch or a read said so, never because it is absent.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+    sync::Arc,
+};
 
 use super::{
     Change, ClientView, ClusterState, ConsumerView, CopyView, InjectedPod, Keys, MaskView, ReservationView,
     ServerPodView, StoreChange,
 };
-use crate::model::{ObjectKey, Uid};
+use crate::model::{ObjectKey, Uid, intern};
 
 /// A deleted consumer, remembered until its reservations are gone.
 #[derive(Clone, Debug)]
@@ -95,6 +99,8 @@ impl ClusterState {
             StoreChange::Client(change) => {
                 let now = self.clients.get(&change.key).map(server_of_client);
                 move_entry(&mut self.clients_of, &change.key, change.before.as_ref().map(server_of_client), now);
+                let now = self.clients.get(&change.key).map(identity_of_client);
+                move_entry(&mut self.clients_named, &change.key, change.before.as_ref().map(identity_of_client), now);
             }
             StoreChange::ServerPod(change) => {
                 let now = self.server_pods.get(&change.key).and_then(server_of_pod);
@@ -112,6 +118,12 @@ impl ClusterState {
     /// Returns the clients of an OpenVPN server, by name.
     pub fn clients_of(&self, server: &ObjectKey) -> impl Iterator<Item = &ClientView> {
         let keys = self.clients_of.get(server).into_iter().flatten();
+        keys.filter_map(|key| self.clients.get(key))
+    }
+
+    /// Returns the clients that an OpenVPN server takes for this one, because they have its common name. It is one of them.
+    pub fn clients_like(&self, client: &ClientView) -> impl Iterator<Item = &ClientView> {
+        let keys = self.clients_named.get(&identity_of_client(client)).into_iter().flatten();
         keys.filter_map(|key| self.clients.get(key))
     }
 
@@ -202,16 +214,21 @@ fn server_of_client(client: &ClientView) -> ObjectKey {
     ObjectKey::new(&*client.meta.key.namespace, &client.spec.server)
 }
 
+/// The server and the common name of a client.
+fn identity_of_client(client: &ClientView) -> (ObjectKey, Arc<str>) {
+    (server_of_client(client), intern(client.common_name()))
+}
+
 fn server_of_pod(pod: &ServerPodView) -> Option<ObjectKey> {
     Some(ObjectKey::new(&*pod.meta.key.namespace, pod.server.as_ref()?))
 }
 
 /// Moves the key of an object from what it belonged to, to what it belongs to now.
-fn move_entry(
-    index: &mut HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+fn move_entry<K: Eq + Hash>(
+    index: &mut HashMap<K, BTreeSet<ObjectKey>>,
     key: &ObjectKey,
-    before: Option<ObjectKey>,
-    now: Option<ObjectKey>,
+    before: Option<K>,
+    now: Option<K>,
 ) {
     if let Some(before) = before
         && let Some(keys) = index.get_mut(&before)

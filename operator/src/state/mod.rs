@@ -186,6 +186,8 @@ pub struct ClusterState {
     copies_of: HashMap<Uid, Keys>,
     pods_of_mask: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     clients_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// By server and common name.
+    clients_named: HashMap<(ObjectKey, Arc<str>), BTreeSet<ObjectKey>>,
     server_pods_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     deleted_consumers: HashMap<Uid, DeletedConsumer>,
     /// The UID of the reservation that a recently deleted consumer was committed to, by UID of the consumer: the watch

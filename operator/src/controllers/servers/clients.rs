@@ -102,7 +102,7 @@ impl ServersContext<'_> {
             behind: Vec::new(),
         };
         config.check(desired.network, desired.max_clients).map_err(|why| invalid(format!("spec: {why}")))?;
-        if let Some(other) = self.same_name(client, server_key) {
+        if let Some(other) = self.same_name(client) {
             let common_name = client.common_name();
             let why = format!("OpenVPNClient {other} has the common name {common_name} too; choose another one");
             return Err(failed(Reason::NameTaken, why));
@@ -129,13 +129,10 @@ impl ServersContext<'_> {
     }
 
     /// Returns an older client of the server with the same common name. A server takes both for the same.
-    fn same_name(&self, client: &ClientView, server: &ObjectKey) -> Option<&ObjectKey> {
+    fn same_name(&self, client: &ClientView) -> Option<&ObjectKey> {
         let age = |client: &ClientView| (client.meta.created, client.meta.key.clone());
-        let mut others = self.clients_of(server).filter(|other| other.meta.key != client.meta.key);
-        let older = others.find(|other| {
-            other.common_name() == client.common_name() && age(other) < age(client) && !other.is_doomed()
-        });
-        older.map(|other| &other.meta.key)
+        let mut others = self.state.clients_like(client).filter(|other| other.meta.key != client.meta.key);
+        others.find(|other| age(other) < age(client) && !other.is_doomed()).map(|other| &other.meta.key)
     }
 
     fn issue(&self, issuing: &Issuing<'_>) -> Step {

@@ -41,6 +41,15 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
                 ctx.forget(ReconcileRequest::Client(change.key.clone()));
             }
             let server = |client: &ClientView| ObjectKey::new(&*client.meta.key.namespace, &client.spec.server);
+            // A client waits for an older one with its common name.
+            let clients = change.before.iter().chain(&now);
+            let alike: Vec<_> = clients
+                .flat_map(|client| ctx.state.clients_like(client))
+                .map(|client| client.meta.key.clone())
+                .collect();
+            for key in alike.into_iter().filter(|key| *key != change.key) {
+                ctx.enqueue(ReconcileRequest::Client(key));
+            }
             let server = now.as_ref().or(change.before.as_ref()).map(server);
             ctx.enqueue(ReconcileRequest::Client(change.key.clone()));
             server.into_iter().for_each(|server| enqueue_server(ctx, &server));
