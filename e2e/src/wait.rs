@@ -7,14 +7,16 @@ use futures::StreamExt;
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
     Api, Resource, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
+    runtime::{WatchStreamExt, wait, watcher},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use vpn_types::{MaskConsumer, MaskConsumerPhase, READY};
 
 /// The timeout of every wait, long enough for a busy machine. Only a failing test reaches it.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
+/// The delay before a failed request is sent again.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// A namespaced kind.
 pub trait Kind:
@@ -35,6 +37,25 @@ where
 {
 }
 
+/// Like [`kube::runtime::wait::await_condition`], but a request that fails does not end the wait: the API server of a
+/// test restarts, and refuses requests for a kind whose schema has just changed.
+///
+/// # Errors
+/// When a request still fails after [`TIMEOUT`].
+pub async fn await_condition<K>(api: Api<K>, name: &str, condition: impl wait::Condition<K>) -> Result<Option<K>>
+where
+    K: Clone + Debug + Send + DeserializeOwned + Resource + 'static,
+{
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let holds = |object: Option<&K>| condition.matches_object(object);
+        match wait::await_condition(api.clone(), name, holds).await {
+            Err(_) if Instant::now() < deadline => sleep(RETRY).await,
+            result => return Ok(result?),
+        }
+    }
+}
+
 /// Waits until `holds` is true for the list of all objects in `api`.
 pub async fn wait_until_all<K: Kind>(
     api: Api<K>,
@@ -48,11 +69,16 @@ pub async fn wait_until_all<K: Kind>(
     // expensive.
     let mut stream = Box::pin(stream.ready_chunks(1024));
     let snapshot = || reader.state().iter().map(|object| (**object).clone()).collect::<Vec<K>>();
+    let mut failure = None;
     let wait = async {
         let mut listed = false;
         while let Some(events) = stream.next().await {
             for event in events {
-                listed |= matches!(event?, watcher::Event::InitDone);
+                match event {
+                    Ok(event) => listed |= matches!(event, watcher::Event::InitDone),
+                    // The watch starts again by itself.
+                    Err(error) => failure = Some(error),
+                }
             }
             if listed && holds(&snapshot()) {
                 return anyhow::Ok(());
@@ -64,7 +90,8 @@ pub async fn wait_until_all<K: Kind>(
         Ok(result) => result.map(|()| snapshot()),
         Err(_) => {
             let last = serde_yaml::to_string(&snapshot())?;
-            Err(anyhow!("not so after {limit:?}: {what}\n{last}"))
+            let failure = failure.map(|error| format!("; the watch failed: {error}")).unwrap_or_default();
+            Err(anyhow!("not so after {limit:?}: {what}{failure}\n{last}"))
         }
     }
 }

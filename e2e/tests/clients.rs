@@ -7,14 +7,13 @@ use e2e::{
     Framework, ProcessSpec,
     host::cargo,
     testing::framework::{ensure_eq, local_cluster},
-    wait::is_active,
+    wait::{await_condition, is_active},
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,
     api::{DynamicObject, PostParams},
     core::{ApiResource, GroupVersionKind},
-    runtime::wait::await_condition,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Cluster, Filter, Namespace, audit::Access, cluster::shared, control_plane::kwok};
+use e2e::{Cluster, Filter, Namespace, audit::Access, cluster::shared, control_plane::kwok, wait::await_condition};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -16,7 +16,7 @@ use k8s_openapi::{
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
-    runtime::{conditions::is_pod_running, wait::await_condition},
+    runtime::conditions::is_pod_running,
 };
 use serde_json::json;
 use tokio::time::timeout;

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{ControlPlane, ControlPlaneOptions, control_plane::kwok};
+use e2e::{ControlPlane, ControlPlaneOptions, control_plane::kwok, wait::await_condition};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
     api::{DeleteParams, PostParams},
-    runtime::{conditions::is_pod_running, wait::await_condition},
+    runtime::conditions::is_pod_running,
 };
 use serde_json::json;
 use tokio::time::timeout;

@@ -66,8 +66,13 @@ impl Namespace {
     pub async fn test(prefix: &str, body: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
         let namespace = Self::new(prefix).await?;
         let result = body(&namespace).await;
-        if result.is_err() {
-            eprintln!("{}", namespace.dump());
+        namespace.dump_on_error(result)
+    }
+
+    /// Prints the error of a test and the state of the namespace.
+    pub fn dump_on_error(&self, result: Result<()>) -> Result<()> {
+        if let Err(error) = &result {
+            eprintln!("===== error: {error:#}\n{}", self.dump());
         }
         result
     }
@@ -96,24 +101,27 @@ impl Namespace {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(log.into());
     }
 
-    /// The state of the namespace: everything that helps to find out why a test failed.
+    /// The state of the namespace: everything that helps to find out why a test failed. What says most in few lines
+    /// comes first, because some reports keep only the beginning.
     pub fn dump(&self) -> String {
         let mut text = format!("===== namespace {}\n", self.name);
-        self.section(&mut text, &["get", "pods", "--output=wide"]);
-        self.section(&mut text, &["get", "pods", "--output=yaml"]);
+        let kinds = self.output(&["api-resources", &format!("--api-group={GROUP}"), "--verbs=list", "--output=name"]);
+        let kinds: Vec<_> = ["pods"].into_iter().chain(kinds.lines().filter(|line| line.ends_with(GROUP))).collect();
+        for kind in &kinds {
+            self.section(&mut text, &["get", kind, "--output=wide"]);
+        }
+        self.section(&mut text, &["get", "events", "--sort-by=.metadata.creationTimestamp"]);
         // Without the content: a test may use real credentials.
         self.section(&mut text, &["get", "secrets"]);
-        self.section(&mut text, &["get", "events", "--sort-by=.metadata.creationTimestamp"]);
-        let kinds = self.output(&["api-resources", &format!("--api-group={GROUP}"), "--verbs=list", "--output=name"]);
-        for kind in kinds.lines().filter(|line| line.ends_with(GROUP)) {
+        for log in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let _ = writeln!(text, "--- the end of {}\n{}", log.display(), log_tail(log, LOG_LINES));
+        }
+        for kind in &kinds {
             self.section(&mut text, &["get", kind, "--output=yaml"]);
         }
         // Only containers on a real node have logs.
         for pod in self.output(&["get", "pods", "--output=name"]).lines().filter(|line| line.starts_with("pod/")) {
             self.section(&mut text, &["logs", pod, "--all-containers", "--prefix", "--tail=40"]);
-        }
-        for log in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let _ = writeln!(text, "--- the end of {}\n{}", log.display(), log_tail(log, LOG_LINES));
         }
         text + "===== end"
     }

@@ -5,13 +5,15 @@ use k8s_openapi::{api::core::v1::Service, kube_aggregator::pkg::apis::apiregistr
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::wait::await_condition,
 };
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::chart;
-use crate::{cluster::Cluster, wait::TIMEOUT};
+use crate::{
+    cluster::Cluster,
+    wait::{TIMEOUT, await_condition},
+};
 
 /// The name of a process.
 pub const NAME: &str = "metrics-api";

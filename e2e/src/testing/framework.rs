@@ -12,7 +12,6 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy},
-    runtime::wait::await_condition,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -23,7 +22,7 @@ use vpn_types::{
 use crate::{
     cluster::{Cluster, Namespace, shared},
     operator::{self, Operator},
-    wait::{Kind, TIMEOUT, is_active, is_ready, ready_condition, wait_until_all},
+    wait::{Kind, TIMEOUT, await_condition, is_active, is_ready, ready_condition, wait_until_all},
 };
 
 /// A namespace for one test, in a cluster with a running operator.
@@ -67,11 +66,7 @@ impl Framework {
 
     /// Runs a test, and prints the state of the namespace when it fails.
     pub async fn dump_on_error(&self, test: impl Future<Output = Result<()>>) -> Result<()> {
-        let result = test.await;
-        if result.is_err() {
-            eprintln!("{}", self.namespace.dump());
-        }
-        result
+        self.namespace.dump_on_error(test.await)
     }
 
     /// The name of the namespace.
@@ -215,11 +210,13 @@ impl Framework {
         let (name, uid) = (object.name_any(), object.uid());
         let api = self.api::<K>();
         let gone = |now: Option<&K>| now.is_none_or(|now| now.uid() != uid);
-        if timeout(TIMEOUT, await_condition(api.clone(), &name, gone)).await.is_err() {
-            let last = serde_yaml::to_string(&api.get_opt(&name).await?)?;
-            return Err(anyhow!("{} {name} is still there after {TIMEOUT:?}\n{last}", K::kind(&())));
+        match timeout(TIMEOUT, await_condition(api.clone(), &name, gone)).await {
+            Ok(result) => result.map(drop),
+            Err(_) => {
+                let last = serde_yaml::to_string(&api.get_opt(&name).await?)?;
+                Err(anyhow!("{} {name} is still there after {TIMEOUT:?}\n{last}", K::kind(&())))
+            }
         }
-        Ok(())
     }
 
     /// Waits until `holds` is true for the list of all objects of a kind in the namespace.

@@ -219,7 +219,7 @@ impl VpnService {
         let pods = self.pods()?;
         pods.delete("vpn", &DeleteParams::default()).await?;
         let gone = |pod: Option<&Pod>| pod.is_none();
-        kube::runtime::wait::await_condition(pods, "vpn", gone).await?;
+        wait::await_condition(pods, "vpn", gone).await?;
         Ok(())
     }
 
@@ -307,7 +307,7 @@ pub async fn pod_ready(pods: Api<Pod>, name: &str) -> Result<Ipv4Addr> {
         use kube::runtime::wait::Condition;
         ready.matches_object(pod) && pod.is_some_and(wait::is_ready)
     };
-    let wait = kube::runtime::wait::await_condition(pods, name, is_ready);
+    let wait = wait::await_condition(pods, name, is_ready);
     let pod = tokio::time::timeout(wait::TIMEOUT, wait)
         .await
         .with_context(|| format!("the Pod {name} is not ready"))??

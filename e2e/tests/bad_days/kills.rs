@@ -2,6 +2,7 @@
 //! out, and the operator never learns so.
 
 use std::{
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,16 +14,15 @@ use e2e::{
     testing::{figures::report, framework::local_cluster},
     wait::TIMEOUT,
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::future::try_join_all;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::ResourceExt;
 use serde_json::json;
-use tokio::sync::Mutex;
 use vpn_types::{MaskProvider, MaskProviderReleaseSpec};
 
 use crate::ALONE;
 
-/// The number of concurrent rounds, each in its own namespace. A kill affects all of them, each at a different point.
+/// The number of concurrent lives, each in its own namespace. A kill affects all of them, each at a different point.
 const AT_ONCE: usize = 8;
 /// Longer than a test. The operator is killed while it waits for the response.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -74,44 +74,49 @@ async fn life(f: &Framework) -> Result<()> {
 struct Setting {
     cluster: &'static Cluster,
     proxy: Arc<FaultProxy>,
-    operator: Mutex<Operator>,
+    operator: Operator,
 }
 
 impl Setting {
-    /// Runs [`life`], and kills the operator after this number of writes and one more. Returns whether there were as
-    /// many.
-    async fn round(&self, before: usize) -> Result<bool> {
-        let f = Framework::new(self.cluster, "kill").await?;
-        f.add_logs(&*self.operator.lock().await);
-        let filter = Filter::default().namespace(f.name()).access(Access::Write);
-        let armed = self.proxy.add(Rule::first(filter, Fault::ResponseDelayed(NEVER)).after(before));
-        let test = life(&f);
-        tokio::pin!(test);
-        let result = tokio::select! {
-            result = &mut test => result,
-            killed = async {
-                armed.wait_for_hits(1).await?;
-                let mut operator = self.operator.lock().await;
-                operator.kill_part("all").await?;
-                operator.restart(self.cluster).await?;
-                f.add_logs(&operator);
-                anyhow::Ok(())
-            } => match killed {
-                Ok(()) => test.await,
-                // There was no such write within the time of a test.
-                Err(_) if armed.hits() == 0 => test.await,
-                Err(error) => Err(error),
-            },
-        };
-        self.proxy.remove(std::slice::from_ref(&armed));
-        let result = result.with_context(|| format!("killed after {before} writes: {armed}"));
-        f.dump_on_error(async { result }).await?;
-        Ok(armed.hits() > 0)
+    /// Runs a [`life`] for each number, and kills the operator once, when each life has had that many writes and one
+    /// more, or has ended. Returns how many of them had as many writes.
+    async fn batch(&mut self, numbers: Range<usize>) -> Result<usize> {
+        let mut lives = Vec::new();
+        for before in numbers {
+            let f = Framework::new(self.cluster, "kill").await?;
+            f.add_logs(&self.operator);
+            let filter = Filter::default().namespace(f.name()).access(Access::Write);
+            let armed = self.proxy.add(Rule::first(filter, Fault::ResponseDelayed(NEVER)).after(before));
+            let end = tokio::spawn(async move {
+                let result = life(&f).await.with_context(|| format!("killed after {before} writes"));
+                f.dump_on_error(async { result }).await
+            });
+            lives.push((armed, end));
+        }
+        let points = lives.iter_mut().map(async |(armed, end)| {
+            tokio::select! {
+                hit = armed.wait_for_hits(1) => hit.map(|()| None),
+                ended = end => Ok(Some(ended?)),
+            }
+        });
+        let ended = try_join_all(points).await?;
+        self.operator.kill_part("all").await?;
+        self.operator.restart(self.cluster).await?;
+        let mut kills = 0;
+        for ((armed, end), ended) in lives.into_iter().zip(ended) {
+            self.proxy.remove(std::slice::from_ref(&armed));
+            kills += usize::from(ended.is_none());
+            match ended {
+                Some(result) => result?,
+                None => end.await??,
+            }
+        }
+        Ok(kills)
     }
 
     /// The number of writes of a life without a kill.
     async fn count_writes(&self) -> Result<usize> {
-        let users = self.operator.lock().await.users();
+        let users = self.operator.users();
         let audit = self.cluster.audit().context("no audit log")?;
         let mark = audit.mark().await?;
         let f = Framework::new(self.cluster, "whole").await?;
@@ -128,17 +133,17 @@ async fn a_kill_after_any_write_leaves_no_pod_and_no_slot_behind() -> Result<()>
     let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let proxy = Arc::new(FaultProxy::start(cluster.admin()).await?);
     let options = OperatorOptions::new(Layout::Combined).via_proxy(&proxy).injection(1);
-    let operator = Mutex::new(Operator::start_with(cluster, options).await?);
-    let setting = Setting { cluster, proxy, operator };
-    let (writes, begun) = (setting.count_writes().await?, Instant::now());
-    let rounds = stream::iter(0..writes).map(|before| setting.round(before)).buffer_unordered(AT_ONCE);
-    let killed: Vec<bool> = rounds.try_collect().await?;
-    let kills = killed.iter().filter(|killed| **killed).count();
+    let operator = Operator::start_with(cluster, options).await?;
+    let mut setting = Setting { cluster, proxy, operator };
+    let (writes, begun, mut kills) = (setting.count_writes().await?, Instant::now(), 0);
+    for first in (0..writes).step_by(AT_ONCE) {
+        kills += setting.batch(first..writes.min(first + AT_ONCE)).await?;
+    }
     report(&format!(
-        "{kills} kills, after each of the {writes} writes for two labeled Pods that take turns, in {:.0} s",
+        "{kills} lives with a kill, after each of the {writes} writes for two labeled Pods that take turns, in {:.0} s",
         begun.elapsed().as_secs_f64()
     ));
-    // How often statuses and Events are written differs a bit.
-    ensure!(kills + 5 >= writes, "only {kills} kills for {writes} writes");
-    setting.operator.into_inner().stop().await
+    // How often statuses and Events are written differs, more so on a busy machine.
+    ensure!(kills * 5 >= writes * 4, "only {kills} kills for {writes} writes");
+    setting.operator.stop().await
 }

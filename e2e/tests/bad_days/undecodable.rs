@@ -6,7 +6,7 @@ use e2e::{
     Cluster, Framework, History, Layout, Operator,
     pods::usage::owned_pod,
     testing::framework::{ensure_eq, local_cluster},
-    wait::{Kind, TIMEOUT},
+    wait::{Kind, TIMEOUT, await_condition},
 };
 use k8s_openapi::{
     api::{core::v1::Pod, events::v1::Event},
@@ -15,7 +15,6 @@ use k8s_openapi::{
 use kube::{
     Api, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
-    runtime::wait::await_condition,
 };
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep, timeout};

@@ -18,9 +18,9 @@ async fn five_replicas_on_three_slots() -> Result<()> {
         f.create_provider("vpn", 3).await?;
         apply(f, &[deployment("scraper", 5, &json!({}))]).await?;
         let pods = wait_for_pods(f, 3, 2).await?;
-        let places: Vec<_> = pods.iter().filter(|pod| is_gated(pod)).map(message).collect();
         for place in ["place 1 in line", "place 2 in line"] {
-            ensure!(places.iter().any(|message| message.contains(place)), "{place} is not in {places:?}");
+            let says = |pods: &[Pod]| pods.iter().any(|pod| is_gated(pod) && message(pod).contains(place));
+            f.wait_until_all::<Pod>(place, says).await?;
         }
         let shown = f.kubectl(&["get", "pods"]).await?;
         ensure!(shown.matches("SchedulingGated").count() == 2, "{shown}");

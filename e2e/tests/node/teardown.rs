@@ -9,13 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Cluster, ControlPlane, ControlPlaneOptions, node::images, process::Isolation, vpn};
+use e2e::{Cluster, ControlPlane, ControlPlaneOptions, node::images, process::Isolation, vpn, wait::await_condition};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api,
-    api::PostParams,
-    runtime::{conditions::is_pod_running, wait::await_condition},
-};
+use kube::{Api, api::PostParams, runtime::conditions::is_pod_running};
 
 use crate::pods::tools;
 

@@ -10,17 +10,13 @@ use e2e::{
     history::{Change, Object},
     pods::usage::owned_pod,
     testing::framework::ensure_eq,
-    wait::{Kind, TIMEOUT, is_active, is_ready, ready_condition},
+    wait::{Kind, TIMEOUT, await_condition, is_active, is_ready, ready_condition},
 };
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     core::v1::{Namespace, Pod, ResourceQuota, Secret},
 };
-use kube::{
-    Api, ResourceExt,
-    api::PostParams,
-    runtime::{conditions::is_deleted, wait::await_condition},
-};
+use kube::{Api, ResourceExt, api::PostParams, runtime::conditions::is_deleted};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, MaskReservationSpec, MaskSpec};

@@ -6,10 +6,9 @@ use e2e::{
     cluster::shared,
     pods::logs::is_running,
     vpn::{Scenario, VpnService},
-    wait::{Kind, TIMEOUT, is_active, is_ready},
+    wait::{Kind, TIMEOUT, await_condition, is_active, is_ready},
 };
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::wait::await_condition;
 use serde_json::json;
 use tokio::time::timeout;
 use vpn_types::{Mask, MaskConsumer, MaskProvider};

@@ -10,12 +10,12 @@ use e2e::{
     pods::logs::{container_status, is_running},
     testing::figures::report,
     vpn::{OTHER_USERS, Scenario},
-    wait::is_ready,
+    wait::{await_condition, is_ready},
 };
 use futures::{AsyncBufReadExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, api::LogParams, runtime::wait::await_condition};
+use kube::{Api, api::LogParams};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use vpn_types::{MaskConsumer, MaskProvider};

@@ -14,7 +14,7 @@ use e2e::{
     host::{go, notice},
     operator::{self, webhook},
     testing::framework::{ensure_eq, local_cluster},
-    wait::TIMEOUT,
+    wait::{TIMEOUT, await_condition},
 };
 use k8s_openapi::{
     ByteString,
@@ -23,7 +23,7 @@ use k8s_openapi::{
         core::v1::{Pod, Secret},
     },
 };
-use kube::{Api, ResourceExt, api::DeleteParams, runtime::wait::await_condition};
+use kube::{Api, ResourceExt, api::DeleteParams};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};

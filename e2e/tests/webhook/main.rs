@@ -11,7 +11,7 @@ use e2e::{
     Cluster, ControlPlaneOptions, Filter, Framework, Layout, Operator, OperatorOptions,
     audit::{Access, Mark},
     testing::{figures::report, framework::local_cluster},
-    wait::{TIMEOUT, is_active, wait_until_all},
+    wait::{TIMEOUT, await_condition, is_active, wait_until_all},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::{
@@ -25,7 +25,6 @@ use k8s_openapi::{
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
-    runtime::wait::await_condition,
 };
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
