@@ -5,8 +5,8 @@ use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Instant};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use e2e::{
-    Cluster, ControlPlane, ControlPlaneOptions, Layout, Operator, OperatorOptions, VpnService, node, node::images,
-    process::log_tail,
+    Cluster, ControlPlane, ControlPlaneOptions, Layout, Operator, OperatorOptions, node, node::images, operator,
+    process::log_tail, vpn::node_of,
 };
 
 use super::stopped;
@@ -18,7 +18,7 @@ pub struct Demo {
     /// End after the tour; the exit code is 0 if all that it promises has happened
     #[arg(long)]
     exit: bool,
-    /// Let kwok play the node, with accounts that are made up, even where real Pods could connect to a real VPN service
+    /// Let kwok play the node, with accounts that are made up, even where real Pods could connect to real VPN servers
     #[arg(long)]
     made_up: bool,
 }
@@ -68,20 +68,29 @@ impl Demo {
     }
 
     async fn show(&self, cluster: &Cluster, mut screen: Screen, real: bool) -> Result<()> {
-        let mut vpn = None;
+        screen.step(
+            "vpn-operator is installed: its kinds (crds/), its rights (chart/templates/rbac/), one process and a webhook",
+        );
+        let mut setup = OperatorOptions::new(Layout::Combined).injection(1).env("INJECTION_IMAGE", images::GLUETUN);
         if real {
-            screen.step("A VPN service starts in the cluster, and beside it a page that tells who asks");
+            let node = node_of(cluster)?;
+            for image in [images::openvpn(&operator::executable(cluster).await?)?, images::tools()?, images::gluetun()?]
+            {
+                node.import(&image).await?;
+            }
             screen.print(
                 "    (no registry is asked: images made of files of this machine stand in for gluetun and curl)",
             );
-            vpn = Some(VpnService::start(cluster).await?);
+            let env = [
+                ("OPENVPN_IMAGE", images::OPENVPN),
+                ("VERIFY_VPN_IMAGE", images::GLUETUN),
+                ("VERIFY_INIT_IMAGE", images::TOOLS),
+                ("VERIFY_PROBE_IMAGE", images::TOOLS),
+            ];
+            setup = env.into_iter().fold(setup.servers(), |setup, (name, value)| setup.env(name, value));
         }
-        screen.step("vpn-operator is installed: its kinds (crds/), its rights (chart/templates/rbac/), one process and a webhook");
-        let settings = vpn.iter().flat_map(VpnService::operator_env);
-        let setup = OperatorOptions::new(Layout::Combined).injection(1).env("INJECTION_IMAGE", images::GLUETUN);
-        let setup = settings.fold(setup, |setup, (name, value)| setup.env(name, &value));
         let operator = Operator::start_with(cluster, setup).await?;
-        let mut tour = Tour::new(cluster, screen, !self.exit, vpn.as_ref())?;
+        let mut tour = Tour::new(cluster, screen, !self.exit, real)?;
         let result = tour.walk().await;
         if result.is_err() {
             for log in operator.logs() {

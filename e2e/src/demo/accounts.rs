@@ -1,14 +1,17 @@
 //! The steps of the tour that differ between real and simulated VPN accounts.
 
 use anyhow::{Context, Result, ensure};
-use e2e::vpn::{OTHER_USERS, PASSWORD, Scenario, VpnService};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt, api::PostParams};
-use vpn_types::{MaskProvider, MaskProviderPhase, READY};
+use e2e::wait::ready_condition;
+use k8s_openapi::{
+    api::core::v1::{Pod, Service},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use kube::{Api, ResourceExt, api::ListParams};
+use vpn_types::OpenVPNServer;
 
 use super::{
     Tour,
-    view::{ACCOUNTS, APPS, ClusterView, is_served, is_usable},
+    view::{ACCOUNTS, APPS, ClusterView, is_served, is_usable, slot},
 };
 
 impl Tour<'_> {
@@ -30,78 +33,84 @@ impl Tour<'_> {
         self.all_served().await
     }
 
-    pub(super) async fn real_accounts(&mut self, vpn: &VpnService) -> Result<()> {
+    pub(super) async fn real_accounts(&mut self) -> Result<()> {
         self.screen.step(
-            "Three VPN accounts, each tried out with a real connection. london allows one device at once, paris two; \
-             the password of rome is mistyped",
+            "Three OpenVPN servers, each with an account that is tried out with a real connection. london allows one \
+             device at once, paris two; rome lacks a setting",
         );
-        self.kubectl(&["create", "namespace", ACCOUNTS]).await?;
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), ACCOUNTS);
-        let [bob, carol] = OTHER_USERS;
-        let cases = [
-            ("london", Scenario::OpenVpn, None),
-            ("paris", Scenario::OpenVpnTcp, Some(bob)),
-            ("rome", Scenario::WrongPassword, Some(carol)),
-        ];
-        for (name, case, user) in cases {
-            let mut secret = vpn.secret(name, case)?;
-            let user = user.map(|user| ("OPENVPN_USER".to_owned(), user.to_owned()));
-            secret.string_data.get_or_insert_default().extend(user);
-            secrets.create(&PostParams::default(), &secret).await?;
-        }
-        self.screen
-            .print("    (Secrets london, paris and rome hold the credentials, as environment variables of gluetun)");
-        self.kubectl(&["apply", "-f", "e2e/demo/accounts.yaml"]).await?;
-        let judged = |view: &ClusterView| {
-            let has_failed = |provider: &MaskProvider| {
-                let phase = provider.status.as_ref().and_then(|status| status.phase);
-                provider.name_any() == "rome" && phase == Some(MaskProviderPhase::ErrVerifyFailed)
-            };
-            view.providers().filter(|provider| is_usable(provider)).count() == 2 && view.providers().any(has_failed)
-        };
-        self.wait_until("london and paris are verified, rome is refused", judged).await?;
+        self.kubectl(&["apply", "-f", "e2e/demo/servers.yaml"]).await?;
+        let usable = |view: &ClusterView| view.providers().filter(|provider| is_usable(provider)).count() == 2;
+        // A verification has a slot of its own.
+        let verified = |view: &ClusterView| usable(view) && view.reservations().next().is_none();
+        self.wait_until("london and paris are verified", verified).await?;
+        let is_told =
+            |view: &ClusterView| told_of(view, "rome").is_some_and(|told| told.reason == "ForwardingDisabled");
+        self.wait_until("rome says what it lacks", is_told).await?;
         self.screen.table();
-        let told: Vec<_> = self.view.providers().map(line).collect();
-        told.iter().for_each(|line| self.screen.print(line));
-        let exit = Some(vpn.exit_address().to_string());
-        for provider in self.view.providers().filter(|provider| is_usable(provider)) {
-            let seen = provider.status.as_ref().and_then(|status| status.verification.as_ref()?.exit_address.clone());
-            ensure!(seen == exit, "{} was seen as {seen:?}, not {exit:?}", provider.name_any());
+        let servers: Vec<_> = self.view.servers().map(line).collect();
+        servers.iter().for_each(|line| self.screen.print(line));
+        for provider in self.view.providers() {
+            let (name, status) = (provider.name_any(), provider.status.clone().unwrap_or_default());
+            let seen = status.verification.and_then(|verification| verification.exit_address);
+            let seen = seen.with_context(|| format!("the public address of {name} is unknown"))?;
+            let exits = self.addresses(&name).await?;
+            ensure!(exits.contains(&seen), "{name} was seen as {seen}, not {exits:?}");
+            self.screen.print(&format!("    account {name} is verified: its devices have the public address {seen}"));
         }
         Ok(())
     }
 
     /// Checks the public address of each Pod from inside the Pod.
-    pub(super) async fn exits(&mut self, vpn: &VpnService) -> Result<()> {
-        self.screen.step("What the world sees of the three Pods is the address of the VPN service, not their own");
+    pub(super) async fn exits(&mut self) -> Result<()> {
+        self.screen.step("What others see of the three Pods is the address of their VPN server, not their own");
         let names: Vec<_> =
             self.view.pods().filter(|pod| is_served(&self.view, pod)).map(ResourceExt::name_any).collect();
         for name in names {
-            let own = self.view.pod(&name).and_then(|pod| pod.status.as_ref()?.pod_ip.clone());
-            let own = own.context("a Pod without an address")?;
-            let ask = ["exec", &name, "--namespace", APPS, "--container=app", "--", "curl", "-sS", &vpn.address_url()];
+            let pod = self.view.pod(&name).context("a Pod that is gone")?;
+            let own =
+                pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("a Pod without an address")?;
+            let slot = self.view.consumer_of(pod).and_then(slot).map(|(account, _)| account.to_owned());
+            let server = slot.context("a Pod without a slot")?;
+            // The exporters of another server answer with the address of whoever asks.
+            let other = if server == "london" { "paris" } else { "london" };
+            let services: Api<Service> = Api::namespaced(self.client.clone(), ACCOUNTS);
+            let exporters = services.get(&format!("{other}-metrics")).await?.spec.and_then(|spec| spec.cluster_ip);
+            let url = format!("http://{}:9176/address", exporters.context("a Service without an address")?);
+            let ask = ["exec", &name, "--namespace", APPS, "--container=app", "--", "curl", "-sS", &url];
             let seen = self.kubectl(&ask).await?;
-            self.screen.print(&format!("    {:<24} {own} is seen as {}", name, seen.trim()));
-            ensure!(seen.trim() == vpn.exit_address().to_string(), "{name} is seen as {seen}");
+            self.screen.print(&format!("    {name:<24} {own} is seen as {}, {server}", seen.trim()));
+            ensure!(self.addresses(&server).await?.contains(&seen.trim().to_owned()), "{name} is seen as {seen}");
         }
         Ok(())
     }
 
+    /// The addresses of the replicas of a server.
+    async fn addresses(&self, server: &str) -> Result<Vec<String>> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), ACCOUNTS);
+        let replicas = ListParams::default().labels(&format!("app=openvpn,release={server}"));
+        let address = |pod: Pod| pod.status.and_then(|status| status.pod_ip);
+        Ok(pods.list(&replicas).await?.items.into_iter().filter_map(address).collect())
+    }
+
     pub(super) async fn correction(&mut self) -> Result<()> {
         self.one_more().await?;
-        self.screen.step("The password of rome is corrected: it is tried out at once, and the Pod in line is served");
-        let patch = format!(r#"{{"stringData": {{"OPENVPN_PASSWORD": "{PASSWORD}"}}}}"#);
-        self.kubectl(&["patch", "secret", "rome", "--namespace", ACCOUNTS, "--patch", &patch]).await?;
+        self.screen
+            .step("rome gets its setting: it serves, its account is verified, and the Pod in line gets its slot");
+        let patch = r#"{"spec": {"ipForward": "Sysctl"}}"#;
+        let patch = ["patch", "openvpnserver", "rome", "--namespace", ACCOUNTS, "--type=merge", "--patch", patch];
+        self.kubectl(&patch).await?;
         self.all_served().await
     }
 }
 
-/// Describes an account in one line.
-fn line(provider: &MaskProvider) -> String {
-    let status = provider.status.clone().unwrap_or_default();
-    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == READY);
-    let reason = ready.map(|ready| ready.reason.as_str()).unwrap_or_default();
-    let exit = status.verification.and_then(|verification| verification.exit_address);
-    let told = exit.map(|exit| format!("public address {exit}")).or(status.message).unwrap_or_default();
-    format!("    {:<9} {reason}: {told}", provider.name_any())
+/// The condition `Ready` of a server.
+fn told_of(view: &ClusterView, server: &str) -> Option<Condition> {
+    ready_condition(view.servers().find(|one| one.name_any() == server)?)
+}
+
+/// Describes a server in one line.
+fn line(server: &OpenVPNServer) -> String {
+    let ready = ready_condition(server);
+    let (reason, message) = ready.map(|ready| (ready.reason, ready.message)).unwrap_or_default();
+    format!("    server {:<9} {reason}: {message}", server.name_any())
 }

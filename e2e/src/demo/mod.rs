@@ -1,19 +1,28 @@
 //! The tour: it does what a user does with vpn-operator, shows what happens, and checks it. With a node that runs containers,
-//! the accounts belong to a real VPN service. Without one, the accounts are made up, and kwok simulates the Pods.
+//! the accounts belong to OpenVPN servers in the cluster. Without one, the accounts are made up, and kwok simulates the Pods.
 
 mod accounts;
 mod screen;
 mod view;
 
-use std::{collections::BTreeSet, fs, path::Path, process::Stdio, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Cluster, VpnService, host::cargo::ROOT, node::images};
+use e2e::{Cluster, host::cargo::ROOT, node::images};
 use futures::{
     StreamExt,
     stream::{BoxStream, SelectAll},
 };
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Pod, Secret},
+};
 use kube::{Api, Client, ResourceExt};
 use tokio::time::timeout;
 use vpn_types::MaskConsumer;
@@ -36,8 +45,8 @@ pub struct Tour<'a> {
     view: ClusterView,
     events: SelectAll<BoxStream<'static, Update>>,
     pauses: bool,
-    /// The VPN service, if the accounts are real.
-    vpn: Option<&'a VpnService>,
+    /// Whether the accounts are real.
+    real: bool,
 }
 
 /// A Pod that holds a slot.
@@ -48,23 +57,23 @@ struct Holder {
 }
 
 impl<'a> Tour<'a> {
-    pub fn new(cluster: &'a Cluster, screen: Screen, pauses: bool, vpn: Option<&'a VpnService>) -> Result<Self> {
+    pub fn new(cluster: &'a Cluster, screen: Screen, pauses: bool, real: bool) -> Result<Self> {
         let client = cluster.client()?;
         let (view, events) = (ClusterView::default(), SelectAll::new());
-        Ok(Self { cluster, client, screen, view, events, pauses, vpn })
+        Ok(Self { cluster, client, screen, view, events, pauses, real })
     }
 
     /// Runs the whole tour. An error names what did not happen.
     pub async fn walk(&mut self) -> Result<()> {
         self.events = view::watch_all(&self.client);
-        match self.vpn {
-            Some(vpn) => self.real_accounts(vpn).await?,
-            None => self.made_up_accounts().await?,
+        match self.real {
+            true => self.real_accounts().await?,
+            false => self.made_up_accounts().await?,
         }
         self.pause().await?;
         self.replicas().await?;
-        if let Some(vpn) = self.vpn {
-            self.exits(vpn).await?;
+        if self.real {
+            self.exits().await?;
         }
         self.pause().await?;
         self.line().await?;
@@ -75,9 +84,9 @@ impl<'a> Tour<'a> {
         self.pause().await?;
         self.rollout().await?;
         self.pause().await?;
-        match self.vpn {
-            Some(_) => self.correction().await,
-            None => self.more_slots().await,
+        match self.real {
+            true => self.correction().await,
+            false => self.more_slots().await,
         }
     }
 
@@ -129,16 +138,23 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Checks that the copied Secret equals the account's Secret.
+    /// Checks that the copied Secret has what the account and the slot have.
     async fn check_copy(&self, consumer: &MaskConsumer) -> Result<()> {
         let slot = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
         let slot = slot.context("an Active MaskConsumer without a slot")?;
-        let secret = async |namespace, name| {
-            Api::<Secret>::namespaced(self.client.clone(), namespace).get(name).await.map(|secret| secret.data)
-        };
-        let (copy, source) = (secret(APPS, &slot.secret).await?, secret(ACCOUNTS, &slot.name).await?);
-        ensure!(copy == source, "Secret {} differs from its source", slot.secret);
+        let provider = self.view.providers().find(|provider| provider.name_any() == slot.name);
+        let spec = &provider.context("an Active MaskConsumer without an account")?.spec;
+        let own = spec.slots.iter().flatten().nth(slot.slot).and_then(|own| own.secret.as_ref());
+        let mut expected = BTreeMap::new();
+        for source in [&spec.secret].into_iter().chain(own) {
+            expected.extend(self.secret(ACCOUNTS, source).await?);
+        }
+        ensure!(self.secret(APPS, &slot.secret).await? == expected, "Secret {} differs from its source", slot.secret);
         Ok(())
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, ByteString>> {
+        Ok(Api::<Secret>::namespaced(self.client.clone(), namespace).get(name).await?.data.unwrap_or_default())
     }
 
     /// Ends one Pod. Returns it and the Pod that is first in the queue.
@@ -238,10 +254,16 @@ impl<'a> Tour<'a> {
             "get maskproviders,maskreservations --namespace accounts",
             "describe pod seeder-0 --namespace apps",
             "scale deployment/scraper --replicas=5 --namespace apps",
-            "scale maskprovider/paris --replicas=1 --namespace accounts",
         ] {
             self.screen.print(&format!("    kubectl {command}"));
         }
+        self.screen.print(match self.real {
+            true => {
+                "    kubectl patch openvpnserver paris --namespace accounts --type=merge \
+                 --patch '{\"spec\": {\"provider\": {\"maxSlots\": 1}}}'"
+            }
+            false => "    kubectl scale maskprovider/paris --replicas=1 --namespace accounts",
+        });
         loop {
             self.follow().await?;
         }
@@ -273,9 +295,9 @@ impl<'a> Tour<'a> {
     /// the Pod of a Job.
     async fn apply(&mut self, file: &str) -> Result<()> {
         let text = fs::read_to_string(Path::new(ROOT).join(file))?.replace("curlimages/curl:8.16.0", images::TOOLS);
-        let text = match self.vpn {
-            Some(_) => text,
-            None => text.replace(PRIORITY, &format!("{PRIORITY}\n        e2e.vpn.beebs.dev/complete-after: 3s")),
+        let text = match self.real {
+            true => text,
+            false => text.replace(PRIORITY, &format!("{PRIORITY}\n        e2e.vpn.beebs.dev/complete-after: 3s")),
         };
         let filled = self.cluster.state_dir().join("workloads.yaml");
         fs::write(&filled, text)?;

@@ -17,11 +17,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use vpn_types::{
-    MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation, READY, SLOT_ASSIGNED,
+    MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation, OpenVPNServer, READY, SLOT_ASSIGNED,
     inject::{INJECTED_ANNOTATION, Injected, SLOT_GATE},
 };
 
-/// The namespace of the accounts in `e2e/demo/providers.yaml`.
+/// The namespace of the accounts in `e2e/demo/providers.yaml` and the servers in `e2e/demo/servers.yaml`.
 pub const ACCOUNTS: &str = "accounts";
 /// The namespace of the workloads.
 pub const APPS: &str = "apps";
@@ -32,6 +32,7 @@ pub enum Update {
     Reservation(Box<Event<MaskReservation>>),
     Provider(Box<Event<MaskProvider>>),
     Pod(Box<Event<Pod>>),
+    Server(Box<Event<OpenVPNServer>>),
 }
 
 /// Watches each kind. A failed watch is restarted.
@@ -41,6 +42,7 @@ pub fn watch_all(client: &Client) -> SelectAll<BoxStream<'static, Update>> {
     all.push(watch(client, APPS, Update::Pod));
     all.push(watch(client, ACCOUNTS, Update::Reservation));
     all.push(watch(client, ACCOUNTS, Update::Provider));
+    all.push(watch(client, ACCOUNTS, Update::Server));
     all
 }
 
@@ -94,6 +96,7 @@ pub struct ClusterView {
     reservations: Store<MaskReservation>,
     providers: Store<MaskProvider>,
     pods: Store<Pod>,
+    servers: Store<OpenVPNServer>,
     /// The revision at which a Pod with a node was first seen ended or deleted, by UID.
     ended: BTreeMap<String, u64>,
     /// The revision at which a MaskConsumer was first seen Active, by UID.
@@ -119,6 +122,7 @@ impl ClusterView {
             }
             Update::Reservation(event) => self.reservations.take(*event),
             Update::Provider(event) => self.providers.take(*event),
+            Update::Server(event) => self.servers.take(*event),
             Update::Pod(event) => {
                 let ended = match &*event {
                     Event::Delete(pod) => Some(pod),
@@ -148,6 +152,10 @@ impl ClusterView {
 
     pub fn providers(&self) -> impl Iterator<Item = &MaskProvider> {
         self.providers.objects.values()
+    }
+
+    pub fn servers(&self) -> impl Iterator<Item = &OpenVPNServer> {
+        self.servers.objects.values()
     }
 
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {

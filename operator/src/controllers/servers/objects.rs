@@ -232,6 +232,7 @@ fn pod_spec(server: &ServerView, desired: &Desired) -> Value {
                 "name": "exporter",
                 "image": desired.image,
                 "args": ["openvpn-exporter", "--openvpn.management=/run/openvpn/management.sock"],
+                "env": [{"name": "POD_IPS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIPs"}}}],
                 "ports": [{"name": "metrics", "containerPort": EXPORTER_PORT, "protocol": "TCP"}],
                 "readinessProbe": {
                     "httpGet": {"path": "/readyz", "port": "metrics"},

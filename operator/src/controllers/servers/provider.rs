@@ -3,6 +3,8 @@
 //! Invariant: a certificate of a slot is revoked only when the providers controller has confirmed that the slot is not in
 //! use: `maxSlots` is lowered first.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 use vpn_types::{MaskProviderVerifySpec, OpenVPNProviderSpec, SERVER_SECRET_LABEL, SLOT_LABEL};
@@ -30,7 +32,7 @@ impl ServersContext<'_> {
         let slots = u32::from(spec.max_slots);
         let step = self.create_slots(server, slots);
         let step = step.or_else(|| self.provider_secret(server, desired));
-        let step = step.or_else(|| self.mask_provider(server, spec, &metrics_ip.to_string()));
+        let step = step.or_else(|| self.mask_provider(server, spec, metrics_ip, desired.network.gateway()));
         step.or_else(|| self.delete_slots(server, slots))
     }
 
@@ -114,14 +116,20 @@ impl ServersContext<'_> {
         apply(Kind::ServerSecret, key, ours.map(|it| &it.meta), with_uid(secret, ours.map(|it| &it.meta)))
     }
 
-    fn mask_provider(&self, server: &ServerView, spec: &OpenVPNProviderSpec, metrics_ip: &str) -> Step {
+    fn mask_provider(
+        &self,
+        server: &ServerView,
+        spec: &OpenVPNProviderSpec,
+        metrics_ip: IpAddr,
+        gateway: Ipv4Addr,
+    ) -> Step {
         let key = server.meta.key.clone();
         let secret = |slot: u32| json!({"secret": &*slot_key(server, slot).name});
         let mut account = json!({
             "secret": format!("{}-provider", key.name),
             "maxSlots": spec.max_slots,
             "slots": (0..u32::from(spec.max_slots)).map(secret).collect::<Vec<_>>(),
-            "verify": verify(spec.verify.as_ref(), metrics_ip),
+            "verify": verify(spec.verify.as_ref(), metrics_ip, gateway),
         });
         for (field, value) in [("tags", &spec.tags), ("namespaces", &spec.namespaces)] {
             if let Some(value) = value {
@@ -146,16 +154,19 @@ pub fn slot_key(server: &ServerView, slot: u32) -> ObjectKey {
     named(&server.meta.key, &format!("slot-{slot}"))
 }
 
-/// The exporters tell a client which address it has, with the VPN and without. A service on the Internet would see the
-/// same address both times if the client and the server are on one node.
-fn verify(given: Option<&MaskProviderVerifySpec>, metrics_ip: &str) -> Value {
+/// The exporters tell a client from which address others see it. Without the VPN it asks their Service, and with the VPN
+/// the server that it is connected to, which needs no route to the cluster. A service on the Internet would see the same
+/// address both times if the client and the server are on one node.
+fn verify(given: Option<&MaskProviderVerifySpec>, metrics_ip: IpAddr, gateway: Ipv4Addr) -> Value {
     let given = given.cloned().unwrap_or_default();
     let has_own = given.overrides.is_some();
     let mut verify = json!(given);
     if !has_own {
-        let services =
-            json!([{"name": "IP_SERVICES", "value": format!("http://{metrics_ip}:{EXPORTER_PORT}/address")}]);
-        verify["overrides"] = json!({"containers": {"init": {"env": services}, "probe": {"env": services}}});
+        let ask = |host: IpAddr| {
+            let host = SocketAddr::new(host, EXPORTER_PORT);
+            json!({"env": [{"name": "IP_SERVICES", "value": format!("http://{host}/address")}]})
+        };
+        verify["overrides"] = json!({"containers": {"init": ask(metrics_ip), "probe": ask(gateway.into())}});
     }
     verify
 }

@@ -1,7 +1,11 @@
 //! The command line of the exporter, which is also that of the exporter by kumina: a program in Go, whose flags may
 //! have one dash.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 
@@ -69,6 +73,10 @@ pub struct ExporterArgs {
     /// Directory with what the agent tells the exporter.
     #[arg(long, default_value = "/run/openvpn")]
     pub run_dir: PathBuf,
+
+    /// Addresses of the Pod. The first IPv4 address is the one from which others see connected clients.
+    #[arg(long, env = "POD_IPS", value_delimiter = ',')]
+    pub pod_ips: Vec<IpAddr>,
 }
 
 fn parse_path(text: &str) -> Result<String, String> {

@@ -53,11 +53,10 @@ async fn refuse_clients(
     request: Request,
     next: Next,
 ) -> Response {
-    let is_client = match (caller.ip().to_canonical(), source.settings()) {
-        (std::net::IpAddr::V4(address), Some(settings)) => settings.clients.contains(&address),
-        _ => false,
-    };
-    if is_client { (StatusCode::FORBIDDEN, "not for clients\n").into_response() } else { next.run(request).await }
+    match source.is_client(caller.ip()) {
+        true => (StatusCode::FORBIDDEN, "not for clients\n").into_response(),
+        false => next.run(request).await,
+    }
 }
 
 async fn metrics(State(source): State<Arc<Source>>) -> Response {
@@ -93,8 +92,8 @@ async fn readyz(State(source): State<Arc<Source>>) -> (StatusCode, String) {
     }
 }
 
-async fn address(ConnectInfo(caller): ConnectInfo<SocketAddr>) -> String {
-    format!("{}\n", caller.ip().to_canonical())
+async fn address(State(source): State<Arc<Source>>, ConnectInfo(caller): ConnectInfo<SocketAddr>) -> String {
+    format!("{}\n", source.address_of(caller.ip()))
 }
 
 async fn sessions(State(source): State<Arc<Source>>) -> Response {

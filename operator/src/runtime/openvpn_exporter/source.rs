@@ -5,6 +5,7 @@
 
 use std::{
     fs, io,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -83,6 +84,8 @@ pub struct Source {
     config_dir: PathBuf,
     run_dir: PathBuf,
     ignores_individuals: bool,
+    /// From which address others see connected clients.
+    exit: Option<Ipv4Addr>,
 }
 
 impl Source {
@@ -101,6 +104,27 @@ impl Source {
             config_dir: args.config_dir.clone(),
             run_dir: args.run_dir.clone(),
             ignores_individuals: args.ignore_individuals,
+            exit: args.pod_ips.iter().find_map(|address| match address {
+                IpAddr::V4(address) => Some(*address),
+                IpAddr::V6(_) => None,
+            }),
+        }
+    }
+
+    /// Whether the caller is a connected client.
+    pub fn is_client(&self, caller: IpAddr) -> bool {
+        match (caller.to_canonical(), self.settings()) {
+            (IpAddr::V4(address), Some(settings)) => settings.clients.contains(&address),
+            _ => false,
+        }
+    }
+
+    /// Returns the address from which others see the caller. A connected client has that of the Pod, which translates
+    /// addresses.
+    pub fn address_of(&self, caller: IpAddr) -> IpAddr {
+        match self.exit {
+            Some(exit) if self.is_client(caller) => exit.into(),
+            _ => caller.to_canonical(),
         }
     }
 

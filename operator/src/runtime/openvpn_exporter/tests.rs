@@ -84,6 +84,15 @@ impl Exporter {
     }
 }
 
+#[tokio::test]
+async fn a_client_learns_from_which_address_others_see_it() {
+    for (pod, expected) in [("fd00::1,10.244.0.4", "10.244.0.4\n"), ("fd00::1", "10.240.0.9\n")] {
+        let exporter = Exporter::new(&format!("--pod-ips={pod}"));
+        assert_eq!(exporter.get_as("[::ffff:10.240.0.9]:1", "/address").await, (StatusCode::OK, expected.into()));
+        assert_eq!(exporter.get("/address").await, (StatusCode::OK, "192.0.2.7\n".into()));
+    }
+}
+
 /// An OpenVPN that answers `status 3`, and counts connections.
 async fn openvpn(socket: std::path::PathBuf, clients: usize, connections: Arc<AtomicUsize>) {
     let listener = UnixListener::bind(socket).unwrap();
