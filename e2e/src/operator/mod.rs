@@ -188,6 +188,7 @@ async fn install_with(cluster: &Cluster, certificate: Option<&str>, servers: boo
         (None, false) => chart::rights(cluster).await?,
         _ => {
             let mut args = chart::injection_args(certificate);
+            args.extend(chart::METRICS_API.map(str::to_owned));
             args.extend(servers.then(|| chart::SERVERS.to_owned()));
             &chart::render_rights(cluster, &args).await?
         }

@@ -55,6 +55,8 @@ fn main() -> ExitCode {
         servers::a_revoked_client_is_cut_off_on_every_replica,
         servers::masks_connect_through_a_server,
         servers::a_replica_that_ends_lets_its_clients_go,
+        servers::an_autoscaler_scales_the_deployment_on_clients,
+        servers::an_autoscaler_scales_the_server_on_clients,
         teardown::nothing_is_left_at_the_end,
         teardown::nothing_is_left_when_the_owner_is_killed,
     ])

@@ -7,12 +7,16 @@ use e2e::{
     Framework,
     cluster::shared,
     node::images,
-    operator,
+    operator::{self, metrics_api::wait_until_available},
     testing::framework::ensure_eq,
     vpn::{VpnService, node_of, pod_ready},
     wait::is_ready,
 };
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{Pod, Secret},
+};
 use kube::{ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -229,4 +233,55 @@ pub async fn a_replica_that_ends_lets_its_clients_go() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Scales the target by the clients of a replica, and returns when all of that has happened: more clients, more
+/// replicas, and fewer again.
+async fn replicas_follow_clients(name: &str, spec: Value, target: Value) -> Result<()> {
+    with_server(name, spec, async |f, _| {
+        wait_until_available(shared::cluster_with_node().await?).await?;
+        f.kubectl(&["label", "namespace", f.name(), "vpn.beebs.dev/pod-metrics=enabled"]).await?;
+        let hpa = json!({
+            "metadata": {"name": "home"},
+            "spec": {
+                "scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3,
+                "metrics": [{"type": "Pods", "pods": {
+                    "metric": {"name": "openvpn_server_connected_clients"},
+                    "target": {"type": "AverageValue", "averageValue": "1"},
+                }}],
+                "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
+            },
+        });
+        f.create::<HorizontalPodAutoscaler>(serde_json::from_value(hpa)?).await?;
+        let has = |count: i32| {
+            move |deployment: &Deployment| {
+                deployment.status.as_ref().is_some_and(|status| status.ready_replicas.unwrap_or_default() == count)
+            }
+        };
+        let names = ["one", "two", "three"];
+        for name in names {
+            device(f, name).await?;
+        }
+        f.wait_until("home", "three replicas", has(3)).await?;
+        for name in names {
+            pod_ready(f.api(), name).await?;
+            let log = f.kubectl(&["logs", name, "--container=openvpn"]).await?;
+            ensure_eq(name, log.matches("Initialization Sequence Completed").count(), 1)?;
+            f.delete::<Pod>(name).await?;
+        }
+        f.wait_until("home", "one replica", has(1)).await?;
+        let is_told = |server: &OpenVPNServer| server.status.as_ref().and_then(|status| status.replicas) == Some(1);
+        f.wait_until("home", "one replica in its status", is_told).await.map(drop)
+    })
+    .await
+}
+
+pub async fn an_autoscaler_scales_the_deployment_on_clients() -> Result<()> {
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "home"});
+    replicas_follow_clients("scaled", json!({"drain": {"timeout": "3s"}}), target).await
+}
+
+pub async fn an_autoscaler_scales_the_server_on_clients() -> Result<()> {
+    let target = json!({"apiVersion": "vpn.beebs.dev/v1", "kind": "OpenVPNServer", "name": "home"});
+    replicas_follow_clients("scaled", json!({"replicas": 1, "drain": {"timeout": "3s"}}), target).await
 }

@@ -28,7 +28,8 @@ use crate::test;
 /// Returns the operator of this test process, which serves the whole cluster.
 pub async fn operator(vpn: &VpnService) -> Result<&'static Operator> {
     static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
-    let setup = OperatorOptions::new(Layout::Combined).injection(1).servers().env("VERIFY_SCHEDULING_TIMEOUT", "40s");
+    let setup = OperatorOptions::new(Layout::Combined).injection(1).servers().metrics_api();
+    let setup = setup.env("VERIFY_SCHEDULING_TIMEOUT", "40s");
     let setup = setup.env("INJECTION_IMAGE", images::GLUETUN).env("OPENVPN_IMAGE", images::OPENVPN);
     let setup = vpn.operator_env().iter().fold(setup, |setup, (name, value)| setup.env(name, value));
     let start = async || Operator::start_with(shared::cluster_with_node().await?, setup).await;
