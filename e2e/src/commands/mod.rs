@@ -4,6 +4,7 @@ pub mod demo;
 pub mod image;
 pub mod kubectl;
 pub mod load;
+pub mod servers;
 pub mod test;
 pub mod up;
 

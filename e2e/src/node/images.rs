@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::image::Image;
+use super::{image::Image, packages};
 use crate::host::go;
 
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images");
@@ -19,6 +19,9 @@ pub const ADDRESS: &str = "localhost/address:1";
 pub const GLUETUN: &str = "localhost/gluetun-stand-in:v3.41.3";
 /// The VPN server: see [`vpn_server`].
 pub const VPN_SERVER: &str = "localhost/vpn-server:1";
+
+/// The image with iperf3, which measures throughput.
+pub const IPERF3: &str = "localhost/iperf3:1";
 
 /// The image of OpenVPN servers: see [`openvpn`].
 pub const OPENVPN: &str = "localhost/vpn-operator-openvpn:1";
@@ -38,6 +41,15 @@ pub fn pause() -> Result<Image> {
 /// The image [`TOOLS`]: a shell, busybox and curl as Debian builds them.
 pub fn tools() -> Result<Image> {
     Image::new(TOOLS).busybox()?.program("/usr/bin/curl")
+}
+
+/// The image [`IPERF3`].
+///
+/// # Errors
+/// When iperf3 cannot be installed.
+pub fn iperf3() -> Result<Image> {
+    packages::ensure(&packages::IPERF3)?;
+    Image::new(IPERF3).busybox()?.program("/usr/bin/iperf3")
 }
 
 /// The image [`ADDRESS`]: an HTTP server that answers `GET /` with the address the request came from, `GET /json`

@@ -30,6 +30,8 @@ pub const NODE: [Package; 11] = [
 ];
 /// What the image of OpenVPN servers has.
 pub const SERVERS: [Package; 4] = [BUSYBOX, IPROUTE2, IPTABLES, OPENVPN];
+/// What measures the throughput of a network.
+pub const IPERF3: [Package; 1] = [("/usr/bin/iperf3", "iperf3")];
 
 /// Packages whose maintainer scripts start a service ask this program first.
 const POLICY: &str = "/usr/sbin/policy-rc.d";

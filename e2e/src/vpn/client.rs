@@ -45,3 +45,32 @@ pub fn client_pod(name: &str, secret: &str, owner: Option<Value>) -> Result<Pod>
         },
     }))?)
 }
+
+/// A Pod like a device outside of the cluster: OpenVPN connects with a profile in a Secret, and the Pod is ready when it
+/// is connected. Its container `main` has another image, with which something can be run.
+pub fn device_pod(name: &str, secret: &str, profile: &str, image: &str) -> Result<Pod> {
+    let script = format!(
+        "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200
+         exec openvpn --config /profile/{profile} --connect-retry 1 1 --management /tmp/management unix"
+    );
+    let connected = "ip address show dev tun0 | grep -q inet";
+    Ok(serde_json::from_value(json!({
+        "metadata": { "name": name },
+        "spec": {
+            "terminationGracePeriodSeconds": 3,
+            "enableServiceLinks": false,
+            "containers": [
+                {
+                    "name": "openvpn", "image": images::VPN_SERVER, "command": ["sh", "-c", script],
+                    "securityContext": { "capabilities": { "add": ["NET_ADMIN"] } },
+                    "startupProbe": {
+                        "exec": { "command": ["sh", "-c", connected] }, "periodSeconds": 1, "failureThreshold": 60,
+                    },
+                    "volumeMounts": [{ "name": "profile", "mountPath": "/profile" }],
+                },
+                { "name": "main", "image": image, "command": ["sleep", "1000000"] },
+            ],
+            "volumes": [{ "name": "profile", "secret": { "secretName": secret } }],
+        },
+    }))?)
+}

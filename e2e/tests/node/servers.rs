@@ -9,7 +9,7 @@ use e2e::{
     node::images,
     operator::{self, metrics_api::wait_until_available},
     testing::framework::ensure_eq,
-    vpn::{VpnService, node_of, pod_ready},
+    vpn::{VpnService, device_pod, node_of, pod_ready},
     wait::is_ready,
 };
 use k8s_openapi::api::{
@@ -50,29 +50,7 @@ async fn device(f: &Framework, name: &str) -> Result<()> {
     let client = json!({"metadata": {"name": name}, "spec": {"server": "home"}});
     f.create::<OpenVPNClient>(serde_json::from_value(client)?).await?;
     f.wait_for_reason::<OpenVPNClient>(name, "Issued").await?;
-    let script = format!(
-        "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200
-         exec openvpn --config /profile/{name}.ovpn --connect-retry 1 1 --management /tmp/management unix"
-    );
-    let connected = "ip address show dev tun0 | grep -q inet";
-    let pod = json!({
-        "metadata": {"name": name},
-        "spec": {
-            "terminationGracePeriodSeconds": 3,
-            "enableServiceLinks": false,
-            "containers": [
-                {
-                    "name": "openvpn", "image": images::VPN_SERVER, "command": ["sh", "-c", script],
-                    "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}},
-                    "startupProbe": {"exec": {"command": ["sh", "-c", connected]}, "periodSeconds": 1, "failureThreshold": 60},
-                    "volumeMounts": [{"name": "profile", "mountPath": "/profile"}],
-                },
-                {"name": "main", "image": images::TOOLS, "command": ["sleep", "1000000"]},
-            ],
-            "volumes": [{"name": "profile", "secret": {"secretName": name}}],
-        },
-    });
-    f.create::<Pod>(serde_json::from_value(pod)?).await.map(drop)
+    f.create(device_pod(name, name, &format!("{name}.ovpn"), images::TOOLS)?).await.map(drop)
 }
 
 /// The replicas of the server: names and addresses.
