@@ -1,6 +1,6 @@
 //! OpenVPN servers with real clients: who reaches what, who is cut off, and what a replica does when it ends.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -12,10 +12,11 @@ use e2e::{
     vpn::{VpnService, device_pod, node_of, pod_ready},
     wait::is_ready,
 };
+use futures::future::try_join_all;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{Pod, Secret},
+    core::v1::{Pod, Secret, Service},
 };
 use kube::{ResourceExt, api::ListParams};
 use serde_json::{Value, json};
@@ -35,14 +36,18 @@ async fn with_server(
     node_of(cluster)?.import(&images::openvpn(&operator::executable(cluster).await?)?).await?;
     let operator = verification::operator(vpn).await?;
     Framework::run(cluster, operator, name, async |f| {
-        // Forwarding is off in new Pods of this node.
-        let mut server = json!({"metadata": {"name": "home"}, "spec": spec});
-        server["spec"]["ipForward"] = json!("Sysctl");
-        f.create::<OpenVPNServer>(serde_json::from_value(server)?).await?;
-        f.wait_for_reason::<OpenVPNServer>("home", "Serving").await?;
+        create_server(f, spec).await?;
         body(f, vpn).await
     })
     .await
+}
+
+async fn create_server(f: &Framework, spec: Value) -> Result<()> {
+    // Forwarding is off in new Pods of this node.
+    let mut server = json!({"metadata": {"name": "home"}, "spec": spec});
+    server["spec"]["ipForward"] = json!("Sysctl");
+    f.create::<OpenVPNServer>(serde_json::from_value(server)?).await?;
+    f.wait_for_reason::<OpenVPNServer>("home", "Serving").await.map(drop)
 }
 
 /// Creates a client, and a Pod that connects with its profile.
@@ -80,26 +85,22 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) 
     }
 }
 
-pub async fn a_device_reaches_the_cluster_through_its_server() -> Result<()> {
+pub async fn ten_devices_reach_the_cluster_through_their_replicas() -> Result<()> {
     with_server("device", json!({"replicas": 2}), async |f, vpn| {
-        let names = ["one", "two", "three", "four"];
-        for name in names {
-            device(f, name).await?;
-        }
-        for name in names {
+        let names: BTreeSet<_> = (0..10).map(|number| format!("device-{number}")).collect();
+        try_join_all(names.iter().map(|name| device(f, name))).await?;
+        for name in &names {
             pod_ready(f.api(), name).await?;
         }
         let replicas = replicas(f).await?;
-        for name in names {
-            let seen = seen_address(f, vpn, name).await?;
-            ensure!(replicas.iter().any(|(_, address)| *address == seen), "{name} is seen at {seen}, not {replicas:?}");
+        let mut connected = BTreeSet::new();
+        for (replica, address) in &replicas {
+            for name in sessions(f, replica).await? {
+                ensure_eq(&format!("address of {name}"), &seen_address(f, vpn, &name).await?, address)?;
+                connected.insert(name);
+            }
         }
-        let mut all = Vec::new();
-        for (replica, _) in &replicas {
-            all.extend(sessions(f, replica).await?);
-        }
-        all.sort();
-        ensure_eq("sessions", all, vec!["four".to_owned(), "one".into(), "three".into(), "two".into()])?;
+        ensure_eq("connected devices", connected, names)?;
         let path = format!("/api/v1/namespaces/{}/pods/{}:9176/proxy/metrics", f.name(), replicas[0].0);
         let metrics = f.kubectl(&["get", "--raw", &path]).await?;
         for metric in ["openvpn_up", "openvpn_server_connected_clients", "openvpn_openvpn_server_connected_clients"] {
@@ -209,6 +210,70 @@ pub async fn a_replica_that_ends_lets_its_clients_go() -> Result<()> {
         let secret = f.api::<Secret>().get("home-ca").await?;
         ensure!(secret.metadata.owner_references.is_none(), "the CA goes with the server");
         Ok(())
+    })
+    .await
+}
+
+/// Waits until a replica that is none of these has a session of the client.
+async fn comes_back(f: &Framework, name: &str, before: &[(String, String)], why: &str) -> Result<()> {
+    until(&format!("{name} is back after {why}"), async || {
+        for (replica, _) in replicas(f).await? {
+            let is_new = before.iter().all(|(old, _)| *old != replica);
+            // A replica that starts does not answer.
+            if is_new && sessions(f, &replica).await.unwrap_or_default().contains(&name.to_owned()) {
+                return Ok(Some(()));
+            }
+        }
+        Ok(None)
+    })
+    .await
+}
+
+/// The server certificate, or that of a client.
+async fn certificate(f: &Framework, secret: &str) -> Result<Vec<u8>> {
+    let data = f.api::<Secret>().get(secret).await?.data.unwrap_or_default();
+    Ok(data.get("tls.crt").with_context(|| format!("no certificate in {secret}"))?.0.clone())
+}
+
+pub async fn a_device_comes_back_whatever_happens_to_the_server() -> Result<()> {
+    let spec = json!({"replicas": 2, "drain": {"timeout": "3s"}});
+    with_server("back", spec.clone(), async |f, vpn| {
+        device(f, "laptop").await?;
+        pod_ready(f.api(), "laptop").await?;
+        let (authority, own) = (certificate(f, "home-ca").await?, certificate(f, "laptop").await?);
+
+        let before = replicas(f).await?;
+        let all = ListParams::default().labels("app=openvpn,release=home");
+        f.api::<Pod>().delete_collection(&Default::default(), &all).await?;
+        comes_back(f, "laptop", &before, "all replicas were deleted").await?;
+
+        // A new certificate comes with a rolling update.
+        let (before, old) = (replicas(f).await?, certificate(f, "home-server").await?);
+        f.delete::<Secret>("home-server").await?;
+        comes_back(f, "laptop", &before, "the server has a new certificate").await?;
+        ensure!(certificate(f, "home-server").await? != old, "the certificate is the old one");
+        let seen = seen_address(f, vpn, "laptop").await?;
+        ensure!(replicas(f).await?.iter().any(|(_, address)| *address == seen), "laptop is seen at {seen}");
+
+        let (server, pod) = (f.api::<OpenVPNServer>().get("home").await?, f.api::<Pod>().get("laptop").await?);
+        f.delete::<Pod>("laptop").await?;
+        f.wait_deleted(&pod).await?;
+        f.delete::<OpenVPNServer>("home").await?;
+        f.wait_deleted(&server).await?;
+        f.wait_until_all::<Pod>("no replica", <[_]>::is_empty).await?;
+        create_server(f, spec).await?;
+        // It has another address, so the device needs the new profile.
+        let service: Service = f.wait_until("home", "a Service", |_| true).await?;
+        let address = service.spec.and_then(|spec| spec.cluster_ip).context("a Service without an address")?;
+        let is_new = |secret: &Secret| {
+            let profile = secret.data.as_ref().and_then(|data| data.get("laptop.ovpn"));
+            profile.is_some_and(|profile| String::from_utf8_lossy(&profile.0).contains(&format!("remote {address} ")))
+        };
+        f.wait_until("laptop", "a profile with the new address", is_new).await?;
+        ensure_eq("authority", certificate(f, "home-ca").await?, authority)?;
+        ensure_eq("certificate of the device", certificate(f, "laptop").await?, own)?;
+        f.create(device_pod("laptop", "laptop", "laptop.ovpn", images::TOOLS)?).await?;
+        pod_ready(f.api(), "laptop").await.map(drop)
     })
     .await
 }
