@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         servers::a_revoked_client_is_cut_off_on_every_replica,
         servers::masks_connect_through_a_server,
         servers::a_replica_that_ends_lets_its_clients_go,
+        servers::the_commands_of_the_old_chart_work_in_its_pods,
         teardown::nothing_is_left_at_the_end,
         teardown::nothing_is_left_when_the_owner_is_killed,
     ])
