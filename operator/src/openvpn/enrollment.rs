@@ -1,10 +1,12 @@
 //! Decisions of the commands that create and revoke clients in the Pod of a server.
 //!
-//! Invariant: a name has at most one client that is not revoked, and a client that has a certificate keeps its key.
+//! Invariant: a name has at most one client that is not revoked, and a client whose profile was written keeps its key.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use vpn_types::{OpenVPNClient, OpenVPNClientPhase, OpenVPNClientSpec, OpenVPNServer, READY, Reason};
+use vpn_types::{
+    ENROLLING_ANNOTATION, OpenVPNClient, OpenVPNClientPhase, OpenVPNClientSpec, OpenVPNServer, READY, Reason,
+};
 
 use super::{client_config::check_common_name, profile::Remote};
 
@@ -16,7 +18,7 @@ const NAMES: usize = 10_000;
 pub enum Enrollment<'a> {
     /// Create an OpenVPNClient with this name.
     Create(String),
-    /// Replace the certificate signing request of this client: it has no certificate, and the key of its request is lost.
+    /// Replace the certificate signing request of this client: a run was interrupted, and the key is lost.
     Replace(&'a OpenVPNClient),
     /// Write the profile of this client again: its key is here.
     Keep(&'a OpenVPNClient),
@@ -43,9 +45,9 @@ pub fn enrollment<'a>(
         return Err(format!("{key} Its profile is there too: kubectl get secret {object}"));
     }
     match certificate(client) {
-        None => Ok(Enrollment::Replace(client)),
         Some(certificate) if has_key(certificate) => Ok(Enrollment::Keep(client)),
-        Some(_) => Err(format!(
+        _ if is_enrolling(client) => Ok(Enrollment::Replace(client)),
+        _ => Err(format!(
             "OpenVPNClient {object} exists, and its key is not in this Pod: it is in the profile that was created for it. \
              To create a new one, revoke {name} first"
         )),
@@ -112,10 +114,15 @@ pub fn is_revoked(client: Option<&OpenVPNClient>) -> bool {
 /// Returns the client to create.
 pub fn new_client(object: &str, server: &str, name: &str, csr: String) -> OpenVPNClient {
     let common_name = (object != name).then(|| name.to_owned());
-    OpenVPNClient::new(
-        object,
-        OpenVPNClientSpec { server: server.to_owned(), common_name, csr: Some(csr), ..Default::default() },
-    )
+    let spec = OpenVPNClientSpec { server: server.to_owned(), common_name, csr: Some(csr), ..Default::default() };
+    let mut client = OpenVPNClient::new(object, spec);
+    client.annotations_mut().insert(ENROLLING_ANNOTATION.to_owned(), "true".to_owned());
+    client
+}
+
+/// Whether the profile of a client is not written yet.
+pub fn is_enrolling(client: &OpenVPNClient) -> bool {
+    client.annotations().contains_key(ENROLLING_ANNOTATION)
 }
 
 /// Returns where a client connects to. `address` may be what a template prints for all fields of the ingress of a load

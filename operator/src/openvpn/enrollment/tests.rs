@@ -56,9 +56,20 @@ fn a_second_run_keeps_the_key_or_says_where_it_is() {
     assert!(lost.contains("its key is not in this Pod") && lost.contains("revoke laptop first"), "{lost}");
     let of_operator = enrollment(&[client("laptop", json!({}), json!({}))], "home", "laptop", |_| false).unwrap_err();
     assert!(of_operator.contains("kubectl get secret laptop"), "{of_operator}");
-    // An interrupted run: nobody has a certificate with its key.
-    let all = [client("other", json!({"csr": "CSR", "commonName": "laptop"}), json!({}))];
-    assert_eq!(enrollment(&all, "home", "laptop", |_| true), Ok(Enrollment::Replace(&all[0])));
+    // The device has the key, and waits for its certificate.
+    let all = [client("laptop", json!({"csr": "CSR"}), json!({}))];
+    assert!(enrollment(&all, "home", "laptop", |_| true).is_err());
+    // Interrupted runs, before and after the certificate was issued, and after the profile was written.
+    for (status, has_key) in [(json!({}), true), (json!({"certificate": "C"}), false)] {
+        let mut interrupted = new_client("other", "home", "laptop", "CSR".into());
+        interrupted.status = serde_json::from_value(status).unwrap();
+        let all = [interrupted];
+        assert_eq!(enrollment(&all, "home", "laptop", |_| has_key), Ok(Enrollment::Replace(&all[0])));
+    }
+    let mut written = with_key("laptop");
+    written.annotations_mut().insert(ENROLLING_ANNOTATION.to_owned(), "true".to_owned());
+    let all = [written];
+    assert_eq!(enrollment(&all, "home", "laptop", |_| true), Ok(Enrollment::Keep(&all[0])));
 }
 
 #[test]

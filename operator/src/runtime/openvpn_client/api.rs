@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use vpn_types::{OpenVPNClient, OpenVPNServer};
+use vpn_types::{ENROLLING_ANNOTATION, OpenVPNClient, OpenVPNServer};
 
 use crate::runtime::{
     execute::DEADLINE,
@@ -64,21 +64,32 @@ impl Clients {
         Ok(list.context("cannot list OpenVPNClients")?.items)
     }
 
-    /// Creates a client.
+    /// Creates a client. Returns whether its name was free.
     ///
     /// # Errors
-    /// If the request fails, or the name was taken meanwhile.
-    pub async fn create(&self, client: &OpenVPNClient) -> anyhow::Result<()> {
-        let created = request(self.clients.create(&PostParams::default(), client)).await;
-        created.map(drop).with_context(|| format!("cannot create OpenVPNClient {}", client.name_any()))
+    /// If the request fails.
+    pub async fn create(&self, client: &OpenVPNClient) -> anyhow::Result<bool> {
+        let created = unless_conflict(request(self.clients.create(&PostParams::default(), client)).await);
+        created.with_context(|| format!("cannot create OpenVPNClient {}", client.name_any()))
     }
 
-    /// Replaces the certificate signing request of a client.
+    /// Replaces the certificate signing request of a client. Returns whether it had not changed meanwhile.
     ///
     /// # Errors
-    /// If the request fails, or the client has changed meanwhile.
-    pub async fn replace_request(&self, client: &OpenVPNClient, csr: &str) -> anyhow::Result<()> {
-        self.patch(client, json!({"csr": csr}), client.resource_version()).await
+    /// If the request fails.
+    pub async fn replace_request(&self, client: &OpenVPNClient, csr: &str) -> anyhow::Result<bool> {
+        let metadata = json!({"uid": client.uid(), "resourceVersion": client.resource_version()});
+        let patched = self.patch(&client.name_any(), json!({"metadata": metadata, "spec": {"csr": csr}})).await;
+        unless_conflict(patched).with_context(|| format!("cannot change OpenVPNClient {}", client.name_any()))
+    }
+
+    /// Records that the profile of a client is written.
+    ///
+    /// # Errors
+    /// If the request fails.
+    pub async fn enrolled(&self, name: &str) -> anyhow::Result<()> {
+        let patched = self.patch(name, json!({"metadata": {"annotations": {ENROLLING_ANNOTATION: null}}})).await;
+        patched.with_context(|| format!("the profile is written, but OpenVPNClient {name} cannot be changed"))
     }
 
     /// Revokes a client.
@@ -86,17 +97,13 @@ impl Clients {
     /// # Errors
     /// If the request fails, or there is another client with its name now.
     pub async fn revoke(&self, client: &OpenVPNClient) -> anyhow::Result<()> {
-        self.patch(client, json!({"revoked": true}), None).await
+        let patch = json!({"metadata": {"uid": client.uid()}, "spec": {"revoked": true}});
+        let patched = self.patch(&client.name_any(), patch).await;
+        patched.with_context(|| format!("cannot revoke OpenVPNClient {}", client.name_any()))
     }
 
-    async fn patch(&self, client: &OpenVPNClient, spec: Value, version: Option<String>) -> anyhow::Result<()> {
-        let mut metadata = json!({"uid": client.uid()});
-        if let Some(version) = version {
-            metadata["resourceVersion"] = json!(version);
-        }
-        let (name, patch) = (client.name_any(), Patch::Merge(json!({"metadata": metadata, "spec": spec})));
-        let patched = request(self.clients.patch(&name, &PatchParams::default(), &patch)).await;
-        patched.map(drop).with_context(|| format!("cannot change OpenVPNClient {name}"))
+    async fn patch(&self, name: &str, patch: Value) -> anyhow::Result<()> {
+        request(self.clients.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
     }
 
     /// Watches a client until `look` returns a result, or the time is over. Then it returns why there is none.
@@ -132,12 +139,28 @@ impl Clients {
     }
 }
 
+/// What the API server said, without the rest of its answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Rejected {
+    code: u16,
+    message: String,
+}
+
 async fn request<T>(sent: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
     match timeout(DEADLINE, sent).await {
         Ok(Ok(received)) => Ok(received),
-        // The message of the API server, without the rest of its answer.
-        Ok(Err(kube::Error::Api(status))) => bail!("{}", status.message),
+        Ok(Err(kube::Error::Api(status))) => {
+            Err(Rejected { code: status.code, message: status.message.clone() }.into())
+        }
         Ok(Err(error)) => Err(error.into()),
         Err(_) => bail!("the API server does not answer"),
+    }
+}
+
+fn unless_conflict<T>(result: anyhow::Result<T>) -> anyhow::Result<bool> {
+    match result {
+        Err(error) if error.downcast_ref::<Rejected>().is_some_and(|rejected| rejected.code == 409) => Ok(false),
+        other => other.map(|_| true),
     }
 }

@@ -21,6 +21,9 @@ use crate::{
     pki::{inspect, key_fits, new_request},
 };
 
+/// How often to decide anew because something else has changed a client: the operator, or another run.
+const ATTEMPTS: usize = 20;
+
 /// Clients of an OpenVPN server, in a Pod of it.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ClientCommand {
@@ -107,38 +110,50 @@ impl Place {
         };
         let (ca, tls_crypt) = (public(keys::AUTHORITY)?, public(keys::TLS_CRYPT)?);
         let server = clients.server().await?;
-        let all = clients.list().await?;
-        let present = profiles.key(name);
-        let has_key = |pem: &str| present.as_deref().is_some_and(|key| key_fits(pem, key));
-        let found = enrollment::enrollment(&all, clients.server_name(), name, has_key).map_err(anyhow::Error::msg)?;
-        let (object, certificate, key) = match (found, &present) {
-            (Enrollment::Keep(client), Some(key)) => {
-                let certificate = enrollment::certificate(client).context("its certificate is gone")?;
-                (client.name_any(), certificate.to_owned(), key.clone())
-            }
-            (found, _) => {
-                let new = new_request(name)?;
-                let object = match found {
-                    Enrollment::Create(object) => {
-                        let client = enrollment::new_client(&object, clients.server_name(), name, new.request.clone());
-                        clients.create(&client).await?;
-                        object
-                    }
-                    Enrollment::Replace(client) | Enrollment::Keep(client) => {
-                        clients.replace_request(client, &new.request).await?;
-                        client.name_any()
-                    }
-                };
-                (object.clone(), self.issued(&clients, &object, &new.request).await?, new.key)
-            }
-        };
+        let (object, certificate, key) = self.certificate(&clients, &profiles, name).await?;
         ensure!(key_fits(&certificate, &key), "the certificate of OpenVPNClient {object} is for another key");
         let settings =
             ProfileSettings::of(clients.server_name(), &server.spec, remote, enrollment::remote_port(&server));
         let path = profiles.write(name, &settings.text(&ca, &tls_crypt, &certificate, Some(&key)))?;
+        clients.enrolled(&object).await?;
         let end = chrono::DateTime::from_timestamp(inspect(&certificate)?.not_after, 0).unwrap_or_default();
         let (path, end) = (path.display(), end.format("%Y-%m-%d"));
         Ok(format!("The profile of OpenVPNClient {object} is {path}. Its certificate ends on {end}."))
+    }
+
+    /// Returns the client of a name, its certificate, and its key.
+    async fn certificate(
+        &self,
+        clients: &Clients,
+        profiles: &Profiles<'_>,
+        name: &str,
+    ) -> anyhow::Result<(String, String, String)> {
+        let present = profiles.key(name);
+        let has_key = |pem: &str| present.as_deref().is_some_and(|key| key_fits(pem, key));
+        for _ in 0..ATTEMPTS {
+            let all = clients.list().await?;
+            let found = enrollment::enrollment(&all, clients.server_name(), name, has_key);
+            let found = found.map_err(anyhow::Error::msg)?;
+            if let (Enrollment::Keep(client), Some(key)) = (&found, &present) {
+                let certificate = enrollment::certificate(client).context("its certificate is gone")?;
+                return Ok((client.name_any(), certificate.to_owned(), key.clone()));
+            }
+            let new = new_request(name)?;
+            let (object, is_done) = match found {
+                Enrollment::Create(object) => {
+                    let client = enrollment::new_client(&object, clients.server_name(), name, new.request.clone());
+                    (object, clients.create(&client).await?)
+                }
+                Enrollment::Replace(client) | Enrollment::Keep(client) => {
+                    (client.name_any(), clients.replace_request(client, &new.request).await?)
+                }
+            };
+            if is_done {
+                let certificate = self.issued(clients, &object, &new.request).await?;
+                return Ok((object, certificate, new.key));
+            }
+        }
+        bail!("the OpenVPNClient of {name} changes all the time: run the command again")
     }
 
     /// Waits for the certificate of a request.
