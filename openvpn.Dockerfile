@@ -14,4 +14,5 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /image/licenses/ /licenses/
 COPY --from=build /image/vpn-operator /usr/local/bin/vpn-operator
+COPY --chmod=755 operator/setup/ /etc/openvpn/setup/
 ENTRYPOINT ["/usr/local/bin/vpn-operator"]

@@ -14,7 +14,7 @@ use vpn_operator::controllers::servers::SERVER_IMAGE;
 use crate::{
     node::{
         Image,
-        images::openvpn_programs,
+        images::{self, openvpn_programs},
         packages::{self, SERVERS},
     },
     operator_image,
@@ -46,6 +46,7 @@ pub fn archive(root: &Path, output: &Path) -> Result<()> {
     }
     image = image.tree(COMMON_LICENSES, Path::new(COMMON_LICENSES))?;
     image = image.file(ENTRYPOINT, &root.join(operator_image::ENTRYPOINT.trim_start_matches('/')))?;
+    image = image.tree(images::SETUP_DIR, Path::new(images::SETUP))?;
     image = image.tree(LICENSES, &root.join("licenses"))?.entrypoint(&[ENTRYPOINT]);
     let image = labels().iter().fold(image, |image, (name, value)| image.label(name, value));
     image.write(output)

@@ -1,29 +1,23 @@
 //! The command line.
 
+mod command;
 mod hpa;
+mod https;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser};
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use vpn_types::parse_duration;
 
 use crate::{
-    controllers::servers::SERVER_IMAGE,
+    controllers::servers::{self, SERVER_IMAGE},
     controllers::verification::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE},
-    controllers::{ControllerSet, observer, pods, servers, table},
-    injection::{self, Defaults},
-    metrics::{Claim, METRICS_API, WEBHOOK, parse_prefix},
-    metrics_api::{request::Groups, values::parse_claim},
-    runtime::{
-        certificates::{CaTarget, CertificateSource},
-        metrics_api::MetricsApiSettings,
-        openvpn_exporter::ExporterArgs,
-        openvpn_server::ServerArgs,
-        webhook::WebhookSettings,
-    },
+    metrics::parse_prefix,
 };
+pub use command::Command;
 pub use hpa::HpaCommand;
+pub use https::{MetricsApiArgs, WebhookArgs};
 
 /// Assigns the slots of VPN accounts to Pods.
 #[derive(Debug, Parser)]
@@ -122,141 +116,6 @@ impl From<ServersArgs> for servers::Settings {
     }
 }
 
-/// Settings of the webhook, for `serve-webhook` and `manage-all`.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Injection")]
-pub struct WebhookArgs {
-    /// Whether `manage-all` serves Pods with the label `vpn.beebs.dev/inject`.
-    #[arg(long, env = "INJECTION", default_value_t = true, action = clap::ArgAction::Set, global = true)]
-    pub injection: bool,
-
-    /// Port for the webhook. Without it, `manage-all` serves no webhook, and `serve-webhook` uses 8443.
-    #[arg(long, env = "WEBHOOK_PORT", global = true)]
-    pub webhook_port: Option<u16>,
-
-    /// Names of the webhook's server, for its certificate. Without any, something else keeps the Secret and the CA in
-    /// the MutatingWebhookConfiguration, such as cert-manager.
-    #[arg(long, env = "WEBHOOK_NAMES", value_delimiter = ',', global = true)]
-    pub webhook_names: Vec<String>,
-
-    /// Secret with the webhook's certificate, in the namespace of the lease.
-    #[arg(long, env = "WEBHOOK_SECRET", default_value = "vpn-operator-webhook", global = true)]
-    pub webhook_secret: String,
-
-    /// Name of the MutatingWebhookConfiguration.
-    #[arg(long, env = "WEBHOOK_CONFIGURATION", default_value = "vpn-operator", global = true)]
-    pub webhook_configuration: String,
-
-    /// Image of the sidecar.
-    #[arg(long, env = "INJECTION_IMAGE", default_value = VPN_IMAGE, global = true)]
-    pub injection_image: String,
-
-    /// Resources of the sidecar, as JSON.
-    #[arg(long, env = "INJECTION_RESOURCES", value_parser = injection::parse_resources, global = true)]
-    pub injection_resources: Option<ResourceRequirements>,
-
-    /// Networks that injected Pods reach outside of the VPN, such as those of the cluster's Pods and Services.
-    #[arg(long, env = "INJECTION_OUTBOUND_SUBNETS", value_delimiter = ',', global = true)]
-    pub injection_outbound_subnets: Vec<ipnet::IpNet>,
-}
-
-/// The port of `serve-webhook`.
-const WEBHOOK_PORT: u16 = 8443;
-
-impl WebhookArgs {
-    /// Returns the settings of the webhook, unless there is none in this process.
-    pub fn settings(&self, command: &Command, namespace: &str) -> Option<WebhookSettings> {
-        let port = match command {
-            Command::ServeWebhook => self.webhook_port.unwrap_or(WEBHOOK_PORT),
-            Command::ManageAll => self.webhook_port?,
-            _ => return None,
-        };
-        Some(WebhookSettings {
-            port,
-            defaults: Defaults {
-                image: self.injection_image.clone(),
-                resources: self.injection_resources.clone(),
-                outbound_subnets: self.injection_outbound_subnets.iter().map(ToString::to_string).collect(),
-            },
-            certificate: CertificateSource {
-                server: WEBHOOK,
-                namespace: namespace.to_owned(),
-                secret: self.webhook_secret.clone(),
-                names: self.webhook_names.iter().filter(|name| !name.is_empty()).cloned().collect(),
-                clients: vec![CaTarget::Webhook(self.webhook_configuration.clone())],
-            },
-        })
-    }
-}
-
-/// Settings of the metrics API, for `serve-metrics-api` and `manage-all`.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Metrics API")]
-pub struct MetricsApiArgs {
-    /// Port for the metrics API. Without it, `manage-all` serves no metrics API, and `serve-metrics-api` uses 8444.
-    #[arg(long, env = "METRICS_API_PORT", global = true)]
-    pub metrics_api_port: Option<u16>,
-
-    /// Serve `custom.metrics.k8s.io`.
-    #[arg(long, env = "METRICS_API_CUSTOM", global = true)]
-    pub metrics_api_custom: bool,
-
-    /// Serve `external.metrics.k8s.io`.
-    #[arg(long, env = "METRICS_API_EXTERNAL", global = true)]
-    pub metrics_api_external: bool,
-
-    /// Serve the capacity of the cluster, as metrics of Services in `custom.metrics.k8s.io`. It watches all Nodes and
-    /// Pods.
-    #[arg(long, env = "METRICS_API_CAPACITY", global = true)]
-    pub metrics_api_capacity: bool,
-
-    /// Names of the metrics API's server, for its certificate. Without any, something else keeps the Secret and the CA
-    /// in the APIServices, such as cert-manager.
-    #[arg(long, env = "METRICS_API_NAMES", value_delimiter = ',', global = true)]
-    pub metrics_api_names: Vec<String>,
-
-    /// Workloads whose claimable slots `/metrics` shows, as labels: `namespace=media,workload=downloader`, and optionally
-    /// `resource` (default `deployments.apps`), `tag`, `reserve` and `priority`. Several are separated by semicolons.
-    #[arg(long, env = "METRICS_API_CLAIMS", value_delimiter = ';', value_parser = parse_claim, global = true)]
-    pub metrics_api_claims: Vec<Claim>,
-
-    /// Secret with the certificate of the metrics API, in the namespace of the lease.
-    #[arg(long, env = "METRICS_API_SECRET", default_value = "vpn-operator-metrics-api", global = true)]
-    pub metrics_api_secret: String,
-}
-
-/// The port of `serve-metrics-api`.
-const METRICS_API_PORT: u16 = 8444;
-
-impl MetricsApiArgs {
-    /// Returns the settings of the metrics API, unless there is none in this process.
-    pub fn settings(&self, command: &Command, namespace: &str, prefix: &str) -> Option<MetricsApiSettings> {
-        let port = match command {
-            Command::ServeMetricsApi => self.metrics_api_port.unwrap_or(METRICS_API_PORT),
-            Command::ManageAll => self.metrics_api_port?,
-            _ => return None,
-        };
-        let groups = Groups { custom: self.metrics_api_custom, external: self.metrics_api_external };
-        let services = groups.iter().flat_map(|group| {
-            let versions = group.versions().iter();
-            versions.map(move |version| CaTarget::ApiService(format!("{version}.{}", group.name())))
-        });
-        Some(MetricsApiSettings {
-            port,
-            groups,
-            prefix: prefix.to_owned(),
-            capacity: self.metrics_api_capacity,
-            certificate: CertificateSource {
-                server: METRICS_API,
-                namespace: namespace.to_owned(),
-                secret: self.metrics_api_secret.clone(),
-                names: self.metrics_api_names.iter().filter(|name| !name.is_empty()).cloned().collect(),
-                clients: services.collect(),
-            },
-        })
-    }
-}
-
 /// Resources by container.
 pub type Resources = BTreeMap<String, ResourceRequirements>;
 
@@ -289,107 +148,4 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
-}
-
-/// The commands: each controller in its own process, or all controllers in one.
-#[derive(Clone, Debug, Subcommand)]
-pub enum Command {
-    /// Create a MaskConsumer for each Mask, and update the status of the Mask.
-    ManageMasks,
-    /// Verify MaskProviders, update their status, and keep them until their slots are released.
-    ManageProviders,
-    /// Assign slots to MaskConsumers, and release them.
-    ManageConsumers,
-    /// Update the status of MaskReservations, and delete them after their MaskConsumer.
-    ManageReservations,
-    /// Give each Pod with the label `vpn.beebs.dev/inject` a Mask, and remove its scheduling gate when the slot is assigned.
-    ManagePods,
-    /// Run OpenVPNServers, and issue, renew and revoke the certificates of OpenVPNClients.
-    ManageServers,
-    /// Serve the webhook that adds the VPN to Pods with the label `vpn.beebs.dev/inject`.
-    ServeWebhook,
-    /// Serve the metrics API for HorizontalPodAutoscalers.
-    ServeMetricsApi,
-    /// Serve a metric with a value that anybody sets, to try a HorizontalPodAutoscaler without an account: `GET` and
-    /// `POST /value`, and `/metrics`.
-    FakeMetric {
-        /// The port, on all addresses.
-        #[arg(long, default_value_t = 8080)]
-        port: u16,
-    },
-    /// Run OpenVPN as the first process of a container: forwarding, sessions of revoked clients, and the end.
-    OpenvpnServer(ServerArgs),
-    /// Serve metrics of an OpenVPN server, with the names and flags of `openvpn_exporter`.
-    OpenvpnExporter(ExporterArgs),
-    /// Run all controllers in one process.
-    #[command(visible_alias = "run")]
-    ManageAll,
-    /// Remove the operator's finalizer from all Masks, MaskConsumers, MaskReservations and MaskProviders, and exit. Use
-    /// it if the operator is uninstalled and the deletion of objects hangs. Nothing protects the slots after that.
-    RemoveFinalizers,
-    /// Check and simulate autoscalers that scale on slots. Needs no cluster.
-    #[command(subcommand)]
-    Hpa(HpaCommand),
-}
-
-impl Command {
-    /// Returns the controllers to run. `manage-all` does not serve labeled Pods without `injection`, nor OpenVPNServers
-    /// without `servers`.
-    pub fn controllers(&self, injection: bool, servers: bool) -> ControllerSet {
-        match self {
-            Command::ManageAll => {
-                let left_out = [(injection, pods::NAME), (servers, servers::NAME)];
-                let left_out: Vec<_> = left_out.into_iter().filter(|(runs, _)| !runs).map(|(_, name)| name).collect();
-                table::without(&left_out)
-            }
-            Command::RemoveFinalizers
-            | Command::ServeWebhook
-            | Command::FakeMetric { .. }
-            | Command::OpenvpnServer(_)
-            | Command::OpenvpnExporter(_)
-            | Command::Hpa(_) => table::only(""),
-            Command::ServeMetricsApi => observer::only(),
-            one => table::only(one.name()),
-        }
-    }
-
-    /// Returns the name of the process, for `User-Agent` and the log.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Command::ManageMasks => "masks",
-            Command::ManageProviders => "providers",
-            Command::ManageConsumers => "consumers",
-            Command::ManageReservations => "reservations",
-            Command::ManagePods => "pods",
-            Command::ManageServers => "servers",
-            Command::ServeWebhook => "webhook",
-            Command::ServeMetricsApi => "metrics-api",
-            Command::FakeMetric { .. } => "fake-metric",
-            Command::OpenvpnServer(_) => "openvpn-server",
-            Command::OpenvpnExporter(_) => "openvpn-exporter",
-            Command::ManageAll => "all",
-            Command::RemoveFinalizers => "remove-finalizers",
-            Command::Hpa(_) => "hpa",
-        }
-    }
-
-    /// Returns the name of the lease of processes with these controllers.
-    pub fn lease(&self) -> &'static str {
-        match self {
-            Command::ManageMasks => "vpn-operator-masks",
-            Command::ManageProviders => "vpn-operator-providers",
-            Command::ManageConsumers => "vpn-operator-consumers",
-            Command::ManageReservations => "vpn-operator-reservations",
-            Command::ManagePods => "vpn-operator-pods",
-            Command::ManageServers => "vpn-operator-servers",
-            Command::ManageAll
-            | Command::RemoveFinalizers
-            | Command::ServeWebhook
-            | Command::ServeMetricsApi
-            | Command::FakeMetric { .. }
-            | Command::OpenvpnServer(_)
-            | Command::OpenvpnExporter(_)
-            | Command::Hpa(_) => "vpn-operator",
-        }
-    }
 }

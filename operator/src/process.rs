@@ -19,16 +19,19 @@ use crate::{
         health::{self, ServerState},
         lease::{self, LeaderLease},
         metrics_api::{self, MetricsApiSettings},
-        openvpn_exporter, openvpn_server,
+        openvpn_client, openvpn_exporter, openvpn_server,
         webhook::{self, WebhookSettings},
     },
 };
 
 /// Runs a command until it ends, or until the process receives a signal.
 pub async fn main(cli: Cli) -> ExitCode {
-    // Before the log and the client: it needs no cluster, and its output is for people.
+    // Before the log: the output of these is for people.
     if let Command::Hpa(command) = &cli.command {
         return command.run();
+    }
+    if let Command::OpenvpnClient(command) = cli.command {
+        return openvpn_client::run(command).await;
     }
     log(cli.log_format);
     // It is the first process of its container, and collects all others.

@@ -42,6 +42,10 @@ pub const INPUTS_ANNOTATION: &str = "vpn.beebs.dev/inputs";
 /// update the files of the Pod.
 pub const REVOKED_ANNOTATION: &str = "vpn.beebs.dev/revoked";
 
+/// Annotation of an OpenVPNClient whose key is in the memory of a command in a Pod: its profile is not written yet. If the
+/// command was interrupted, the key is lost.
+pub const ENROLLING_ANNOTATION: &str = "vpn.beebs.dev/enrolling";
+
 /// Longest name of a `Mask`: `{mask}-{provider uid}` must still be a name.
 pub const MAX_MASK_NAME: usize = 216;
 

@@ -104,6 +104,14 @@ pub struct OpenVPNServerSpec {
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
 
+    /// ServiceAccount with which `/etc/openvpn/setup/newClientCert.sh` and `revokeClientCert.sh` in the container
+    /// `openvpn` create and revoke OpenVPNClients. Only that container has its token. Whoever can run commands there, or
+    /// takes over the OpenVPN server, has the permissions of the ServiceAccount. Default: none, and the Pods have no
+    /// access to the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::optional_service_account_name")]
+    pub service_account_name: Option<String>,
+
     /// Changes to the Pods, in the form of a Pod (`metadata`, `spec`). Containers match by name: `openvpn` and
     /// `exporter`. They can turn a replica into any Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,6 +136,16 @@ impl OpenVPNServerSpec {
     pub const DEFAULT_DURATION: Duration = Duration::from_secs(8760 * 3600);
     /// `drain.timeout` when it is absent.
     pub const DEFAULT_DRAIN: Duration = Duration::from_secs(300);
+
+    /// The port of the server and its Service.
+    pub fn port(&self) -> u16 {
+        self.port.and_then(positive).unwrap_or(Self::DEFAULT_PORT)
+    }
+
+    /// The maximum size of TCP segments in the tunnel.
+    pub fn mssfix(&self) -> u16 {
+        self.network.as_ref().and_then(|network| network.mssfix).and_then(positive).unwrap_or(Self::DEFAULT_MSSFIX)
+    }
 
     /// How long the certificate of the server is valid.
     ///
@@ -156,4 +174,8 @@ impl OpenVPNServerSpec {
 
 fn duration(text: Option<&str>, default: Duration) -> Result<Duration, InvalidDuration> {
     text.map_or(Ok(default), parse_duration)
+}
+
+fn positive(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|number| *number > 0)
 }

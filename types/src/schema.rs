@@ -67,14 +67,17 @@ pub(crate) fn namespaces(_: &mut SchemaGenerator) -> Schema {
 
 /// The name of a Secret.
 pub(crate) fn secret_name(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "string",
-        "maxLength": 253,
-        "x-kubernetes-validations": [{
-            "rule": r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
-            "message": "must be the name of a Secret: lowercase letters, digits, '-' and '.'",
-        }],
-    })
+    object_name("Secret")
+}
+
+/// The name of a ServiceAccount, for an optional field.
+pub(crate) fn optional_service_account_name(_: &mut SchemaGenerator) -> Schema {
+    optional(object_name("ServiceAccount"))
+}
+
+fn object_name(kind: &str) -> Schema {
+    let message = format!("must be the name of a {kind}: lowercase letters, digits, '-' and '.'");
+    text("[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*", 253, &message)
 }
 
 /// As [`secret_name`], for an optional field.

@@ -26,11 +26,16 @@ pub const IPERF3: &str = "localhost/iperf3:1";
 /// The image of OpenVPN servers: see [`openvpn`].
 pub const OPENVPN: &str = "localhost/vpn-operator-openvpn:1";
 
+/// The directory of a server with the commands that create and revoke clients.
+pub const SETUP_DIR: &str = "/etc/openvpn/setup";
+/// The directory of this checkout with them.
+pub const SETUP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../operator/setup");
+
 /// The image [`OPENVPN`]: this operator, with OpenVPN, iptables and a shell.
 pub fn openvpn(operator: &Path) -> Result<Image> {
     let path = "/usr/local/bin/vpn-operator";
     let image = vpn_programs(Image::new(OPENVPN).entrypoint(&[path]))?.busybox()?;
-    image.linked_file(path, operator)
+    image.linked_file(path, operator)?.tree(SETUP_DIR, Path::new(SETUP))
 }
 
 /// The image [`PAUSE`].

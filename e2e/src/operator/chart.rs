@@ -11,6 +11,10 @@ use crate::cluster::Cluster;
 
 /// The chart of this checkout.
 pub const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chart");
+/// The chart with the values of `stable/openvpn`.
+pub const OPENVPN_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chart/charts/openvpn");
+/// Values as users of `stable/openvpn` have them.
+pub const OPENVPN_VALUES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stable-openvpn.yaml");
 /// The name of the release, and its namespace.
 pub const RELEASE: &str = "vpn-operator";
 

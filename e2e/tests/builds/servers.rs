@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     host::{cargo, command::run},
+    node::images,
     servers_image,
     testing::framework::ensure_eq,
 };
@@ -53,6 +54,10 @@ pub async fn it_has_what_a_server_needs() -> Result<()> {
         inside(&root, "id nobody")?.trim(),
         "uid=65534(nobody) gid=65534(nogroup) groups=65534(nogroup)",
     )?;
+    for command in ["newClientCert.sh laptop 203.0.113.7", "revokeClientCert.sh laptop"] {
+        let said = inside(&root, &format!("{}/{command} 2>&1 || true", images::SETUP_DIR))?;
+        ensure!(said.contains("spec.serviceAccountName"), "{said}");
+    }
     // The program for a Pod with a privileged init container.
     inside(&root, "echo 1 > /tmp/ip_forward")?;
     rules_are_accepted(&root)
@@ -103,6 +108,8 @@ pub fn the_dockerfile_says_the_same() -> Result<()> {
         last.contains(&format!("COPY --from=build /image/licenses/ {}/\n", servers_image::LICENSES)),
         "no licenses"
     );
+    let scripts = format!("COPY --chmod=755 operator/setup/ {}/\n", images::SETUP_DIR);
+    ensure!(last.contains(&scripts), "no scripts");
     ensure!(last.contains(&format!("ENTRYPOINT [\"{}\"]\n", servers_image::ENTRYPOINT)), "another entrypoint");
     ensure!(!last.contains("USER "), "a user: the Pods name it");
     let (_, after) = last.split_once("LABEL ").context("no labels")?;

@@ -281,7 +281,10 @@ fn commands_name_what_exists() -> Result<()> {
                     ensure!(file.is_none_or(exists), "{what}: no such file");
                 }
                 [program, ..] if program.ends_with(".sh") || program.starts_with(".ci/") => {
-                    ensure!(exists(program), "{what}: no such program");
+                    // Or it is in the image of OpenVPN servers.
+                    let in_image = program.rsplit('/').next().unwrap_or_default();
+                    let in_image = exists(&format!("operator/setup/{in_image}"));
+                    ensure!(in_image || exists(program), "{what}: no such program");
                 }
                 _ => continue,
             }

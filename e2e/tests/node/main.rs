@@ -1,6 +1,7 @@
 //! Tests that need a node that runs containers.
 
 mod crashes;
+mod enrollment;
 mod failures;
 mod injection;
 mod pods;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         servers::a_device_comes_back_whatever_happens_to_the_server,
         servers::an_autoscaler_scales_the_deployment_on_clients,
         servers::an_autoscaler_scales_the_server_on_clients,
+        enrollment::the_commands_of_the_old_chart_work_in_its_pods,
         teardown::nothing_is_left_at_the_end,
         teardown::nothing_is_left_when_the_owner_is_killed,
     ])

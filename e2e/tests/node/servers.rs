@@ -59,14 +59,14 @@ async fn device(f: &Framework, name: &str) -> Result<()> {
 }
 
 /// The replicas of the server: names and addresses.
-async fn replicas(f: &Framework) -> Result<Vec<(String, String)>> {
-    let pods = f.api::<Pod>().list(&ListParams::default().labels("app=openvpn,release=home")).await?;
+pub async fn replicas(f: &Framework) -> Result<Vec<(String, String)>> {
+    let pods = f.api::<Pod>().list(&ListParams::default().labels("app=openvpn")).await?;
     let address = |pod: &Pod| Some((pod.name_any(), pod.status.as_ref()?.pod_ip.clone()?));
     Ok(pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).filter_map(address).collect())
 }
 
 /// The names of the clients that a replica shows.
-async fn sessions(f: &Framework, replica: &str) -> Result<Vec<String>> {
+pub async fn sessions(f: &Framework, replica: &str) -> Result<Vec<String>> {
     let path = format!("/api/v1/namespaces/{}/pods/{replica}:9176/proxy/sessions", f.name());
     let sessions: Value = serde_json::from_str(&f.kubectl(&["get", "--raw", &path]).await?)?;
     let all = sessions.as_array().or_else(|| sessions["sessions"].as_array()).cloned().context("no sessions")?;
@@ -74,7 +74,7 @@ async fn sessions(f: &Framework, replica: &str) -> Result<Vec<String>> {
 }
 
 /// Waits until a condition on the replicas holds.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + Duration::from_secs(90);
     loop {
         if let Some(found) = look().await? {

@@ -45,6 +45,8 @@ async fn the_manifests_of_the_document_work_as_they_stand() -> Result<()> {
         apply(f, "## Add a client").await?;
         issued(f, "guest").await?;
         ensure!(!issued(f, "router").await?.contains_key("tls.key"), "a key");
+        apply(f, "### Create clients in a Pod of the server").await?;
+        f.wait_for_reason::<OpenVPNServer>("branch", "Serving").await?;
         let revoke = r#"{"spec": {"revoked": true}}"#;
         f.kubectl(&["patch", "openvpnclient", "laptop", "--type=merge", "--patch", revoke]).await?;
         f.wait_for_reason::<OpenVPNClient>("laptop", "Revoked").await?;

@@ -2,6 +2,7 @@
 //! cluster and one operator.
 
 mod document;
+mod enrollment;
 mod life;
 mod manifests;
 mod problems;

@@ -4,6 +4,8 @@
 //! Invariant: what is known of a Secret decides what it becomes, except for the keys themselves. A key of a client never
 //! changes without its serial number.
 
+mod profile;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use k8s_openapi::ByteString;
@@ -11,10 +13,9 @@ use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 use vpn_types::Reason;
 
-use crate::{
-    openvpn::{Profile, Protocol, Remote},
-    pki::{self, Authority, CsrProblem, Request, Revoked, Serial, Usage},
-};
+pub use profile::ProfileSettings;
+
+use crate::pki::{self, Authority, CsrProblem, Request, Revoked, Serial, Usage};
 
 /// The annotation with the hash of the data that the operator wrote.
 pub const DATA_ANNOTATION: &str = "vpn.beebs.dev/data";
@@ -86,23 +87,6 @@ pub enum Content {
         /// The profile. The certificates and keys in it are added.
         profile: Box<ProfileSettings>,
     },
-}
-
-/// What a profile says, except for certificates and keys.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ProfileSettings {
-    /// The protocol of the server.
-    pub protocol: Protocol,
-    /// Where the server is.
-    pub remote: Remote,
-    /// The port there.
-    pub port: u16,
-    /// The common name of the server.
-    pub server_name: String,
-    /// The largest packet.
-    pub mssfix: u16,
-    /// Further lines.
-    pub lines: Vec<String>,
 }
 
 /// A certificate to issue.
@@ -276,20 +260,9 @@ fn sign(authority: &Authority, csr: &str, request: &Request, now: OffsetDateTime
 }
 
 fn client(issuer: &Issuer, file: &str, settings: &ProfileSettings, certificate: String, key: Option<String>) -> Data {
-    let profile = Profile {
-        protocol: settings.protocol,
-        remote: &settings.remote,
-        port: settings.port,
-        server_name: &settings.server_name,
-        ca: &issuer.certificate,
-        certificate: &certificate,
-        key: key.as_deref(),
-        tls_crypt: &issuer.tls_crypt,
-        mssfix: settings.mssfix,
-        lines: &settings.lines,
-    };
+    let profile = settings.text(&issuer.certificate, &issuer.tls_crypt, &certificate, key.as_deref());
     let mut data = issuer.public();
-    data.insert(file.to_owned(), bytes(&profile.to_string()));
+    data.insert(file.to_owned(), bytes(&profile));
     data.insert(keys::CERTIFICATE.to_owned(), bytes(&certificate));
     data.extend(key.map(|key| (keys::KEY.to_owned(), bytes(&key))));
     data

@@ -6,6 +6,7 @@
 use std::{fmt, fmt::Write, net::Ipv4Addr, str::FromStr};
 
 use ipnet::Ipv4Net;
+use vpn_types::OpenVPNProtocol;
 
 use super::{host::is_host_name, lines, network::ClientNetwork};
 
@@ -83,6 +84,15 @@ pub enum Protocol {
     Udp,
     /// TCP.
     Tcp,
+}
+
+impl From<OpenVPNProtocol> for Protocol {
+    fn from(protocol: OpenVPNProtocol) -> Self {
+        match protocol {
+            OpenVPNProtocol::UDP => Self::Udp,
+            OpenVPNProtocol::TCP => Self::Tcp,
+        }
+    }
 }
 
 /// A domain that clients append to names.

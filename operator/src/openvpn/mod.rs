@@ -3,6 +3,7 @@
 pub mod client_config;
 pub mod config;
 pub mod drain;
+pub mod enrollment;
 pub mod exposition;
 pub mod firewall;
 mod host;

@@ -9,6 +9,7 @@ pub mod health;
 pub mod lease;
 mod logs;
 pub mod metrics_api;
+pub mod openvpn_client;
 pub mod openvpn_exporter;
 pub mod openvpn_server;
 mod record;

@@ -162,7 +162,7 @@ pub fn secret(client: &Client, key: ObjectKey, inputs: Inputs) -> AbortHandle {
 }
 
 /// Whether permissions are missing. Other errors are temporary, such as an unavailable API server or an expired watch.
-fn is_forbidden(error: &watcher::Error) -> bool {
+pub(super) fn is_forbidden(error: &watcher::Error) -> bool {
     let failed = match error {
         watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => error,
         _ => return false,

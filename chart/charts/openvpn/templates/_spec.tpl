@@ -8,6 +8,7 @@
     "network" (include "openvpn.network" . | fromJson)
 -}}
 {{- if not .Values.autoscaling.enabled }}{{ $_ := set $spec "replicas" (int .Values.replicaCount) }}{{ end -}}
+{{- if .Values.enrollment.enabled }}{{ $_ := set $spec "serviceAccountName" (include "openvpn.fullname" .) }}{{ end -}}
 {{- if .Values.ipForwardInitContainer }}{{ $_ := set $spec "ipForward" "InitContainer" }}{{ end -}}
 {{- $server := list -}}
 {{- range include "openvpn.serverLines" . | fromJsonArray -}}

@@ -123,7 +123,7 @@ impl ServersContext<'_> {
         let Some((remote, port)) = remote else {
             return Err(pending(format!("OpenVPNServer {name} has no address yet")));
         };
-        let profile = desired.profile(remote, port);
+        let profile = ProfileSettings::of(name, &server.spec, remote, port);
         let inputs = inputs(client, authority, &profile);
         Ok(Issuing { client, server, authority, lifetime, file, profile, inputs })
     }

@@ -4,14 +4,11 @@ use std::net::IpAddr;
 
 use ipnet::Ipv4Net;
 use serde_json::json;
-use vpn_types::{
-    MaskProviderVerifyOverridesSpec, OpenVPNNetworkSpec, OpenVPNProtocol, OpenVPNServerSpec, OpenVPNServiceType,
-};
+use vpn_types::{MaskProviderVerifyOverridesSpec, OpenVPNNetworkSpec, OpenVPNServerSpec, OpenVPNServiceType};
 
 use super::{names::named, settings::Settings};
 use crate::{
-    issuing::ProfileSettings,
-    openvpn::{ClientNetwork, Protocol, Remote, ServerConfig, check_client_lines, check_lines, network, server_config},
+    openvpn::{ClientNetwork, Remote, ServerConfig, check_client_lines, check_lines, network, server_config},
     state::{ClusterState, ServerView, ServiceAddresses, check_overrides},
 };
 
@@ -21,8 +18,6 @@ pub use crate::openvpn::EXPORTER_PORT;
 pub struct Desired {
     /// The network of the clients.
     pub network: ClientNetwork,
-    /// The protocol.
-    pub protocol: Protocol,
     /// The port.
     pub port: u16,
     /// How many clients a replica accepts.
@@ -39,12 +34,6 @@ pub struct Desired {
     pub cluster_ip: Option<IpAddr>,
     /// The address of the Service of the exporters.
     pub metrics_ip: Option<IpAddr>,
-    /// The largest packet.
-    mssfix: u16,
-    /// Further lines for clients.
-    client_lines: Vec<String>,
-    /// The name of the server.
-    name: String,
 }
 
 impl Desired {
@@ -79,14 +68,9 @@ impl Desired {
         let dns_servers = parse_all(dns.servers).map_err(|why| format!("spec.network.dns.servers: {why}"))?;
         let search_domains =
             parse_all(dns.search_domains).map_err(|why| format!("spec.network.dns.searchDomains: {why}"))?;
-        let protocol = match spec.protocol.unwrap_or_default() {
-            OpenVPNProtocol::UDP => Protocol::Udp,
-            OpenVPNProtocol::TCP => Protocol::Tcp,
-        };
-        let port = port(spec.port).unwrap_or(OpenVPNServerSpec::DEFAULT_PORT);
+        let port = spec.port();
         let max_clients = spec.max_clients.and_then(|max| u32::try_from(max).ok());
         let max_clients = max_clients.unwrap_or(OpenVPNServerSpec::DEFAULT_MAX_CLIENTS.into());
-        let mssfix = port_like(net.mssfix).unwrap_or(OpenVPNServerSpec::DEFAULT_MSSFIX);
         let redirect_gateway = net.redirect_gateway.unwrap_or(true);
         let agent_settings = json!({
             "version": 1,
@@ -100,14 +84,14 @@ impl Desired {
             "individuals": spec.exporter.as_ref().and_then(|exporter| exporter.individuals).unwrap_or(true),
         });
         let config = ServerConfig {
-            protocol,
+            protocol: spec.protocol.unwrap_or_default().into(),
             port,
             clients,
             redirect_gateway,
             routes,
             dns_servers,
             search_domains,
-            mssfix,
+            mssfix: spec.mssfix(),
             max_clients,
             lines: server_lines,
         };
@@ -122,25 +106,9 @@ impl Desired {
             cluster_ip: own.and_then(cluster_ip),
             metrics_ip: exporters.and_then(cluster_ip),
             network: clients,
-            protocol,
             port,
             max_clients,
-            mssfix,
-            client_lines,
-            name: server.meta.key.name.to_string(),
         })
-    }
-
-    /// Returns the profile of clients that connect to this address.
-    pub fn profile(&self, remote: Remote, port: u16) -> ProfileSettings {
-        ProfileSettings {
-            protocol: self.protocol,
-            remote,
-            port,
-            server_name: self.name.clone(),
-            mssfix: self.mssfix,
-            lines: self.client_lines.clone(),
-        }
     }
 }
 
@@ -164,11 +132,7 @@ where
 }
 
 fn port(port: Option<i32>) -> Option<u16> {
-    port_like(port).filter(|port| *port > 0)
-}
-
-fn port_like(number: Option<i32>) -> Option<u16> {
-    number.and_then(|number| u16::try_from(number).ok())
+    port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
 }
 
 fn cluster_ip(addresses: &ServiceAddresses) -> Option<IpAddr> {

@@ -9,6 +9,7 @@ mod authority;
 mod clients;
 mod context;
 mod desired;
+mod enrollment;
 mod evaluate;
 mod memory;
 mod names;

@@ -11,6 +11,7 @@ use vpn_types::{
 use super::{
     context::{ServersContext, apply},
     desired::{Desired, EXPORTER_PORT, routes},
+    enrollment,
     names::{named, owned_by},
 };
 use crate::{
@@ -274,6 +275,9 @@ fn pod_spec(server: &ServerView, desired: &Desired) -> Value {
                 "securityContext": {"privileged": true, "runAsUser": 0},
             }]);
         }
+    }
+    if let Some(account) = server.spec.service_account_name.as_deref().filter(|account| !account.is_empty()) {
+        enrollment::enable(&mut spec, account, &key.name);
     }
     spec
 }

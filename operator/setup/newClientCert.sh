@@ -1,0 +1,2 @@
+#!/bin/sh
+exec vpn-operator openvpn-client create "$@"
