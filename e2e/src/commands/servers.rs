@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use e2e::{
     Cluster, ControlPlaneOptions, Framework, Layout, Operator, OperatorOptions,
-    node::images,
+    node::{images, packages},
     operator,
     vpn::{device_pod, node_of, pod_ready},
 };
@@ -32,6 +32,7 @@ impl Servers {
     pub async fn run(self) -> Result<()> {
         let cluster = Cluster::connect(ControlPlaneOptions::with_container_node()).await?;
         let node = node_of(&cluster)?;
+        packages::ensure(&packages::IPERF3)?;
         let server = images::openvpn(&operator::executable(&cluster).await?)?;
         for image in [server, images::vpn_server()?, images::iperf3()?] {
             node.import(&image).await?;

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{image::Image, packages};
+use super::image::Image;
 use crate::host::go;
 
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images");
@@ -49,11 +49,7 @@ pub fn tools() -> Result<Image> {
 }
 
 /// The image [`IPERF3`].
-///
-/// # Errors
-/// When iperf3 cannot be installed.
 pub fn iperf3() -> Result<Image> {
-    packages::ensure(&packages::IPERF3)?;
     Image::new(IPERF3).busybox()?.program("/usr/bin/iperf3")
 }
 
