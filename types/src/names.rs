@@ -42,6 +42,9 @@ pub const INPUTS_ANNOTATION: &str = "vpn.beebs.dev/inputs";
 /// update the files of the Pod.
 pub const REVOKED_ANNOTATION: &str = "vpn.beebs.dev/revoked";
 
+/// Annotation on Pods: the ReplicaSet controller deletes the Pod with the lowest number first (KEP-2255).
+pub const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
+
 /// Annotation of an OpenVPNClient whose key is in the memory of a command in a Pod: its profile is not written yet. If the
 /// command was interrupted, the key is lost.
 pub const ENROLLING_ANNOTATION: &str = "vpn.beebs.dev/enrolling";

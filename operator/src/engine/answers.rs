@@ -72,7 +72,7 @@ impl Engine {
                 self.target_gone(operation, target_version.as_ref());
                 true
             }
-            Outcome::Pods(_) | Outcome::ReplicaSets(_) | Outcome::Evicted => true,
+            Outcome::Pods(_) | Outcome::ReplicaSets(_) | Outcome::Clients(_) | Outcome::Evicted => true,
             Outcome::NotFound if matches!(operation, Operation::Create(..)) => {
                 // The namespace does not exist any more.
                 self.refused(request, Reason::NamespaceTerminating, "the namespace does not exist");

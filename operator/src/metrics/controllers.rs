@@ -127,6 +127,7 @@ pub fn action(operation: &Operation) -> &'static str {
         },
         Operation::ListPods(_) => "ListPods",
         Operation::ListReplicaSets(_) => "ListReplicaSets",
+        Operation::CountClients(..) => "CountClients",
         Operation::PatchPodStatus(..) => "UpdatePodStatus",
         Operation::Evict(..) => "EvictPod",
     }

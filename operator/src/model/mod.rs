@@ -28,7 +28,9 @@ pub use kind::Kind;
 pub use labels::{LabelMatcher, Labels, label, labels};
 pub use log_event::LogEvent;
 pub use meta::Meta;
-pub use operation::{NewObject, Operation, Propagation, add_finalizer, delete, delete_unchanged, remove_finalizer};
+pub use operation::{
+    NewObject, Operation, Propagation, Replica, add_finalizer, delete, delete_unchanged, remove_finalizer,
+};
 pub use quantity::quantity_suffix;
 pub use request::{ReconcileRequest, Request, RequestPriority};
 pub use step::{Send, Step};

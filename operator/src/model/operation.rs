@@ -1,6 +1,6 @@
 //! Requests to the API server, as data.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use serde_json::{Value, json};
@@ -45,7 +45,18 @@ impl NewObject {
     }
 }
 
-/// One request to the API server.
+/// A replica of an OpenVPN server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// The namespace and name of the Pod.
+    pub pod: ObjectKey,
+    /// The UID of the Pod.
+    pub uid: Uid,
+    /// The address of the Pod.
+    pub address: IpAddr,
+}
+
+/// One request to the API server, or to Pods.
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// POST.
@@ -82,6 +93,8 @@ pub enum Operation {
     ListReplicaSets(Arc<str>),
     /// Strategic merge patch of the status of an injected Pod, which merges conditions by type.
     PatchPodStatus(ObjectKey, Value),
+    /// Asks the replicas of an OpenVPN server, not the API server, how many clients are connected to each.
+    CountClients(ObjectKey, Vec<Replica>),
     /// POST to the subresource `eviction` of an injected Pod, with a precondition on the UID.
     Evict(ObjectKey, Uid),
 }
@@ -99,13 +112,16 @@ impl Operation {
             | Operation::Delete { kind, key, .. } => Some((*kind, key)),
             Operation::Issue(issue) => Some((Kind::ServerSecret, &issue.key)),
             Operation::PatchPodStatus(key, _) | Operation::Evict(key, _) => Some((Kind::InjectedPod, key)),
-            Operation::ListPods(_) | Operation::ListReplicaSets(_) => None,
+            Operation::ListPods(_) | Operation::ListReplicaSets(_) | Operation::CountClients(..) => None,
         }
     }
 
     /// Whether the request only reads.
     pub fn is_read(&self) -> bool {
-        matches!(self, Operation::Get(..) | Operation::ListPods(_) | Operation::ListReplicaSets(_))
+        matches!(
+            self,
+            Operation::Get(..) | Operation::ListPods(_) | Operation::ListReplicaSets(_) | Operation::CountClients(..)
+        )
     }
 
     /// Returns the object that the request writes.
@@ -128,6 +144,7 @@ impl Operation {
             | Operation::Get(..)
             | Operation::ListPods(_)
             | Operation::ListReplicaSets(_)
+            | Operation::CountClients(..)
             | Operation::Evict(..) => None,
         }
     }
@@ -144,7 +161,7 @@ impl Operation {
             | Operation::Patch(..)
             | Operation::JsonPatch(..) => "patch",
             Operation::Delete { .. } => "delete",
-            Operation::Get(..) => "get",
+            Operation::Get(..) | Operation::CountClients(..) => "get",
             Operation::ListPods(_) | Operation::ListReplicaSets(_) => "list",
         }
     }

@@ -1,6 +1,6 @@
 //! Sends requests to the API server, and returns their outcome. There are no retries here: only the engine retries.
 
-use std::{fmt::Debug, time::Duration};
+use std::{collections::HashMap, fmt::Debug, time::Duration};
 
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -20,7 +20,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer};
 
-use super::classify::classify;
+use super::{classify::classify, clients::count_clients};
 use crate::{
     issuing::Refusal,
     model::{Issue, Kind, NewObject, ObjectKey, Operation, Propagation, Uid},
@@ -35,6 +35,11 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Sends a request.
 pub async fn execute(client: &Client, operation: &Operation) -> Outcome {
+    if let Operation::CountClients(server, replicas) = operation {
+        let counts = count_clients(replicas).await;
+        tracing::debug!(kind = "OpenVPNServer", object = %server, ?counts, "counted the clients of each replica");
+        return Outcome::Clients(counts);
+    }
     let outcome = match tokio::time::timeout(DEADLINE, dispatch(client, operation)).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => classify(operation, &error),
@@ -60,7 +65,12 @@ fn log(operation: &Operation, outcome: &Outcome) {
         Outcome::Unknown { message } => {
             tracing::warn!(kind, object, verb, part, message, "outcome unknown, reading the object");
         }
-        Outcome::Object(_) | Outcome::Gone | Outcome::Pods(_) | Outcome::ReplicaSets(_) | Outcome::Evicted => {
+        Outcome::Object(_)
+        | Outcome::Gone
+        | Outcome::Pods(_)
+        | Outcome::ReplicaSets(_)
+        | Outcome::Clients(_)
+        | Outcome::Evicted => {
             tracing::debug!(kind, object, verb, part, "request succeeded");
         }
         Outcome::NotFound | Outcome::AlreadyExists | Outcome::Conflict => {
@@ -140,6 +150,8 @@ async fn dispatch(client: &Client, operation: &Operation) -> Result<Outcome, Err
             api::<Pod>(client, key).evict(&key.name, &params).await?;
             Ok(Outcome::Evicted)
         }
+        // It is no request to the API server.
+        Operation::CountClients(..) => Ok(Outcome::Clients(HashMap::new())),
         Operation::ListReplicaSets(namespace) => {
             let all = Api::<ReplicaSet>::namespaced(client.clone(), namespace);
             let all = all.list_metadata(&ListParams::default()).await?;

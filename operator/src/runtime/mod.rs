@@ -2,6 +2,7 @@
 
 pub mod certificates;
 mod classify;
+mod clients;
 mod execute;
 pub mod fake_metric;
 pub mod finalizers;

@@ -1,9 +1,11 @@
 //! Outcomes of requests, and watch events.
 
+use std::collections::HashMap;
+
 use vpn_types::Reason;
 
 use super::{Object, PodView, ReplicaSetView};
-use crate::model::Kind;
+use crate::model::{Kind, Uid};
 
 /// The outcome of a request.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub enum Outcome {
     Pods(Vec<PodView>),
     /// The ReplicaSets of a namespace.
     ReplicaSets(Vec<ReplicaSetView>),
+    /// How many clients are connected to the replicas of an OpenVPN server, as far as they have answered.
+    Clients(HashMap<Uid, u64>),
     /// The eviction of a Pod was accepted.
     Evicted,
     /// 404: there is no such object, or no such namespace.

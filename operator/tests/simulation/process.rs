@@ -79,6 +79,7 @@ pub fn outcome_name(outcome: &Outcome) -> String {
         Outcome::Gone => "gone".to_owned(),
         Outcome::Pods(pods) => format!("{} pods", pods.len()),
         Outcome::ReplicaSets(all) => format!("{} ReplicaSets", all.len()),
+        Outcome::Clients(counts) => format!("clients of {} replicas", counts.len()),
         Outcome::Evicted => "evicted".to_owned(),
         Outcome::NotFound => "404".to_owned(),
         Outcome::AlreadyExists => "409 exists".to_owned(),

@@ -11,7 +11,7 @@ use vpn_operator::{
     model::{Kind, ObjectKey},
     pki,
 };
-use vpn_types::{OpenVPNClient, SERVER_LABEL, SERVER_SECRET_LABEL};
+use vpn_types::{DELETION_COST_ANNOTATION, OpenVPNClient, SERVER_LABEL, SERVER_SECRET_LABEL};
 
 use crate::{
     crashes::crash_everywhere,
@@ -120,17 +120,21 @@ fn home() -> ObjectKey {
     key("a", "home")
 }
 
-/// A replica that accepts clients.
-fn replica(sim: &mut Sim) {
-    let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
-    let labels = json!({SERVER_LABEL: "home"});
-    sim.create(Kind::Pod, &key("a", "replica"), json!({"metadata": {"labels": labels}, "spec": {}, "status": ready}));
+/// Replicas that accept clients.
+fn replicas(sim: &mut Sim, count: usize) {
+    for number in 0..count {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let status = json!({"podIP": format!("10.244.0.{number}"), "conditions": ready});
+        let spec = json!({"restartPolicy": "Always", "containers": [{"name": "openvpn"}]});
+        let pod = json!({"metadata": {"labels": {SERVER_LABEL: "home"}}, "spec": spec, "status": status});
+        sim.create(Kind::Pod, &key("a", &format!("replica-{number}")), pod);
+    }
 }
 
 /// A server with two slots and two devices. A device and a slot go, then everything.
 fn scenario(sim: &mut Sim) -> CheckResult {
     sim.create(Kind::Server, &home(), json!({"spec": {"provider": {"maxSlots": 2, "verify": {"skip": true}}}}));
-    replica(sim);
+    replicas(sim, 1);
     for name in ["laptop", "phone"] {
         sim.create(Kind::Client, &key("a", name), json!({"spec": {"server": "home"}}));
     }
@@ -172,6 +176,37 @@ fn nothing_is_issued_twice_or_forgotten_wherever_one_of_the_processes_crashes() 
     crash_everywhere(&separate_processes(), scenario);
 }
 
+/// A server gets fewer replicas. Of three, the first two answer how many clients they have.
+fn fewer_replicas(sim: &mut Sim) -> CheckResult {
+    sim.create(Kind::Server, &home(), json!({"spec": {"replicas": 3}}));
+    replicas(sim, 3);
+    sim.settle()?;
+    sim.edit(Kind::Server, &home(), json!({"spec": {"replicas": 1}}));
+    sim.settle()?;
+    let mut costs = BTreeMap::new();
+    for event in &sim.server.log {
+        let name = event.last["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        match event.kind {
+            Kind::Pod => {
+                let cost = event.last["metadata"]["annotations"].get(DELETION_COST_ANNOTATION);
+                costs.extend(cost.and_then(Value::as_str).map(|cost| (name, cost.to_owned())));
+            }
+            Kind::Deployment if event.last["spec"]["replicas"] == 1 => {
+                let expected = [("replica-0", "0"), ("replica-1", "1")];
+                let expected = expected.map(|(name, cost)| (name.to_owned(), cost.to_owned())).into();
+                return if costs == expected { sim.stays_quiet() } else { Err(format!("the costs were {costs:?}")) };
+            }
+            _ => {}
+        }
+    }
+    Err("the Deployment has no fewer replicas".to_owned())
+}
+
+#[test]
+fn the_replica_with_the_fewest_clients_goes_first_wherever_a_process_crashes() {
+    crash_everywhere(&[table::all()], fewer_replicas);
+}
+
 #[test]
 fn a_lost_authority_is_told_once_and_not_replaced() {
     let mut sim = Sim::new(&[table::all()]);
@@ -205,17 +240,18 @@ fn disturb(sim: &mut Sim, what: u64, which: usize) {
             let p = which % sim.processes.len();
             sim.processes[p].watches.values_mut().for_each(crate::watch::Watch::restart);
         }
+        9 => sim.edit(Kind::Server, &home(), json!({"spec": {"replicas": which % 4}})),
         _ => sim.advance([1, 400, 4_000, 61_000][which % 4]),
     }
 }
 
 fn walk(sim: &mut Sim, random: &mut Random) -> CheckResult {
     sim.create(Kind::Server, &home(), json!({"spec": {"provider": {"maxSlots": 1, "verify": {"skip": true}}}}));
-    replica(sim);
+    replicas(sim, 3);
     for _ in 0..300 {
         let (what, which) = (random.next() % 60, (random.next() >> 40) as usize);
         sim.advance_quietly();
-        if what < 10 {
+        if what < 11 {
             disturb(sim, what, which);
         } else {
             let moves = sim.moves();

@@ -17,6 +17,12 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
                 ctx.memory.servers.reported.insert(server.meta.uid.clone(), ctx.now.monotonic);
             }
         }
+        (ReconcileRequest::Server(key), Operation::CountClients(..), Outcome::Clients(counts)) => {
+            if let Some(server) = ctx.state.servers.get(key) {
+                let counted = (server.meta.generation, counts.clone());
+                ctx.memory.servers.counted.insert(server.meta.uid.clone(), counted);
+            }
+        }
         // A serial number was recorded: this process issues the certificate.
         (ReconcileRequest::Client(_), Operation::PatchStatus(_, _, patch), Outcome::Object(object))
             if patch["status"].get("issues").is_some() =>

@@ -10,6 +10,9 @@ pub struct Memory {
     /// Serial numbers that this process has recorded and not yet issued, by UID of the client. Of others it is not known
     /// whether a certificate exists, so they are not issued any more.
     pub recorded: HashMap<Uid, Serial>,
+    /// How many clients each replica had before the server gets fewer of them, by UID of the server and of the Pod, and the
+    /// `metadata.generation` of the server that it was counted for.
+    pub counted: HashMap<Uid, (i64, HashMap<Uid, u64>)>,
     /// When the status of a server was last written (monotonic), by UID.
     pub reported: HashMap<Uid, Duration>,
 }

@@ -19,6 +19,7 @@ mod obstacles;
 mod provider;
 mod report;
 mod revocation;
+mod scaling;
 mod settings;
 mod summary;
 
@@ -60,7 +61,7 @@ pub static CONTROLLER: Controller = Controller {
     ],
     status_of: Kind::Server,
     needs_credentials: false,
-    reads: &["GetOpenVPNServer", "GetOpenVPNClient", "GetSecret", "GetServerObject", "GetMaskProvider"],
+    reads: &["GetOpenVPNServer", "GetOpenVPNClient", "GetSecret", "GetServerObject", "GetMaskProvider", "CountClients"],
     writes: &[
         "CreateSecret",
         "UpdateSecret",

@@ -16,6 +16,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
                 && now.as_ref().is_none_or(|now| now.meta.uid != before.meta.uid)
             {
                 ctx.memory.servers.reported.remove(&before.meta.uid);
+                ctx.memory.servers.counted.remove(&before.meta.uid);
                 ctx.forget(ReconcileRequest::Server(change.key.clone()));
             }
             let has_changed = match (&change.before, now) {

@@ -13,8 +13,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
 };
 use vpn_types::{
-    CERTIFICATES_VALID, INPUTS_ANNOTATION, OpenVPNClient, OpenVPNServer, REVOKED_ANNOTATION, Reason, SERVER_LABEL,
-    SERVER_SECRET_LABEL, SLOT_LABEL,
+    CERTIFICATES_VALID, DELETION_COST_ANNOTATION, INPUTS_ANNOTATION, OpenVPNClient, OpenVPNServer, REVOKED_ANNOTATION,
+    Reason, SERVER_LABEL, SERVER_SECRET_LABEL, SLOT_LABEL,
 };
 
 use super::{Project, combined, meta, owner_of, status};
@@ -198,6 +198,7 @@ impl ServerPodView {
             address: found.pod_ip.as_deref().map(intern),
             node_address: found.host_ip.as_deref().map(intern),
             revoked: annotation(&pod.metadata, REVOKED_ANNOTATION),
+            deletion_cost: annotation(&pod.metadata, DELETION_COST_ANNOTATION).and_then(|cost| cost.parse().ok()),
         })
     }
 }

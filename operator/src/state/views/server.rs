@@ -210,4 +210,6 @@ pub struct ServerPodView {
     pub problem: Option<(Reason, Arc<str>)>,
     /// The hash of the revoked certificates that it was told of, from an annotation.
     pub revoked: Option<Arc<str>>,
+    /// The deletion cost, from an annotation.
+    pub deletion_cost: Option<i32>,
 }
