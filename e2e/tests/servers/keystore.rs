@@ -100,8 +100,8 @@ async fn each_problem_of_a_keystore_is_told_and_heals() -> Result<()> {
         files.insert("crl.pem", list(made)?);
         write(f, &files).await?;
         f.wait_until("home", "the end of the list is told", |server: &OpenVPNServer| {
-            let all = server.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-            let valid = all.filter(|condition| condition.type_ == CERTIFICATES_VALID).next_back();
+            let mut all = server.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+            let valid = all.find(|condition| condition.type_ == CERTIFICATES_VALID);
             valid.is_some_and(|valid| valid.status == "False" && valid.message.contains("crl.pem in Secret mine ends"))
         })
         .await?;

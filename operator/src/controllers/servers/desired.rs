@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use serde_json::json;
 use vpn_types::{MaskProviderVerifyOverridesSpec, OpenVPNNetworkSpec, OpenVPNServerSpec, OpenVPNServiceType};
 
-use super::{keystore, names::named, settings::Settings};
+use super::{keystore_secret::keystore, names::named, settings::Settings};
 use crate::{
     model::Now,
     openvpn::{ClientNetwork, Remote, ServerConfig, check_client_lines, check_lines, network, server_config},
@@ -95,7 +95,7 @@ impl Desired {
             mssfix: spec.mssfix(),
             max_clients,
             lines: server_lines,
-            keystore: keystore::keystore(state, server, now).and_then(Result::ok).map(|keystore| keystore.files()),
+            keystore: keystore(state, server, now).and_then(Result::ok).map(|keystore| keystore.files()),
         };
         let addresses = |key| state.services.get(&key).and_then(|service| service.addresses.as_deref());
         let own = addresses(server.meta.key.clone());

@@ -5,37 +5,18 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use time::OffsetDateTime;
-use vpn_types::Reason;
 
 use super::{
     context::ServersContext,
     evaluate::{self, ServerCondition},
+    keystore_secret::keystore,
     names::{named, owned_by, secret_labels},
 };
 use crate::{
     issuing::{Content, Keystore, Refusal},
-    model::{Issue, Now, Operation, Step},
-    state::{ClusterState, CredentialsState, SecretRole, ServerView, combined},
+    model::{Issue, Operation, Step},
+    state::{CredentialsState, SecretRole, ServerSecretView, ServerView, combined},
 };
-
-/// Returns the usable keystore of a server, or why there is none. `None` if the server has none, or it is not read yet.
-pub fn keystore(state: &ClusterState, server: &ServerView, now: Now) -> Option<Result<Keystore, Refusal>> {
-    let key = server.keystore_key()?;
-    let now = OffsetDateTime::from_unix_timestamp(now.wall.timestamp()).ok()?;
-    match state.credentials_secret(&key) {
-        CredentialsState::Unknown => None,
-        CredentialsState::Missing => Some(Err(Refusal::keystore_missing(&key.name))),
-        CredentialsState::Unreadable(why) => {
-            let message = format!("Secret {} of spec.pki.keystoreSecret cannot be read: {why}", key.name);
-            Some(Err(Refusal { reason: Reason::Forbidden, message }))
-        }
-        CredentialsState::Present(secret) => {
-            let read = Keystore::read(&secret.data, now);
-            Some(read.map_err(|why| Refusal::keystore_invalid(&key.name, &why)))
-        }
-    }
-}
 
 impl ServersContext<'_> {
     /// Returns the usable keystore of a server.
@@ -56,9 +37,8 @@ impl ServersContext<'_> {
         let key = named(&server.meta.key, "server");
         let found = self.state.server_secrets.get(&key).filter(|secret| secret.role == Some(SecretRole::Server));
         let inputs = combined([&*source.name, &*secret.hash]);
-        let is_good = |found: &crate::state::ServerSecretView| {
-            found.meta.deleting || (found.intact && found.inputs.as_ref() == Some(&inputs))
-        };
+        let is_good =
+            |found: &ServerSecretView| found.meta.deleting || (found.intact && found.inputs.as_ref() == Some(&inputs));
         if found.is_some_and(is_good) {
             return Step::Idle;
         }

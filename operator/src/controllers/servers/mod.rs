@@ -12,6 +12,7 @@ mod desired;
 mod enrollment;
 mod evaluate;
 mod keystore;
+mod keystore_secret;
 mod memory;
 mod names;
 mod objects;
