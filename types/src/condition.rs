@@ -118,6 +118,11 @@ closed_set! {
         CertificateAuthorityMissing,
         /// OpenVPNServer, OpenVPNClient: The certificate authority cannot issue certificates. The message says why.
         CertificateAuthorityInvalid,
+        /// OpenVPNServer: The Secret that `spec.pki.keystoreSecret` names cannot be used. The message says why.
+        KeystoreInvalid,
+        /// OpenVPNClient: The OpenVPNServer has `spec.pki.keystoreSecret`, so the operator issues and revokes no
+        /// certificates.
+        NotIssuing,
         /// OpenVPNServer: A certificate is about to end, and the operator cannot renew it. The message names it.
         CertificateExpiring,
         /// OpenVPNServer: All certificates are valid for longer than 30 days, or the operator renews them in time.
@@ -181,7 +186,8 @@ closed_set! {
         VerificationNameTaken,
         /// MaskProvider: `spec.maxSlots` is 0.
         NoSlots,
-        /// MaskProvider: The Secret that `spec.secret` names does not exist.
+        /// MaskProvider, OpenVPNServer: The Secret that `spec.secret`, `spec.pki.caSecret` or `spec.pki.keystoreSecret`
+        /// names does not exist.
         SecretNotFound,
         /// A field of `spec` has an unusable value, or the object cannot be decoded. The message says what is wrong.
         InvalidSpec,
@@ -198,7 +204,7 @@ mod tests {
 
     #[test]
     fn reasons_round_trip() {
-        assert_eq!(Reason::ALL.len(), 70);
+        assert_eq!(Reason::ALL.len(), 72);
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
             assert_eq!(reason.to_string(), reason.as_str());

@@ -106,6 +106,13 @@ pub struct OpenVPNPkiSpec {
     #[schemars(schema_with = "schema::optional_secret_name")]
     pub ca_secret: Option<String>,
 
+    /// Name of a Secret with the files of a server of your own, in this namespace: `server.key`, `server.crt`, `ca.crt`,
+    /// and optionally `dh.pem`, `crl.pem` and `ta.key` (for `tls-auth`). The operator then issues, renews and revokes no
+    /// certificates. It excludes `caSecret` and `spec.provider`, and cannot be added or removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::optional_secret_name")]
+    pub keystore_secret: Option<String>,
+
     /// How long the certificate of the server is valid. The operator renews it after two thirds of that time, with a
     /// rolling restart. Default: `8760h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

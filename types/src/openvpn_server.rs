@@ -36,6 +36,9 @@ use crate::schema;
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')").message("metadata.name must be 1 to 52 lowercase letters, digits and '-', and begin with a letter, because names of Services are made from it"),
     validation = Rule::new("(has(self.spec.network) && has(self.spec.network.clients) ? self.spec.network.clients : '10.240.0.0/16') == (has(oldSelf.spec.network) && has(oldSelf.spec.network.clients) ? oldSelf.spec.network.clients : '10.240.0.0/16')").message("spec.network.clients cannot be changed; create another OpenVPNServer"),
     validation = Rule::new("!has(self.spec.pki) || !has(self.spec.pki.generation) || !has(oldSelf.spec.pki) || !has(oldSelf.spec.pki.generation) || self.spec.pki.generation >= oldSelf.spec.pki.generation").message("spec.pki.generation cannot be lowered"),
+    validation = Rule::new("!has(self.spec.pki) || !has(self.spec.pki.keystoreSecret) || !has(self.spec.pki.caSecret)").message("spec.pki.keystoreSecret and spec.pki.caSecret exclude each other"),
+    validation = Rule::new("!has(self.spec.pki) || !has(self.spec.pki.keystoreSecret) || !has(self.spec.provider)").message("spec.provider needs certificates that the operator issues, and with spec.pki.keystoreSecret it issues none"),
+    validation = Rule::new("(has(self.spec.pki) && has(self.spec.pki.keystoreSecret)) == (has(oldSelf.spec.pki) && has(oldSelf.spec.pki.keystoreSecret))").message("spec.pki.keystoreSecret cannot be added or removed; create another OpenVPNServer"),
     printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "ENDPOINT", type_ = "string", json_path = ".status.endpoint.host"),
     printcolumn(name = "READY", type_ = "integer", json_path = ".status.readyReplicas"),
@@ -136,6 +139,11 @@ impl OpenVPNServerSpec {
     pub const DEFAULT_DURATION: Duration = Duration::from_secs(8760 * 3600);
     /// `drain.timeout` when it is absent.
     pub const DEFAULT_DRAIN: Duration = Duration::from_secs(300);
+
+    /// The Secret with the files of a server of the user's own, if the operator issues no certificates.
+    pub fn keystore_secret(&self) -> Option<&str> {
+        self.pki.as_ref()?.keystore_secret.as_deref().filter(|name| !name.is_empty())
+    }
 
     /// The port of the server and its Service.
     pub fn port(&self) -> u16 {

@@ -71,6 +71,7 @@ pub fn config() -> ServerConfig {
         mssfix: 1360,
         max_clients: 128,
         lines: vec![],
+        keystore: None,
     }
 }
 

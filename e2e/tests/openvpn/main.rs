@@ -6,6 +6,7 @@ mod authorities;
 mod certificates;
 mod connections;
 mod fixtures;
+mod keystores;
 mod lines;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         connections::the_shared_key_is_the_one_that_openvpn_makes,
         connections::as_many_clients_connect_as_there_may_be,
         connections::clients_of_a_ca_that_another_one_signed_connect,
+        keystores::a_server_with_all_files_of_a_user_honors_the_list_of_revoked_certificates,
         lines::a_server_starts_with_the_lines_that_are_accepted,
     ])
 }

@@ -73,7 +73,8 @@ async fn the_manifests_of_the_document_work_as_they_stand() -> Result<()> {
         apply(f, "## Use your own certificate authority").await?;
         f.wait_for_reason::<OpenVPNServer>("lab", "Serving").await?;
         ensure!(texts(f, "lab-ca").await?["tls.crt"].trim() == both[at..].trim(), "another authority");
-        Ok(())
+        apply(f, "## Use your own certificates").await?;
+        f.wait_for_reason::<OpenVPNServer>("legacy", "SecretNotFound").await.map(drop)
     })
     .await
 }

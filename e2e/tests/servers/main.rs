@@ -3,6 +3,7 @@
 
 mod document;
 mod enrollment;
+mod keystore;
 mod life;
 mod manifests;
 mod problems;

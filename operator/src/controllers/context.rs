@@ -114,6 +114,8 @@ pub enum Change<'a> {
         /// Whether the data changed or disappeared.
         data: bool,
     },
+    /// The Secret of `spec.pki.keystoreSecret` of a server, or what is known about it, changed.
+    Keystore(&'a ObjectKey),
     /// Providers that share an account with other providers, where the set of these others changed.
     SharedCredentials {
         /// The providers.

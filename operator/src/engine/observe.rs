@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Unreadable};
+use super::{Engine, Unreadable, secret_watches::SecretUser};
 use crate::{
     controllers::Change,
     model::{Kind, LogEvent, ObjectKey, ObjectReference, ReconcileRequest, Uid},
@@ -36,13 +36,25 @@ impl Engine {
         {
             let now = self.ctx.state.providers.get(&change.key);
             let stopped = self.secret_watches.provider_changed(&change.key, change.before.as_ref(), now);
-            for secret in stopped {
-                self.ctx.state.credentials_secrets.remove(&secret);
-            }
-            self.ctx.effects.append(&mut self.secret_watches.effects);
+            self.stop_watches(stopped);
             self.refresh_logins(&change.key);
         }
+        if let StoreChange::Server(change) = &change
+            && self.controllers.own_status(Kind::Server)
+        {
+            let now = self.ctx.state.servers.get(&change.key);
+            let stopped = self.secret_watches.server_changed(&change.key, change.before.as_ref(), now);
+            self.stop_watches(stopped);
+        }
         self.observe(&Change::Store(&change));
+    }
+
+    /// Forgets Secrets that are no longer watched, and starts the watches on others.
+    fn stop_watches(&mut self, stopped: Vec<ObjectKey>) {
+        for secret in stopped {
+            self.ctx.state.credentials_secrets.remove(&secret);
+        }
+        self.ctx.effects.append(&mut self.secret_watches.effects);
     }
 
     /// Passes a change on to every controller.
@@ -65,7 +77,7 @@ impl Engine {
 
     /// Handles the current content of a credentials Secret.
     pub(super) fn credentials_changed(&mut self, key: ObjectKey, source: Option<CredentialsView>) {
-        let Some(providers) = self.secret_watches.providers_of(&key) else { return };
+        let Some(users) = self.secret_watches.users_of(&key) else { return };
         let state = &mut self.ctx.state;
         let data = match (state.credentials_secret(&key), &source) {
             (CredentialsState::Present(before), Some(now)) => before.hash != now.hash,
@@ -79,22 +91,28 @@ impl Engine {
             _ => now,
         });
         state.credentials_secrets.insert(key, source.map_or(CredentialsState::Missing, CredentialsState::Present));
-        for provider in providers {
-            self.refresh_logins(&provider);
-            self.observe(&Change::Credentials { provider: &provider, data });
+        self.secret_changed(&users, data);
+    }
+
+    fn secret_changed(&mut self, users: &[SecretUser], data: bool) {
+        for user in users {
+            match user {
+                SecretUser::Provider(provider) => {
+                    self.refresh_logins(provider);
+                    self.observe(&Change::Credentials { provider, data });
+                }
+                SecretUser::Server(server) => self.observe(&Change::Keystore(server)),
+            }
         }
     }
 
     /// Handles a failure of the watch on a credentials Secret. The last known content stays valid.
     pub(super) fn credentials_unreadable(&mut self, key: &ObjectKey, why: Arc<str>) {
-        let Some(providers) = self.secret_watches.providers_of(key) else { return };
+        let Some(users) = self.secret_watches.users_of(key) else { return };
         if matches!(self.ctx.state.credentials_secret(key), CredentialsState::Unknown | CredentialsState::Unreadable(_))
         {
             self.ctx.state.credentials_secrets.insert(key.clone(), CredentialsState::Unreadable(why));
-            for provider in providers {
-                self.refresh_logins(&provider);
-                self.observe(&Change::Credentials { provider: &provider, data: false });
-            }
+            self.secret_changed(&users, false);
         }
     }
 

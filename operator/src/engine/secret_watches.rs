@@ -1,25 +1,34 @@
-//! The watches on credentials Secrets: one for each Secret that a MaskProvider references.
+//! The watches on Secrets of users: one for each Secret that a MaskProvider or an OpenVPNServer references.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::{
     model::{Effect, ObjectKey},
-    state::ProviderView,
+    state::{ProviderView, ServerView},
 };
 
-/// The watches on credentials Secrets.
+/// What references a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SecretUser {
+    /// A MaskProvider, for its credentials or those of a slot.
+    Provider(ObjectKey),
+    /// An OpenVPNServer, for its keystore.
+    Server(ObjectKey),
+}
+
+/// The watches on Secrets of users.
 #[derive(Clone, Default)]
 pub struct SecretWatches {
-    /// The providers that reference a Secret, by Secret.
-    providers: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// What references a Secret, by Secret.
+    users: HashMap<ObjectKey, BTreeSet<SecretUser>>,
     /// Watches to start or stop.
     pub effects: Vec<Effect>,
 }
 
 impl SecretWatches {
-    /// Returns the providers that reference a Secret, if there are any.
-    pub fn providers_of(&self, secret: &ObjectKey) -> Option<Vec<ObjectKey>> {
-        Some(self.providers.get(secret)?.iter().cloned().collect())
+    /// Returns what references a Secret, if anything does.
+    pub fn users_of(&self, secret: &ObjectKey) -> Option<Vec<SecretUser>> {
+        Some(self.users.get(secret)?.iter().cloned().collect())
     }
 
     /// Handles a change of a provider. Returns the Secrets that are no longer watched.
@@ -30,26 +39,45 @@ impl SecretWatches {
         now: Option<&ProviderView>,
     ) -> Vec<ObjectKey> {
         let secrets = |view: Option<&ProviderView>| view.map(ProviderView::secret_keys).unwrap_or_default();
-        let (unwanted, wanted) = (secrets(before), secrets(now));
-        let stopped = unwanted.difference(&wanted).filter(|secret| self.unwatch(provider, secret)).cloned().collect();
-        wanted.into_iter().for_each(|secret| self.watch(provider, secret));
+        self.changed(&SecretUser::Provider(provider.clone()), &secrets(before), secrets(now))
+    }
+
+    /// Handles a change of a server. Returns the Secrets that are no longer watched.
+    pub fn server_changed(
+        &mut self,
+        server: &ObjectKey,
+        before: Option<&ServerView>,
+        now: Option<&ServerView>,
+    ) -> Vec<ObjectKey> {
+        let secrets = |view: Option<&ServerView>| view.and_then(ServerView::keystore_key).into_iter().collect();
+        self.changed(&SecretUser::Server(server.clone()), &secrets(before), secrets(now))
+    }
+
+    fn changed(
+        &mut self,
+        user: &SecretUser,
+        unwanted: &BTreeSet<ObjectKey>,
+        wanted: BTreeSet<ObjectKey>,
+    ) -> Vec<ObjectKey> {
+        let stopped = unwanted.difference(&wanted).filter(|secret| self.unwatch(user, secret)).cloned().collect();
+        wanted.into_iter().for_each(|secret| self.watch(user, secret));
         stopped
     }
 
-    fn watch(&mut self, provider: &ObjectKey, secret: ObjectKey) {
-        let providers = self.providers.entry(secret.clone()).or_default();
-        if providers.is_empty() {
+    fn watch(&mut self, user: &SecretUser, secret: ObjectKey) {
+        let users = self.users.entry(secret.clone()).or_default();
+        if users.is_empty() {
             self.effects.push(Effect::WatchSecret(secret));
         }
-        providers.insert(provider.clone());
+        users.insert(user.clone());
     }
 
-    /// Returns true if no other provider references the Secret.
-    fn unwatch(&mut self, provider: &ObjectKey, secret: &ObjectKey) -> bool {
-        let Some(providers) = self.providers.get_mut(secret) else { return false };
-        let is_last = providers.remove(provider) && providers.is_empty();
+    /// Returns true if nothing else references the Secret.
+    fn unwatch(&mut self, user: &SecretUser, secret: &ObjectKey) -> bool {
+        let Some(users) = self.users.get_mut(secret) else { return false };
+        let is_last = users.remove(user) && users.is_empty();
         if is_last {
-            self.providers.remove(secret);
+            self.users.remove(secret);
             self.effects.push(Effect::UnwatchSecret(secret.clone()));
         }
         is_last

@@ -4,6 +4,7 @@
 //! Invariant: what is known of a Secret decides what it becomes, except for the keys themselves. A key of a client never
 //! changes without its serial number.
 
+mod keystore;
 mod profile;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -13,6 +14,7 @@ use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 use vpn_types::Reason;
 
+pub use keystore::Keystore;
 pub use profile::ProfileSettings;
 
 use crate::pki::{self, Authority, CsrProblem, Request, Revoked, Serial, Usage};
@@ -58,6 +60,11 @@ pub enum Content {
     },
     /// The certificate of a server.
     Server(Certificate),
+    /// The files of the user for a server.
+    Keystore {
+        /// The name of the user's Secret, in the same namespace.
+        source: String,
+    },
     /// The files of revoked certificates.
     Revoked {
         /// The certificate authority.
@@ -135,6 +142,18 @@ impl Refusal {
             message: format!("No certificate can be issued: {error:#}"),
         }
     }
+
+    /// Returns that there is no keystore.
+    pub fn keystore_missing(name: &str) -> Self {
+        let message = format!("Secret {name} of spec.pki.keystoreSecret does not exist");
+        Self { reason: Reason::SecretNotFound, message }
+    }
+
+    /// Returns that a keystore cannot be used.
+    pub fn keystore_invalid(name: &str, why: &str) -> Self {
+        let message = format!("Secret {name} of spec.pki.keystoreSecret cannot be used: {why}");
+        Self { reason: Reason::KeystoreInvalid, message }
+    }
 }
 
 impl Content {
@@ -142,6 +161,7 @@ impl Content {
     pub fn source(&self) -> Option<&str> {
         match self {
             Content::Authority { own, .. } => own.as_deref(),
+            Content::Keystore { source } => Some(source),
             _ => None,
         }
     }
@@ -174,6 +194,11 @@ impl Content {
                 data.insert(keys::CERTIFICATE.to_owned(), bytes(&issued.certificate));
                 data.insert(keys::KEY.to_owned(), bytes(&issued.key));
                 Ok(data)
+            }
+            Content::Keystore { source } => {
+                let missing = || Refusal::keystore_missing(source);
+                let keystore = Keystore::read(known.ok_or_else(missing)?, now);
+                keystore.map(|keystore| keystore.data().clone()).map_err(|why| Refusal::keystore_invalid(source, &why))
             }
             Content::Revoked { authority, revoked, number } => {
                 // Not every certificate authority may sign lists, and the server does not need them.

@@ -137,6 +137,19 @@ pub struct ServerConfig {
     pub max_clients: u32,
     /// Further lines, which [`check_lines`] has accepted.
     pub lines: Vec<String>,
+    /// Which files there are, if they are the user's.
+    pub keystore: Option<KeystoreFiles>,
+}
+
+/// Files that a user may add to the certificate, the key and the certificate authority of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeystoreFiles {
+    /// Diffie-Hellman parameters.
+    pub dh: bool,
+    /// A list of revoked certificates.
+    pub crl: bool,
+    /// The key for `tls-auth`.
+    pub ta: bool,
 }
 
 /// Returns the file `server.conf`.
@@ -153,9 +166,25 @@ pub fn server_config(config: &ServerConfig) -> String {
     line(format_args!("server {} {} nopool", net.network(), net.netmask()));
     line(format_args!("ifconfig-pool {} {} {}", pool.first, pool.last, net.netmask()));
     line(format_args!("ca /etc/openvpn/pki/ca.crt\ncert /etc/openvpn/pki/tls.crt\nkey /etc/openvpn/pki/tls.key"));
-    line(format_args!("dh none\ntls-crypt /etc/openvpn/pki/tls-crypt.key\ntls-version-min 1.2"));
-    line(format_args!("remote-cert-tls client\ndata-ciphers {DATA_CIPHERS}"));
-    line(format_args!("crl-verify /etc/openvpn/revoked dir\nclient-config-dir /etc/openvpn/ccd"));
+    let files = config.keystore;
+    line(format_args!("dh {}", if files.is_some_and(|it| it.dh) { "/etc/openvpn/pki/dh.pem" } else { "none" }));
+    match files {
+        None => line(format_args!("tls-crypt /etc/openvpn/pki/tls-crypt.key")),
+        Some(KeystoreFiles { ta: true, .. }) => line(format_args!("tls-auth /etc/openvpn/pki/ta.key 0")),
+        Some(_) => {}
+    }
+    line(format_args!("tls-version-min 1.2"));
+    // Not all certificates that others issued say that they are for clients.
+    if files.is_none() {
+        line(format_args!("remote-cert-tls client"));
+    }
+    line(format_args!("data-ciphers {DATA_CIPHERS}"));
+    match files {
+        None => line(format_args!("crl-verify /etc/openvpn/revoked dir")),
+        Some(KeystoreFiles { crl: true, .. }) => line(format_args!("crl-verify /etc/openvpn/revoked/crl.pem")),
+        Some(_) => {}
+    }
+    line(format_args!("client-config-dir /etc/openvpn/ccd"));
     line(format_args!("keepalive 10 60\nmax-clients {}", config.max_clients));
     line(format_args!("user nobody\ngroup nogroup\npersist-key\npersist-tun"));
     line(format_args!("status /tmp/openvpn-status.log 10\nstatus-version 2"));

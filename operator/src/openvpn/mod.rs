@@ -16,7 +16,7 @@ pub mod settings;
 pub mod status;
 
 pub use client_config::{ClientConfig, check_common_name};
-pub use config::{Protocol, ServerConfig, check_lines, server_config};
+pub use config::{KeystoreFiles, Protocol, ServerConfig, check_lines, server_config};
 pub use network::{ClientNetwork, network};
 pub use profile::{Profile, Remote, check_client_lines};
 pub use settings::{AgentSettings, EXPORTER_PORT};

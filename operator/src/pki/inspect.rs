@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use rcgen::PublicKeyData;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject};
 use x509_parser::{
     certificate::X509Certificate,
     extensions::GeneralName,
     prelude::{FromDer, X509Name},
+    revocation_list::CertificateRevocationList,
 };
 
 use super::{Serial, key::PrivateKey};
@@ -55,6 +56,19 @@ pub fn inspect(pem: &str) -> Result<CertificateInfo> {
         public_key: parsed.public_key().raw.to_vec(),
         names,
     })
+}
+
+/// Returns when a list of revoked certificates ends, in seconds since 1970, if it does. OpenVPN refuses all clients after
+/// that.
+///
+/// # Errors
+///
+/// If there is none in the text, or it is damaged.
+pub fn crl_end(pem: &str) -> Result<Option<i64>> {
+    let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes());
+    let der = der.map_err(|_| anyhow::anyhow!("no list of revoked certificates in PEM"))?;
+    let (_, crl) = CertificateRevocationList::from_der(&der).context("the list of revoked certificates is damaged")?;
+    Ok(crl.next_update().map(|end| end.timestamp()))
 }
 
 /// Whether this CA signed this certificate. The dates do not matter.

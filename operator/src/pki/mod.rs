@@ -14,7 +14,7 @@ mod serial;
 mod tls_crypt;
 
 pub use authority::{Authority, AuthorityProblem, trusted};
-pub use inspect::{CertificateInfo, inspect, is_signed_by, key_fits};
+pub use inspect::{CertificateInfo, crl_end, inspect, is_signed_by, key_fits};
 pub use issue::{CsrProblem, Issued, Request, Usage, issue, sign_csr};
 pub use request::{KeyAndRequest, new_request};
 pub use revocation::{Entry, Revoked, crl};

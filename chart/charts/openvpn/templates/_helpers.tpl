@@ -58,9 +58,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Fails if a value would open or lock the server otherwise than the old chart did. */}}
 {{- define "openvpn.check" -}}
-{{- if .Values.openvpn.keystoreSecret -}}
-{{- fail "\n\nopenvpn.keystoreSecret is not supported yet. Remove it, and the operator creates a certificate authority. To keep your own,\nset spec.pki.caSecret to a Secret with its certificate (tls.crt) and key (tls.key).\n" -}}
-{{- end -}}
 {{- if .Values.openvpn.iptablesExtra -}}
 {{- fail "\n\nopenvpn.iptablesExtra is not supported: the operator makes the rules of the firewall. Clients reach spec.network.routes only\nif openvpn.redirectGateway is false.\n" -}}
 {{- end -}}

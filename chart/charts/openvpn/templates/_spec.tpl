@@ -22,6 +22,7 @@
 {{- with $server }}{{ $_ := set $config "server" . }}{{ end -}}
 {{- with $client }}{{ $_ := set $config "client" . }}{{ end -}}
 {{- with $config }}{{ $_ := set $spec "config" . }}{{ end -}}
+{{- with $vpn.keystoreSecret }}{{ $_ := set $spec "pki" (dict "keystoreSecret" .) }}{{ end -}}
 {{- with include "openvpn.pod" . | fromJson }}{{ $_ := set $spec "pod" . }}{{ end -}}
 {{- toJson (mergeOverwrite $spec (deepCopy (.Values.spec | default dict))) -}}
 {{- end -}}

@@ -30,6 +30,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
             | StoreChange::ServerObject(_)
             | StoreChange::ServerPod(_),
         )
+        | Change::Keystore(_)
         | Change::Pods(..) => {}
         Change::Credentials { provider, .. } => {
             ctx.enqueue(ReconcileRequest::Verification((*provider).clone()));

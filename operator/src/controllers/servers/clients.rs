@@ -64,6 +64,12 @@ impl ServersContext<'_> {
     /// Waits until the certificates are revoked, which the server's part does for all clients at once.
     fn doomed(&self, client: &ClientView, server: &ObjectKey) -> Step {
         let is_revoked = self.is_revoked(client, server);
+        if let Some(server) =
+            self.state.servers.get(server).filter(|_| !client.meta.deleting && client.issued.is_empty())
+            && server.keystore_key().is_some()
+        {
+            return self.report_client(client, &not_issuing(server), None);
+        }
         // Without a server and its certificate authority, no certificate is worth anything.
         let is_moot = self.state.servers.get(server).is_none() && self.authority_of(server).is_none();
         if client.meta.deleting {
@@ -90,11 +96,14 @@ impl ServersContext<'_> {
         let Some(server) = self.state.servers.get(server_key).filter(|server| !server.meta.deleting) else {
             return Err(failed(Reason::ServerNotFound, format!("OpenVPNServer {name} does not exist")));
         };
+        if server.keystore_key().is_some() {
+            return Err(not_issuing(server));
+        }
         let invalid = |why: String| failed(Reason::InvalidSpec, why);
         check_common_name(client.common_name()).map_err(|why| invalid(format!("spec.commonName: {why}")))?;
         let duration = client.spec.duration().map_err(|why| invalid(format!("spec.duration: {why}")))?;
         let lifetime = duration.or(server.spec.client_duration().ok()).unwrap_or(OpenVPNServerSpec::DEFAULT_DURATION);
-        let desired = Desired::of(self.state, server, self.settings)
+        let desired = Desired::of(self.state, server, self.settings, self.now)
             .map_err(|why| pending(format!("OpenVPNServer {name} is not valid: {why}")))?;
         let config = ClientConfig {
             address: client.spec.address.as_deref().and_then(|address| address.parse().ok()),
@@ -277,6 +286,15 @@ fn issued_entry(issued: &IssuedView) -> Value {
 
 fn failed(reason: Reason, message: String) -> ReadyCondition<OpenVPNClientPhase> {
     ReadyCondition::not_ready(OpenVPNClientPhase::Failed, reason, message)
+}
+
+fn not_issuing(server: &ServerView) -> ReadyCondition<OpenVPNClientPhase> {
+    let (name, secret) = (&server.meta.key.name, server.spec.keystore_secret().unwrap_or_default());
+    let message = format!(
+        "OpenVPNServer {name} has the certificates in Secret {secret}, so the operator issues and revokes none; to revoke \
+         one, put it into crl.pem there"
+    );
+    failed(Reason::NotIssuing, message)
 }
 
 fn pending(message: String) -> ReadyCondition<OpenVPNClientPhase> {

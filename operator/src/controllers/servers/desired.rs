@@ -6,8 +6,9 @@ use ipnet::Ipv4Net;
 use serde_json::json;
 use vpn_types::{MaskProviderVerifyOverridesSpec, OpenVPNNetworkSpec, OpenVPNServerSpec, OpenVPNServiceType};
 
-use super::{names::named, settings::Settings};
+use super::{keystore_secret::keystore, names::named, settings::Settings};
 use crate::{
+    model::Now,
     openvpn::{ClientNetwork, Remote, ServerConfig, check_client_lines, check_lines, network, server_config},
     state::{ClusterState, ServerView, ServiceAddresses, check_overrides},
 };
@@ -41,7 +42,7 @@ impl Desired {
     ///
     /// # Errors
     /// Returns what is wrong with the spec, for users.
-    pub fn of(state: &ClusterState, server: &ServerView, settings: &Settings) -> Result<Self, String> {
+    pub fn of(state: &ClusterState, server: &ServerView, settings: &Settings, now: Now) -> Result<Self, String> {
         let spec = &*server.spec;
         let default = OpenVPNNetworkSpec::default();
         let net = spec.network.as_ref().unwrap_or(&default);
@@ -94,6 +95,7 @@ impl Desired {
             mssfix: spec.mssfix(),
             max_clients,
             lines: server_lines,
+            keystore: keystore(state, server, now).and_then(Result::ok).map(|keystore| keystore.files()),
         };
         let addresses = |key| state.services.get(&key).and_then(|service| service.addresses.as_deref());
         let own = addresses(server.meta.key.clone());

@@ -83,7 +83,10 @@ impl ServersContext<'_> {
                 format!("The certificate of OpenVPNClient {name}, which has spec.csr,"),
             ))
         });
-        let mut all: Vec<_> = authority.into_iter().chain(clients).collect();
+        let mut all: Vec<_> = match server.keystore_key() {
+            Some(_) => self.keystore_ends(server),
+            None => authority.into_iter().chain(clients).collect(),
+        };
         all.sort();
         all
     }

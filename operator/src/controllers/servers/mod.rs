@@ -11,6 +11,8 @@ mod context;
 mod desired;
 mod enrollment;
 mod evaluate;
+mod keystore;
+mod keystore_secret;
 mod memory;
 mod names;
 mod objects;
@@ -117,7 +119,7 @@ impl ServersContext<'_> {
         if server.meta.finalizer.is_none() {
             return Step::maintain(add_finalizer(Kind::Server, &server.meta));
         }
-        let desired = match desired::Desired::of(self.state, server, self.settings) {
+        let desired = match desired::Desired::of(self.state, server, self.settings, self.now) {
             Ok(desired) => desired,
             Err(message) => {
                 return self.revoke(key, Some(server)).or_else(|| self.report(server, &evaluate::invalid(message)));
@@ -135,6 +137,9 @@ impl ServersContext<'_> {
         if let Some(obstacle) = self.obstacle(server) {
             return self.report(server, &obstacle);
         }
+        if server.keystore_key().is_some() {
+            return self.serve_keystore(server, &desired);
+        }
         let step = self
             .authority(server)
             .or_else(|| self.server_certificate(server))
@@ -142,6 +147,16 @@ impl ServersContext<'_> {
             .or_else(|| self.provider(server, &desired));
         let condition = self.authority_problem(server).unwrap_or_else(|| self.evaluate(server, &desired));
         step.or_else(|| self.report(server, &condition)).or_else(|| self.wait(server))
+    }
+
+    /// The next step for a server with the certificates of the user.
+    fn serve_keystore(&self, server: &ServerView, desired: &desired::Desired) -> Step {
+        if let Some(problem) = self.keystore_problem(server) {
+            return self.report(server, &problem);
+        }
+        let step = self.copy_keystore(server).or_else(|| self.objects(server, desired));
+        let step = step.or_else(|| self.report(server, &self.evaluate(server, desired)));
+        step.or_else(|| self.wait_for_keystore(server))
     }
 
     /// Deletion: the MaskProvider first, whose finalizer gives its slots back, and then the rest by the garbage collector.

@@ -15,6 +15,7 @@ use super::{
     names::{named, owned_by},
 };
 use crate::{
+    issuing::keys,
     model::{Kind, Meta, ObjectKey, Step},
     openvpn::ClientConfig,
     state::{SecretRole, ServerObject, ServerView, Store, combined, merge_overrides},
@@ -80,9 +81,15 @@ impl ServersContext<'_> {
         let key = &server.meta.key;
         let certificate = self.secret(&named(key, "server"), SecretRole::Server).and_then(|it| it.certificate.as_ref());
         let files = self.secret(&named(key, "revoked"), SecretRole::Revoked);
-        let (Some(certificate), Some(_)) = (certificate, files) else { return Value::Null };
+        let keystore = self.keystore(server);
+        let Some(certificate) = certificate.filter(|_| files.is_some() || keystore.is_some()) else {
+            return Value::Null;
+        };
         // What openvpn reads only when it starts.
-        let restart = combined([&*certificate.serial.to_string(), &desired.server_config, &desired.agent_settings]);
+        let own: Vec<_> = keystore.iter().flat_map(|keystore| keystore.at_start()).collect();
+        let serial = certificate.serial.to_string();
+        let restart = [&serial, &desired.server_config, &desired.agent_settings].into_iter().chain(&own);
+        let restart = combined(restart.map(|text| &**text));
         let labels = pod_labels(key);
         let mut spec = json!({
             "selector": {"matchLabels": selector(key)},
@@ -266,6 +273,16 @@ fn pod_spec(server: &ServerView, desired: &Desired) -> Value {
             {"name": "openvpn-status", "emptyDir": {}},
         ],
     });
+    if server.keystore_key().is_some() {
+        // The certificates that the user has revoked, which openvpn reads when it is no longer root.
+        let volumes = spec["volumes"].as_array_mut().into_iter().flatten();
+        for volume in volumes.filter(|volume| volume["name"] == "revoked") {
+            volume["secret"] = json!({
+                "secretName": format!("{}-server", key.name), "defaultMode": 0o444, "optional": true,
+                "items": [{"key": keys::CRL, "path": keys::CRL}],
+            });
+        }
+    }
     match forward {
         IpForward::Auto => {}
         IpForward::Sysctl => {

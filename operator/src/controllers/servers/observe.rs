@@ -8,7 +8,11 @@ use crate::{
 
 /// Observes a change.
 pub fn observe(ctx: &mut Context, change: &Change<'_>) {
-    let Change::Store(change) = change else { return };
+    let change = match change {
+        Change::Store(change) => change,
+        Change::Keystore(server) => return enqueue_existing(ctx, server),
+        _ => return,
+    };
     match change {
         StoreChange::Server(change) => {
             let now = ctx.state.servers.get(&change.key).cloned();

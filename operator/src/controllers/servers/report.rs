@@ -34,8 +34,10 @@ impl ServersContext<'_> {
 
     fn facts(&self, server: &ServerView) -> status::openvpn::ServerFacts {
         let key = &server.meta.key;
-        let desired = Desired::of(self.state, server, self.settings).ok();
-        let authority = self.authority_of(key).map(|(_, authority)| authority);
+        let desired = Desired::of(self.state, server, self.settings, self.now).ok();
+        let has_keystore = server.keystore_key().is_some();
+        // There may be that of an earlier server.
+        let authority = self.authority_of(key).map(|(_, authority)| authority).filter(|_| !has_keystore);
         let certificate = self.secret(&named(key, "server"), SecretRole::Server);
         let pods = || self.state.server_pods_of(key).filter(|pod| !pod.ended && !pod.meta.deleting);
         let clients = self.clients_of(key).filter(|client| client.status.phase == Some(OpenVPNClientPhase::Ready));
@@ -48,6 +50,7 @@ impl ServersContext<'_> {
             replicas: pods().count(),
             ready: pods().filter(|pod| pod.ready).count(),
             selector: format!("app=openvpn,release={}", key.name),
+            has_keystore,
             generation: authority.map(|it| it.generation).or(server.authority_generation),
             authority: authority.map(|it| (it.serial, it.not_after)),
             certificate: certificate.and_then(|it| it.certificate.clone()).map(|it| (it.serial, it.not_after)),

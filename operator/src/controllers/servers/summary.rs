@@ -55,7 +55,7 @@ pub fn summary(state: &ClusterState, server: &ServerView) -> Summary {
         kind: "server",
         name: name(),
         not_after: own.not_after,
-        renewal: Some(renewal_time(own, lifetime)),
+        renewal: server.keystore_key().is_none().then(|| renewal_time(own, lifetime)),
     });
     let lifetime = server.spec.client_duration().unwrap_or(OpenVPNServerSpec::DEFAULT_DURATION);
     let clients = state.clients_of(key).filter(|client| !client.is_doomed()).filter_map(|client| {

@@ -26,6 +26,8 @@ pub struct ServerFacts {
     pub ready: usize,
     /// The selector of the replicas.
     pub selector: String,
+    /// Whether the certificates are those of the user.
+    pub has_keystore: bool,
     /// The generation of the certificate authority.
     pub generation: Option<i32>,
     /// The serial number and end of the certificate authority.
@@ -59,7 +61,8 @@ pub fn server(
         server.certificates_valid.filter(|(was_valid, _)| was_valid == is_valid).map_or(now, |(_, since)| since);
     let said = (*reason, &**message);
     let valid = one_condition(CERTIFICATES_VALID, Some(*is_valid), said, server.meta.generation, since);
-    all.extend(facts.authority.map(|_| valid));
+    let has_certificates = facts.authority.is_some() || (facts.has_keystore && facts.certificate.is_some());
+    all.extend(has_certificates.then_some(valid));
     let has_address = facts.endpoint.is_some() || facts.cluster_ip.is_some();
     let status = OpenVPNServerStatus {
         phase: Some(condition.phase),
@@ -73,8 +76,8 @@ pub fn server(
         replicas: count(facts.replicas),
         ready_replicas: count(facts.ready),
         selector: Some(facts.selector.clone()),
-        certificates: facts.generation.map(|generation| OpenVPNCertificatesStatus {
-            generation: Some(generation),
+        certificates: (facts.generation.is_some() || has_certificates).then(|| OpenVPNCertificatesStatus {
+            generation: facts.generation,
             authority: facts.authority.map(certificate),
             server: facts.certificate.map(certificate),
             clients: count(facts.clients),

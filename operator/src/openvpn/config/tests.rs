@@ -14,6 +14,7 @@ fn config() -> ServerConfig {
         mssfix: 1360,
         max_clients: 128,
         lines: vec!["verb 4".to_owned()],
+        keystore: None,
     }
 }
 
@@ -103,5 +104,24 @@ fn what_is_no_domain_is_refused() {
     }
     for text in ["", ".", "a b", "a\"", "a\nb", "-a", "a..b", &"a".repeat(64)] {
         assert!(text.parse::<SearchDomain>().is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn files_of_the_user_that_are_absent_are_not_named() {
+    let with = |dh, crl, ta| {
+        let keystore = Some(KeystoreFiles { dh, crl, ta });
+        server_config(&ServerConfig { keystore, ..config() })
+    };
+    let none = with(false, false, false);
+    for absent in ["tls-crypt", "tls-auth", "crl-verify", "remote-cert-tls", "dh.pem"] {
+        assert!(!none.contains(absent), "{absent} in {none}");
+    }
+    assert!(none.contains("\ndh none\n"), "{none}");
+    let all = with(true, true, true);
+    for line in
+        ["dh /etc/openvpn/pki/dh.pem", "tls-auth /etc/openvpn/pki/ta.key 0", "crl-verify /etc/openvpn/revoked/crl.pem"]
+    {
+        assert!(all.contains(&format!("\n{line}\n")), "{line} is not in {all}");
     }
 }

@@ -9,7 +9,7 @@ use vpn_types::{
 
 use super::StatusView;
 use crate::{
-    model::{Kind, Meta, Uid},
+    model::{Kind, Meta, ObjectKey, Uid},
     pki::{Revoked, Serial},
 };
 
@@ -28,6 +28,13 @@ pub struct ServerView {
     pub status: StatusView<OpenVPNServerPhase>,
     /// The condition `CertificatesValid`: its status and last transition.
     pub certificates_valid: Option<(bool, DateTime<Utc>)>,
+}
+
+impl ServerView {
+    /// Returns the key of the Secret with the files of the user, if the operator issues no certificates.
+    pub fn keystore_key(&self) -> Option<ObjectKey> {
+        Some(ObjectKey::new(&*self.meta.key.namespace, self.spec.keystore_secret()?))
+    }
 }
 
 /// A client of an OpenVPN server.
