@@ -5,6 +5,7 @@ mod enrollment;
 mod failures;
 mod injection;
 mod pods;
+mod scaling;
 mod servers;
 mod slots;
 mod teardown;
@@ -57,8 +58,9 @@ fn main() -> ExitCode {
         servers::masks_connect_through_a_server,
         servers::a_replica_that_ends_lets_its_clients_go,
         servers::a_device_comes_back_whatever_happens_to_the_server,
-        servers::an_autoscaler_scales_the_deployment_on_clients,
-        servers::an_autoscaler_scales_the_server_on_clients,
+        scaling::the_replica_with_the_fewest_clients_goes_first,
+        scaling::an_autoscaler_scales_the_deployment_on_clients,
+        scaling::an_autoscaler_scales_the_server_on_clients,
         enrollment::the_commands_of_the_old_chart_work_in_its_pods,
         teardown::nothing_is_left_at_the_end,
         teardown::nothing_is_left_when_the_owner_is_killed,

@@ -7,17 +7,13 @@ use e2e::{
     Framework,
     cluster::shared,
     node::images,
-    operator::{self, metrics_api::wait_until_available},
+    operator,
     testing::framework::ensure_eq,
     vpn::{VpnService, device_pod, node_of, pod_ready},
     wait::is_ready,
 };
 use futures::future::try_join_all;
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{Pod, Secret, Service},
-};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::{ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -26,7 +22,7 @@ use vpn_types::{MaskProvider, OpenVPNClient, OpenVPNServer};
 use crate::{verification, vpn::seen_address};
 
 /// Runs a test with an OpenVPN server.
-async fn with_server(
+pub async fn with_server(
     name: &str,
     spec: Value,
     body: impl AsyncFnOnce(&Framework, &VpnService) -> Result<()>,
@@ -51,7 +47,7 @@ async fn create_server(f: &Framework, spec: Value) -> Result<()> {
 }
 
 /// Creates a client, and a Pod that connects with its profile.
-async fn device(f: &Framework, name: &str) -> Result<()> {
+pub async fn device(f: &Framework, name: &str) -> Result<()> {
     let client = json!({"metadata": {"name": name}, "spec": {"server": "home"}});
     f.create::<OpenVPNClient>(serde_json::from_value(client)?).await?;
     f.wait_for_reason::<OpenVPNClient>(name, "Issued").await?;
@@ -276,55 +272,4 @@ pub async fn a_device_comes_back_whatever_happens_to_the_server() -> Result<()> 
         pod_ready(f.api(), "laptop").await.map(drop)
     })
     .await
-}
-
-/// Scales the target by the clients of a replica, and returns when all of that has happened: more clients, more
-/// replicas, and fewer again.
-async fn replicas_follow_clients(name: &str, spec: Value, target: Value) -> Result<()> {
-    with_server(name, spec, async |f, _| {
-        wait_until_available(shared::cluster_with_node().await?).await?;
-        f.kubectl(&["label", "namespace", f.name(), "vpn.beebs.dev/pod-metrics=enabled"]).await?;
-        let hpa = json!({
-            "metadata": {"name": "home"},
-            "spec": {
-                "scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3,
-                "metrics": [{"type": "Pods", "pods": {
-                    "metric": {"name": "openvpn_server_connected_clients"},
-                    "target": {"type": "AverageValue", "averageValue": "1"},
-                }}],
-                "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
-            },
-        });
-        f.create::<HorizontalPodAutoscaler>(serde_json::from_value(hpa)?).await?;
-        let has = |count: i32| {
-            move |deployment: &Deployment| {
-                deployment.status.as_ref().is_some_and(|status| status.ready_replicas.unwrap_or_default() == count)
-            }
-        };
-        let names = ["one", "two", "three"];
-        for name in names {
-            device(f, name).await?;
-        }
-        f.wait_until("home", "three replicas", has(3)).await?;
-        for name in names {
-            pod_ready(f.api(), name).await?;
-            let log = f.kubectl(&["logs", name, "--container=openvpn"]).await?;
-            ensure_eq(name, log.matches("Initialization Sequence Completed").count(), 1)?;
-            f.delete::<Pod>(name).await?;
-        }
-        f.wait_until("home", "one replica", has(1)).await?;
-        let is_told = |server: &OpenVPNServer| server.status.as_ref().and_then(|status| status.replicas) == Some(1);
-        f.wait_until("home", "one replica in its status", is_told).await.map(drop)
-    })
-    .await
-}
-
-pub async fn an_autoscaler_scales_the_deployment_on_clients() -> Result<()> {
-    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "home"});
-    replicas_follow_clients("scaled", json!({"drain": {"timeout": "3s"}}), target).await
-}
-
-pub async fn an_autoscaler_scales_the_server_on_clients() -> Result<()> {
-    let target = json!({"apiVersion": "vpn.beebs.dev/v1", "kind": "OpenVPNServer", "name": "home"});
-    replicas_follow_clients("scaled", json!({"replicas": 1, "drain": {"timeout": "3s"}}), target).await
 }
