@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
 use vpn_operator::{
     controllers::table,
     model::{Kind, ObjectKey},
@@ -174,6 +175,39 @@ fn nothing_is_issued_twice_or_forgotten_wherever_the_process_crashes() {
 #[test]
 fn nothing_is_issued_twice_or_forgotten_wherever_one_of_the_processes_crashes() {
     crash_everywhere(&separate_processes(), scenario);
+}
+
+/// A server with the files of the user, and an operator that starts again: it does not know the files at first.
+fn keystore(sim: &mut Sim) -> CheckResult {
+    let now = OffsetDateTime::from_unix_timestamp(sim.server.now.timestamp()).unwrap();
+    let authority = pki::Authority::new("mine", now, Duration::days(1000)).unwrap();
+    let request = pki::Request {
+        common_name: "home".into(),
+        usage: pki::Usage::Server(Vec::new()),
+        serial: pki::Serial::derive(&["home"]),
+        lifetime: Duration::days(100),
+    };
+    let issued = pki::issue(&authority, &request, now).unwrap();
+    let files = [("ca.crt", authority.certificate()), ("server.crt", &issued.certificate), ("server.key", &issued.key)];
+    let files: BTreeMap<_, _> = files.map(|(name, text)| (name, ByteString(text.as_bytes().to_vec()))).into();
+    sim.create(Kind::Secret, &key("a", "mine"), json!({"data": files}));
+    sim.create(Kind::Server, &home(), json!({"spec": {"replicas": 1, "pki": {"keystoreSecret": "mine"}}}));
+    sim.settle()?;
+    if sim.server.get(Kind::Deployment, &home()).is_none() {
+        return Err("it does not run".to_owned());
+    }
+    (0..sim.processes.len()).for_each(|process| sim.crash(process));
+    sim.settle()?;
+    let configs = sim.server.log.iter().filter(|event| event.kind == Kind::ConfigMap);
+    if let Some(wrong) = configs.map(|event| event.last.to_string()).find(|config| config.contains("tls-crypt")) {
+        return Err(format!("a configuration without the files of the user: {wrong}"));
+    }
+    sim.stays_quiet()
+}
+
+#[test]
+fn a_server_with_the_files_of_the_user_keeps_its_configuration_wherever_a_process_crashes() {
+    crash_everywhere(&[table::all()], keystore);
 }
 
 /// A server gets fewer replicas. Of three, the first two answer how many clients they have.

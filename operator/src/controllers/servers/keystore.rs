@@ -8,12 +8,11 @@ use chrono::{DateTime, Utc};
 
 use super::{
     context::ServersContext,
-    evaluate::{self, ServerCondition},
     keystore_secret::keystore,
     names::{named, owned_by, secret_labels},
 };
 use crate::{
-    issuing::{Content, Keystore, Refusal},
+    issuing::{Content, Keystore},
     model::{Issue, Operation, Step},
     state::{CredentialsState, SecretRole, ServerSecretView, ServerView, combined},
 };
@@ -22,12 +21,6 @@ impl ServersContext<'_> {
     /// Returns the usable keystore of a server.
     pub fn keystore(&self, server: &ServerView) -> Option<Keystore> {
         keystore(self.state, server, self.now)?.ok()
-    }
-
-    /// Returns why the keystore of a server cannot be used, if it has one.
-    pub fn keystore_problem(&self, server: &ServerView) -> Option<ServerCondition> {
-        let Refusal { reason, message } = keystore(self.state, server, self.now)?.err()?;
-        Some(evaluate::failed(reason, message))
     }
 
     /// Copies the files of the user for the replicas.

@@ -30,6 +30,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use context::ServersContext;
+use keystore_secret::keystore;
 pub use memory::Memory;
 pub use settings::{SERVER_IMAGE, Settings};
 pub use summary::{CertificateSummary, Summary, summary};
@@ -39,6 +40,7 @@ use crate::{
         Context, Controller, Scope,
         controller::{keep_backoff, nothing_to_settle},
     },
+    issuing::Refusal,
     model::{Kind, ObjectKey, ReconcileRequest, RequestPriority, Step, add_finalizer, remove_finalizer},
     state::ServerView,
 };
@@ -151,8 +153,11 @@ impl ServersContext<'_> {
 
     /// The next step for a server with the certificates of the user.
     fn serve_keystore(&self, server: &ServerView, desired: &desired::Desired) -> Step {
-        if let Some(problem) = self.keystore_problem(server) {
-            return self.report(server, &problem);
+        match keystore(self.state, server, self.now) {
+            // Without knowing the files, the configuration would be another one.
+            None => return Step::Idle,
+            Some(Err(Refusal { reason, message })) => return self.report(server, &evaluate::failed(reason, message)),
+            Some(Ok(_)) => {}
         }
         let step = self.copy_keystore(server).or_else(|| self.objects(server, desired));
         let step = step.or_else(|| self.report(server, &self.evaluate(server, desired)));
