@@ -1,7 +1,7 @@
 //! `e2e servers`
 //!
 //! The baseline is the same OpenVPN with the same configuration and keys, which a Pod without the agent runs: see
-//! [`Way::bare`]. Rounds of both alternate.
+//! [`Connected::bare`]. Rounds of both alternate.
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -9,9 +9,10 @@ use e2e::{
     Cluster, ControlPlaneOptions, Framework, Layout, Operator, OperatorOptions,
     node::{images, packages},
     operator,
-    vpn::{device_pod, node_of, pod_ready},
+    testing::figures::median,
+    vpn::{device_pod, node_of, pod_ready, service},
 };
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -45,8 +46,8 @@ impl Servers {
     }
 
     async fn measure(&self, f: &Framework) -> Result<()> {
-        let ours = Way::operator(f, "home").await?;
-        let bare = Way::bare(f, "bare").await?;
+        let ours = Connected::operator(f, "home").await?;
+        let bare = Connected::bare(f, "bare").await?;
         let iperf = json!({
             "metadata": {"name": "iperf", "labels": {"app": "iperf"}},
             "spec": {
@@ -57,7 +58,7 @@ impl Servers {
         f.create::<Pod>(serde_json::from_value(iperf)?).await?;
         pod_ready(f.api(), "iperf").await?;
         // Pods reach the addresses of Pods on the same node past the tunnel.
-        let target = service(f, "iperf", json!({"app": "iperf"}), json!({"port": 5201})).await?;
+        let target = service(f, "iperf", json!([{"port": 5201}])).await?.to_string();
         let connects = format!("until iperf3 --client {target} --time 1 >/dev/null; do sleep 1; done");
         let first = ["exec", &ours.device, "--container=main", "--", "timeout", "60", "sh", "-c", &connects];
         f.kubectl(&first).await.context("the node does not forward to the Service")?;
@@ -66,32 +67,31 @@ impl Servers {
             fast.push(self.throughput(f, &ours, &target).await?);
             fast_bare.push(self.throughput(f, &bare, &target).await?);
         }
-        ours.end(f).await?;
         let (mut soon, mut soon_bare) = (Vec::new(), Vec::new());
         for round in 0..self.rounds {
             for (operator, times) in [(true, &mut soon), (false, &mut soon_bare)] {
                 let (begun, name) = (Instant::now(), format!("round-{round}-{operator}"));
-                let way = if operator { Way::operator(f, &name).await? } else { Way::bare(f, &name).await? };
+                let one =
+                    if operator { Connected::operator(f, &name).await? } else { Connected::bare(f, &name).await? };
                 times.push(begun.elapsed().as_secs_f64());
-                way.end(f).await?;
+                one.end(f).await?;
             }
         }
-        compare("throughput, Mbit/s", fast, fast_bare);
-        compare("time to the first client, s", soon, soon_bare);
-        Ok(())
+        compare("throughput, Mbit/s", &fast, &fast_bare)?;
+        compare("time to the first client, s", &soon, &soon_bare)
     }
 
     /// Measures how much a device sends through its server, in Mbit/s.
-    async fn throughput(&self, f: &Framework, way: &Way, target: &str) -> Result<f64> {
+    async fn throughput(&self, f: &Framework, one: &Connected, target: &str) -> Result<f64> {
         let sent = async || {
             let read =
-                ["exec", &way.device, "--container=main", "--", "cat", "/sys/class/net/tun0/statistics/tx_bytes"];
+                ["exec", &one.device, "--container=main", "--", "cat", "/sys/class/net/tun0/statistics/tx_bytes"];
             anyhow::Ok(f.kubectl(&read).await?.trim().parse::<f64>()?)
         };
         let before = sent().await?;
         let seconds = self.seconds.to_string();
         let run =
-            ["exec", &way.device, "--container=main", "--", "iperf3", "--json", "--client", target, "--time", &seconds];
+            ["exec", &one.device, "--container=main", "--", "iperf3", "--json", "--client", target, "--time", &seconds];
         let report: Value = serde_json::from_str(&f.kubectl(&run).await?)?;
         ensure!(report["error"].is_null(), "iperf3: {}", report["error"]);
         let received = &report["end"]["sum_received"];
@@ -106,13 +106,13 @@ impl Servers {
 }
 
 /// A server with one connected device.
-struct Way {
+struct Connected {
     server: String,
     device: String,
     operator: bool,
 }
 
-impl Way {
+impl Connected {
     /// An OpenVPNServer and an OpenVPNClient, as a user applies them.
     async fn operator(f: &Framework, name: &str) -> Result<Self> {
         let server = json!({"metadata": {"name": name}, "spec": {"replicas": 1, "ipForward": "Sysctl"}});
@@ -160,7 +160,7 @@ impl Way {
             },
         });
         f.create::<Pod>(serde_json::from_value(pod)?).await?;
-        let address = service(f, name, json!({"app": name}), json!({"port": 1194, "protocol": "UDP"})).await?;
+        let address = service(f, name, json!([{"port": 1194, "protocol": "UDP"}])).await?;
         let device = format!("{name}-device");
         let issued = f.api::<Secret>().get("home-device").await?.data.unwrap_or_default();
         let profile = String::from_utf8(issued.get("home-device.ovpn").context("no profile")?.0.clone())?;
@@ -175,13 +175,12 @@ impl Way {
         Ok(Self { server: name.to_owned(), device, operator: false })
     }
 
-    /// Deletes all but what [`bare`](Self::bare) uses.
+    /// Deletes the device and the server.
     async fn end(self, f: &Framework) -> Result<()> {
         let device = f.api::<Pod>().get(&self.device).await?;
         f.delete::<Pod>(&self.device).await?;
         f.wait_deleted(&device).await?;
         match self.operator {
-            true if self.server == "home" => Ok(()),
             true => {
                 f.delete::<OpenVPNServer>(&self.server).await?;
                 let is_its = |pod: &Pod| pod.name_any().starts_with(&self.server);
@@ -196,20 +195,9 @@ impl Way {
     }
 }
 
-/// Creates a Service, and returns its address.
-async fn service(f: &Framework, name: &str, selector: Value, port: Value) -> Result<String> {
-    let service = json!({"metadata": {"name": name}, "spec": {"selector": selector, "ports": [port]}});
-    let created = f.create::<Service>(serde_json::from_value(service)?).await?;
-    created.spec.and_then(|spec| spec.cluster_ip).context("a Service without an address")
-}
-
 /// Prints the medians, their ratio, and all measurements.
-fn compare(what: &str, ours: Vec<f64>, bare: Vec<f64>) {
-    let median = |all: &[f64]| {
-        let mut sorted = all.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
-    };
-    let (of_ours, of_bare) = (median(&ours), median(&bare));
+fn compare(what: &str, ours: &[f64], bare: &[f64]) -> Result<()> {
+    let (of_ours, of_bare) = (median(ours.to_vec())?, median(bare.to_vec())?);
     println!("{what}: {of_ours:.2}, bare {of_bare:.2}, ratio {:.3} ({ours:.2?} and {bare:.2?})", of_ours / of_bare);
+    Ok(())
 }

@@ -13,6 +13,15 @@ pub fn report(figures: &str) {
     drop(writeln!(stderr(), "figures: {figures}"));
 }
 
+/// The median, or the upper one of two.
+///
+/// # Errors
+/// When there are no measurements.
+pub fn median(mut all: Vec<f64>) -> Result<f64> {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().context("nothing measured")
+}
+
 /// A field of `/proc/PID/status` of an operator, such as `VmRSS:` or `VmHWM:`, in KiB. With a node that runs containers, the
 /// PID is the one inside of the PID namespace.
 ///

@@ -289,7 +289,8 @@ fn address_pod() -> Value {
     })
 }
 
-async fn service(f: &Framework, name: &str, ports: Value) -> Result<Ipv4Addr> {
+/// Creates a Service for the Pod with the label `app` of the same name, and returns its address.
+pub async fn service(f: &Framework, name: &str, ports: Value) -> Result<Ipv4Addr> {
     let service = json!({ "metadata": { "name": name }, "spec": { "selector": { "app": name }, "ports": ports } });
     let created = f.create::<Service>(serde_json::from_value(service)?).await?;
     Ok(created.spec.and_then(|spec| spec.cluster_ip).context("a Service without address")?.parse()?)

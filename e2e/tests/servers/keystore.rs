@@ -64,7 +64,7 @@ async fn each_problem_of_a_keystore_is_told_and_heals() -> Result<()> {
         told(f, "KeystoreInvalid", "server.key does not belong to server.crt").await?;
         files.extend([("server.key", old.key), ("server.crt", old.certificate)]);
         write(f, &files).await?;
-        told(f, "KeystoreInvalid", "server.crt ended on").await?;
+        told(f, "KeystoreInvalid", "server.crt expired on").await?;
         ensure!(f.api::<Deployment>().get_opt("home").await?.is_none(), "it runs");
         files.extend([("server.key", good.key), ("server.crt", good.certificate.clone())]);
         write(f, &files).await?;

@@ -8,7 +8,7 @@ use e2e::{
     audit::{Access, Mark, Request, Requests},
     cluster::shared,
     pods::logs::{container_status, is_running},
-    testing::figures::report,
+    testing::figures::{median, report},
     vpn::{OTHER_USERS, Scenario},
     wait::{await_condition, is_ready},
 };
@@ -29,11 +29,6 @@ const WRITES_TO_THE_VERDICT: usize = 12;
 /// The last one is the status of the provider. One is the deletion of the MaskConsumer, which does not wait for the
 /// garbage collector.
 const WRITES_TO_GIVE_BACK: usize = 9;
-
-fn median(mut all: Vec<f64>) -> Result<f64> {
-    all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).copied().context("nothing measured")
-}
 
 /// Applies an object with kubectl, as a user does.
 async fn apply(f: &Framework, object: &Value) -> Result<()> {

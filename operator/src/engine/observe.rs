@@ -36,7 +36,7 @@ impl Engine {
         {
             let now = self.ctx.state.providers.get(&change.key);
             let stopped = self.secret_watches.provider_changed(&change.key, change.before.as_ref(), now);
-            self.stop_watches(stopped);
+            self.update_secret_watches(stopped);
             self.refresh_logins(&change.key);
         }
         if let StoreChange::Server(change) = &change
@@ -44,13 +44,13 @@ impl Engine {
         {
             let now = self.ctx.state.servers.get(&change.key);
             let stopped = self.secret_watches.server_changed(&change.key, change.before.as_ref(), now);
-            self.stop_watches(stopped);
+            self.update_secret_watches(stopped);
         }
         self.observe(&Change::Store(&change));
     }
 
-    /// Forgets Secrets that are no longer watched, and starts the watches on others.
-    fn stop_watches(&mut self, stopped: Vec<ObjectKey>) {
+    /// Forgets Secrets that are no longer watched, and starts and stops watches.
+    fn update_secret_watches(&mut self, stopped: Vec<ObjectKey>) {
         for secret in stopped {
             self.ctx.state.credentials_secrets.remove(&secret);
         }

@@ -21,7 +21,7 @@ const TA: &str = "ta.key";
 #[derive(Clone)]
 pub struct Keystore {
     data: Data,
-    /// The parts that can end, with their ends in seconds since 1970.
+    /// The parts that can expire, and when, in seconds since 1970.
     pub ends: Vec<(&'static str, i64)>,
 }
 
@@ -70,7 +70,7 @@ impl Keystore {
         }
         if let Some((key, end)) = ends.iter().find(|(_, end)| *end <= now.unix_timestamp()) {
             let effect = if *key == keys::CRL { ", so OpenVPN refuses all clients" } else { "" };
-            return Err(format!("{key} ended on {}{effect}", date(*end)));
+            return Err(format!("{key} expired on {}{effect}", date(*end)));
         }
         let all = [
             (keys::AUTHORITY, Some(ca)),
@@ -173,7 +173,7 @@ mod tests {
         assert!(with("ta.key", "x").starts_with("ta.key has no line"));
         assert_eq!(with("crl.pem", "x"), "crl.pem: no list of revoked certificates in PEM");
         assert!(problem(&data, now() - Duration::days(1)).contains("server.crt is not valid before 2027-01-15"));
-        assert!(problem(&data, now() + Duration::days(100)).starts_with("server.crt ended on 2027-04-25"));
+        assert!(problem(&data, now() + Duration::days(100)).starts_with("server.crt expired on 2027-04-25"));
     }
 
     #[test]
@@ -190,6 +190,6 @@ mod tests {
         let end = (now() + Duration::days(1)).unix_timestamp();
         assert!(keystore.ends.contains(&("crl.pem", end)), "{keystore:?}");
         let ended = with_end(now()).unwrap_err();
-        assert_eq!(ended, "crl.pem ended on 2027-01-15, so OpenVPN refuses all clients");
+        assert_eq!(ended, "crl.pem expired on 2027-01-15, so OpenVPN refuses all clients");
     }
 }

@@ -1,4 +1,4 @@
-//! Requests to the API server, as data.
+//! Requests to the API server and to Pods, as data.
 
 use std::{net::IpAddr, sync::Arc};
 

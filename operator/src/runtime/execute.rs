@@ -1,6 +1,6 @@
 //! Sends requests to the API server, and returns their outcome. There are no retries here: only the engine retries.
 
-use std::{collections::HashMap, fmt::Debug, time::Duration};
+use std::{fmt::Debug, time::Duration};
 
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -35,11 +35,6 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Sends a request.
 pub async fn execute(client: &Client, operation: &Operation) -> Outcome {
-    if let Operation::CountClients(server, replicas) = operation {
-        let counts = count_clients(replicas).await;
-        tracing::debug!(kind = "OpenVPNServer", object = %server, ?counts, "counted the clients of each replica");
-        return Outcome::Clients(counts);
-    }
     let outcome = match tokio::time::timeout(DEADLINE, dispatch(client, operation)).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => classify(operation, &error),
@@ -55,6 +50,7 @@ fn log(operation: &Operation, outcome: &Outcome) {
     let (kind, object) = match operation {
         Operation::ListPods(namespace) => ("Pod", format!("{namespace}/*")),
         Operation::ListReplicaSets(namespace) => ("ReplicaSet", format!("{namespace}/*")),
+        Operation::CountClients(server, _) => (Kind::Server.as_str(), server.to_string()),
         _ => operation.target().map(|(kind, key)| (kind.as_str(), key.to_string())).unwrap_or_default(),
     };
     let part = operation.part();
@@ -150,8 +146,7 @@ async fn dispatch(client: &Client, operation: &Operation) -> Result<Outcome, Err
             api::<Pod>(client, key).evict(&key.name, &params).await?;
             Ok(Outcome::Evicted)
         }
-        // It is no request to the API server.
-        Operation::CountClients(..) => Ok(Outcome::Clients(HashMap::new())),
+        Operation::CountClients(_, replicas) => Ok(Outcome::Clients(count_clients(replicas).await)),
         Operation::ListReplicaSets(namespace) => {
             let all = Api::<ReplicaSet>::namespaced(client.clone(), namespace);
             let all = all.list_metadata(&ListParams::default()).await?;

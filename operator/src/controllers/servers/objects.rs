@@ -52,11 +52,9 @@ impl ServersContext<'_> {
             let (object, inputs) = finish(server, kind, &key, object);
             let ours = present.filter(|present| present.owner.as_ref() == Some(&server.meta.uid));
             if ours.is_none_or(|ours| ours.inputs.as_deref() != Some(&*inputs)) {
-                let ranking = if kind == Kind::Deployment { self.rank_replicas(server) } else { Step::Idle };
-                if !matches!(ranking, Step::Idle) {
-                    return ranking;
-                }
-                return apply(kind, key, ours.map(|ours| &ours.meta), with_uid(object, ours.map(|ours| &ours.meta)));
+                let first = if kind == Kind::Deployment { self.rank_replicas(server) } else { Step::Idle };
+                let meta = ours.map(|ours| &ours.meta);
+                return first.or_else(|| apply(kind, key, meta, with_uid(object, meta)));
             }
         }
         Step::Idle

@@ -17,6 +17,9 @@ pub use self::individuals::MAX_INDIVIDUALS;
 use self::individuals::{Individuals, time};
 use super::{killed::Killed, status::Status};
 
+/// The metric with the number of connected clients.
+pub const CONNECTED_CLIENTS: &str = "openvpn_server_connected_clients";
+
 /// One server.
 #[derive(Clone, Copy, Debug)]
 pub struct Server<'a> {
@@ -99,7 +102,7 @@ impl Families {
                 "Time at which OpenVPN wrote its status, in seconds since 1970.",
                 path,
             )?,
-            connected: gauge(registry, "openvpn_server_connected_clients", connected, path)?,
+            connected: gauge(registry, CONNECTED_CLIENTS, connected, path)?,
             connected_before: gauge(registry, "openvpn_openvpn_server_connected_clients", connected, path)?,
             pending: gauge(
                 registry,
