@@ -10,19 +10,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use crate::auth::Identity;
+use crate::{auth::Identity, wait::TIMEOUT};
 
 /// The prefix of the object names in requests that mark a position in the log.
 const MARKER: &str = "e2e-audit-mark-";
-/// The timeout for a request to appear in the log.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval between two reads of the log file.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -224,11 +222,14 @@ impl AuditLog {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let marker = format!("{MARKER}{}-{count}-{}", std::process::id(), Timestamp::now().as_nanosecond());
         let objects: Api<ConfigMap> = Api::namespaced(self.admin.client()?, "default");
-        objects.get_opt(&marker).await.context("cannot mark the audit log")?;
+        let deadline = Instant::now() + TIMEOUT;
+        while let Err(error) = objects.get_opt(&marker).await {
+            ensure!(Instant::now() < deadline, "cannot mark the audit log: {error}");
+            sleep(POLL).await;
+        }
 
         let mut position = start;
         let mut requests = Vec::new();
-        let deadline = Instant::now() + TIMEOUT;
         loop {
             let mut file = BufReader::new(File::open(&self.path)?);
             file.seek(SeekFrom::Start(position))?;

@@ -25,6 +25,29 @@ pub struct Outcome {
     pub note: String,
     /// The tests that did not run, with their reasons.
     pub ignored: Vec<String>,
+    /// The tests that failed.
+    pub failures: Vec<Failure>,
+}
+
+/// A failed test, and how its output begins.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub test: String,
+    pub output: Vec<String>,
+}
+
+impl Failure {
+    /// How many lines of the output are kept.
+    const LINES: usize = 6;
+    /// How many characters of a line are kept.
+    const WIDTH: usize = 400;
+
+    /// Adds a line of the output.
+    fn add(&mut self, line: &str) {
+        if self.output.len() < Self::LINES && !line.trim().is_empty() {
+            self.output.push(line.chars().take(Self::WIDTH).collect());
+        }
+    }
 }
 
 impl Outcome {
@@ -45,6 +68,12 @@ impl Outcome {
     fn count(&mut self, line: &str) {
         if let Some((test, why)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ignored")) {
             self.ignored.push(format!("{}{}", test.trim_end(), why.replacen(", ", ": ", 1)));
+        }
+        if let Some(test) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" ----")) {
+            let test = test.strip_suffix(" stdout").unwrap_or(test).to_owned();
+            self.failures.push(Failure { test, output: Vec::new() });
+        } else if let Some(failure) = self.failures.last_mut() {
+            failure.add(line);
         }
         let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
         for count in counts.1.split("; ") {
@@ -85,6 +114,7 @@ impl Outcome {
         self.earlier += part.earlier;
         self.note += &part.note;
         self.ignored.extend(part.ignored);
+        self.failures.extend(part.failures);
     }
 }
 
@@ -189,5 +219,20 @@ mod tests {
         }
         assert_eq!((outcome.passed, outcome.failed, outcome.skipped), (6, 3, 2));
         assert_eq!(outcome.ignored, ["other::test: known, and why"]);
+    }
+
+    #[test]
+    fn the_output_of_a_failed_test_is_kept_as_far_as_it_is_read() {
+        let mut outcome = Outcome::default();
+        let long = "x".repeat(500);
+        let frames = ["   0: some::frame"; 20];
+        let lines = ["failures:", "", "---- some::test stdout ----", "===== error: a word", "", &long];
+        for line in lines.iter().chain(&frames).chain(&["---- other::test ----", "no Pod"]) {
+            outcome.count(line);
+        }
+        let [first, second] = &*outcome.failures else { panic!("{:?}", outcome.failures) };
+        assert_eq!((&*first.test, &*first.output[0]), ("some::test", "===== error: a word"));
+        assert_eq!((first.output[1].len(), first.output.len()), (400, 6));
+        assert_eq!((&*second.test, &*second.output), ("other::test", &["no Pod".to_owned()][..]));
     }
 }

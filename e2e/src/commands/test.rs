@@ -139,7 +139,7 @@ impl Test {
 }
 
 fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
-    let Outcome { passed, failed, skipped, earlier, note, ignored: _ } = outcome;
+    let Outcome { passed, failed, skipped, earlier, note, ignored: _, failures: _ } = outcome;
     let word = match (failed, skipped, passed) {
         (1.., ..) => "FAILED",
         (0, 1.., 0) => "skipped",
@@ -163,6 +163,11 @@ fn summary(results: &[(String, Outcome, Duration)], took: Duration) -> ExitCode 
     for (name, outcome, took) in results {
         println!("{}", line(name, outcome, *took));
         outcome.ignored.iter().for_each(|test| println!("    skipped: {test}"));
+    }
+    // Reports keep the end of a long output.
+    for failure in results.iter().flat_map(|(_, outcome, _)| &outcome.failures) {
+        println!("\nfailed: {}", failure.test);
+        failure.output.iter().for_each(|line| println!("    {line}"));
     }
     let sum = |part: fn(&Outcome) -> usize| results.iter().map(|(_, outcome, _)| part(outcome)).sum::<usize>();
     let failed = sum(|outcome| outcome.failed);

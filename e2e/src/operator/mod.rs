@@ -28,6 +28,7 @@ use crate::{
     faults::FaultProxy,
     host::cargo,
     process::{Process, ProcessSpec, Signal, log_tail},
+    wait::TIMEOUT,
 };
 
 /// When this variable is set, it is the path of the operator to test. Otherwise, the operator of this checkout is built.
@@ -38,8 +39,6 @@ pub const NAMESPACE: &str = chart::RELEASE;
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 /// The log message of the operator when its caches are filled.
 pub const READY: &str = "ready: all watches have listed";
-/// The timeout for the start or the end of a process, on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// The interval between two reads of the log file.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -161,7 +160,7 @@ impl OperatorOptions {
     }
 }
 
-/// A running operator. When it is dropped, its processes run until the cluster stops.
+/// A running operator. Dropping it kills its processes, so that a test that fails leaves none to the next test.
 pub struct Operator {
     options: OperatorOptions,
     parts: Vec<ControllerProcess>,
@@ -173,6 +172,15 @@ struct ControllerProcess {
     name: &'static str,
     identity: Identity,
     process: Process,
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        for part in &self.parts {
+            // It fails when the cluster has already stopped, and the processes with it.
+            drop(part.process.signal(Signal::KILL));
+        }
+    }
 }
 
 /// Installs what an operator needs: the CustomResourceDefinitions, and the ServiceAccounts with their permissions.

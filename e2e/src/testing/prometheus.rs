@@ -27,10 +27,9 @@ use crate::{
     cluster::Cluster,
     host::{cache_dir, command::run, notice},
     process::{Process, ProcessSpec},
+    wait::TIMEOUT,
 };
 
-/// How long a query may take to give what is waited for.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two queries: Prometheus scrapes each second.
 const POLL: Duration = Duration::from_millis(250);
 

@@ -9,12 +9,13 @@ use e2e::{
     auth::Identity,
     operator::{chart, executable},
     testing::framework::{ensure_eq, local_cluster},
+    wait::TIMEOUT,
 };
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::ResourceExt;
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::{process::Command, time::Instant};
 use vpn_types::{OpenVPNClient, OpenVPNClientPhase, OpenVPNServer};
 
 use crate::{
@@ -204,6 +205,11 @@ async fn what_cannot_be_is_refused_and_the_account_can_do_nothing_else() -> Resu
         local_cluster().await?.context("no cluster")?.run_helm(&off).await?;
         f.wait_until("openvpn", "no account", |server: &OpenVPNServer| server.spec.service_account_name.is_none())
             .await?;
+        // The API server's authorizer learns of it from a watch of its own.
+        let deadline = Instant::now() + TIMEOUT;
+        while may("create", "openvpnclients").await {
+            ensure!(Instant::now() < deadline, "it may create clients still");
+        }
         pod.refused(&["create", "laptop", "203.0.113.7"], "forbidden").await
     })
     .await
