@@ -130,6 +130,8 @@ closed_set! {
         /// OpenVPNServer, OpenVPNClient: An object with the name of one that is needed exists and belongs to something
         /// else. The message names it.
         NameTaken,
+        /// Event of an OpenVPNServer: An object of the server was changed, and has been set back. The message names it.
+        DriftCorrected,
         /// OpenVPNClient: The client has a valid certificate.
         Issued,
         /// OpenVPNClient: All certificates of the client are revoked.
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn reasons_round_trip() {
-        assert_eq!(Reason::ALL.len(), 72);
+        assert_eq!(Reason::ALL.len(), 73);
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
             assert_eq!(reason.to_string(), reason.as_str());

@@ -66,7 +66,8 @@ pub struct OpenVPNClientSpec {
     pub address: Option<String>,
 
     /// IPv4 networks that this client is told to reach through the server, in addition to `spec.network.routes` of the
-    /// OpenVPNServer. Without `redirectGateway`, the server forwards packets to its own `routes` only.
+    /// OpenVPNServer. Without `redirectGateway`, they have to be within `spec.network.routes`, because the server
+    /// forwards to those only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::routes")]
     pub routes: Option<Vec<String>>,

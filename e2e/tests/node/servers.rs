@@ -89,14 +89,22 @@ pub async fn ten_devices_reach_the_cluster_through_their_replicas() -> Result<()
             pod_ready(f.api(), name).await?;
         }
         let replicas = replicas(f).await?;
-        let mut connected = BTreeSet::new();
+        let (mut connected, mut most) = (BTreeSet::new(), Vec::new());
         for (replica, address) in &replicas {
-            for name in sessions(f, replica).await? {
-                ensure_eq(&format!("address of {name}"), &seen_address(f, vpn, &name).await?, address)?;
-                connected.insert(name);
+            let devices = sessions(f, replica).await?;
+            for name in &devices {
+                ensure_eq(&format!("address of {name}"), &seen_address(f, vpn, name).await?, address)?;
             }
+            connected.extend(devices.iter().cloned());
+            most = if devices.len() > most.len() { devices } else { most };
         }
         ensure_eq("connected devices", connected, names)?;
+        // Nothing listens there: a device that is reached refuses the connection.
+        let other = tunnel_address(f, &most[0]).await?;
+        let curl =
+            format!("curl --max-time 3 http://{other}:9 2>&1; curl --max-time 10 http://10.240.0.1:9176/address");
+        let said = f.kubectl(&["exec", &most[1], "--container=main", "--", "sh", "-c", &curl]).await?;
+        ensure!(said.contains("timed out") && !said.contains("refused"), "{} reaches {}: {said}", most[1], most[0]);
         let path = format!("/api/v1/namespaces/{}/pods/{}:9176/proxy/metrics", f.name(), replicas[0].0);
         let metrics = f.kubectl(&["get", "--raw", &path]).await?;
         for metric in ["openvpn_up", "openvpn_server_connected_clients", "openvpn_openvpn_server_connected_clients"] {
@@ -105,6 +113,15 @@ pub async fn ten_devices_reach_the_cluster_through_their_replicas() -> Result<()
         Ok(())
     })
     .await
+}
+
+/// The address of a device in the tunnel.
+async fn tunnel_address(f: &Framework, device: &str) -> Result<String> {
+    let show = ["exec", device, "--container=openvpn", "--", "ip", "-4", "-o", "address", "show", "tun0"];
+    let shown = f.kubectl(&show).await?;
+    let address = shown.split_whitespace().skip_while(|word| *word != "inet").nth(1);
+    let (address, _) = address.and_then(|address| address.split_once('/')).with_context(|| shown.clone())?;
+    Ok(address.to_owned())
 }
 
 pub async fn a_revoked_client_is_cut_off_on_every_replica() -> Result<()> {

@@ -97,7 +97,7 @@ pub fn a_client_gets_its_own_address_and_others_do_not() {
         routes: vec!["192.168.7.0/24".parse().unwrap()],
         behind: vec!["192.168.8.0/24".parse().unwrap()],
     };
-    assert_eq!(own.check(server.config.clients, server.config.max_clients), Ok(()));
+    assert_eq!(own.check(server.config.clients, server.config.max_clients, None), Ok(()));
     let file = own.file(server.config.clients).unwrap();
     fs::write(server.directory.path().join("ccd/laptop"), file).unwrap();
     let connect = |name: &str| server.connect(name, &server.profile(&client(&server.authority, name))).connected();

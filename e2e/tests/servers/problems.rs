@@ -2,7 +2,12 @@
 
 use anyhow::{Result, ensure};
 use e2e::{testing::framework::ensure_eq, wait::ready_condition};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Secret, Service},
+    events::v1::Event,
+    policy::v1::PodDisruptionBudget,
+};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use vpn_types::{OpenVPNClient, OpenVPNServer};
@@ -44,6 +49,43 @@ async fn objects_of_others_are_named_and_never_changed() -> Result<()> {
                     f.delete::<Service>(name).await?;
                 }
             }
+        }
+        f.wait_for_reason::<OpenVPNServer>("home", "Serving").await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_changed_by_hand_is_set_back_and_what_is_added_stays() -> Result<()> {
+    test("drift", async |f| {
+        create_server(f, "home", json!({"replicas": 1})).await?;
+        f.wait_for_reason::<OpenVPNServer>("home", "Serving").await?;
+        let changes = [
+            ("service/home", json!({"metadata": {"labels": {"team": "a"}}, "spec": {"selector": {"app": "other"}}})),
+            ("configmap/home-config", json!({"data": {"server.conf": "verb 11", "mine": "yes"}})),
+            ("deployment/home", json!({"metadata": {"labels": {"team": "a"}}, "spec": {"replicas": 3}})),
+            ("poddisruptionbudget/home", json!({"spec": {"maxUnavailable": 0}})),
+        ];
+        for (object, change) in &changes {
+            f.kubectl(&["patch", object, "--type=merge", "--patch", &change.to_string()]).await?;
+        }
+        let budget = |it: &PodDisruptionBudget| json!(it.spec)["maxUnavailable"] == 1;
+        f.wait_until("home", "the budget", budget).await?;
+        let service = |it: &Service| json!(it.spec)["selector"] == json!({"app": "openvpn", "release": "home"});
+        let service = f.wait_until("home", "the selector", service).await?;
+        ensure_eq("label", service.labels().get("team").map(String::as_str), Some("a"))?;
+        let deployment = |it: &Deployment| json!(it.spec)["replicas"] == 1;
+        let deployment = f.wait_until("home", "the replicas", deployment).await?;
+        ensure_eq("label", deployment.labels().get("team").map(String::as_str), Some("a"))?;
+        let config = |it: &ConfigMap| json!(it.data)["server.conf"].as_str().is_some_and(|it| it.contains("crl-verify"));
+        let config = f.wait_until("home-config", "the configuration", config).await?;
+        ensure_eq("other file", &json!(config.data)["mine"], &json!("yes"))?;
+        for name in ["Service home", "ConfigMap home-config", "Deployment home", "PodDisruptionBudget home"] {
+            let told = |event: &Event| {
+                let note = event.note.as_deref().unwrap_or_default();
+                event.reason.as_deref() == Some("DriftCorrected") && note.starts_with(&format!("{name} was changed, "))
+            };
+            f.wait_until_all::<Event>(name, |all| all.iter().any(told)).await?;
         }
         f.wait_for_reason::<OpenVPNServer>("home", "Serving").await.map(drop)
     })

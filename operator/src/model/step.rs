@@ -64,6 +64,19 @@ impl Step {
         self
     }
 
+    /// Returns this step if it is a request. Otherwise returns the other one, with a wait no longer than that of this one.
+    pub fn or_sooner(self, other: impl FnOnce() -> Step) -> Step {
+        match (self, other) {
+            (step @ Step::Send(_), _) => step,
+            (Step::Idle, other) => other(),
+            (Step::WaitUntil(time), other) => match other() {
+                Step::Idle => Step::WaitUntil(time),
+                Step::WaitUntil(later) => Step::WaitUntil(later.min(time)),
+                step => step,
+            },
+        }
+    }
+
     /// Returns this step, or the other one if this one is idle.
     pub fn or_else(self, other: impl FnOnce() -> Step) -> Step {
         match self {

@@ -18,20 +18,28 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// Checks it against the network of the server.
+    /// Checks it against the network of the server, and the networks that the server forwards to: without them, it
+    /// forwards anywhere.
     ///
     /// # Errors
     ///
     /// A message for users.
-    pub fn check(&self, clients: ClientNetwork, max_clients: u32) -> Result<(), String> {
+    pub fn check(&self, clients: ClientNetwork, max_clients: u32, reachable: Option<&[Ipv4Net]>) -> Result<(), String> {
         if let Some(address) = self.address {
             clients.check_address(address, max_clients)?;
         }
         // A wider route, such as 10.0.0.0/8, gives way to that of the tunnel.
         let hides = |net: &&Ipv4Net| clients.net().contains(*net);
         let collides = |net: &&Ipv4Net| overlaps(net, &clients.net());
-        match self.routes.iter().find(hides).or_else(|| self.behind.iter().find(collides)) {
-            Some(net) => Err(format!("{net} overlaps {clients}, the network of the clients")),
+        if let Some(net) = self.routes.iter().find(hides).or_else(|| self.behind.iter().find(collides)) {
+            return Err(format!("{net} overlaps {clients}, the network of the clients"));
+        }
+        let Some(reachable) = reachable else { return Ok(()) };
+        let is_dropped = |net: &&Ipv4Net| !reachable.iter().any(|other| other.contains(*net));
+        match self.routes.iter().find(is_dropped) {
+            Some(net) => {
+                Err(format!("the server does not forward to {net}: its spec.network.routes do not contain it"))
+            }
             None => Ok(()),
         }
     }

@@ -1,7 +1,8 @@
 //! The rules of a server's network, as commands for `iptables`.
 //!
 //! They are in chains of our own, which are emptied and filled again: to apply them twice is to apply them once. What
-//! clients send is forwarded to declared networks only, unless everything is.
+//! clients send is forwarded to declared networks only, unless everything is, and never to other clients. OpenVPN itself
+//! forwards between clients if it has the option `client-to-client`, past these rules.
 
 use super::settings::{AgentSettings, EXPORTER_PORT};
 
@@ -29,6 +30,7 @@ pub fn steps(settings: &AgentSettings) -> Vec<Step> {
 
     let mut forward = Chain::new("filter", CHAIN);
     forward.rule(&["-o", TUNNEL, "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT"]);
+    forward.rule(&["-i", TUNNEL, "-o", TUNNEL, "-j", "DROP"]);
     if settings.redirect_gateway {
         forward.rule(&["-i", TUNNEL, "-j", "ACCEPT"]);
     } else {
@@ -109,6 +111,7 @@ mod tests {
             "filter -n -L VPN-OPERATOR || filter -N VPN-OPERATOR",
             "filter -F VPN-OPERATOR",
             "filter -A VPN-OPERATOR -o tun0 -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+            "filter -A VPN-OPERATOR -i tun0 -o tun0 -j DROP",
             "filter -A VPN-OPERATOR -i tun0 -d 10.96.0.0/12 -j ACCEPT",
             "filter -A VPN-OPERATOR -i tun0 -d 192.168.0.0/24 -j ACCEPT",
             "filter -A VPN-OPERATOR -i tun0 -j DROP",
@@ -120,14 +123,16 @@ mod tests {
         ];
         assert_eq!(lines(&settings(false, &["10.96.0.0/12", "192.168.0.7/24"])), expected);
         let nothing = lines(&settings(false, &[]));
-        assert_eq!(nothing.iter().filter(|line| line.contains("-i tun0")).count(), 2);
+        assert_eq!(nothing.iter().filter(|line| line.contains("-i tun0")).count(), 3);
         assert!(nothing.contains(&"filter -A VPN-OPERATOR -i tun0 -j DROP".to_owned()));
     }
 
     #[test]
-    fn with_a_redirected_gateway_everything_is_reached() {
+    fn with_a_redirected_gateway_everything_but_other_clients_is_reached() {
         let lines = lines(&settings(true, &["10.96.0.0/12"]));
-        assert!(lines.contains(&"filter -A VPN-OPERATOR -i tun0 -j ACCEPT".to_owned()));
-        assert!(!lines.iter().any(|line| line.contains("DROP")), "{lines:?}");
+        let position = |line: &str| lines.iter().position(|other| *other == format!("filter -A VPN-OPERATOR {line}"));
+        let (dropped, accepted) = (position("-i tun0 -o tun0 -j DROP"), position("-i tun0 -j ACCEPT"));
+        assert!(dropped.is_some() && dropped < accepted, "{lines:?}");
+        assert_eq!(lines.iter().filter(|line| line.contains("DROP")).count(), 1, "{lines:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use vpn_types::Reason;
 
-use super::obstacles::taken;
+use super::{memory::Applied, obstacles::taken};
 use crate::{
     controllers::{Answer, Context},
     model::{Backoff, Kind, Operation, ReconcileRequest, RequestPriority},
@@ -21,6 +21,12 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
             if let Some(server) = ctx.state.servers.get(key) {
                 let counted = (server.meta.generation, counts.clone());
                 ctx.memory.servers.counted.insert(server.meta.uid.clone(), counted);
+            }
+        }
+        (ReconcileRequest::Server(_), Operation::Apply(kind, key, ..), Outcome::Object(object)) => {
+            if let Object::ServerObject(object) = &**object {
+                let applied = Applied { content: object.content.clone(), at: ctx.now.monotonic };
+                ctx.memory.servers.applied.insert((*kind, key.clone()), applied);
             }
         }
         // A serial number was recorded: this process issues the certificate.

@@ -110,7 +110,9 @@ impl ServersContext<'_> {
             routes: routes(client.spec.routes.as_deref()).map_err(|why| invalid(format!("spec.routes: {why}")))?,
             behind: Vec::new(),
         };
-        config.check(desired.network, desired.max_clients).map_err(|why| invalid(format!("spec: {why}")))?;
+        config
+            .check(desired.network, desired.max_clients, desired.reachable.as_deref())
+            .map_err(|why| invalid(format!("spec: {why}")))?;
         if let Some(other) = self.same_name(client) {
             let common_name = client.common_name();
             let why = format!("OpenVPNClient {other} has the common name {common_name} too; choose another one");

@@ -21,6 +21,8 @@ pub struct Desired {
     pub network: ClientNetwork,
     /// The port.
     pub port: u16,
+    /// The networks that clients reach. Absent: any.
+    pub reachable: Option<Vec<Ipv4Net>>,
     /// How many clients a replica accepts.
     pub max_clients: u32,
     /// The configuration of OpenVPN.
@@ -84,6 +86,7 @@ impl Desired {
             "maxClients": max_clients,
             "individuals": spec.exporter.as_ref().and_then(|exporter| exporter.individuals).unwrap_or(true),
         });
+        let reachable = (!redirect_gateway).then(|| routes.clone());
         let config = ServerConfig {
             protocol: spec.protocol.unwrap_or_default().into(),
             port,
@@ -108,6 +111,7 @@ impl Desired {
             cluster_ip: own.and_then(cluster_ip),
             metrics_ip: exporters.and_then(cluster_ip),
             network: clients,
+            reachable,
             port,
             max_clients,
         })

@@ -1,8 +1,11 @@
 //! What the servers controller keeps in addition to the stores. All of it can be lost.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use crate::{model::Uid, pki::Serial};
+use crate::{
+    model::{Kind, ObjectKey, Uid},
+    pki::Serial,
+};
 
 /// State of the servers controller.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +16,17 @@ pub struct Memory {
     /// How many clients each replica had before the server gets fewer of them, by UID of the server and of the Pod, and the
     /// `metadata.generation` of the server that it was counted for.
     pub counted: HashMap<Uid, (i64, HashMap<Uid, u64>)>,
+    /// What came of applying the objects of servers.
+    pub applied: HashMap<(Kind, ObjectKey), Applied>,
     /// When the status of a server was last written (monotonic), by UID.
     pub reported: HashMap<Uid, Duration>,
+}
+
+/// An object as the API server returned it when it was applied.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// Its content.
+    pub content: Arc<str>,
+    /// When it was applied (monotonic).
+    pub at: Duration,
 }

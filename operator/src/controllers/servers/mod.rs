@@ -9,6 +9,7 @@ mod authority;
 mod clients;
 mod context;
 mod desired;
+mod drift;
 mod enrollment;
 mod evaluate;
 mod keystore;
@@ -142,13 +143,13 @@ impl ServersContext<'_> {
         if server.keystore_key().is_some() {
             return self.serve_keystore(server, &desired);
         }
-        let step = self
-            .authority(server)
-            .or_else(|| self.server_certificate(server))
-            .or_else(|| self.objects(server, &desired))
-            .or_else(|| self.provider(server, &desired));
-        let condition = self.authority_problem(server).unwrap_or_else(|| self.evaluate(server, &desired));
-        step.or_else(|| self.report(server, &condition)).or_else(|| self.wait(server))
+        self.authority(server).or_else(|| self.server_certificate(server)).or_else(|| {
+            self.objects(server, &desired).or_sooner(|| {
+                let condition = self.authority_problem(server).unwrap_or_else(|| self.evaluate(server, &desired));
+                let step = self.provider(server, &desired).or_else(|| self.report(server, &condition));
+                step.or_else(|| self.wait(server))
+            })
+        })
     }
 
     /// The next step for a server with the certificates of the user.
@@ -159,9 +160,12 @@ impl ServersContext<'_> {
             Some(Err(Refusal { reason, message })) => return self.report(server, &evaluate::failed(reason, message)),
             Some(Ok(_)) => {}
         }
-        let step = self.copy_keystore(server).or_else(|| self.objects(server, desired));
-        let step = step.or_else(|| self.report(server, &self.evaluate(server, desired)));
-        step.or_else(|| self.wait_for_keystore(server))
+        self.copy_keystore(server).or_else(|| {
+            self.objects(server, desired).or_sooner(|| {
+                let step = self.report(server, &self.evaluate(server, desired));
+                step.or_else(|| self.wait_for_keystore(server))
+            })
+        })
     }
 
     /// Deletion: the MaskProvider first, whose finalizer gives its slots back, and then the rest by the garbage collector.

@@ -11,6 +11,7 @@ use vpn_types::{
 use super::{
     context::{ServersContext, apply},
     desired::{Desired, EXPORTER_PORT, routes},
+    drift::{self, Drift},
     enrollment,
     names::{named, owned_by},
 };
@@ -40,6 +41,7 @@ impl ServersContext<'_> {
             (Kind::PodDisruptionBudget, key.clone(), &state.pod_disruption_budgets, disruption_budget(server)),
             (Kind::Deployment, key.clone(), &state.deployments, self.deployment(server, desired)),
         ];
+        let mut due = Step::Idle;
         for (kind, key, store, object) in all {
             // Without the certificates, the Pods could not start.
             if object.is_null() {
@@ -51,13 +53,21 @@ impl ServersContext<'_> {
             }
             let (object, inputs) = finish(server, kind, &key, object);
             let ours = present.filter(|present| present.owner.as_ref() == Some(&server.meta.uid));
-            if ours.is_none_or(|ours| ours.inputs.as_deref() != Some(&*inputs)) {
-                let first = if kind == Kind::Deployment { self.rank_replicas(server) } else { Step::Idle };
-                let meta = ours.map(|ours| &ours.meta);
-                return first.or_else(|| apply(kind, key, meta, with_uid(object, meta)));
-            }
+            let current = ours.filter(|ours| ours.inputs.as_deref() == Some(&*inputs));
+            let event = match current.map(|current| self.drift(current, &object)) {
+                Some(Drift::None) => continue,
+                Some(Drift::CorrectAt(time)) => {
+                    due = due.or_else(|| Step::WaitUntil(time));
+                    continue;
+                }
+                Some(Drift::Correct) => Some(drift::corrected(server, kind, &key)),
+                None => None,
+            };
+            let first = if kind == Kind::Deployment { self.rank_replicas(server) } else { Step::Idle };
+            let meta = ours.map(|ours| &ours.meta);
+            return first.or_else(|| apply(kind, key, meta, with_uid(object, meta)).with_event(event));
         }
-        Step::Idle
+        due
     }
 
     /// The files of clients that have an address or routes of their own.
@@ -69,7 +79,7 @@ impl ServersContext<'_> {
                 routes: routes(client.spec.routes.as_deref()).unwrap_or_default(),
                 behind: Vec::new(),
             };
-            config.check(desired.network, desired.max_clients).ok()?;
+            config.check(desired.network, desired.max_clients, desired.reachable.as_deref()).ok()?;
             Some((client.common_name().to_owned(), json!(config.file(desired.network)?)))
         });
         json!({"data": files.collect::<Map<_, _>>()})

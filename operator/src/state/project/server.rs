@@ -12,6 +12,8 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
 };
+use serde::Serialize;
+use serde_json::json;
 use vpn_types::{
     CERTIFICATES_VALID, DELETION_COST_ANNOTATION, INPUTS_ANNOTATION, OpenVPNClient, OpenVPNServer, REVOKED_ANNOTATION,
     Reason, SERVER_LABEL, SERVER_SECRET_LABEL, SLOT_LABEL,
@@ -131,13 +133,18 @@ fn authority(data: &BTreeMap<String, ByteString>, info: &CertificateInfo) -> Opt
     })
 }
 
-fn object(kind: Kind, metadata: &ObjectMeta) -> Option<ServerObject> {
+fn object(kind: Kind, metadata: &ObjectMeta, field: &str, value: &impl Serialize) -> Option<ServerObject> {
+    let content = json!({
+        "metadata": {"labels": metadata.labels, "annotations": metadata.annotations},
+        field: value,
+    });
     Some(ServerObject {
         kind,
         meta: meta(metadata)?,
         server: label(metadata, SERVER_LABEL),
         owner: owner_of(metadata, "OpenVPNServer").next(),
         inputs: annotation(metadata, INPUTS_ANNOTATION),
+        content: Arc::from(content.to_string()),
         addresses: None,
         failure: None,
     })
@@ -146,14 +153,14 @@ fn object(kind: Kind, metadata: &ObjectMeta) -> Option<ServerObject> {
 impl Project for ConfigMap {
     type View = ServerObject;
     fn project(&self) -> Option<ServerObject> {
-        object(Kind::ConfigMap, &self.metadata)
+        object(Kind::ConfigMap, &self.metadata, "data", &self.data)
     }
 }
 
 impl Project for PodDisruptionBudget {
     type View = ServerObject;
     fn project(&self) -> Option<ServerObject> {
-        object(Kind::PodDisruptionBudget, &self.metadata)
+        object(Kind::PodDisruptionBudget, &self.metadata, "spec", &self.spec)
     }
 }
 
@@ -170,7 +177,8 @@ impl Project for Service {
             ip: ingress.and_then(|ingress| ingress.ip.as_deref()).map(Arc::from),
             node_port: spec.ports.iter().flatten().find_map(|port| port.node_port),
         };
-        Some(ServerObject { addresses: Some(Arc::new(addresses)), ..object(Kind::Service, &self.metadata)? })
+        let object = object(Kind::Service, &self.metadata, "spec", &self.spec)?;
+        Some(ServerObject { addresses: Some(Arc::new(addresses)), ..object })
     }
 }
 
@@ -180,7 +188,7 @@ impl Project for Deployment {
         let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
         let failure = conditions.filter(|one| one.type_ == "ReplicaFailure" && one.status == "True");
         let failure = failure.filter_map(|one| one.message.as_deref()).map(Arc::from).next();
-        Some(ServerObject { failure, ..object(Kind::Deployment, &self.metadata)? })
+        Some(ServerObject { failure, ..object(Kind::Deployment, &self.metadata, "spec", &self.spec)? })
     }
 }
 

@@ -164,7 +164,7 @@ impl fmt::Debug for AuthorityView {
     }
 }
 
-/// An object that the operator creates for an OpenVPN server, and whose content it does not read.
+/// An object that the operator creates for an OpenVPN server.
 #[derive(Clone, Debug)]
 pub struct ServerObject {
     /// The kind.
@@ -177,6 +177,8 @@ pub struct ServerObject {
     pub owner: Option<Uid>,
     /// The hash of what it was made from, from an annotation.
     pub inputs: Option<Arc<str>>,
+    /// Its labels, its annotations, and its `spec` or `data`, as JSON.
+    pub content: Arc<str>,
     /// The addresses of a Service.
     pub addresses: Option<Arc<ServiceAddresses>>,
     /// Why a Deployment cannot create Pods.

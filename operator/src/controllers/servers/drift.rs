@@ -1,0 +1,132 @@
+//! Objects of a server that others have changed.
+//!
+//! Invariant: fields that the operator does not set belong to others. An object that the API server or a webhook changes
+//! while it is applied is not applied again until somebody changes it, and no object is applied more often than once in
+//! [`INTERVAL`], whoever sets it back.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use vpn_types::Reason;
+
+use super::context::ServersContext;
+use crate::{
+    model::{EventRecord, Kind, ObjectKey, object_reference},
+    state::{ServerObject, ServerView},
+};
+
+/// The minimum interval between two corrections of an object.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Whether an object is as it was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// It is, or the API server made it otherwise.
+    None,
+    /// It has to be applied again.
+    Correct,
+    /// It has to be applied again at this time (monotonic).
+    CorrectAt(Duration),
+}
+
+impl ServersContext<'_> {
+    /// Compares an object with what was applied.
+    pub fn drift(&self, found: &ServerObject, wanted: &Value) -> Drift {
+        let content: Value = serde_json::from_str(&found.content).unwrap_or_default();
+        if holds(&content, &owned_part(wanted)) {
+            return Drift::None;
+        }
+        match self.memory.applied.get(&(found.kind, found.meta.key.clone())) {
+            Some(applied) if applied.content == found.content => Drift::None,
+            Some(applied) if applied.at + INTERVAL > self.now.monotonic => Drift::CorrectAt(applied.at + INTERVAL),
+            _ => Drift::Correct,
+        }
+    }
+}
+
+/// Returns the Event about an object that is applied again.
+pub fn corrected(server: &ServerView, kind: Kind, key: &ObjectKey) -> EventRecord {
+    let (kind, name, server_name) = (kind.as_str(), &key.name, &server.meta.key.name);
+    EventRecord {
+        regarding: object_reference(Kind::Server, &server.meta.key, &server.meta.uid),
+        related: None,
+        warning: false,
+        reason: Reason::DriftCorrected,
+        action: "Apply",
+        message: format!(
+            "{kind} {name} was changed, and has been set back. Change OpenVPNServer {server_name} instead; spec.pod changes \
+             its Pods"
+        ),
+    }
+}
+
+/// Returns the part of an object that [`ServerObject::content`] has.
+fn owned_part(wanted: &Value) -> Value {
+    let mut part = wanted.clone();
+    if let Some(fields) = part.as_object_mut() {
+        fields.retain(|field, _| matches!(&**field, "metadata" | "spec" | "data"));
+    }
+    if let Some(metadata) = part["metadata"].as_object_mut() {
+        metadata.retain(|field, _| field == "labels" || field == "annotations");
+    }
+    part
+}
+
+/// Whether an object has everything that was applied. Others may have added fields, and elements of lists. What was
+/// applied empty may be absent.
+fn holds(found: &Value, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (_, Value::Null) => true,
+        (Value::Null, Value::Object(fields)) => fields.values().all(|wanted| holds(&Value::Null, wanted)),
+        (Value::Null, Value::Array(all)) => all.is_empty(),
+        (Value::Null, Value::String(text)) => text.is_empty(),
+        (Value::Null, Value::Bool(is)) => !is,
+        (Value::Object(found), Value::Object(wanted)) => {
+            wanted.iter().all(|(field, wanted)| holds(found.get(field).unwrap_or(&Value::Null), wanted))
+        }
+        (Value::Array(found), Value::Array(wanted)) => {
+            wanted.iter().all(|wanted| found.iter().any(|found| holds(found, wanted)))
+        }
+        (found, wanted) => found == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_others_add_is_no_drift() {
+        let wanted = json!({"spec": {
+            "ports": [{"name": "openvpn", "port": 1194}], "annotations": {}, "value": "", "optional": false,
+            "volumes": [{"name": "run", "emptyDir": {}}, {"name": "tmp", "emptyDir": {"medium": "Memory"}}],
+        }});
+        let found = json!({"spec": {
+            "ports": [{"name": "other", "port": 1}, {"name": "openvpn", "port": 1194, "nodePort": 30_000}],
+            "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory"}}, {"name": "run", "emptyDir": {}}],
+            "clusterIP": "10.96.0.7",
+        }});
+        assert!(holds(&found, &wanted));
+        for (pointer, other) in [
+            ("/spec/ports/1/port", json!(1195)),
+            ("/spec/ports", json!([])),
+            ("/spec/volumes/0/emptyDir/medium", json!("")),
+            ("/spec/volumes", Value::Null),
+            ("/spec", Value::Null),
+        ] {
+            let mut changed = found.clone();
+            *changed.pointer_mut(pointer).expect("it is there") = other;
+            assert!(!holds(&changed, &wanted), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn identity_and_status_are_not_compared() {
+        let wanted = json!({
+            "kind": "Service", "metadata": {"name": "home", "uid": "1", "labels": {"app": "openvpn"}}, "spec": {"a": 1},
+        });
+        assert_eq!(owned_part(&wanted), json!({"metadata": {"labels": {"app": "openvpn"}}, "spec": {"a": 1}}));
+    }
+}
