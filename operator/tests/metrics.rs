@@ -161,9 +161,12 @@ fn server() -> [Object; 3] {
     let server: OpenVPNServer =
         serde_json::from_value(json!({"metadata": metadata("vpn", "home"), "spec": {"replicas": 2}})).unwrap();
     let made = |content: Content| content.data(None, OffsetDateTime::now_utc()).unwrap();
-    let authority = made(Content::Authority { common_name: "home-ca".to_owned(), generation: 1, own: None });
+    let authority =
+        made(Content::Authority { common_name: "home-ca".to_owned(), generation: 1, own: None, predecessor: None });
     let text = |key: &str| Arc::from(String::from_utf8(authority[key].0.clone()).unwrap());
-    let issuer = Issuer { certificate: text("tls.crt"), key: text("tls.key"), tls_crypt: text("tls-crypt.key") };
+    let certificate: std::sync::Arc<str> = text("tls.crt");
+    let issuer =
+        Issuer { trusted: certificate.clone(), certificate, key: text("tls.key"), tls_crypt: text("tls-crypt.key") };
     let own = made(Content::Server(Certificate {
         authority: issuer,
         common_name: "home".to_owned(),

@@ -41,6 +41,8 @@ pub const INPUTS_ANNOTATION: &str = "vpn.beebs.dev/inputs";
 /// Annotation on the Pods of an `OpenVPNServer`: hash of the list of revoked certificates. A change makes the kubelet
 /// update the files of the Pod.
 pub const REVOKED_ANNOTATION: &str = "vpn.beebs.dev/revoked";
+/// Annotation of the replicas of an `OpenVPNServer`: a hash of what `OpenVPN` reads only when it starts.
+pub const RESTART_ANNOTATION: &str = "vpn.beebs.dev/restart";
 
 /// Annotation on Pods: the ReplicaSet controller deletes the Pod with the lowest number first (KEP-2255).
 pub const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";

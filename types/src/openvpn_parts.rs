@@ -129,8 +129,9 @@ pub struct OpenVPNPkiSpec {
     #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 
-    /// Increase it to have a new certificate authority after the Secret `NAME-ca` was lost. No client can connect with
-    /// the profile that it has after that. Default: 1.
+    /// Increase it to have the next certificate authority: a new one, or the one that is in the Secret of `caSecret` now.
+    /// Profiles of the previous one work until their certificates end. If the Secret `NAME-ca` was lost or deleted before,
+    /// no client can connect until it has its new profile. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub generation: Option<i32>,

@@ -268,12 +268,30 @@ pub async fn a_device_comes_back_whatever_happens_to_the_server() -> Result<()> 
         let seen = seen_address(f, vpn, "laptop").await?;
         ensure!(replicas(f).await?.iter().any(|(_, address)| *address == seen), "laptop is seen at {seen}");
 
+        // The next authority comes with a rolling update too. The device has the old profile in its memory.
+        let before = replicas(f).await?;
+        f.patch::<OpenVPNServer>("home", json!({"spec": {"pki": {"generation": 2}}})).await?;
+        comes_back(f, "laptop", &before, "the server has another authority").await?;
+        device(f, "tablet").await?;
+        pod_ready(f.api(), "tablet").await?;
+        let next = String::from_utf8(certificate(f, "home-ca").await?)?;
+        let is_of_next = |secret: &Secret| {
+            let certificate = secret.data.as_ref().and_then(|data| data.get("tls.crt"));
+            certificate.is_some_and(|it| vpn_operator::pki::is_signed_by(&String::from_utf8_lossy(&it.0), &next))
+        };
+        f.wait_until("laptop", "a certificate of the next authority", is_of_next).await?;
+        device(f, "phone").await?;
+        pod_ready(f.api(), "phone").await?;
+        ensure!(is_of_next(&f.api::<Secret>().get("phone").await?), "phone has a certificate of the old authority");
+        let (authority, own) = (certificate(f, "home-ca").await?, certificate(f, "laptop").await?);
+
         let (server, pod) = (f.api::<OpenVPNServer>().get("home").await?, f.api::<Pod>().get("laptop").await?);
         f.delete::<Pod>("laptop").await?;
         f.wait_deleted(&pod).await?;
         f.delete::<OpenVPNServer>("home").await?;
         f.wait_deleted(&server).await?;
-        f.wait_until_all::<Pod>("no replica", <[_]>::is_empty).await?;
+        f.wait_until_all::<Pod>("no replica", |pods| !pods.iter().any(|pod| pod.name_any().starts_with("home-")))
+            .await?;
         create_server(f, spec).await?;
         // It has another address, so the device needs the new profile.
         let service: Service = f.wait_until("home", "a Service", |_| true).await?;

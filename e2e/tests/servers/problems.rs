@@ -77,7 +77,8 @@ async fn what_is_changed_by_hand_is_set_back_and_what_is_added_stays() -> Result
         let deployment = |it: &Deployment| json!(it.spec)["replicas"] == 1;
         let deployment = f.wait_until("home", "the replicas", deployment).await?;
         ensure_eq("label", deployment.labels().get("team").map(String::as_str), Some("a"))?;
-        let config = |it: &ConfigMap| json!(it.data)["server.conf"].as_str().is_some_and(|it| it.contains("crl-verify"));
+        let config =
+            |it: &ConfigMap| json!(it.data)["server.conf"].as_str().is_some_and(|it| it.contains("crl-verify"));
         let config = f.wait_until("home-config", "the configuration", config).await?;
         ensure_eq("other file", &json!(config.data)["mine"], &json!("yes"))?;
         for name in ["Service home", "ConfigMap home-config", "Deployment home", "PodDisruptionBudget home"] {
@@ -159,8 +160,8 @@ async fn an_authority_of_ones_own_is_checked() -> Result<()> {
     test("own-ca", async |f| {
         create_server(f, "home", json!({"replicas": 1, "pki": {"caSecret": "mine"}})).await?;
         f.wait_for_reason::<OpenVPNServer>("home", "SecretNotFound").await?;
-        let leaf =
-            ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/stdout", "-subj", "/CN=x", "-addext"];
+        let leaf = "req -x509 -newkey rsa:2048 -nodes -keyout /dev/stdout -days 1000 -subj /CN=x -addext";
+        let leaf: Vec<_> = leaf.split(' ').collect();
         let make = |constraint: &str| -> Result<(String, String)> {
             let both = openssl(&[&leaf[..], &[constraint]].concat(), &[])?;
             let at = both.find("-----BEGIN CERTIFICATE").unwrap_or(0);
@@ -180,7 +181,41 @@ async fn an_authority_of_ones_own_is_checked() -> Result<()> {
         f.create(secret(&certificate, &key)?).await?;
         create_client(f, "laptop", json!({"server": "home"})).await?;
         let client = issued(f, "laptop").await?;
-        verify(&certificate, &client["tls.crt"], "sslclient")
+        verify(&certificate, &client["tls.crt"], "sslclient")?;
+        f.wait_for_reason::<OpenVPNServer>("home", "Serving").await?;
+
+        // Another one does not follow before the user says so, and one that cannot be used changes nothing.
+        let (next, next_key) = make("keyUsage=critical,keyCertSign,cRLSign")?;
+        f.delete::<Secret>("mine").await?;
+        f.create(secret(&next, &key)?).await?;
+        f.patch::<OpenVPNServer>("home", json!({"spec": {"pki": {"generation": 2}}})).await?;
+        f.wait_for_event::<OpenVPNServer>("home", "CertificateAuthorityInvalid", &["does not belong"]).await?;
+        ensure_eq("authority", &texts(f, "home-ca").await?["tls.crt"], &certificate)?;
+        f.delete::<Secret>("mine").await?;
+        f.create(secret(&next, &next_key)?).await?;
+        let follows = |found: &Secret| {
+            let text =
+                found.data.as_ref().and_then(|data| data.get("tls.crt")).map(|it| String::from_utf8_lossy(&it.0));
+            text.is_some_and(|text| vpn_operator::pki::is_signed_by(&text, &next))
+        };
+        f.wait_until("laptop", "a certificate of the next authority", follows).await?;
+        let (server, laptop) = (texts(f, "home-server").await?, texts(f, "laptop").await?);
+        // The device has the old profile, and others have the new one.
+        verify(&client["ca.crt"], &server["tls.crt"], "sslserver")?;
+        verify(&laptop["ca.crt"], &server["tls.crt"], "sslserver")?;
+        verify(&server["ca.crt"], &client["tls.crt"], "sslclient")?;
+        verify(&server["ca.crt"], &laptop["tls.crt"], "sslclient")?;
+        ensure!(laptop["laptop.ovpn"].contains(next.trim()), "the profile does not trust the next authority");
+        let told = f
+            .wait_until("home", "until when", |server: &OpenVPNServer| {
+                let conditions = server.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                conditions
+                    .clone()
+                    .any(|it| it.message.contains("profiles of the previous certificate authority work until"))
+            })
+            .await?;
+        ensure!(ready_condition(&told).is_some_and(|ready| ready.reason == "Serving"));
+        Ok(())
     })
     .await
 }

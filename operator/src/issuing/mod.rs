@@ -10,6 +10,7 @@ mod profile;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use k8s_openapi::ByteString;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 use vpn_types::Reason;
@@ -36,6 +37,8 @@ pub mod keys {
     pub const REVOKED: &str = "revoked";
     /// The list of revoked certificates for programs other than the server.
     pub const CRL: &str = "crl.pem";
+    /// The authorities before the present one that are still trusted, as JSON: a list of `Previous`.
+    pub const PREVIOUS: &str = "previous.json";
     /// The `spec.pki.generation` of a certificate authority.
     pub const GENERATION: &str = "generation";
 }
@@ -57,6 +60,8 @@ pub enum Content {
         generation: i32,
         /// The name of the Secret, in the same namespace, with the certificate authority to use.
         own: Option<String>,
+        /// What it takes over from the authority before it.
+        predecessor: Option<Box<Predecessor>>,
     },
     /// The certificate of a server.
     Server(Certificate),
@@ -96,6 +101,35 @@ pub enum Content {
     },
 }
 
+/// What a certificate authority takes over from the one before it.
+#[derive(Clone, Debug)]
+pub struct Predecessor {
+    /// The authority before it, which goes on issuing certificates for clients until the replicas trust both.
+    pub authority: Issuer,
+    /// The authorities before that.
+    pub previous: Vec<Previous>,
+    /// The list of revoked certificates.
+    pub revoked: Revoked,
+}
+
+/// A certificate authority before the present one, as it is kept beside that.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    /// The certificate in PEM.
+    pub certificate: String,
+    /// The private key in PEM.
+    pub key: String,
+    /// When the last certificate of a client ends that it has issued, in seconds since 1970. Absent while it issues them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retires: Option<i64>,
+}
+
+impl fmt::Debug for Previous {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Previous").field("retires", &self.retires).finish_non_exhaustive()
+    }
+}
+
 /// A certificate to issue.
 #[derive(Clone, Debug)]
 pub struct Certificate {
@@ -118,6 +152,8 @@ pub struct Issuer {
     pub key: Arc<str>,
     /// The key of `tls-crypt`.
     pub tls_crypt: Arc<str>,
+    /// The certificates of all authorities that are trusted, in PEM.
+    pub trusted: Arc<str>,
 }
 
 impl fmt::Debug for Issuer {
@@ -172,19 +208,12 @@ impl Content {
     /// If the certificate authority or the certificate signing request cannot be used.
     pub fn data(&self, known: Option<&Data>, now: OffsetDateTime) -> Result<Data, Refusal> {
         match self {
-            Content::Authority { common_name, generation, own } => {
+            Content::Authority { common_name, generation, own, predecessor } => {
                 let authority = match own {
                     Some(name) => own_authority(name, known, now)?,
                     None => Authority::new(common_name, now, AUTHORITY_LIFETIME).map_err(Refusal::of)?,
                 };
-                let tls_crypt = pki::new_tls_crypt_key().map_err(Refusal::of)?;
-                Ok(data([
-                    (keys::CERTIFICATE, authority.certificate()),
-                    (keys::KEY, authority.key()),
-                    (keys::TLS_CRYPT, &tls_crypt),
-                    (keys::GENERATION, &generation.to_string()),
-                    (keys::REVOKED, ""),
-                ]))
+                authority_data(&authority, *generation, predecessor.as_deref())
             }
             Content::Server(certificate) => {
                 let request = certificate.request(Usage::Server(Vec::new()), now);
@@ -244,7 +273,7 @@ impl Issuer {
     }
 
     fn public(&self) -> Data {
-        data([(keys::AUTHORITY, &*self.certificate), (keys::TLS_CRYPT, &*self.tls_crypt)])
+        data([(keys::AUTHORITY, &*self.trusted), (keys::TLS_CRYPT, &*self.tls_crypt)])
     }
 }
 
@@ -257,6 +286,37 @@ pub fn data_hash(data: &Data) -> String {
         hash.update(part);
     }
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn authority_data(authority: &Authority, generation: i32, predecessor: Option<&Predecessor>) -> Result<Data, Refusal> {
+    let mut data = data([
+        (keys::CERTIFICATE, authority.certificate()),
+        (keys::KEY, authority.key()),
+        (keys::GENERATION, &generation.to_string()),
+    ]);
+    let Some(Predecessor { authority: last, previous, revoked }) = predecessor else {
+        let tls_crypt = pki::new_tls_crypt_key().map_err(Refusal::of)?;
+        data.insert(keys::TLS_CRYPT.to_owned(), bytes(&tls_crypt));
+        data.insert(keys::REVOKED.to_owned(), bytes(""));
+        return Ok(data);
+    };
+    let mut previous = previous.clone();
+    // The user may have asked for another authority, and left the same one in the Secret.
+    if *last.certificate != *authority.certificate() {
+        let (certificate, key) = (last.certificate.to_string(), last.key.to_string());
+        previous.push(Previous { certificate, key, retires: None });
+    }
+    if !previous.is_empty() {
+        data.insert(keys::PREVIOUS.to_owned(), bytes(&previous_text(&previous)?));
+    }
+    // Profiles that are in use have that key.
+    data.insert(keys::TLS_CRYPT.to_owned(), bytes(&last.tls_crypt));
+    data.insert(keys::REVOKED.to_owned(), bytes(&revoked.to_string()));
+    Ok(data)
+}
+
+fn previous_text(previous: &[Previous]) -> Result<String, Refusal> {
+    serde_json::to_string(previous).map_err(Refusal::of)
 }
 
 fn own_authority(name: &str, data: Option<&Data>, now: OffsetDateTime) -> Result<Authority, Refusal> {
@@ -285,7 +345,7 @@ fn sign(authority: &Authority, csr: &str, request: &Request, now: OffsetDateTime
 }
 
 fn client(issuer: &Issuer, file: &str, settings: &ProfileSettings, certificate: String, key: Option<String>) -> Data {
-    let profile = settings.text(&issuer.certificate, &issuer.tls_crypt, &certificate, key.as_deref());
+    let profile = settings.text(&issuer.trusted, &issuer.tls_crypt, &certificate, key.as_deref());
     let mut data = issuer.public();
     data.insert(file.to_owned(), bytes(&profile));
     data.insert(keys::CERTIFICATE.to_owned(), bytes(&certificate));

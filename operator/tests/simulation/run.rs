@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// In milliseconds.
-const A_MONTH: u64 = 30 * 24 * 3_600_000;
+const A_DAY: u64 = 24 * 3_600_000;
 
 /// The deadline of a request in milliseconds, as in the operator.
 pub const DEADLINE: u64 = 5_000;
@@ -324,7 +324,7 @@ impl Sim {
                 None => return Ok(()),
                 Some(at) if at <= horizon => self.advance(at.saturating_sub(self.clock)),
                 // The renewal of a certificate.
-                Some(at) if at > self.clock + A_MONTH => return Ok(()),
+                Some(at) if at > self.clock + A_DAY => return Ok(()),
                 Some(_) => return Err("timers never end".to_owned()),
             }
         }

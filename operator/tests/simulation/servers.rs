@@ -18,12 +18,16 @@ use crate::{
     crashes::crash_everywhere,
     explore::{Random, tail},
     process::separate_processes,
+    rollover,
     run::Sim,
     server::{owners, uid_of},
     user::key,
 };
 
-type CheckResult = Result<(), String>;
+/// How many replicas a random walk has.
+const REPLICAS: usize = 3;
+
+pub type CheckResult = Result<(), String>;
 
 /// What the record of the API server says of certificates.
 #[derive(Default)]
@@ -105,7 +109,7 @@ fn lost(before: &BTreeSet<String>, now: &BTreeSet<String>) -> CheckResult {
 }
 
 /// Checks the whole record. Time does not pass so far that certificates end.
-fn check(sim: &Sim) -> CheckResult {
+pub fn check(sim: &Sim) -> CheckResult {
     let mut history = History::default();
     for event in &sim.server.log {
         match event.kind {
@@ -117,12 +121,12 @@ fn check(sim: &Sim) -> CheckResult {
     Ok(())
 }
 
-fn home() -> ObjectKey {
+pub fn home() -> ObjectKey {
     key("a", "home")
 }
 
 /// Replicas that accept clients.
-fn replicas(sim: &mut Sim, count: usize) {
+pub fn replicas(sim: &mut Sim, count: usize) {
     for number in 0..count {
         let ready = json!([{"type": "Ready", "status": "True"}]);
         let status = json!({"podIP": format!("10.244.0.{number}"), "conditions": ready});
@@ -275,17 +279,23 @@ fn disturb(sim: &mut Sim, what: u64, which: usize) {
             sim.processes[p].watches.values_mut().for_each(crate::watch::Watch::restart);
         }
         9 => sim.edit(Kind::Server, &home(), json!({"spec": {"replicas": which % 4}})),
+        10 => {
+            let generation = sim.server.get(Kind::Server, &home()).unwrap()["spec"]["pki"]["generation"].as_i64();
+            let next = generation.unwrap_or(1) + 1;
+            sim.edit(Kind::Server, &home(), json!({"spec": {"pki": {"generation": next}}}));
+        }
+        11..=12 => rollover::restart(sim, which % REPLICAS),
         _ => sim.advance([1, 400, 4_000, 61_000][which % 4]),
     }
 }
 
 fn walk(sim: &mut Sim, random: &mut Random) -> CheckResult {
     sim.create(Kind::Server, &home(), json!({"spec": {"provider": {"maxSlots": 1, "verify": {"skip": true}}}}));
-    replicas(sim, 3);
+    replicas(sim, REPLICAS);
     for _ in 0..300 {
         let (what, which) = (random.next() % 60, (random.next() >> 40) as usize);
         sim.advance_quietly();
-        if what < 11 {
+        if what < 14 {
             disturb(sim, what, which);
         } else {
             let moves = sim.moves();
@@ -294,6 +304,10 @@ fn walk(sim: &mut Sim, random: &mut Random) -> CheckResult {
             }
         }
     }
+    for _ in 0..3 {
+        sim.settle()?;
+        (0..REPLICAS).for_each(|replica| rollover::restart(sim, replica));
+    }
     sim.settle()?;
     for (key, client) in sim.server.of_kind(Kind::Client) {
         if client["status"]["phase"] != "Ready" {
@@ -301,6 +315,7 @@ fn walk(sim: &mut Sim, random: &mut Random) -> CheckResult {
         }
     }
     check(sim)?;
+    rollover::nobody_is_cut_off(sim)?;
     sim.stays_quiet()
 }
 

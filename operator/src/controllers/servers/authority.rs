@@ -1,5 +1,7 @@
 //! The certificate authority of a server, and the certificate of the server itself.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use vpn_types::{DeletionPolicy, OpenVPNPkiSpec, OpenVPNServerSpec, Reason};
 
@@ -9,18 +11,11 @@ use super::{
     names::{named, owned_by, renewal_time, secret_labels},
 };
 use crate::{
-    issuing::{Certificate, Content, Issuer},
+    issuing::{Certificate, Content},
     model::{Issue, Kind, ObjectKey, Operation, Step, delete},
     pki::Serial,
     state::{AuthorityView, SecretRole, ServerSecretView, ServerView, combined},
 };
-
-impl AuthorityView {
-    /// Returns what is needed to issue certificates.
-    pub fn issuer(&self) -> Issuer {
-        Issuer { certificate: self.certificate.clone(), key: self.key.clone(), tls_crypt: self.tls_crypt.clone() }
-    }
-}
 
 impl ServersContext<'_> {
     /// Returns a Secret of a server, if the operator created it for that.
@@ -59,7 +54,7 @@ impl ServersContext<'_> {
             labels: secret_labels(name, SecretRole::Authority),
             inputs: generation.to_string(),
             owner: None,
-            content: Content::Authority { common_name: format!("{name}-ca"), generation, own },
+            content: Content::Authority { common_name: format!("{name}-ca"), generation, own, predecessor: None },
         })))
     }
 
@@ -94,6 +89,7 @@ impl ServersContext<'_> {
     /// Issues the certificate of the server, and renews it in time.
     pub fn server_certificate(&self, server: &ServerView) -> Step {
         let Some((_, authority)) = self.authority_of(&server.meta.key) else { return Step::Idle };
+        let signer = authority.for_server(self.now.wall);
         let key = named(&server.meta.key, "server");
         let lifetime = server.spec.server_duration().unwrap_or(OpenVPNServerSpec::DEFAULT_DURATION);
         let found = self.state.server_secrets.get(&key).filter(|secret| secret.role == Some(SecretRole::Server));
@@ -101,19 +97,19 @@ impl ServersContext<'_> {
             return Step::Idle;
         }
         let name = &*server.meta.key.name;
-        let inputs = combined([&*authority.fingerprint, &*authority.tls_crypt, name]);
+        let inputs = server_inputs(server, authority, self.now.wall);
         let current = found.and_then(|secret| secret.certificate.as_ref());
         let is_due = current.is_none_or(|current| renewal_time(current, lifetime) <= self.now.wall);
         let is_good = found.is_some_and(|secret| secret.intact && secret.inputs.as_ref() == Some(&inputs));
         // A certificate that ends with its authority cannot be renewed any more.
-        let is_last = current.is_some_and(|current| current.not_after >= authority.not_after);
+        let is_last = current.is_some_and(|current| current.not_after >= signer.not_after);
         if is_good && (!is_due || is_last) {
             return Step::Idle;
         }
-        let not_after = end(self.now.wall, lifetime, authority);
+        let not_after = end(self.now.wall, lifetime, signer.not_after);
         // Of a certificate that was issued and lost nothing is known, so the time tells the serial numbers apart.
         let now = self.now.wall.timestamp_micros().to_string();
-        let serial = Serial::derive(&["server", &authority.fingerprint, server.meta.uid.as_str(), &now]);
+        let serial = Serial::derive(&["server", signer.fingerprint, server.meta.uid.as_str(), &now]);
         Step::maintain(Operation::Issue(Box::new(Issue {
             key,
             replaces: found.map(|secret| (secret.meta.uid.clone(), secret.meta.version)),
@@ -121,7 +117,7 @@ impl ServersContext<'_> {
             inputs: inputs.to_string(),
             owner: Some(owned_by(server)),
             content: Content::Server(Certificate {
-                authority: authority.issuer(),
+                authority: authority.issuer(&signer, self.now.wall),
                 common_name: name.to_owned(),
                 serial,
                 not_after: not_after.timestamp(),
@@ -150,13 +146,20 @@ impl ServersContext<'_> {
     }
 }
 
+/// Returns the hash of what the certificate of a server is issued for.
+pub fn server_inputs(server: &ServerView, authority: &AuthorityView, now: DateTime<Utc>) -> Arc<str> {
+    let signer = authority.for_server(now);
+    let parts = [signer.fingerprint, &*authority.tls_crypt, &*server.meta.key.name];
+    combined(parts.into_iter().chain(authority.others_trusted(&signer, now).as_deref()))
+}
+
 /// Returns the generation of the certificate authority that a server is to have.
-fn generation(spec: &OpenVPNServerSpec) -> i32 {
+pub fn generation(spec: &OpenVPNServerSpec) -> i32 {
     spec.pki.as_ref().and_then(|OpenVPNPkiSpec { generation, .. }| *generation).unwrap_or(1)
 }
 
 /// Returns when a certificate ends that is issued now. It does not outlive its authority.
-pub fn end(now: DateTime<Utc>, lifetime: std::time::Duration, authority: &AuthorityView) -> DateTime<Utc> {
+pub fn end(now: DateTime<Utc>, lifetime: std::time::Duration, authority_end: DateTime<Utc>) -> DateTime<Utc> {
     let lifetime = TimeDelta::from_std(lifetime).unwrap_or(TimeDelta::MAX);
-    now.checked_add_signed(lifetime).unwrap_or(authority.not_after).min(authority.not_after)
+    now.checked_add_signed(lifetime).unwrap_or(authority_end).min(authority_end)
 }

@@ -1,5 +1,6 @@
 //! Clients of servers: their certificates and profiles.
 
+use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use super::{
     desired::{Desired, routes},
     names::{renewal_time, secret_labels, time},
     report::client_event,
+    signer::Signer,
 };
 use crate::{
     controllers::{ready::ReadyCondition, status},
@@ -29,6 +31,8 @@ struct Issuing<'a> {
     client: &'a ClientView,
     server: &'a ServerView,
     authority: &'a AuthorityView,
+    /// Who issues it.
+    signer: Signer<'a>,
     lifetime: std::time::Duration,
     /// The key of the profile in the Secret.
     file: String,
@@ -124,7 +128,10 @@ impl ServersContext<'_> {
                 format!("OpenVPNServer {name} has no certificate authority"),
             ));
         };
-        if server.authority_generation != Some(authority.generation) || authority.not_after <= self.now.wall {
+        // The first one has to be recorded before something depends on it.
+        let is_recorded = server.authority_generation == Some(authority.generation) || !authority.previous.is_empty();
+        let signer = authority.for_clients(self.now.wall);
+        if !is_recorded || signer.not_after <= self.now.wall {
             return Err(pending(format!("OpenVPNServer {name} cannot issue certificates yet")));
         }
         let (file, remote) = match client.owner {
@@ -135,8 +142,8 @@ impl ServersContext<'_> {
             return Err(pending(format!("OpenVPNServer {name} has no address yet")));
         };
         let profile = ProfileSettings::of(name, &server.spec, remote, port);
-        let inputs = inputs(client, authority, &profile);
-        Ok(Issuing { client, server, authority, lifetime, file, profile, inputs })
+        let inputs = inputs(client, authority, &signer, &profile, self.now.wall);
+        Ok(Issuing { client, server, authority, signer, lifetime, file, profile, inputs })
     }
 
     /// Returns an older client of the server with the same common name. A server takes both for the same.
@@ -147,19 +154,19 @@ impl ServersContext<'_> {
     }
 
     fn issue(&self, issuing: &Issuing<'_>) -> Step {
-        let Issuing { client, authority, lifetime, .. } = issuing;
+        let Issuing { client, signer, lifetime, .. } = issuing;
         let present = self.state.server_secrets.get(&client.meta.key);
         if present.is_some_and(|secret| secret.meta.deleting) {
             return Step::Idle;
         }
         let held = present.and_then(|secret| secret.certificate.as_ref());
         let is_known = |held: &&IssuedView| client.issued.contains(held);
-        let certificate_inputs = certificate_inputs(client, authority);
+        let certificate_inputs = certificate_inputs(client, signer);
         let is_of_inputs = present.is_some_and(|secret| {
             secret.intact && secret.inputs.as_deref().is_some_and(|inputs| inputs.starts_with(&*certificate_inputs))
         });
         let is_due = |held: &IssuedView| {
-            let renewable = client.spec.csr.is_none() && held.not_after < authority.not_after;
+            let renewable = client.spec.csr.is_none() && held.not_after < signer.not_after;
             held.not_after <= self.now.wall || (renewable && renewal_time(held, *lifetime) <= self.now.wall)
         };
         if let Some(held) = held.filter(is_known).filter(|held| is_of_inputs && !is_due(held)) {
@@ -185,17 +192,17 @@ impl ServersContext<'_> {
             Some(_) => held.not_after,
             None => renewal_time(held, issuing.lifetime).max(self.now.wall),
         };
-        if held.not_after >= issuing.authority.not_after { Step::Idle } else { self.wait_until(due) }
+        if held.not_after >= issuing.signer.not_after { Step::Idle } else { self.wait_until(due) }
     }
 
     /// Records a new serial number, before a certificate with it exists.
     fn record(&self, issuing: &Issuing<'_>) -> Step {
-        let Issuing { client, authority, lifetime, .. } = issuing;
+        let Issuing { client, signer, lifetime, .. } = issuing;
         let issues = client.issues + 1;
-        let serial = Serial::derive(&["client", &authority.fingerprint, client.meta.uid.as_str(), &issues.to_string()]);
+        let serial = Serial::derive(&["client", signer.fingerprint, client.meta.uid.as_str(), &issues.to_string()]);
         let mut issued: Vec<_> =
             client.issued.iter().filter(|issued| issued.not_after > self.now.wall).map(issued_entry).collect();
-        let not_after = end(self.now.wall, *lifetime, authority);
+        let not_after = end(self.now.wall, *lifetime, signer.not_after);
         issued.push(json!({"serial": serial.to_string(), "notAfter": time(not_after)}));
         let patch = json!({
             "metadata": {"resourceVersion": client.meta.version.to_string()},
@@ -211,8 +218,9 @@ impl ServersContext<'_> {
         present: Option<&ServerSecretView>,
         certificate: Option<&IssuedView>,
     ) -> Step {
-        let Issuing { client, server, authority, file, profile, inputs, .. } = issuing;
-        let (authority, file, profile) = (authority.issuer(), file.clone(), Box::new(profile.clone()));
+        let Issuing { client, server, authority, signer, file, profile, inputs, .. } = issuing;
+        let authority = authority.issuer(signer, self.now.wall);
+        let (file, profile) = (file.clone(), Box::new(profile.clone()));
         let content = match certificate {
             None => Content::Profile { authority, file, profile },
             Some(issued) => Content::Client {
@@ -260,15 +268,23 @@ impl ServersContext<'_> {
 }
 
 /// Returns the hash of what a certificate is issued for.
-fn certificate_inputs(client: &ClientView, authority: &AuthorityView) -> String {
+fn certificate_inputs(client: &ClientView, signer: &Signer<'_>) -> String {
     let csr = client.spec.csr.as_deref().unwrap_or_default();
-    combined([&*authority.fingerprint, client.common_name(), csr]).to_string()
+    combined([signer.fingerprint, client.common_name(), csr]).to_string()
 }
 
 /// Returns the hash of what a certificate is issued for, followed by the one of the profile.
-fn inputs(client: &ClientView, authority: &AuthorityView, profile: &ProfileSettings) -> String {
-    let profile = combined([&*format!("{profile:?}"), &*authority.tls_crypt, &*client.meta.key.name]);
-    format!("{}-{profile}", certificate_inputs(client, authority))
+fn inputs(
+    client: &ClientView,
+    authority: &AuthorityView,
+    signer: &Signer<'_>,
+    profile: &ProfileSettings,
+    now: DateTime<Utc>,
+) -> String {
+    let profile = format!("{profile:?}");
+    let parts = [&*profile, &*authority.tls_crypt, &*client.meta.key.name];
+    let profile = combined(parts.into_iter().chain(authority.others_trusted(signer, now).as_deref()));
+    format!("{}-{profile}", certificate_inputs(client, signer))
 }
 
 fn owned_by_client(client: &ClientView) -> OwnerReference {

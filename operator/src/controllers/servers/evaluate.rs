@@ -72,7 +72,7 @@ impl ServersContext<'_> {
     /// Returns the certificates that the operator cannot renew, with their ends, the first to end first.
     fn unrenewable(&self, server: &ServerView) -> Vec<(DateTime<Utc>, String)> {
         let key = &server.meta.key;
-        let authority = self.authority_of(key).map(|(secret, authority)| {
+        let authority = self.authority_of(key).filter(|_| server.has_own_authority()).map(|(secret, authority)| {
             (authority.not_after, format!("The certificate authority in Secret {}", secret.meta.key.name))
         });
         let clients = self.clients_of(key).filter(|client| client.spec.csr.is_some() && !client.is_doomed());
@@ -102,7 +102,8 @@ impl ServersContext<'_> {
         let mut ending = self.unrenewable(server);
         ending.retain(|(not_after, _)| *not_after - WARN_BEFORE <= self.now.wall);
         let Some((not_after, what)) = ending.first() else {
-            let message = "All certificates are valid, and the operator renews them in time".to_owned();
+            let change = self.change_of_authority(server).unwrap_or_default();
+            let message = format!("All certificates are valid, and the operator renews them in time{change}");
             return (true, Reason::CertificatesCurrent, message);
         };
         let verb = if *not_after <= self.now.wall { "ended" } else { "ends" };
@@ -111,6 +112,17 @@ impl ServersContext<'_> {
             more => format!(" ({more} more)"),
         };
         (false, Reason::CertificateExpiring, format!("{what} {verb} at {}{more}", time(*not_after)))
+    }
+
+    /// Tells how far the change from one certificate authority to the next is.
+    fn change_of_authority(&self, server: &ServerView) -> Option<String> {
+        let (_, authority) = self.authority_of(&server.meta.key).filter(|_| server.keystore_key().is_none())?;
+        if authority.outgoing(self.now.wall).is_some() {
+            return Some("; the new certificate authority is used when all replicas have restarted".to_owned());
+        }
+        let retires =
+            authority.previous.iter().filter(|one| one.is_trusted(self.now.wall)).filter_map(|one| one.retires);
+        Some(format!("; profiles of the previous certificate authority work until {}", time(retires.max()?)))
     }
 
     fn without_pods(&self, server: &ServerView, pods: &[&ServerPodView]) -> ServerCondition {

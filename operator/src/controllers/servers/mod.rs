@@ -22,8 +22,10 @@ mod obstacles;
 mod provider;
 mod report;
 mod revocation;
+mod rollover;
 mod scaling;
 mod settings;
+mod signer;
 mod summary;
 
 use std::time::Duration;
@@ -143,11 +145,12 @@ impl ServersContext<'_> {
         if server.keystore_key().is_some() {
             return self.serve_keystore(server, &desired);
         }
-        self.authority(server).or_else(|| self.server_certificate(server)).or_else(|| {
+        let authority = self.authority(server).or_else(|| self.next_authority(server));
+        authority.or_else(|| self.server_certificate(server)).or_else(|| {
             self.objects(server, &desired).or_sooner(|| {
                 let condition = self.authority_problem(server).unwrap_or_else(|| self.evaluate(server, &desired));
-                let step = self.provider(server, &desired).or_else(|| self.report(server, &condition));
-                step.or_else(|| self.wait(server))
+                let step = self.hand_over(server, &desired).or_else(|| self.provider(server, &desired));
+                step.or_else(|| self.report(server, &condition)).or_else(|| self.wait(server))
             })
         })
     }
@@ -180,7 +183,8 @@ impl ServersContext<'_> {
 
     /// Waits until something has to be renewed, or users have to be told that it cannot be.
     fn wait(&self, server: &ServerView) -> Step {
-        let due = self.renewal_time(server).into_iter().chain(self.warning_time(server)).min();
+        let times = self.renewal_time(server).into_iter().chain(self.warning_time(server));
+        let due = times.chain(self.rollover_times(server)).min();
         due.map_or(Step::Idle, |due| self.wait_until(due))
     }
 

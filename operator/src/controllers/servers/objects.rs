@@ -1,10 +1,12 @@
 //! The objects that run a server: its configuration, Services, Deployment and PodDisruptionBudget.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 use vpn_types::{
-    INPUTS_ANNOTATION, IpForward, MaskProviderVerifyOverridesSpec, OpenVPNServerSpec, OpenVPNServiceType, SERVER_LABEL,
-    TrafficPolicy,
+    INPUTS_ANNOTATION, IpForward, MaskProviderVerifyOverridesSpec, OpenVPNServerSpec, OpenVPNServiceType,
+    RESTART_ANNOTATION, SERVER_LABEL, TrafficPolicy,
     pod_metrics::{METRICS_NAMES_ANNOTATION, METRICS_PORT_ANNOTATION},
 };
 
@@ -85,19 +87,21 @@ impl ServersContext<'_> {
         json!({"data": files.collect::<Map<_, _>>()})
     }
 
+    /// Returns the hash of what `OpenVPN` reads only when it starts, once there is a certificate.
+    pub fn restart(&self, server: &ServerView, desired: &Desired) -> Option<Arc<str>> {
+        let secret = self.secret(&named(&server.meta.key, "server"), SecretRole::Server)?;
+        let serial = secret.certificate.as_ref()?.serial.to_string();
+        let keystore = self.keystore(server);
+        let own: Vec<_> = keystore.iter().flat_map(|keystore| keystore.at_start()).collect();
+        let parts = [&serial, &desired.server_config, &desired.agent_settings].into_iter().chain(&own);
+        Some(combined(parts.map(|text| &**text)))
+    }
+
     fn deployment(&self, server: &ServerView, desired: &Desired) -> Value {
         let key = &server.meta.key;
-        let certificate = self.secret(&named(key, "server"), SecretRole::Server).and_then(|it| it.certificate.as_ref());
         let files = self.secret(&named(key, "revoked"), SecretRole::Revoked);
-        let keystore = self.keystore(server);
-        let Some(certificate) = certificate.filter(|_| files.is_some() || keystore.is_some()) else {
-            return Value::Null;
-        };
-        // What openvpn reads only when it starts.
-        let own: Vec<_> = keystore.iter().flat_map(|keystore| keystore.at_start()).collect();
-        let serial = certificate.serial.to_string();
-        let restart = [&serial, &desired.server_config, &desired.agent_settings].into_iter().chain(&own);
-        let restart = combined(restart.map(|text| &**text));
+        let restart = self.restart(server, desired).filter(|_| files.is_some() || server.keystore_key().is_some());
+        let Some(restart) = restart else { return Value::Null };
         let labels = pod_labels(key);
         let mut spec = json!({
             "selector": {"matchLabels": selector(key)},
@@ -108,7 +112,7 @@ impl ServersContext<'_> {
                     "labels": labels,
                     "annotations": {
                         "kubectl.kubernetes.io/default-container": "openvpn",
-                        "vpn.beebs.dev/restart": &*restart,
+                        RESTART_ANNOTATION: &*restart,
                         METRICS_PORT_ANNOTATION: EXPORTER_PORT.to_string(),
                         METRICS_NAMES_ANNOTATION: SCALING_METRICS,
                     },

@@ -90,7 +90,7 @@ impl ServersContext<'_> {
             // It outlives the server, as the certificate authority does.
             owner: None,
             content: Content::Revoked {
-                authority: authority.issuer(),
+                authority: authority.newest(self.now.wall),
                 revoked: revoked.clone(),
                 number: u64::try_from(self.now.wall.timestamp()).unwrap_or_default(),
             },

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use vpn_types::OpenVPNServerSpec;
 
-use super::names::{named, renewal_time};
+use super::{
+    names::{named, renewal_time},
+    rollover::next_authority_time,
+};
 use crate::state::{ClusterState, SecretRole, ServerView};
 
 /// What metrics say of a server.
@@ -48,7 +51,7 @@ pub fn summary(state: &ClusterState, server: &ServerView) -> Summary {
         kind: "ca",
         name: name(),
         not_after: ca.not_after,
-        renewal: None,
+        renewal: (!server.has_own_authority() && server.keystore_key().is_none()).then(|| next_authority_time(ca)),
     });
     let lifetime = server.spec.server_duration().unwrap_or(OpenVPNServerSpec::DEFAULT_DURATION);
     let own = secret("server", SecretRole::Server).map(|own| CertificateSummary {

@@ -15,13 +15,13 @@ use k8s_openapi::{
 use serde::Serialize;
 use serde_json::json;
 use vpn_types::{
-    CERTIFICATES_VALID, DELETION_COST_ANNOTATION, INPUTS_ANNOTATION, OpenVPNClient, OpenVPNServer, REVOKED_ANNOTATION,
-    Reason, SERVER_LABEL, SERVER_SECRET_LABEL, SLOT_LABEL,
+    CERTIFICATES_VALID, DELETION_COST_ANNOTATION, INPUTS_ANNOTATION, OpenVPNClient, OpenVPNServer, RESTART_ANNOTATION,
+    REVOKED_ANNOTATION, Reason, SERVER_LABEL, SERVER_SECRET_LABEL, SLOT_LABEL,
 };
 
 use super::{Project, combined, meta, owner_of, status};
 use crate::{
-    issuing::{DATA_ANNOTATION, data_hash, keys},
+    issuing::{DATA_ANNOTATION, Previous, data_hash, keys},
     model::{Kind, intern},
     pki::{self, CertificateInfo},
     state::views::*,
@@ -119,6 +119,10 @@ fn issued(info: &CertificateInfo) -> IssuedView {
 }
 
 fn authority(data: &BTreeMap<String, ByteString>, info: &CertificateInfo) -> Option<AuthorityView> {
+    let previous = match text(data, keys::PREVIOUS) {
+        Some(text) => serde_json::from_str(&text).ok()?,
+        None => Vec::new(),
+    };
     let certificate = text(data, keys::CERTIFICATE)?;
     let revoked = text(data, keys::REVOKED).unwrap_or_default();
     Some(AuthorityView {
@@ -130,6 +134,18 @@ fn authority(data: &BTreeMap<String, ByteString>, info: &CertificateInfo) -> Opt
         revoked: revoked.parse().ok(),
         not_after: issued(info).not_after,
         serial: info.serial,
+        previous: previous.into_iter().map(previous_authority).collect::<Option<_>>()?,
+    })
+}
+
+fn previous_authority(previous: Previous) -> Option<PreviousAuthority> {
+    let info = pki::inspect(&previous.certificate).ok()?;
+    Some(PreviousAuthority {
+        fingerprint: combined([&*previous.certificate]),
+        not_after: issued(&info).not_after,
+        certificate: Arc::from(previous.certificate),
+        key: Arc::from(previous.key),
+        retires: previous.retires.and_then(|time| DateTime::from_timestamp(time, 0)),
     })
 }
 
@@ -206,6 +222,7 @@ impl ServerPodView {
             address: found.pod_ip.as_deref().map(intern),
             node_address: found.host_ip.as_deref().map(intern),
             revoked: annotation(&pod.metadata, REVOKED_ANNOTATION),
+            restart: annotation(&pod.metadata, RESTART_ANNOTATION),
             deletion_cost: annotation(&pod.metadata, DELETION_COST_ANNOTATION).and_then(|cost| cost.parse().ok()),
         })
     }

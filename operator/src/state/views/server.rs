@@ -31,6 +31,11 @@ pub struct ServerView {
 }
 
 impl ServerView {
+    /// Whether the certificate authority is one of the user.
+    pub fn has_own_authority(&self) -> bool {
+        self.spec.pki.as_ref().is_some_and(|pki| pki.ca_secret.as_deref().is_some_and(|name| !name.is_empty()))
+    }
+
     /// Returns the key of the Secret with the files of the user, if the operator issues no certificates.
     pub fn keystore_key(&self) -> Option<ObjectKey> {
         Some(ObjectKey::new(&*self.meta.key.namespace, self.spec.keystore_secret()?))
@@ -156,6 +161,23 @@ pub struct AuthorityView {
     pub serial: Serial,
     /// A hash of its certificate.
     pub fingerprint: Arc<str>,
+    /// The authorities before it that may still be trusted, the oldest first.
+    pub previous: Arc<[PreviousAuthority]>,
+}
+
+/// A certificate authority before the present one.
+#[derive(Clone)]
+pub struct PreviousAuthority {
+    /// The certificate in PEM.
+    pub certificate: Arc<str>,
+    /// The private key in PEM.
+    pub key: Arc<str>,
+    /// When it ends.
+    pub not_after: DateTime<Utc>,
+    /// A hash of its certificate.
+    pub fingerprint: Arc<str>,
+    /// When the last certificate of a client ends that it has issued. Absent while it issues them.
+    pub retires: Option<DateTime<Utc>>,
 }
 
 impl fmt::Debug for AuthorityView {
@@ -219,6 +241,8 @@ pub struct ServerPodView {
     pub problem: Option<(Reason, Arc<str>)>,
     /// The hash of the revoked certificates that it was told of, from an annotation.
     pub revoked: Option<Arc<str>>,
+    /// The hash of what the replica read when it started, from an annotation.
+    pub restart: Option<Arc<str>>,
     /// The deletion cost, from an annotation.
     pub deletion_cost: Option<i32>,
 }
