@@ -7,12 +7,13 @@ use e2e::{
     Cluster, Framework, History, Identity, Process, ProcessSpec, Signal,
     audit::{Access, Filter},
     operator::{NAMESPACE, READY, executable, install, wait_for_log},
-    testing::framework::{ensure_eq, local_cluster},
+    testing::{
+        framework::{ensure_eq, local_cluster},
+        http,
+    },
     wait::TIMEOUT,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::Mutex,
     time::{Instant, sleep, timeout},
 };
@@ -78,12 +79,7 @@ impl Candidate {
 
     /// Returns the status code and the body of a path on its own server.
     async fn ask(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
-        Ok((head.split(' ').nth(1).context("no status")?.parse()?, body.to_owned()))
+        http::ask(self.port, path).await
     }
 
     /// Waits until `/readyz` returns `wanted`. Polls, because there is nothing to watch.

@@ -6,9 +6,11 @@ use anyhow::{Context, Result};
 use e2e::{
     Framework, Layout, Operator, OperatorOptions,
     audit::Access,
+    operator::webhook::free_port,
     testing::{
         figures,
         framework::{ensure_eq, local_cluster},
+        http,
     },
     wait::{is_ready, wait_for_count},
 };
@@ -24,10 +26,22 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How long no request may be sent.
 const QUIET: Duration = Duration::from_secs(20);
 
+/// Returns how often the operator has decided, and how often that took longer than 50 ms.
+async fn decisions(port: u16) -> Result<(u64, u64)> {
+    let text = http::get(port, "/metrics").await?;
+    let value = |name: &str| -> Result<u64> {
+        let name = format!("vpno_decision_duration_seconds_{name} ");
+        Ok(text.lines().find_map(|line| line.strip_prefix(&name)).context(name)?.parse()?)
+    };
+    let (all, short) = (value("count")?, value("bucket{le=\"0.05\"}")?);
+    Ok((all, all - short))
+}
+
 #[tokio::test]
 async fn a_thousand_clients_are_issued_and_revoked_and_then_nothing_happens() -> Result<()> {
     let Some(cluster) = local_cluster().await? else { return Ok(()) };
-    let options = OperatorOptions::new(Layout::Combined).servers();
+    let port = free_port()?;
+    let options = OperatorOptions::new(Layout::Combined).servers().env("METRICS_PORT", &port.to_string());
     let operator = Operator::start_with(cluster, options).await?;
     let audit = cluster.audit().context("no audit log")?;
     let counts = async |mark| {
@@ -75,6 +89,8 @@ async fn a_thousand_clients_are_issued_and_revoked_and_then_nothing_happens() ->
         f.api::<OpenVPNClient>().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         wait_for_count(f.api::<OpenVPNClient>(), LIMIT, "gone", 0, |_: &OpenVPNClient| true).await?;
         figures::report(&format!("{CLIENTS} clients revoked in {:.1} s", start.elapsed().as_secs_f64()));
+        let (all, long) = decisions(port).await?;
+        figures::report(&format!("of {all} decisions of the operator, {long} took longer than 50 ms"));
         let files = f.api::<Secret>().get("home-revoked").await?.data.unwrap_or_default();
         let is_serial = |name: &&String| name.bytes().all(|byte| byte.is_ascii_digit());
         ensure_eq("revoked", files.keys().filter(is_serial).count(), CLIENTS)

@@ -15,6 +15,7 @@ use e2e::{
     pods::usage::unowned_pod,
     testing::{
         framework::local_cluster,
+        http::get,
         prometheus::{Programs, Sample, scrape_configs},
     },
     wait::TIMEOUT,
@@ -22,7 +23,7 @@ use e2e::{
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use vpn_types::{Mask, MaskConsumer, MaskConsumerPhase, MaskProvider};
-use world::{World, get, render};
+use world::{World, render};
 
 const RULES: &str = "rules/vpn-operator.yaml";
 

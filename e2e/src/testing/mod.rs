@@ -4,6 +4,7 @@ pub mod documents;
 pub mod figures;
 pub mod framework;
 pub mod harness;
+pub mod http;
 pub mod load;
 pub mod programs;
 pub mod prometheus;

@@ -6,7 +6,10 @@ use anyhow::{Context, Result, bail, ensure};
 use e2e::{
     Cluster, Framework, Process, ProcessSpec,
     operator::{READY, executable, wait_for_log},
-    testing::framework::{ensure_eq, local_cluster},
+    testing::{
+        framework::{ensure_eq, local_cluster},
+        http,
+    },
     wait::TIMEOUT,
 };
 use serde_json::{Value, json};
@@ -76,8 +79,7 @@ pub async fn start(cluster: &Cluster, release: &Release<'_>, deployment: &Value)
             continue;
         }
         let path = container[probe]["httpGet"]["path"].as_str().context("no path")?;
-        let answer = get(port, path).await?;
-        ensure!(answer.starts_with("HTTP/1.1 200 "), "{name} {path}: {answer}");
+        http::get(port, path).await.with_context(|| name.to_owned())?;
     }
     Ok(process)
 }
@@ -91,15 +93,6 @@ async fn call_on_loopback(cluster: &Cluster, configuration: &str, port: u16) -> 
     let patch = format!("--patch={patch}");
     let args = ["patch", "mutatingwebhookconfiguration", configuration, "--type=json", &patch];
     cluster.run_kubectl(&args).await.map(drop)
-}
-
-async fn get(port: u16, path: &str) -> Result<String> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n").as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
 }
 
 /// Installs the chart, runs its processes, assigns a slot and releases it.

@@ -19,10 +19,6 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
 const NODE: &str = "this-machine";
 
@@ -194,14 +190,3 @@ spec:
   containers: [{name: operator, image: any, ports: [{name: other, containerPort: 2}]}]
 ";
 const OTHER_PODS: usize = 2;
-
-/// Returns the response to a path on a process's server.
-pub async fn get(port: u16, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
-    ensure!(head.split(' ').nth(1) == Some("200"), "{path}: {answer}");
-    Ok(body.to_owned())
-}

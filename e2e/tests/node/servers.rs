@@ -253,7 +253,6 @@ pub async fn a_device_comes_back_whatever_happens_to_the_server() -> Result<()> 
     with_server("back", spec.clone(), async |f, vpn| {
         device(f, "laptop").await?;
         pod_ready(f.api(), "laptop").await?;
-        let (authority, own) = (certificate(f, "home-ca").await?, certificate(f, "laptop").await?);
 
         let before = replicas(f).await?;
         let all = ListParams::default().labels("app=openvpn,release=home");

@@ -39,6 +39,9 @@ use server::ServerMetrics;
 /// Buckets for the wait for a slot, in seconds. An assignment takes less than one, but slots may be in use for days.
 const WAITS: [f64; 13] = [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 43_200.0, 86_400.0];
 
+/// Buckets for decisions.
+const DECISIONS: [f64; 9] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0];
+
 /// The webhook, as a server with a certificate.
 pub const WEBHOOK: &str = "webhook";
 /// The metrics API, as a server with a certificate.
@@ -54,6 +57,8 @@ pub struct Metrics {
     certificate_expiry: [(&'static str, IntGauge); 2],
     /// Exported only together with a snapshot.
     assignment: Histogram,
+    /// Exported only by a process with controllers.
+    decisions: Histogram,
     /// Workloads whose claimable slots are exported.
     claims: Vec<Claim>,
 }
@@ -77,6 +82,15 @@ impl Metrics {
             "Time from the creation of a MaskConsumer, shortly after that of its Mask, to the assignment of its slot. \
              Creation times have a resolution of one second. Exported by the leader of the consumers controller.",
         );
+        let decisions = HistogramOpts::new(
+            "decision_duration_seconds",
+            "How long the controllers of this process took to decide what follows from the latest changes. They decide \
+             nothing else meanwhile.",
+        );
+        let decisions = Histogram::with_opts(decisions.namespace(prefix).buckets(DECISIONS.to_vec()))?;
+        if !controllers.is_empty() {
+            registry.register(Box::new(decisions.clone()))?;
+        }
         let certificate_expiry = |(server, name): (&'static str, &str)| {
             let help =
                 format!("When the certificate of the {server} ends, in seconds since 1970. Exported by the {server}.");
@@ -92,6 +106,7 @@ impl Metrics {
                 certificate_expiry((METRICS_API, "metrics_api"))?,
             ],
             assignment: Histogram::with_opts(assignment.namespace(prefix).buckets(WAITS.to_vec()))?,
+            decisions,
             claims: Vec::new(),
             registry,
         })
@@ -111,6 +126,11 @@ impl Metrics {
         for created in counters.assigned.iter().filter(|_| leads) {
             self.assignment.observe((now - created).as_seconds_f64().max(0.0));
         }
+    }
+
+    /// Records how long the decisions after some changes took.
+    pub fn decided(&self, duration: Duration) {
+        self.decisions.observe(duration.as_secs_f64());
     }
 
     /// Counts a request that is about to be sent.

@@ -136,6 +136,7 @@ pub async fn run(
         for effect in engine.handle(batch.drain(..), now) {
             executor.handle(effect);
         }
+        executor.metrics.decided(start.elapsed().saturating_sub(now.monotonic));
         executor.metrics.count(engine.counters(), executor.is_leader(), now.wall);
         if !unsynced.borrow().is_empty() {
             unsynced.send_replace(engine.unsynced());
