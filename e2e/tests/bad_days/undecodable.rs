@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Cluster, Framework, History, Layout, Operator,
+    Cluster, Framework, History, Layout, Operator, OperatorOptions,
     pods::usage::owned_pod,
     testing::framework::{ensure_eq, local_cluster},
     wait::{Kind, TIMEOUT, await_condition},
@@ -18,7 +18,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep, timeout};
-use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation};
+use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer};
 
 use crate::ALONE;
 
@@ -111,6 +111,8 @@ async fn named(f: &Framework, kind: &str, name: &str) -> Result<()> {
         "Mask" => raw::<Mask>(f),
         "MaskConsumer" => raw::<MaskConsumer>(f),
         "MaskProvider" => raw::<MaskProvider>(f),
+        "OpenVPNServer" => raw::<OpenVPNServer>(f),
+        "OpenVPNClient" => raw::<OpenVPNClient>(f),
         _ => raw::<MaskReservation>(f),
     };
     // The condition as the schema exposes it.
@@ -129,13 +131,17 @@ async fn store_unreadable(f: &Framework) -> Result<()> {
     create::<MaskConsumer>(f, "bad-consumer", json!({ "priority": "high" })).await?;
     let spec = json!({ "secret": 5, "maxSlots": 1 });
     create::<MaskProvider>(f, "bad-provider", spec).await?;
+    create::<OpenVPNServer>(f, "bad-server", json!({ "replicas": 0, "maxClients": "many" })).await?;
+    create::<OpenVPNClient>(f, "bad-client", json!({ "server": "nowhere", "duration": 5 })).await?;
     create::<MaskReservation>(f, "vpn-0", json!({ "name": 1 })).await
 }
 
-const UNREADABLE: [(&str, &str); 4] = [
+const UNREADABLE: [(&str, &str); 6] = [
     ("Mask", "bad-mask"),
     ("MaskConsumer", "bad-consumer"),
     ("MaskProvider", "bad-provider"),
+    ("OpenVPNServer", "bad-server"),
+    ("OpenVPNClient", "bad-client"),
     ("MaskReservation", "vpn-0"),
 ];
 
@@ -143,7 +149,8 @@ const UNREADABLE: [(&str, &str); 4] = [
 async fn an_object_that_cannot_be_read_stops_no_other() -> Result<()> {
     let _alone = ALONE.lock().await;
     let Some(cluster) = local_cluster().await? else { return Ok(()) };
-    let mut operator = Operator::start(cluster, Layout::Combined).await?;
+    let options = OperatorOptions::new(Layout::Combined).servers();
+    let mut operator = Operator::start_with(cluster, options).await?;
     let f = Framework::new(cluster, "unreadable").await?;
     f.add_logs(&operator);
     let test = async {
@@ -184,6 +191,14 @@ async fn an_object_that_cannot_be_read_stops_no_other() -> Result<()> {
         patch::<MaskProvider>(&f, "bad-provider", spec).await?;
         f.wait_for_reason::<MaskProvider>("bad-provider", "Available").await?;
         f.delete::<MaskConsumer>("bad-consumer").await?;
+        patch::<OpenVPNClient>(&f, "bad-client", json!({ "spec": { "duration": null } })).await?;
+        let client = f.wait_for_reason::<OpenVPNClient>("bad-client", "ServerNotFound").await?;
+        patch::<OpenVPNServer>(&f, "bad-server", json!({ "spec": { "maxClients": null } })).await?;
+        let server = f.wait_for_reason::<OpenVPNServer>("bad-server", "PodsUnavailable").await?;
+        f.delete::<OpenVPNClient>("bad-client").await?;
+        f.wait_deleted(&client).await?;
+        f.delete::<OpenVPNServer>("bad-server").await?;
+        f.wait_deleted(&server).await?;
         f.clear(TIMEOUT).await?;
         operator.stop().await
     };

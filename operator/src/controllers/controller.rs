@@ -11,8 +11,8 @@ pub struct Controller {
     pub name: &'static str,
     /// The kinds that it watches.
     pub watches: &'static [(Kind, Scope)],
-    /// The kind whose status it writes.
-    pub status_of: Kind,
+    /// The kinds whose status it writes.
+    pub status_of: &'static [Kind],
     /// Whether it needs the credentials Secrets of MaskProviders. These are watched by name.
     pub needs_credentials: bool,
     /// Its requests that read, as in the label `action` of its metrics.
@@ -100,7 +100,7 @@ impl ControllerSet {
 
     /// Whether a controller in this set writes the status of that kind.
     pub fn own_status(&self, kind: Kind) -> bool {
-        self.0.iter().any(|controller| controller.status_of == kind)
+        self.0.iter().any(|controller| controller.status_of.contains(&kind))
     }
 
     /// Whether a controller in this set needs the credentials Secrets of MaskProviders.

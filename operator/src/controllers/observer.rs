@@ -23,7 +23,7 @@ static OBSERVER: Controller = Controller {
         (Kind::Provider, Scope::All),
         (Kind::InjectedPod, Scope::All),
     ],
-    status_of: Kind::Consumer,
+    status_of: &[Kind::Consumer],
     needs_credentials: false,
     reads: &[],
     writes: &[],

@@ -37,8 +37,7 @@ pub fn controller_of(request: &ReconcileRequest) -> &'static Controller {
     };
     // All of these belong to servers.
     let kind = match kind {
-        Kind::Client
-        | Kind::ServerSecret
+        Kind::ServerSecret
         | Kind::ConfigMap
         | Kind::Service
         | Kind::Deployment
@@ -47,6 +46,6 @@ pub fn controller_of(request: &ReconcileRequest) -> &'static Controller {
         other => other,
     };
     let handler = CONTROLLERS.into_iter().find(|controller| (controller.handles)(request));
-    let of_kind = || CONTROLLERS.into_iter().find(|controller| controller.status_of == kind);
+    let of_kind = || CONTROLLERS.into_iter().find(|controller| controller.status_of.contains(&kind));
     handler.or_else(of_kind).unwrap_or(&consumers::CONTROLLER)
 }

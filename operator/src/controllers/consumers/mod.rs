@@ -44,7 +44,7 @@ pub static CONTROLLER: Controller = Controller {
         (Kind::Secret, Scope::All),
         (Kind::InjectedPod, Scope::All),
     ],
-    status_of: Kind::Consumer,
+    status_of: &[Kind::Consumer],
     needs_credentials: true,
     reads: &["GetMaskConsumer", "GetMaskReservation", "GetMaskProvider", "GetSecret", "GetPod", "ListPods"],
     writes: &[

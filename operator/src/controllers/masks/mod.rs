@@ -38,7 +38,7 @@ pub const NAME: &str = "masks";
 pub static CONTROLLER: Controller = Controller {
     name: NAME,
     watches: &[(Kind::Mask, Scope::All), (Kind::Consumer, Scope::All)],
-    status_of: Kind::Mask,
+    status_of: &[Kind::Mask],
     needs_credentials: false,
     reads: &["GetMask", "GetMaskConsumer"],
     writes: &["CreateMaskConsumer", "UpdateMask", "UpdateMaskStatus", "UpdateMaskConsumer", "DeleteMaskConsumer"],

@@ -41,7 +41,7 @@ pub static CONTROLLER: Controller = Controller {
         (Kind::Consumer, Scope::All),
         (Kind::Provider, Scope::All),
     ],
-    status_of: Kind::InjectedPod,
+    status_of: &[Kind::InjectedPod],
     needs_credentials: false,
     reads: &["GetPod", "GetMask", "GetMaskConsumer", "ListReplicaSets"],
     writes: &[

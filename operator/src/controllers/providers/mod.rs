@@ -66,7 +66,7 @@ pub static CONTROLLER: Controller = Controller {
         (Kind::Provider, Scope::All),
         (Kind::Pod, Scope::Verifications),
     ],
-    status_of: Kind::Provider,
+    status_of: &[Kind::Provider],
     needs_credentials: true,
     reads: &["GetMask", "GetMaskProvider", "GetPod"],
     writes: &["CreateMask", "CreatePod", "UpdateMaskProvider", "UpdateMaskProviderStatus", "DeleteMask"],

@@ -60,7 +60,7 @@ fn deadline(state: &ClusterState, holds: &mut Holds, reservation: &ReservationVi
 pub static CONTROLLER: Controller = Controller {
     name: "reservations",
     watches: &[(Kind::Consumer, Scope::All), (Kind::Reservation, Scope::All)],
-    status_of: Kind::Reservation,
+    status_of: &[Kind::Reservation],
     needs_credentials: false,
     reads: &["GetMaskConsumer", "GetMaskReservation"],
     writes: &["UpdateMaskReservation", "UpdateMaskReservationStatus", "DeleteMaskReservation"],

@@ -66,7 +66,7 @@ pub static CONTROLLER: Controller = Controller {
         (Kind::PodDisruptionBudget, Scope::All),
         (Kind::ServerPod, Scope::All),
     ],
-    status_of: Kind::Server,
+    status_of: &[Kind::Server, Kind::Client],
     needs_credentials: false,
     reads: &["GetOpenVPNServer", "GetOpenVPNClient", "GetSecret", "GetServerObject", "GetMaskProvider", "CountClients"],
     writes: &[
