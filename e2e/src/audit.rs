@@ -4,8 +4,8 @@ use std::{
     collections::BTreeMap,
     fmt,
     fs::File,
-    io::{BufRead, BufReader, Seek, SeekFrom},
-    path::PathBuf,
+    io::{self, BufRead, BufReader, Seek, SeekFrom},
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -228,20 +228,13 @@ impl AuditLog {
             sleep(POLL).await;
         }
 
-        let mut position = start;
+        let mut lines = Lines::from(start);
         let mut requests = Vec::new();
         loop {
-            let mut file = BufReader::new(File::open(&self.path)?);
-            file.seek(SeekFrom::Start(position))?;
-            let mut line = String::new();
-            // A line without a newline is still being written. It is read again later.
-            while file.read_line(&mut line)? > 0 && line.ends_with('\n') {
-                position += line.len() as u64;
-                let request = parse(&line)?;
-                line.clear();
-                if let Some(request) = request {
+            for (end, line) in lines.read(&self.path)? {
+                if let Some(request) = parse(&line)? {
                     if request.name == marker {
-                        return Ok((Mark(position), requests));
+                        return Ok((Mark(end), requests));
                     }
                     requests.push(request);
                 }
@@ -251,6 +244,36 @@ impl AuditLog {
             }
             sleep(POLL).await;
         }
+    }
+}
+
+/// The lines of a file that grows.
+struct Lines {
+    position: u64,
+    /// Whether the next line began before the position that was asked for.
+    skips: bool,
+}
+
+impl Lines {
+    /// Begins with the first line that begins at this position or later. The length of the file may have been taken while
+    /// a line was being written.
+    fn from(position: u64) -> Self {
+        Self { position: position.saturating_sub(1), skips: position > 0 }
+    }
+
+    /// Returns the next lines, and where they end. A line without a newline is still being written.
+    fn read(&mut self, path: &Path) -> io::Result<Vec<(u64, String)>> {
+        let mut file = BufReader::new(File::open(path)?);
+        file.seek(SeekFrom::Start(self.position))?;
+        let (mut lines, mut line) = (Vec::new(), Vec::new());
+        while file.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
+            self.position += line.len() as u64;
+            if !std::mem::take(&mut self.skips) {
+                lines.push((self.position, String::from_utf8_lossy(&line).into_owned()));
+            }
+            line.clear();
+        }
+        Ok(lines)
     }
 }
 
@@ -314,4 +337,34 @@ fn parse(line: &str) -> Result<Option<Request>> {
         received: event.request_received_timestamp,
         answered: event.stage_timestamp,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write};
+
+    use super::*;
+
+    #[test]
+    fn reading_begins_with_a_whole_line_and_goes_on_when_one_is_complete() -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        write!(file, "first é\nsecond\nthi")?;
+        let texts = |lines: &mut Lines, path: &Path| -> Result<Vec<String>> {
+            Ok(lines.read(path)?.into_iter().map(|(_, line)| line).collect())
+        };
+        // 7 is in the middle of a character.
+        for (start, expected) in [(0, 2), (1, 1), (7, 1), (8, 1), (9, 1), (10, 0), (16, 0), (19, 0)] {
+            let lines = texts(&mut Lines::from(start), file.path())?;
+            ensure!(lines == ["first é\n", "second\n"][2 - expected..], "from {start}: {lines:?}");
+        }
+        let (mut inside, mut after) = (Lines::from(18), Lines::from(16));
+        texts(&mut inside, file.path())?;
+        texts(&mut after, file.path())?;
+        write!(file, "rd\nfourth\n")?;
+        ensure!(texts(&mut inside, file.path())? == ["fourth\n"]);
+        let read = after.read(file.path())?;
+        ensure!(read.iter().map(|(_, line)| &**line).eq(["third\n", "fourth\n"]));
+        ensure!(read.last().map(|(end, _)| *end) == Some(fs::metadata(file.path())?.len()));
+        Ok(())
+    }
 }

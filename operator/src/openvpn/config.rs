@@ -191,6 +191,8 @@ pub fn server_config(config: &ServerConfig) -> String {
     line(format_args!("management /run/openvpn/management.sock unix"));
     if config.protocol == Protocol::Udp {
         line(format_args!("explicit-exit-notify 1"));
+        // Saves a system call for each packet.
+        line(format_args!("fast-io"));
     }
     line(format_args!("mssfix {}", config.mssfix));
     if config.redirect_gateway {

@@ -52,6 +52,7 @@ status /tmp/openvpn-status.log 10
 status-version 2
 management /run/openvpn/management.sock unix
 explicit-exit-notify 1
+fast-io
 mssfix 1360
 push \"redirect-gateway def1\"
 push \"route 10.96.0.0 255.240.0.0\"
@@ -67,7 +68,9 @@ verb 4
 #[test]
 fn a_server_with_tcp_has_no_exit_notification() {
     let text = server_config(&ServerConfig { protocol: Protocol::Tcp, ..config() });
-    assert!(text.contains("\nproto tcp-server\n") && !text.contains("explicit-exit-notify"));
+    assert!(
+        text.contains("\nproto tcp-server\n") && !text.contains("explicit-exit-notify") && !text.contains("fast-io")
+    );
 }
 
 #[test]
