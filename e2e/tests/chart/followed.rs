@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::{process::Command, time::timeout};
 
 use crate::{Release, commands, documents::Document, kinds, of_kind, path_text};
 
@@ -65,7 +65,9 @@ impl Shell {
         let path = format!("{}:{}", self.dir.path().join("bin").display(), std::env::var("PATH").unwrap_or_default());
         let mut bash = Command::new("bash");
         bash.args(["-euxo", "pipefail", "-c", script]).current_dir(self.dir.path()).env("PATH", path);
-        let output = bash.output().await.context("cannot run bash")?;
+        // A deletion waits for the operator for as long as it takes.
+        let output = timeout(2 * TIMEOUT, bash.kill_on_drop(true).output());
+        let output = output.await.with_context(|| format!("does not end: {script}"))?.context("cannot run bash")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}\n{said}", output.status);
         Ok(String::from_utf8(output.stdout)?)

@@ -210,7 +210,7 @@ async fn what_cannot_be_is_refused_and_the_account_can_do_nothing_else() -> Resu
         while may("create", "openvpnclients").await {
             ensure!(Instant::now() < deadline, "it may create clients still");
         }
-        pod.refused(&["create", "laptop", "203.0.113.7"], "forbidden").await
+        pod.refused(&["create", "laptop", "203.0.113.7"], "cannot read OpenVPNServer openvpn: ").await
     })
     .await
 }
