@@ -1,7 +1,8 @@
 //! `e2e servers`
 //!
 //! The baseline is the same OpenVPN with the same configuration and keys, which a Pod without the agent runs: see
-//! [`Connected::bare`]. Rounds of both alternate.
+//! [`Connected::bare`]. Rounds of both alternate. Throughput on a machine with few processors varies by a tenth from one
+//! measurement to the next; the processor time of the server varies less.
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -13,7 +14,7 @@ use e2e::{
     vpn::{device_pod, node_of, pod_ready, service},
 };
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::ResourceExt;
+use kube::{ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use vpn_types::{OpenVPNClient, OpenVPNServer};
@@ -63,10 +64,17 @@ impl Servers {
         let first = ["exec", &ours.device, "--container=main", "--", "timeout", "60", "sh", "-c", &connects];
         f.kubectl(&first).await.context("the node does not forward to the Service")?;
         let (mut fast, mut fast_bare) = (Vec::new(), Vec::new());
-        for _ in 0..self.rounds {
-            fast.push(self.throughput(f, &ours, &target).await?);
-            fast_bare.push(self.throughput(f, &bare, &target).await?);
+        for round in 0..self.rounds {
+            // Each is first as often as the other.
+            for operator in [round % 2 == 0, round % 2 != 0] {
+                let (one, all) = if operator { (&ours, &mut fast) } else { (&bare, &mut fast_bare) };
+                all.push(self.throughput(f, one, &target).await?);
+            }
         }
+        let (rates, costs): (Vec<_>, Vec<_>) = fast.into_iter().unzip();
+        let (bare_rates, bare_costs): (Vec<_>, Vec<_>) = fast_bare.into_iter().unzip();
+        compare("throughput, Mbit/s", &rates, &bare_rates)?;
+        compare("processor time of the server, s/GB", &costs, &bare_costs)?;
         let (mut soon, mut soon_bare) = (Vec::new(), Vec::new());
         for round in 0..self.rounds {
             for (operator, times) in [(true, &mut soon), (false, &mut soon_bare)] {
@@ -77,18 +85,18 @@ impl Servers {
                 one.end(f).await?;
             }
         }
-        compare("throughput, Mbit/s", &fast, &fast_bare)?;
         compare("time to the first client, s", &soon, &soon_bare)
     }
 
-    /// Measures how much a device sends through its server, in Mbit/s.
-    async fn throughput(&self, f: &Framework, one: &Connected, target: &str) -> Result<f64> {
+    /// Measures how much a device sends through its server, in Mbit/s, and the processor time that the server needs for it,
+    /// in seconds for a gigabyte.
+    async fn throughput(&self, f: &Framework, one: &Connected, target: &str) -> Result<(f64, f64)> {
         let sent = async || {
             let read =
                 ["exec", &one.device, "--container=main", "--", "cat", "/sys/class/net/tun0/statistics/tx_bytes"];
             anyhow::Ok(f.kubectl(&read).await?.trim().parse::<f64>()?)
         };
-        let before = sent().await?;
+        let (before, used_before) = (sent().await?, one.processor_seconds(f).await?);
         let seconds = self.seconds.to_string();
         let run =
             ["exec", &one.device, "--container=main", "--", "iperf3", "--json", "--client", target, "--time", &seconds];
@@ -96,14 +104,17 @@ impl Servers {
         ensure!(report["error"].is_null(), "iperf3: {}", report["error"]);
         let received = &report["end"]["sum_received"];
         let (bytes, rate) = (received["bytes"].as_f64(), received["bits_per_second"].as_f64());
-        let through = sent().await? - before;
+        let (through, used) = (sent().await? - before, one.processor_seconds(f).await? - used_before);
         ensure!(
             bytes.is_some_and(|bytes| (1.0..=through).contains(&bytes)),
             "not through the tunnel: {through} of {bytes:?}"
         );
-        Ok(rate.context("iperf3 gave no rate")? / 1e6)
+        Ok((rate.context("iperf3 gave no rate")? / 1e6, used / (through / 1e9)))
     }
 }
+
+/// How many of the kernel's ticks are a second: `USER_HZ` of Linux.
+const TICKS: f64 = 100.0;
 
 /// A server with one connected device.
 struct Connected {
@@ -173,6 +184,24 @@ impl Connected {
         f.create(device_pod(&device, &device, "device.ovpn", images::IPERF3)?).await?;
         pod_ready(f.api(), &device).await?;
         Ok(Self { server: name.to_owned(), device, operator: false })
+    }
+
+    /// The processor time that the processes of the server have used, in seconds: see proc_pid_stat(5).
+    async fn processor_seconds(&self, f: &Framework) -> Result<f64> {
+        let pods = f.api::<Pod>().list(&ListParams::default()).await?;
+        let is_server = |pod: &&Pod| {
+            let labels = pod.labels();
+            [labels.get("app"), labels.get("release")].contains(&Some(&self.server))
+        };
+        let pod = pods.iter().find(is_server).context("no Pod of the server")?.name_any();
+        let read = ["exec", &pod, "--container=openvpn", "--", "sh", "-c", "cat /proc/[0-9]*/stat"];
+        let stats = f.kubectl(&read).await?;
+        let ticks = stats.lines().filter_map(|line| {
+            let (_, fields) = line.rsplit_once(") ")?;
+            let used = fields.split(' ').skip(11).take(2).map(|field| field.parse::<f64>().ok());
+            used.sum::<Option<f64>>()
+        });
+        Ok(ticks.sum::<f64>() / TICKS)
     }
 
     /// Deletes the device and the server.
