@@ -44,24 +44,32 @@ impl Other {
         });
         apply(cluster, &secret.to_string()).await?;
         let port = free_port()?;
-        let spec = ProcessSpec::new("other", executable(cluster).await?, cluster.state_dir().join("other.log"))
-            .arg("serve-metrics-api")
-            .arg("--metrics-api-custom")
-            .arg("--metrics-api-external")
-            .flag("metrics-prefix", "other")
-            .flag("metrics-api-port", port)
-            .flag("metrics-api-secret", "other")
-            .flag("lease-namespace", chart::RELEASE)
-            .env("KUBECONFIG", cluster.kubeconfig().display())
-            .env("NO_COLOR", "1");
-        let process = cluster.run(spec).await?;
-        wait_for_log(&process, metrics_api::READY).await?;
+        let process = serve(cluster, "other", port, &[]).await?;
         let env = ["CUSTOM", "EXTERNAL"].into_iter().flat_map(|group| {
             let name = format!("METRICS_API_PASS_THROUGH_{group}");
             [(format!("{name}_CA"), ca.display().to_string()), (name, format!("https://localhost:{port}"))]
         });
         Ok(Self { process, env: env.collect() })
     }
+}
+
+/// Starts a metrics API with this prefix. Nothing registers it.
+async fn serve(cluster: &Cluster, prefix: &str, port: u16, args: &[String]) -> Result<Process> {
+    let log = cluster.state_dir().join(format!("{prefix}.log"));
+    let mut spec = ProcessSpec::new(prefix, executable(cluster).await?, log)
+        .arg("serve-metrics-api")
+        .arg("--metrics-api-custom")
+        .arg("--metrics-api-external")
+        .flag("metrics-prefix", prefix)
+        .flag("metrics-api-port", port)
+        .flag("metrics-api-secret", "other")
+        .flag("lease-namespace", chart::RELEASE)
+        .env("KUBECONFIG", cluster.kubeconfig().display())
+        .env("NO_COLOR", "1");
+    spec.args.extend(args.iter().cloned());
+    let process = cluster.run(spec).await?;
+    wait_for_log(&process, metrics_api::READY).await?;
+    Ok(process)
 }
 
 async fn apply(cluster: &Cluster, text: &str) -> Result<()> {
@@ -71,12 +79,12 @@ async fn apply(cluster: &Cluster, text: &str) -> Result<()> {
     cluster.run_kubectl(&["apply", "--server-side", "-f", file]).await.map(drop)
 }
 
-/// Asks the metrics API itself, past kube-apiserver, and returns the code and the message.
-async fn direct(operator: &Operator, user: &Identity, path: &str, via: &str) -> Result<(u16, String)> {
+/// Asks a metrics API itself, past kube-apiserver, and returns the code and the message.
+async fn direct(address: &str, user: &Identity, path: &str) -> Result<(u16, String)> {
     let mut config = user.config.clone();
-    config.cluster_url = operator.metrics_api().context("no metrics API")?.parse()?;
+    config.cluster_url = address.parse()?;
     config.accept_invalid_certs = true;
-    let request = http::Request::get(path).header("Via", via).body(kube::client::Body::empty())?;
+    let request = http::Request::get(path).body(kube::client::Body::empty())?;
     let response = kube::Client::try_from(config)?.send(request).await?;
     let code = response.status().as_u16();
     let body = http_body_util::BodyExt::collect(response.into_body()).await?.to_bytes();
@@ -127,6 +135,7 @@ async fn metrics_of_a_former_server_are_read_through_ours() -> Result<()> {
         f.create_provider("vpn", 3).await?;
         values(&f).await?;
         permissions(&cluster, &f, &operator).await?;
+        loops(&cluster, &f).await?;
         autoscaler(&f).await?;
         chart_takes_over(&cluster).await?;
         gone(&f, &other).await
@@ -174,23 +183,36 @@ async fn values(f: &Framework) -> Result<()> {
 /// The other server knows us, not the user: whether a user may read its metrics is our decision.
 async fn permissions(cluster: &Cluster, f: &Framework, operator: &Operator) -> Result<()> {
     let ns = f.name();
-    let jane = cluster.user("jane", None).await?;
+    let (address, jane) = (operator.metrics_api().context("no metrics API")?, cluster.user("jane", None).await?);
     let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{ns}/other_provider_slots");
     let of_node = "/apis/custom.metrics.k8s.io/v1beta2/nodes/any/other_load";
     for path in [&*path, of_node] {
-        ensure_eq("code without permission", direct(operator, &jane, path, "1.1 proxy").await?.0, 403)?;
+        ensure_eq("code without permission", direct(&address, &jane, path).await?.0, 403)?;
     }
     f.kubectl(&["create", "role", "reader", "--verb=list", "--resource=other_provider_slots.external.metrics.k8s.io"])
         .await?;
     f.kubectl(&["create", "rolebinding", "reader", "--role=reader", "--user=jane"]).await?;
     f.kubectl(&["get", "--raw", &path, "--as=jane"]).await?;
     let elsewhere = "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/other_provider_slots";
-    ensure_eq("code of another namespace", direct(operator, &jane, elsewhere, "1.1 proxy").await?.0, 403)?;
+    ensure_eq("code of another namespace", direct(&address, &jane, elsewhere).await?.0, 403)?;
+    ensure_eq("code with permission", direct(&address, &jane, &path).await?.0, 200)
+}
 
-    let admin = cluster.admin();
-    let (code, message) = direct(operator, admin, &path, "1.1 vpn-operator-metrics-api").await?;
+/// A metrics API in front of kube-apiserver, which leads to the one that is registered: this one does not pass the
+/// request on again.
+async fn loops(cluster: &Cluster, f: &Framework) -> Result<()> {
+    let (port, api_server) = (free_port()?, &cluster.admin().config.cluster_url);
+    let api_server = api_server.authority().context("no host")?;
+    let behind = format!("--metrics-api-pass-through-custom=https://{api_server}");
+    let process =
+        serve(cluster, "third", port, &[behind, "--metrics-api-pass-through-custom-insecure".to_owned()]).await?;
+    let path = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{}/maskproviders.vpn.beebs.dev/vpn", f.name());
+    let address = format!("https://localhost:{port}");
+    let (code, message) = direct(&address, cluster.admin(), &format!("{path}/other_provider_slots")).await?;
     ensure!(code == 508 && message.contains("came back"), "{code} {message}");
-    Ok(())
+    let own = direct(&address, cluster.admin(), &format!("{path}/vpno_provider_slots")).await?;
+    ensure_eq("a metric of the registered one", own.0, 200)?;
+    process.stop(TIMEOUT).await.map(drop)
 }
 
 const FOLLOWER: &str = "

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     names::{custom_names, external_names},
-    pass_through::{Offers, Resource},
+    offers::{Offers, Resource},
     request::{EXTERNAL, Group, Groups},
     values::Value,
 };

@@ -6,6 +6,7 @@
 pub mod authentication;
 pub mod documents;
 pub mod names;
+pub mod offers;
 pub mod pass_through;
 pub mod request;
 pub mod response;

@@ -3,6 +3,7 @@
 //! Invariant: what is not known here is never read from a snapshot, so whether a metric is one of this server does not
 //! depend on the state of the cluster.
 
+use super::request::{CustomQuery, Request};
 use crate::metrics::PROVIDER;
 
 /// The resource of MaskProviders.
@@ -49,7 +50,7 @@ pub(super) fn without_prefix<'a>(prefix: &str, metric: &'a str) -> &'a str {
 
 /// Returns a message if the slots have no such metric, or `None` if they have it. Metrics of Pods and Services are not
 /// among them.
-pub fn unknown_custom(prefix: &str, resource: &str, metric: &str) -> Option<String> {
+pub(super) fn unknown_custom(prefix: &str, resource: &str, metric: &str) -> Option<String> {
     let name = without_prefix(prefix, metric);
     let is_known = match resource {
         MASK_PROVIDERS => PROVIDER.iter().any(|(known, ..)| *known == name),
@@ -68,10 +69,24 @@ pub fn unknown_custom(prefix: &str, resource: &str, metric: &str) -> Option<Stri
 }
 
 /// Returns a message if there is no such external metric, or `None` if there is.
-pub fn unknown_external(prefix: &str, metric: &str) -> Option<String> {
+pub(super) fn unknown_external(prefix: &str, metric: &str) -> Option<String> {
     let known = external_names(prefix);
     if known.iter().any(|name| name == metric) {
         return None;
     }
     Some(format!("the server could not find the metric {metric}; known metrics: {}", known.join(", ")))
+}
+
+/// Returns a message if a request is for a metric that this server does not know by its name. Metrics of Pods and
+/// Services have any name.
+pub fn unknown(request: &Request, prefix: &str) -> Option<String> {
+    match request {
+        Request::Custom { query: CustomQuery { resource, metric, .. }, .. } => unknown_custom(prefix, resource, metric),
+        Request::Cluster { resource, metric, .. } => Some(format!(
+            "the server could not find the metric {metric} for {resource}: it has no metrics of objects without a \
+             namespace"
+        )),
+        Request::External { metric, .. } => unknown_external(prefix, metric),
+        _ => None,
+    }
 }

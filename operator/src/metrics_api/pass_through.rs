@@ -3,10 +3,7 @@
 //!
 //! Invariant: a metric of this server is never asked of another one, and a request is passed on once at most.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::BTreeSet;
 
 use http::{HeaderMap, Uri, header::VIA};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -14,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::{
-    names::{NAMESPACES, unknown_custom, unknown_external},
+    names::NAMESPACES,
+    offers::{Offers, Resource},
     request::{CustomQuery, Group, Objects, Request},
     response::Response,
 };
@@ -31,43 +29,6 @@ const MAX_MESSAGE_CHARS: usize = 500;
 /// What is encoded in a segment of a path.
 const SEGMENT: AsciiSet =
     NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'*').remove(b':');
-
-/// A resource in a list of discovery.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Resource {
-    /// The name: `resource/metric`, or `metric` for an external metric.
-    pub name: String,
-    /// The kind of the answer.
-    #[serde(default)]
-    pub kind: String,
-    /// Whether its objects have a namespace.
-    #[serde(default)]
-    pub namespaced: bool,
-}
-
-/// What other servers offer, for each version that they serve.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Offers(BTreeMap<(Group, &'static str), Arc<Vec<Resource>>>);
-
-impl Offers {
-    /// Returns what is offered in a version of a group.
-    pub fn of(&self, group: Group, version: &'static str) -> &[Resource] {
-        self.0.get(&(group, version)).map_or(&[], |resources| resources)
-    }
-
-    /// Removes what is offered in a group. Which versions it has is still known.
-    pub fn clear(&mut self, group: Group) {
-        for (_, resources) in self.0.iter_mut().filter(|((other, _), _)| *other == group) {
-            *resources = Arc::default();
-        }
-    }
-
-    /// Replaces what is offered in a group.
-    pub fn replace(&mut self, group: Group, offered: impl IntoIterator<Item = (&'static str, Vec<Resource>)>) {
-        self.0.retain(|(other, _), _| *other != group);
-        self.0.extend(offered.into_iter().map(|(version, resources)| ((group, version), Arc::new(resources))));
-    }
-}
 
 /// Parses the address of another server.
 ///
@@ -88,20 +49,6 @@ pub fn is_passed_on(headers: &HeaderMap) -> bool {
     let entries = headers.get_all(VIA).into_iter().filter_map(|value| value.to_str().ok());
     let mut entries = entries.flat_map(|value| value.split(','));
     entries.any(|entry| entry.split_whitespace().nth(1).is_some_and(|name| name.eq_ignore_ascii_case(PSEUDONYM)))
-}
-
-/// Returns a message if a request is for a metric that this server does not know by its name. Metrics of Pods and
-/// Services have any name.
-pub fn unknown(request: &Request, prefix: &str) -> Option<String> {
-    match request {
-        Request::Custom { query: CustomQuery { resource, metric, .. }, .. } => unknown_custom(prefix, resource, metric),
-        Request::Cluster { resource, metric, .. } => Some(format!(
-            "the server could not find the metric {metric} for {resource}: it has no metrics of objects without a \
-             namespace"
-        )),
-        Request::External { metric, .. } => unknown_external(prefix, metric),
-        _ => None,
-    }
 }
 
 /// A question to another server.
@@ -147,7 +94,7 @@ impl Question {
             return None;
         }
         // A server that only has the older version is asked in that one.
-        let served = |version: &&'static str| offers.0.contains_key(&(group, *version));
+        let served = |version: &&'static str| offers.serves(group, version);
         let others = group.versions().iter().copied().find(served);
         let asked = if served(&wanted) { wanted } else { others.unwrap_or(wanted) };
         let segments: Vec<_> = segments.iter().map(|text| utf8_percent_encode(text, &SEGMENT).to_string()).collect();

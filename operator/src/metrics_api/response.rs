@@ -5,7 +5,8 @@ use serde_json::{Value as Json, json};
 
 use super::{
     documents,
-    pass_through::{self, Offers},
+    names::unknown,
+    offers::Offers,
     request::{Groups, Request, Unknown},
     selector::Selector,
     values::{NoValue, Value, Values},
@@ -121,9 +122,7 @@ pub fn respond(request: &Request, inputs: &Inputs<'_>) -> Response {
             let Some(values) = values else { return not_ready() };
             Response::of_values(version, &values.custom(query), &query.selector, values.now)
         }
-        Request::Cluster { .. } => {
-            Response::failure(404, "NotFound", &pass_through::unknown(request, prefix).unwrap_or_default())
-        }
+        Request::Cluster { .. } => Response::failure(404, "NotFound", &unknown(request, prefix).unwrap_or_default()),
         Request::External { namespace, metric, selector } => {
             let Some(values) = values else { return not_ready() };
             match values.external(namespace, metric, selector) {

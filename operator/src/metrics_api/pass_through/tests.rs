@@ -4,7 +4,10 @@ use http::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
-use crate::metrics_api::request::{Attributes, Groups};
+use crate::metrics_api::{
+    names::unknown,
+    request::{Attributes, Groups},
+};
 
 const ALL: Groups = Groups { custom: true, external: true };
 const SERVER: &str = "https://adapter.monitoring.svc:443";

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use super::*;
-use crate::metrics_api::request::Group;
+use crate::metrics_api::{offers::Resource, request::Group};
 
 const ALL: Groups = Groups { custom: true, external: true };
 
@@ -132,7 +132,7 @@ fn errors_are_statuses() {
 #[test]
 fn lists_of_resources_are_those_of_all_servers() {
     let name = |text: &str| text.to_owned();
-    let other = |name: String| pass_through::Resource { name, kind: "Other".to_owned(), namespaced: true };
+    let other = |name: String| Resource { name, kind: "Other".to_owned(), namespaced: true };
     let mut offers = Offers::default();
     let own = "maskproviders.vpn.beebs.dev/vpno_provider_slots";
     offers.replace(Group::Custom, [("v1beta1", vec![other(name("pods/load")), other(name(own))])]);

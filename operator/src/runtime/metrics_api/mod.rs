@@ -50,7 +50,9 @@ use crate::{
     metrics::{Metrics, Snapshot},
     metrics_api::{
         authentication::{CONFIG_NAME, CONFIG_NAMESPACE, Trust, User},
-        pass_through::{Offers, is_passed_on, unknown},
+        names::unknown,
+        offers::Offers,
+        pass_through::is_passed_on,
         request::{Attributes, Groups, Request},
         response::{Inputs, Response, respond},
         values::NoValue,

@@ -30,7 +30,8 @@ use tokio::{
 use super::token::Tokens;
 use crate::{
     metrics_api::{
-        pass_through::{Answer, Offers, PSEUDONYM, Question, Resource, respond},
+        offers::{Offers, Resource},
+        pass_through::{Answer, PSEUDONYM, Question, respond},
         request::{Group, Request},
         response::Response,
     },
