@@ -52,7 +52,7 @@ async fn serve(certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Uri {
         .route(&metric("load"), get(hello))
         .route(&metric("html"), get(|| async { ([("content-type", "text/html")], "<html>") }))
         .route(&metric("endless"), get(endless))
-        .route(&metric("silent"), get(|| std::future::pending::<&'static str>()))
+        .route(&metric("silent"), get(std::future::pending::<&'static str>))
         .route(
             &metric("refused"),
             get(|| async { (http::StatusCode::UNAUTHORIZED, axum::Json(json!({"kind": "Status", "message": "no"}))) }),
