@@ -77,6 +77,19 @@
     (list "METRICS_API_NAMES" ($own | ternary (printf "%s.%s.svc" $name .Release.Namespace) ""))
     (list "METRICS_API_SECRET" ($api.certificate.secretName | default $name))
 -}}
+{{- $others := include "vpn-operator.passThrough" . | fromJsonArray -}}
+{{- range $others -}}
+{{- $variable := printf "METRICS_API_PASS_THROUGH_%s" (upper .value) -}}
+{{- $ca := empty .ca | ternary "" (printf "/etc/vpn-operator/pass-through/%s/ca.crt" .value) -}}
+{{- $settings = concat $settings (list
+    (list $variable .address)
+    (list (printf "%s_CA" $variable) $ca)
+    (list (printf "%s_INSECURE" $variable) (empty .ca | ternary "true" ""))
+) -}}
+{{- end -}}
+{{- if $others -}}
+{{- $settings = append $settings (list "METRICS_API_PASS_THROUGH_SERVICE_ACCOUNT" (include "vpn-operator.passThroughAccount" .)) -}}
+{{- end -}}
 {{- $env := list -}}
 {{- range $settings -}}
 {{- if index . 1 }}{{ $env = append $env (dict "name" (index . 0) "value" (index . 1)) }}{{ end -}}

@@ -1,6 +1,9 @@
 //! The metrics API, asked by kubectl and by the HorizontalPodAutoscalers of a real kube-controller-manager. Each test has
 //! its own cluster, because a cluster has one server for an API group.
 
+#[path = "autoscaling/pass_through.rs"]
+mod pass_through;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};

@@ -3,6 +3,7 @@
 mod command;
 mod hpa;
 mod https;
+mod pass_through;
 
 use std::{collections::BTreeMap, time::Duration};
 

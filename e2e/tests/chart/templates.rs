@@ -146,6 +146,10 @@ async fn what_is_not_asked_for_is_not_there() -> Result<()> {
 #[tokio::test]
 async fn nonsense_is_refused_with_the_reason() -> Result<()> {
     let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    let behind = |service: &str| {
+        let service = service.replace(',', ",metricsApi.passThrough.custom.service.");
+        format!("metricsApi.custom=true,metricsApi.passThrough.custom.service.{service}")
+    };
     for (nonsense, reason) in [
         ("replica=2", "additional properties 'replica' not allowed"),
         ("replicas=two", "at '/replicas': got string, want integer"),
@@ -160,6 +164,11 @@ async fn nonsense_is_refused_with_the_reason() -> Result<()> {
         ("logging.format=xml", "value must be one of 'text', 'json'"),
         ("podLabels.app=mine", "podLabels must not have the key app"),
         ("replicas=2,leaderElection=false", "so leaderElection must be true"),
+        ("metricsApi.passThrough.custom.service.name=a", "is set, so metricsApi.custom must be true"),
+        (&behind("name=a"), "metricsApi.passThrough.custom.service needs a namespace"),
+        (&behind("name=a,namespace=b"), "needs one of caBundle, caSecret and insecureSkipTLSVerify, but has none"),
+        (&behind("name=test-metrics-api,namespace=default"), "come back to the metrics API"),
+        (&behind("name=kubernetes,namespace=default"), "come back to the metrics API"),
     ] {
         let said = refused(cluster, &["template", "test", chart::DIR, "--set", nonsense]).await?;
         ensure!(said.contains(reason), "{nonsense}: {said}");
@@ -177,4 +186,50 @@ async fn names_too_long_are_refused() -> Result<()> {
     // helm allows 53 characters, and `-all` is a short suffix.
     let combined = ["template", &"a".repeat(53), chart::DIR, "--set=combined.enabled=true"];
     cluster.run_helm(&combined).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_metrics_api_in_front_of_other_servers_has_their_addresses_and_authorities() -> Result<()> {
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    let bundle = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t";
+    let values = json!({
+        "custom": true, "external": true,
+        "passThrough": {
+            "custom": {"service": {"namespace": "monitoring", "name": "adapter"}, "caBundle": bundle},
+            "external": {"service": {"namespace": "keda", "name": "keda", "port": 6443}, "caSecret": "keda-ca"},
+        },
+    });
+    let objects = chart::render(cluster, &[&format!("--set-json=metricsApi={values}")]).await?;
+    let name = release("metrics-api");
+    let deployment = of_kind(&objects, "Deployment").into_iter().find(|one| one["metadata"]["name"] == *name);
+    let deployment = deployment.context("no Deployment")?;
+    let env = |name: &str| -> Result<Value> {
+        let env = container(deployment)?["env"].as_array().context("no env")?;
+        Ok(env.iter().find(|one| one["name"] == name).map_or(Value::Null, |one| one["value"].clone()))
+    };
+    ensure_eq("custom", env("METRICS_API_PASS_THROUGH_CUSTOM")?, json!("https://adapter.monitoring.svc:443"))?;
+    ensure_eq("external", env("METRICS_API_PASS_THROUGH_EXTERNAL")?, json!("https://keda.keda.svc:6443"))?;
+    ensure_eq("insecure", env("METRICS_API_PASS_THROUGH_EXTERNAL_INSECURE")?, Value::Null)?;
+    let spec = &deployment["spec"]["template"]["spec"];
+    for (number, group) in ["custom", "external"].into_iter().enumerate() {
+        let dir = format!("/etc/vpn-operator/pass-through/{group}");
+        let file = env(&format!("METRICS_API_PASS_THROUGH_{}_CA", group.to_uppercase()))?;
+        ensure_eq("file", file, json!(format!("{dir}/ca.crt")))?;
+        ensure_eq("mount", &container(deployment)?["volumeMounts"][number]["mountPath"], &json!(dir))?;
+    }
+    let config = format!("{}-custom", release("metrics-pass-through"));
+    ensure_eq("volume", &spec["volumes"][0]["configMap"]["name"], &json!(config))?;
+    ensure_eq("volume", &spec["volumes"][1]["secret"]["secretName"], &json!("keda-ca"))?;
+    let bundles = of_kind(&objects, "ConfigMap");
+    ensure_eq("bundle", &bundles[0]["data"]["ca.crt"], &json!("-----BEGIN CERTIFICATE-----"))?;
+
+    // Other servers see tokens of an account that may read metrics only.
+    let account = release("metrics-pass-through");
+    let subject = |object: &&Value| object["subjects"][0]["name"] == *account;
+    let roles: Vec<_> = of_kind(&objects, "ClusterRoleBinding").into_iter().filter(subject).collect();
+    ensure_eq("bindings", roles.len() + of_kind(&objects, "RoleBinding").into_iter().filter(subject).count(), 1)?;
+    let role = of_kind(&objects, "ClusterRole").into_iter().find(|one| one["metadata"]["name"] == *account);
+    let groups = ["custom.metrics.k8s.io", "external.metrics.k8s.io"];
+    let rule = json!([{"apiGroups": groups, "resources": ["*"], "verbs": ["get", "list"]}]);
+    ensure_eq("rule", &role.context("no role")?["rules"], &rule)
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 
-use super::command::Command;
+use super::{command::Command, pass_through::PassThroughArgs};
 use crate::{
     controllers::verification::VPN_IMAGE,
     injection::{self, Defaults},
@@ -117,6 +117,10 @@ pub struct MetricsApiArgs {
     /// Secret with the certificate of the metrics API, in the namespace of the lease.
     #[arg(long, env = "METRICS_API_SECRET", default_value = "vpn-operator-metrics-api", global = true)]
     pub metrics_api_secret: String,
+
+    /// Settings of the pass-through.
+    #[command(flatten)]
+    pub pass_through: PassThroughArgs,
 }
 
 /// The port of `serve-metrics-api`.
@@ -147,6 +151,7 @@ impl MetricsApiArgs {
                 names: self.metrics_api_names.iter().filter(|name| !name.is_empty()).cloned().collect(),
                 clients: services.collect(),
             },
+            pass_through: self.pass_through.settings(groups, namespace),
         })
     }
 }

@@ -1,27 +1,31 @@
 //! The JSON documents of the metrics API, as the published types of `k8s.io/metrics` have them.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value as Json, json};
 
 use super::{
+    names::{custom_names, external_names},
+    offers::{Offers, Resource},
     request::{EXTERNAL, Group, Groups},
-    values::{Value, custom_names, external_names},
+    values::Value,
 };
 
-/// The resources of a group, each with its kind and whether it is in a namespace.
-fn resources(group: Group, prefix: &str) -> Vec<(String, &'static str, bool)> {
-    match group {
-        Group::Custom => custom_names(prefix)
-            .into_iter()
-            .map(|name| {
-                let namespaced = !name.starts_with("namespaces/");
-                (name, "MetricValueList", namespaced)
-            })
-            .collect(),
-        Group::External => {
-            external_names(prefix).into_iter().map(|name| (name, "ExternalMetricValueList", true)).collect()
-        }
-    }
+/// The resources of a version of a group: those of this server, and those that another one offers under other names.
+fn resources(group: Group, version: &'static str, prefix: &str, offers: &Offers) -> Vec<Resource> {
+    let (names, kind) = match group {
+        Group::Custom => (custom_names(prefix), "MetricValueList"),
+        Group::External => (external_names(prefix), "ExternalMetricValueList"),
+    };
+    let own = names.into_iter().map(|name| {
+        let namespaced = !name.starts_with("namespaces/");
+        Resource { name, kind: kind.to_owned(), namespaced }
+    });
+    let mut all: Vec<_> = own.collect();
+    let own: BTreeSet<_> = all.iter().map(|resource| resource.name.clone()).collect();
+    all.extend(offers.of(group, version).iter().filter(|other| !own.contains(&other.name)).cloned());
+    all
 }
 
 fn group_document(group: Group) -> Json {
@@ -44,8 +48,8 @@ pub fn groups(groups: Groups) -> Json {
 }
 
 /// `/apis/GROUP/VERSION`.
-pub fn resource_list(group: Group, version: &str, prefix: &str) -> Json {
-    let resources = resources(group, prefix).into_iter().map(|(name, kind, namespaced)| {
+pub fn resource_list(group: Group, version: &'static str, prefix: &str, offers: &Offers) -> Json {
+    let resources = resources(group, version, prefix, offers).into_iter().map(|Resource { name, kind, namespaced }| {
         json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get"]})
     });
     json!({
@@ -59,23 +63,21 @@ pub fn resource_list(group: Group, version: &str, prefix: &str) -> Json {
 /// `/apis` as aggregated discovery ([KEP-3352]). `version` is `v2` or `v2beta1`.
 ///
 /// [KEP-3352]: https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/3352-aggregated-discovery
-pub fn aggregated_discovery(groups: Groups, prefix: &str, version: &str) -> Json {
+pub fn aggregated_discovery(groups: Groups, prefix: &str, version: &str, offers: &Offers) -> Json {
+    let document = |Resource { name, kind, namespaced }| {
+        json!({
+            "resource": name,
+            "responseKind": {"group": "", "version": "", "kind": kind},
+            "scope": if namespaced { "Namespaced" } else { "Cluster" },
+            "singularResource": "",
+            "verbs": ["get"],
+        })
+    };
     let items = groups.iter().map(|group| {
-        let resources: Vec<_> = resources(group, prefix)
-            .into_iter()
-            .map(|(name, kind, namespaced)| {
-                json!({
-                    "resource": name,
-                    "responseKind": {"group": "", "version": "", "kind": kind},
-                    "scope": if namespaced { "Namespaced" } else { "Cluster" },
-                    "singularResource": "",
-                    "verbs": ["get"],
-                })
-            })
-            .collect();
-        let versions = group.versions().iter();
-        let versions =
-            versions.map(|version| json!({"version": version, "resources": resources, "freshness": "Current"}));
+        let versions = group.versions().iter().map(|version| {
+            let resources = resources(group, version, prefix, offers).into_iter().map(document);
+            json!({"version": version, "resources": resources.collect::<Vec<_>>(), "freshness": "Current"})
+        });
         json!({
             "metadata": {"name": group.name(), "creationTimestamp": null},
             "versions": versions.collect::<Vec<_>>(),

@@ -5,6 +5,9 @@
 
 pub mod authentication;
 pub mod documents;
+pub mod names;
+pub mod offers;
+pub mod pass_through;
 pub mod request;
 pub mod response;
 pub mod selector;

@@ -5,6 +5,8 @@ use serde_json::{Value as Json, json};
 
 use super::{
     documents,
+    names::unknown,
+    offers::Offers,
     request::{Groups, Request, Unknown},
     selector::Selector,
     values::{NoValue, Value, Values},
@@ -28,7 +30,8 @@ pub struct Response {
 }
 
 impl Response {
-    fn document(body: Json) -> Self {
+    /// Returns the response with a document.
+    pub(super) fn document(body: Json) -> Self {
         Self { code: 200, content_type: JSON.to_owned(), etag: None, body: Some(body) }
     }
 
@@ -47,7 +50,7 @@ impl Response {
 
     fn without(why: &NoValue) -> Self {
         match why {
-            NoValue::NotFound(why) => Self::failure(404, "NotFound", why),
+            NoValue::NotFound(why) | NoValue::UnknownMetric(why) => Self::failure(404, "NotFound", why),
             NoValue::BadRequest(why) => Self::failure(400, "BadRequest", why),
             NoValue::Unavailable(why) => Self::failure(503, "ServiceUnavailable", why),
         }
@@ -87,6 +90,8 @@ pub struct Inputs<'a> {
     pub prefix: &'a str,
     /// The snapshot and its time. Absent while the first lists are not complete.
     pub snapshot: Option<(&'a Snapshot, DateTime<Utc>)>,
+    /// What the servers offer that requests are passed on to.
+    pub offers: &'a Offers,
     /// The header `Accept`.
     pub accept: &'a str,
     /// The header `If-None-Match`.
@@ -95,19 +100,21 @@ pub struct Inputs<'a> {
 
 /// Returns the response to a request.
 pub fn respond(request: &Request, inputs: &Inputs<'_>) -> Response {
-    let Inputs { groups, prefix, accept, if_none_match, .. } = *inputs;
+    let Inputs { groups, prefix, offers, accept, if_none_match, .. } = *inputs;
     let values = inputs.snapshot.map(|(snapshot, now)| Values { snapshot, prefix, now });
     match request {
         Request::Groups => match discovery_version(accept) {
             Some(version) => {
                 let content_type = format!("{JSON};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-                let document = documents::aggregated_discovery(groups, prefix, version);
+                let document = documents::aggregated_discovery(groups, prefix, version, offers);
                 Response { content_type, ..Response::document(document) }.tagged(if_none_match)
             }
             None => Response::document(documents::groups(groups)),
         },
         Request::Group(group) => Response::document(documents::group(*group)),
-        Request::Resources(group, version) => Response::document(documents::resource_list(*group, version, prefix)),
+        Request::Resources(group, version) => {
+            Response::document(documents::resource_list(*group, version, prefix, offers))
+        }
         Request::OpenApiV2 => Response::document(documents::openapi_v2(groups)).tagged(if_none_match),
         Request::OpenApiV3 => Response::document(documents::openapi_v3(groups)).tagged(if_none_match),
         Request::OpenApiV3Of(group, _) => Response::document(documents::openapi_v3_of(*group)).tagged(if_none_match),
@@ -115,6 +122,7 @@ pub fn respond(request: &Request, inputs: &Inputs<'_>) -> Response {
             let Some(values) = values else { return not_ready() };
             Response::of_values(version, &values.custom(query), &query.selector, values.now)
         }
+        Request::Cluster { .. } => Response::failure(404, "NotFound", &unknown(request, prefix).unwrap_or_default()),
         Request::External { namespace, metric, selector } => {
             let Some(values) = values else { return not_ready() };
             match values.external(namespace, metric, selector) {

@@ -11,6 +11,10 @@ use chrono::{DateTime, Utc};
 use vpn_types::MaskConsumerPhase;
 
 use super::{
+    names::{
+        CLAIMABLE, MASK_PROVIDERS, NAMESPACE, NAMESPACES, PODS, SERVICES, TAG, WORKLOADS, unknown_custom,
+        unknown_external, without_prefix,
+    },
     request::{CustomQuery, Objects},
     selector::Selector,
 };
@@ -19,24 +23,6 @@ use crate::{
     model::ObjectKey,
     state::Workload,
 };
-
-/// The resource of MaskProviders.
-pub const MASK_PROVIDERS: &str = "maskproviders.vpn.beebs.dev";
-/// The resource of namespaces.
-pub const NAMESPACES: &str = "namespaces";
-/// The resource of Pods, whose metrics are their own.
-pub const PODS: &str = "pods";
-/// The resource of Services. Their metrics are the sums over their Pods, and the capacity that is left for these.
-pub const SERVICES: &str = "services";
-/// The metric of workloads, without the prefix.
-const CLAIMABLE: &str = "claimable_slots";
-/// The metrics of namespaces, without the prefix.
-const NAMESPACE: [&str; 3] = ["masks", "masks_waiting", "masks_oldest_wait_seconds"];
-/// The metrics of tags, without the prefix.
-const TAG: [&str; 2] = ["tag_slots_free", "tag_masks_waiting"];
-/// The workloads that discovery lists. Others work too.
-const WORKLOADS: [&str; 5] =
-    ["deployments.apps", "jobs.batch", "replicasets.apps", "rollouts.argoproj.io", "statefulsets.apps"];
 
 /// The object that a value describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +53,10 @@ pub struct Value {
 /// Why there is no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoValue {
-    /// There is no such metric or object.
+    /// There is no such object, or it has no value.
     NotFound(String),
+    /// Nothing here has such a metric.
+    UnknownMetric(String),
     /// A selector is wrong.
     BadRequest(String),
     /// It cannot be known now.
@@ -85,25 +73,6 @@ pub struct Values<'a> {
     pub now: DateTime<Utc>,
 }
 
-/// Returns the names of custom metrics, each as `resource/metric`.
-pub fn custom_names(prefix: &str) -> Vec<String> {
-    let providers = PROVIDER.iter().map(|(name, ..)| format!("{MASK_PROVIDERS}/{prefix}_{name}"));
-    let namespaces = NAMESPACE.iter().map(|name| format!("{NAMESPACES}/{prefix}_{name}"));
-    let workloads = WORKLOADS.iter().map(|resource| format!("{resource}/{prefix}_{CLAIMABLE}"));
-    let mut names: Vec<_> = providers.chain(namespaces).chain(workloads).collect();
-    names.sort();
-    names
-}
-
-/// Returns the names of external metrics.
-pub fn external_names(prefix: &str) -> Vec<String> {
-    let providers = PROVIDER.iter().map(|(name, ..)| *name);
-    let mut names: Vec<_> =
-        providers.chain(NAMESPACE).chain(TAG).chain([CLAIMABLE]).map(|name| format!("{prefix}_{name}")).collect();
-    names.sort();
-    names
-}
-
 impl Values<'_> {
     /// Returns the values of a custom metric.
     ///
@@ -112,7 +81,7 @@ impl Values<'_> {
     /// If there is no such metric or object, or a selector is wrong.
     pub fn custom(&self, query: &CustomQuery) -> Result<Vec<Value>, NoValue> {
         let CustomQuery { namespace, resource, objects, metric, selector } = query;
-        let name = metric.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('_')).unwrap_or_default();
+        let name = without_prefix(self.prefix, metric);
         let gauge = PROVIDER.iter().find(|(known, ..)| *known == name);
         match (&**resource, gauge) {
             (MASK_PROVIDERS, Some(gauge)) => self.providers(query, gauge),
@@ -139,14 +108,7 @@ impl Values<'_> {
                 Ok(vec![Value { object: Some(object), ..self.claimable(&claim, metric)? }])
             }
             (resource, _) => {
-                let known: Vec<_> = custom_names(self.prefix);
-                let known: Vec<_> = known.iter().filter_map(|name| name.split_once('/')).collect();
-                let of_resource: Vec<_> =
-                    known.iter().filter(|(other, _)| *other == resource).map(|(_, metric)| *metric).collect();
-                let known = if of_resource.is_empty() { "none".to_owned() } else { of_resource.join(", ") };
-                Err(NoValue::NotFound(format!(
-                    "the server could not find the metric {metric} for {resource}; known metrics of {resource}: {known}"
-                )))
+                Err(NoValue::UnknownMetric(unknown_custom(self.prefix, resource, metric).unwrap_or_default()))
             }
         }
     }
@@ -158,7 +120,7 @@ impl Values<'_> {
     ///
     /// If there is no such metric, or the selector is wrong.
     pub fn external(&self, namespace: &str, metric: &str, selector: &Selector) -> Result<Vec<Value>, NoValue> {
-        let name = metric.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('_')).unwrap_or_default();
+        let name = without_prefix(self.prefix, metric);
         let mut values = match PROVIDER.iter().find(|(known, ..)| *known == name) {
             Some((_, _, value)) => {
                 let labels = |key: &ObjectKey| labels([("namespace", &key.namespace), ("provider", &key.name)]);
@@ -179,9 +141,7 @@ impl Values<'_> {
                 return Ok(vec![Value { labels, ..self.claimable(&claim, metric)? }]);
             }
             None => {
-                let known = external_names(self.prefix).join(", ");
-                let why = format!("the server could not find the metric {metric}; known metrics: {known}");
-                return Err(NoValue::NotFound(why));
+                return Err(NoValue::UnknownMetric(unknown_external(self.prefix, metric).unwrap_or_default()));
             }
         };
         values.retain(|value| selector.matches(&value.labels));
@@ -276,7 +236,9 @@ pub fn parse_claim(text: &str) -> Result<Claim, String> {
     let workload = values.get("workload").copied().ok_or("it needs the label workload, the name of a workload")?;
     let resource = values.get("resource").copied().unwrap_or(WORKLOADS[0]);
     claim(namespace, resource, workload, &values).map_err(|why| match why {
-        NoValue::NotFound(why) | NoValue::BadRequest(why) | NoValue::Unavailable(why) => why,
+        NoValue::NotFound(why) | NoValue::UnknownMetric(why) | NoValue::BadRequest(why) | NoValue::Unavailable(why) => {
+            why
+        }
     })
 }
 

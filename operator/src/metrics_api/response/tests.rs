@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use super::*;
+use crate::metrics_api::{offers::Resource, request::Group};
 
 const ALL: Groups = Groups { custom: true, external: true };
 
@@ -12,6 +13,7 @@ fn get(path: &str, accept: &str, if_none_match: &str, snapshot: Option<&Snapshot
             &Inputs {
                 groups: ALL,
                 prefix: "vpno",
+                offers: &Offers::default(),
                 snapshot: snapshot.map(|snapshot| (snapshot, DateTime::from_timestamp(1_800_000_000, 0).unwrap())),
                 accept,
                 if_none_match,
@@ -124,5 +126,35 @@ fn errors_are_statuses() {
         let body = response.body.unwrap();
         assert_eq!((response.code, body["kind"].as_str()), (code, Some("Status")), "{path}");
         assert_eq!((body["code"].as_u64(), body["reason"].as_str()), (Some(code.into()), Some(reason)), "{path}");
+    }
+}
+
+#[test]
+fn lists_of_resources_are_those_of_all_servers() {
+    let name = |text: &str| text.to_owned();
+    let other = |name: String| Resource { name, kind: "Other".to_owned(), namespaced: true };
+    let mut offers = Offers::default();
+    let own = "maskproviders.vpn.beebs.dev/vpno_provider_slots";
+    offers.replace(Group::Custom, [("v1beta1", vec![other(name("pods/load")), other(name(own))])]);
+    let ask = |path: &str, accept: &str| {
+        let request = Request::parse(ALL, path, "").unwrap();
+        let inputs = Inputs { groups: ALL, prefix: "vpno", offers: &offers, snapshot: None, accept, if_none_match: "" };
+        respond(&request, &inputs).body.unwrap()
+    };
+    let names = |list: &Json, key: &str| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|one| one[key].as_str().unwrap().to_owned()).collect()
+    };
+    let count = |all: &[String], name: &str| all.iter().filter(|one| **one == *name).count();
+    for (version, loads) in [("v1beta1", 1), ("v1beta2", 0)] {
+        let list = ask(&format!("/apis/custom.metrics.k8s.io/{version}"), "");
+        let all = names(&list["resources"], "name");
+        assert_eq!((count(&all, "pods/load"), count(&all, own)), (loads, 1), "{version}");
+    }
+    let document = ask("/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let versions = &document["items"][0]["versions"];
+    for (number, version, loads) in [(0, "v1beta2", 0), (1, "v1beta1", 1)] {
+        assert_eq!(versions[number]["version"], version);
+        let all = names(&versions[number]["resources"], "resource");
+        assert_eq!((count(&all, "pods/load"), count(&all, own)), (loads, 1), "{version}");
     }
 }

@@ -7,6 +7,8 @@ mod access;
 mod capacity;
 mod connection;
 mod objects;
+mod pass_through;
+mod token;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -48,14 +50,20 @@ use crate::{
     metrics::{Metrics, Snapshot},
     metrics_api::{
         authentication::{CONFIG_NAME, CONFIG_NAMESPACE, Trust, User},
+        names::unknown,
+        offers::Offers,
+        pass_through::is_passed_on,
         request::{Attributes, Groups, Request},
         response::{Inputs, Response, respond},
+        values::NoValue,
     },
 };
 use access::Access;
 use capacity::Capacity;
 use connection::{AnyCertificate, PeerAcceptor, PeerCertificates};
 use objects::ObjectMetrics;
+use pass_through::PassThrough;
+pub use pass_through::{PassThroughSettings, Target};
 
 /// How long a snapshot is used.
 const KEEP_SNAPSHOT: Duration = Duration::from_millis(500);
@@ -73,6 +81,8 @@ pub struct MetricsApiSettings {
     pub capacity: bool,
     /// Where the certificate comes from.
     pub certificate: CertificateSource,
+    /// Which servers are asked for metrics that this one does not know.
+    pub pass_through: PassThroughSettings,
 }
 
 #[derive(Clone)]
@@ -83,6 +93,7 @@ struct Server {
     trust: watch::Receiver<Option<Trust>>,
     snapshots: SnapshotClient,
     objects: ObjectMetrics,
+    pass_through: PassThrough,
     /// The last snapshot, so that many requests at once take one.
     recent: Cache<(), (Arc<Snapshot>, DateTime<Utc>)>,
 }
@@ -107,6 +118,7 @@ pub async fn serve(
         objects: ObjectMetrics::new(client.clone(), capacity),
         groups: settings.groups,
         prefix: settings.prefix.into(),
+        pass_through: PassThrough::start(client.clone(), settings.pass_through),
         access: Access::new(client),
         trust,
         snapshots,
@@ -172,11 +184,21 @@ impl Server {
             return Err(Response::failure(405, "MethodNotAllowed", why));
         }
         let parsed = parsed.map_err(|unknown| Response::unknown(&unknown))?;
-        if let Request::Custom { version, query } = &parsed
-            && let Some(found) = self.objects.values(query).await
+        let passed_on = is_passed_on(&request.headers);
+        let mut unknown = unknown(&parsed, &self.prefix);
+        if let Request::Custom { version, query: custom } = &parsed
+            && let Some(found) = self.objects.values(custom).await
         {
-            return Ok(Response::of_values(version, &found, &query.selector, Utc::now()));
+            match found {
+                Err(NoValue::UnknownMetric(why)) => unknown = Some(why),
+                found => return Ok(Response::of_values(version, &found, &custom.selector, Utc::now())),
+            }
         }
+        if let Some(why) = unknown {
+            return Ok(self.pass_through.answer(&parsed, query, passed_on, &why).await);
+        }
+        // Else the lists of two servers that ask each other would hold each other's names for ever.
+        let offers = if passed_on { Offers::default() } else { self.pass_through.offers() };
         let snapshot = match parsed {
             Request::Custom { .. } | Request::External { .. } => self.snapshot().await,
             _ => None,
@@ -187,6 +209,7 @@ impl Server {
             &Inputs {
                 groups: self.groups,
                 prefix: &self.prefix,
+                offers: &offers,
                 snapshot: snapshot.as_ref().map(|(snapshot, at)| (&**snapshot, *at)),
                 accept: header(ACCEPT),
                 if_none_match: header(IF_NONE_MATCH),

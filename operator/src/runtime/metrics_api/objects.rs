@@ -14,8 +14,9 @@ use vpn_types::pod_metrics::{METRICS_NAMES_ANNOTATION, POD_METRICS_ENABLED, POD_
 use super::capacity::Capacity;
 use crate::{
     metrics_api::{
+        names::{PODS, SERVICES},
         request::{CustomQuery, Objects},
-        values::{NoValue, PODS, SERVICES, Value, describe},
+        values::{NoValue, Value, describe},
     },
     model::LabelMatcher,
     runtime::watch::error_chain,
@@ -80,7 +81,7 @@ impl ObjectMetrics {
                 self.of_service(query, name).await.map(|value| vec![(name.clone(), value)])
             }
             (SERVICES, Objects::Selected(_)) => {
-                Err(NoValue::BadRequest(format!("{metric} needs the name of a Service")))
+                Err(NoValue::UnknownMetric(format!("{metric} needs the name of a Service")))
             }
             _ => return None,
         };
@@ -106,14 +107,14 @@ impl ObjectMetrics {
             Ok::<_, String>(found.map(|service| service.spec.and_then(|spec| spec.selector).unwrap_or_default()))
         };
         let labels = self.services.try_get_with(key, read).await.map_err(|why| unavailable(&why))?;
-        let labels = labels.ok_or_else(|| NoValue::NotFound(format!("there is no Service {namespace}/{name}")))?;
+        let labels = labels.ok_or_else(|| NoValue::UnknownMetric(format!("there is no Service {namespace}/{name}")))?;
         if let Some(capacity) = &self.capacity
             && let Some(value) = capacity.value(namespace, &labels, metric, selector)
         {
             return value;
         }
         if labels.is_empty() {
-            return Err(NoValue::NotFound(format!("Service {namespace}/{name} selects no Pods")));
+            return Err(NoValue::UnknownMetric(format!("Service {namespace}/{name} selects no Pods")));
         }
         let answers = self.ask(query, PodQuery::Labels(KubeSelector::from_iter(labels).to_string())).await?;
         // A sum without one of the Pods would look like less load.
@@ -127,7 +128,7 @@ impl ObjectMetrics {
     async fn ask(&self, query: &CustomQuery, pods: PodQuery) -> Result<Answers, NoValue> {
         let CustomQuery { namespace, metric, selector, .. } = query;
         if !self.allows(namespace).await? {
-            return Err(NoValue::NotFound(format!(
+            return Err(NoValue::UnknownMetric(format!(
                 "the server could not find the metric {metric}: namespace {namespace} does not have the label \
                  {POD_METRICS_LABEL}={POD_METRICS_ENABLED}"
             )));
@@ -217,13 +218,17 @@ struct Answers {
 impl Answers {
     /// Returns the values by the names of the Pods, at least one.
     fn values(self, metric: &str) -> Result<Vec<(String, f64)>, NoValue> {
-        match self.silent.or(self.not_asked) {
-            _ if !self.found.is_empty() => Ok(self.found),
-            Some(why) => Err(NoValue::NotFound(format!("there is no value of {metric}; {why}"))),
-            None => Err(NoValue::NotFound(format!(
-                "there is no value of {metric}: no Pod that matches names it in the annotation {METRICS_NAMES_ANNOTATION}"
-            ))),
+        if !self.found.is_empty() {
+            return Ok(self.found);
         }
+        // A Pod that was asked has the metric. What the others have is not known.
+        Err(match (self.silent, self.not_asked) {
+            (Some(why), _) => NoValue::NotFound(format!("there is no value of {metric}; {why}")),
+            (None, Some(why)) => NoValue::UnknownMetric(format!("there is no value of {metric}; {why}")),
+            (None, None) => NoValue::UnknownMetric(format!(
+                "there is no value of {metric}: no Pod that matches names it in the annotation {METRICS_NAMES_ANNOTATION}"
+            )),
+        })
     }
 }
 
