@@ -130,7 +130,7 @@ closed_set! {
         /// OpenVPNServer, OpenVPNClient: An object with the name of one that is needed exists and belongs to something
         /// else. The message names it.
         NameTaken,
-        /// Event of an OpenVPNServer: An object of the server was changed, and has been set back. The message names it.
+        /// Event: An object of an OpenVPNServer was changed, and the operator has set it back. The message names it.
         DriftCorrected,
         /// OpenVPNClient: The client has a valid certificate.
         Issued,

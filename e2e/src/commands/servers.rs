@@ -15,6 +15,7 @@ use e2e::{
 };
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{ResourceExt, api::ListParams};
+use rustix::param::clock_ticks_per_second;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use vpn_types::{OpenVPNClient, OpenVPNServer};
@@ -113,9 +114,6 @@ impl Servers {
     }
 }
 
-/// How many of the kernel's ticks are a second: `USER_HZ` of Linux.
-const TICKS: f64 = 100.0;
-
 /// A server with one connected device.
 struct Connected {
     server: String,
@@ -201,7 +199,7 @@ impl Connected {
             let used = fields.split(' ').skip(11).take(2).map(|field| field.parse::<f64>().ok());
             used.sum::<Option<f64>>()
         });
-        Ok(ticks.sum::<f64>() / TICKS)
+        Ok(ticks.sum::<f64>() / clock_ticks_per_second() as f64)
     }
 
     /// Deletes the device and the server.

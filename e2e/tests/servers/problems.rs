@@ -199,6 +199,10 @@ async fn an_authority_of_ones_own_is_checked() -> Result<()> {
             text.is_some_and(|text| vpn_operator::pki::is_signed_by(&text, &next))
         };
         f.wait_until("laptop", "a certificate of the next authority", follows).await?;
+        // The user may have issued certificates with the previous one.
+        let previous: Value = serde_json::from_str(&texts(f, "home-ca").await?["previous.json"])?;
+        let end = vpn_operator::pki::inspect(&certificate)?.not_after;
+        ensure_eq("end of the previous authority", &previous[0]["retires"], &json!(end))?;
         let (server, laptop) = (texts(f, "home-server").await?, texts(f, "laptop").await?);
         // The device has the old profile, and others have the new one.
         verify(&client["ca.crt"], &server["tls.crt"], "sslserver")?;

@@ -39,6 +39,8 @@ pub mod keys {
     pub const CRL: &str = "crl.pem";
     /// The authorities before the present one that are still trusted, as JSON: a list of `Previous`.
     pub const PREVIOUS: &str = "previous.json";
+    /// The name of the user's Secret that a certificate authority was taken from.
+    pub const SOURCE: &str = "source";
     /// The `spec.pki.generation` of a certificate authority.
     pub const GENERATION: &str = "generation";
 }
@@ -104,21 +106,26 @@ pub enum Content {
 /// What a certificate authority takes over from the one before it.
 #[derive(Clone, Debug)]
 pub struct Predecessor {
-    /// The authority before it, which goes on issuing certificates for clients until the replicas trust both.
-    pub authority: Issuer,
-    /// The authorities before that.
+    /// The authorities before it, the newest last. That one goes on issuing certificates for clients until the replicas
+    /// trust both.
     pub previous: Vec<Previous>,
+    /// The key of `tls-crypt`.
+    pub tls_crypt: Arc<str>,
     /// The list of revoked certificates.
     pub revoked: Revoked,
 }
 
 /// A certificate authority before the present one, as it is kept beside that.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Previous {
     /// The certificate in PEM.
     pub certificate: String,
     /// The private key in PEM.
     pub key: String,
+    /// Whether it is one of the user.
+    #[serde(default)]
+    pub is_own: bool,
     /// When the last certificate of a client ends that it has issued, in seconds since 1970. Absent while it issues them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retires: Option<i64>,
@@ -213,7 +220,7 @@ impl Content {
                     Some(name) => own_authority(name, known, now)?,
                     None => Authority::new(common_name, now, AUTHORITY_LIFETIME).map_err(Refusal::of)?,
                 };
-                authority_data(&authority, *generation, predecessor.as_deref())
+                authority_data(&authority, *generation, own.as_deref(), predecessor.as_deref())
             }
             Content::Server(certificate) => {
                 let request = certificate.request(Usage::Server(Vec::new()), now);
@@ -288,35 +295,34 @@ pub fn data_hash(data: &Data) -> String {
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn authority_data(authority: &Authority, generation: i32, predecessor: Option<&Predecessor>) -> Result<Data, Refusal> {
+fn authority_data(
+    authority: &Authority,
+    generation: i32,
+    own: Option<&str>,
+    predecessor: Option<&Predecessor>,
+) -> Result<Data, Refusal> {
     let mut data = data([
         (keys::CERTIFICATE, authority.certificate()),
         (keys::KEY, authority.key()),
         (keys::GENERATION, &generation.to_string()),
     ]);
-    let Some(Predecessor { authority: last, previous, revoked }) = predecessor else {
+    data.extend(own.map(|name| (keys::SOURCE.to_owned(), bytes(name))));
+    let Some(Predecessor { previous, tls_crypt, revoked }) = predecessor else {
         let tls_crypt = pki::new_tls_crypt_key().map_err(Refusal::of)?;
         data.insert(keys::TLS_CRYPT.to_owned(), bytes(&tls_crypt));
         data.insert(keys::REVOKED.to_owned(), bytes(""));
         return Ok(data);
     };
-    let mut previous = previous.clone();
     // The user may have asked for another authority, and left the same one in the Secret.
-    if *last.certificate != *authority.certificate() {
-        let (certificate, key) = (last.certificate.to_string(), last.key.to_string());
-        previous.push(Previous { certificate, key, retires: None });
-    }
-    if !previous.is_empty() {
-        data.insert(keys::PREVIOUS.to_owned(), bytes(&previous_text(&previous)?));
+    let others: Vec<_> = previous.iter().filter(|one| one.certificate != authority.certificate()).collect();
+    if !others.is_empty() {
+        let text = serde_json::to_string(&others).map_err(Refusal::of)?;
+        data.insert(keys::PREVIOUS.to_owned(), bytes(&text));
     }
     // Profiles that are in use have that key.
-    data.insert(keys::TLS_CRYPT.to_owned(), bytes(&last.tls_crypt));
+    data.insert(keys::TLS_CRYPT.to_owned(), bytes(tls_crypt));
     data.insert(keys::REVOKED.to_owned(), bytes(&revoked.to_string()));
     Ok(data)
-}
-
-fn previous_text(previous: &[Previous]) -> Result<String, Refusal> {
-    serde_json::to_string(previous).map_err(Refusal::of)
 }
 
 fn own_authority(name: &str, data: Option<&Data>, now: OffsetDateTime) -> Result<Authority, Refusal> {

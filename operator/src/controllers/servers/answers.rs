@@ -23,10 +23,11 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
                 ctx.memory.servers.counted.insert(server.meta.uid.clone(), counted);
             }
         }
-        (ReconcileRequest::Server(_), Operation::Apply(kind, key, ..), Outcome::Object(object)) => {
-            if let Object::ServerObject(object) = &**object {
+        (ReconcileRequest::Server(server), Operation::Apply(kind, key, ..), Outcome::Object(object)) => {
+            if let (Object::ServerObject(object), Some(server)) = (&**object, ctx.state.servers.get(server)) {
                 let applied = Applied { content: object.content.clone(), at: ctx.now.monotonic };
-                ctx.memory.servers.applied.insert((*kind, key.clone()), applied);
+                let of_server = ctx.memory.servers.applied.entry(server.meta.uid.clone()).or_default();
+                of_server.insert((*kind, key.clone()), applied);
             }
         }
         // A serial number was recorded: this process issues the certificate.

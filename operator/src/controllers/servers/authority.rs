@@ -62,7 +62,8 @@ impl ServersContext<'_> {
     pub fn authority_problem(&self, server: &ServerView) -> Option<evaluate::ServerCondition> {
         let key = named(&server.meta.key, "ca");
         let name = &key.name;
-        if self.authority_of(&server.meta.key).is_some_and(|(_, authority)| authority.not_after > self.now.wall) {
+        if self.authority_of(&server.meta.key).is_some_and(|(_, authority)| authority.signer.not_after > self.now.wall)
+        {
             return None;
         }
         Some(match self.secret(&key, SecretRole::Authority) {
@@ -75,7 +76,7 @@ impl ServersContext<'_> {
             ),
             Some(secret) => {
                 let why = match &secret.authority {
-                    Some(authority) => format!("it ended at {}", authority.not_after.to_rfc3339()),
+                    Some(authority) => format!("it ended at {}", authority.signer.not_after.to_rfc3339()),
                     None => "it does not hold a certificate, its key and the key of tls-crypt".to_owned(),
                 };
                 evaluate::failed(
@@ -109,7 +110,7 @@ impl ServersContext<'_> {
         let not_after = end(self.now.wall, lifetime, signer.not_after);
         // Of a certificate that was issued and lost nothing is known, so the time tells the serial numbers apart.
         let now = self.now.wall.timestamp_micros().to_string();
-        let serial = Serial::derive(&["server", signer.fingerprint, server.meta.uid.as_str(), &now]);
+        let serial = Serial::derive(&["server", &signer.fingerprint, server.meta.uid.as_str(), &now]);
         Step::maintain(Operation::Issue(Box::new(Issue {
             key,
             replaces: found.map(|secret| (secret.meta.uid.clone(), secret.meta.version)),
@@ -117,7 +118,7 @@ impl ServersContext<'_> {
             inputs: inputs.to_string(),
             owner: Some(owned_by(server)),
             content: Content::Server(Certificate {
-                authority: authority.issuer(&signer, self.now.wall),
+                authority: authority.issuer(signer, self.now.wall),
                 common_name: name.to_owned(),
                 serial,
                 not_after: not_after.timestamp(),
@@ -148,9 +149,8 @@ impl ServersContext<'_> {
 
 /// Returns the hash of what the certificate of a server is issued for.
 pub fn server_inputs(server: &ServerView, authority: &AuthorityView, now: DateTime<Utc>) -> Arc<str> {
-    let signer = authority.for_server(now);
-    let parts = [signer.fingerprint, &*authority.tls_crypt, &*server.meta.key.name];
-    combined(parts.into_iter().chain(authority.others_trusted(&signer, now).as_deref()))
+    let parts = [&*authority.for_server(now).fingerprint, &*authority.tls_crypt, &*server.meta.key.name];
+    combined(parts.into_iter().chain(authority.bundle(now).as_deref()))
 }
 
 /// Returns the generation of the certificate authority that a server is to have.

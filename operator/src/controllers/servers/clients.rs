@@ -12,7 +12,6 @@ use super::{
     desired::{Desired, routes},
     names::{renewal_time, secret_labels, time},
     report::client_event,
-    signer::Signer,
 };
 use crate::{
     controllers::{ready::ReadyCondition, status},
@@ -20,7 +19,7 @@ use crate::{
     model::{Issue, Kind, ObjectKey, Operation, Step, add_finalizer, remove_finalizer},
     openvpn::{ClientConfig, Remote, check_common_name},
     pki::Serial,
-    state::{AuthorityView, ClientView, IssuedView, SecretRole, ServerSecretView, ServerView, combined},
+    state::{AuthorityView, ClientView, IssuedView, SecretRole, ServerSecretView, ServerView, Signer, combined},
 };
 
 /// The profile in the Secret of a slot.
@@ -32,7 +31,7 @@ struct Issuing<'a> {
     server: &'a ServerView,
     authority: &'a AuthorityView,
     /// Who issues it.
-    signer: Signer<'a>,
+    signer: &'a Signer,
     lifetime: std::time::Duration,
     /// The key of the profile in the Secret.
     file: String,
@@ -142,7 +141,7 @@ impl ServersContext<'_> {
             return Err(pending(format!("OpenVPNServer {name} has no address yet")));
         };
         let profile = ProfileSettings::of(name, &server.spec, remote, port);
-        let inputs = inputs(client, authority, &signer, &profile, self.now.wall);
+        let inputs = inputs(client, authority, &profile, self.now.wall);
         Ok(Issuing { client, server, authority, signer, lifetime, file, profile, inputs })
     }
 
@@ -199,7 +198,7 @@ impl ServersContext<'_> {
     fn record(&self, issuing: &Issuing<'_>) -> Step {
         let Issuing { client, signer, lifetime, .. } = issuing;
         let issues = client.issues + 1;
-        let serial = Serial::derive(&["client", signer.fingerprint, client.meta.uid.as_str(), &issues.to_string()]);
+        let serial = Serial::derive(&["client", &signer.fingerprint, client.meta.uid.as_str(), &issues.to_string()]);
         let mut issued: Vec<_> =
             client.issued.iter().filter(|issued| issued.not_after > self.now.wall).map(issued_entry).collect();
         let not_after = end(self.now.wall, *lifetime, signer.not_after);
@@ -268,23 +267,17 @@ impl ServersContext<'_> {
 }
 
 /// Returns the hash of what a certificate is issued for.
-fn certificate_inputs(client: &ClientView, signer: &Signer<'_>) -> String {
+fn certificate_inputs(client: &ClientView, signer: &Signer) -> String {
     let csr = client.spec.csr.as_deref().unwrap_or_default();
-    combined([signer.fingerprint, client.common_name(), csr]).to_string()
+    combined([&*signer.fingerprint, client.common_name(), csr]).to_string()
 }
 
 /// Returns the hash of what a certificate is issued for, followed by the one of the profile.
-fn inputs(
-    client: &ClientView,
-    authority: &AuthorityView,
-    signer: &Signer<'_>,
-    profile: &ProfileSettings,
-    now: DateTime<Utc>,
-) -> String {
+fn inputs(client: &ClientView, authority: &AuthorityView, profile: &ProfileSettings, now: DateTime<Utc>) -> String {
     let profile = format!("{profile:?}");
     let parts = [&*profile, &*authority.tls_crypt, &*client.meta.key.name];
-    let profile = combined(parts.into_iter().chain(authority.others_trusted(signer, now).as_deref()));
-    format!("{}-{profile}", certificate_inputs(client, signer))
+    let profile = combined(parts.into_iter().chain(authority.bundle(now).as_deref()));
+    format!("{}-{profile}", certificate_inputs(client, authority.for_clients(now)))
 }
 
 fn owned_by_client(client: &ClientView) -> OwnerReference {

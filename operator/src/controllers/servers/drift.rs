@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use vpn_types::Reason;
 
 use super::context::ServersContext;
 use crate::{
+    capacity::millis,
     model::{EventRecord, Kind, ObjectKey, object_reference},
     state::{ServerObject, ServerView},
 };
@@ -23,23 +24,32 @@ const INTERVAL: Duration = Duration::from_secs(10);
 pub enum Drift {
     /// It is, or the API server made it otherwise.
     None,
-    /// It has to be applied again.
-    Correct,
+    /// It has to be applied again. Whether somebody has changed it is known only if this process has applied it.
+    Correct {
+        /// Whether somebody has changed it.
+        is_change: bool,
+    },
     /// It has to be applied again at this time (monotonic).
     CorrectAt(Duration),
 }
 
 impl ServersContext<'_> {
     /// Compares an object with what was applied.
-    pub fn drift(&self, found: &ServerObject, wanted: &Value) -> Drift {
-        let content: Value = serde_json::from_str(&found.content).unwrap_or_default();
-        if holds(&content, &owned_part(wanted)) {
+    pub fn drift(&self, server: &ServerView, found: &ServerObject, wanted: &Value) -> Drift {
+        let applied = self.memory.applied.get(&server.meta.uid);
+        let applied = applied.and_then(|applied| applied.get(&(found.kind, found.meta.key.clone())));
+        // Most often, nothing has changed since.
+        if applied.is_some_and(|applied| applied.content == found.content) {
             return Drift::None;
         }
-        match self.memory.applied.get(&(found.kind, found.meta.key.clone())) {
-            Some(applied) if applied.content == found.content => Drift::None,
-            Some(applied) if applied.at + INTERVAL > self.now.monotonic => Drift::CorrectAt(applied.at + INTERVAL),
-            _ => Drift::Correct,
+        let content: Value = serde_json::from_str(&found.content).unwrap_or_default();
+        if holds(&content, &owned_part(found.kind, wanted)) {
+            return Drift::None;
+        }
+        match applied.map(|applied| applied.at + INTERVAL) {
+            Some(time) if time > self.now.monotonic => Drift::CorrectAt(time),
+            Some(_) => Drift::Correct { is_change: true },
+            None => Drift::Correct { is_change: false },
         }
     }
 }
@@ -61,15 +71,14 @@ pub fn corrected(server: &ServerView, kind: Kind, key: &ObjectKey) -> EventRecor
 }
 
 /// Returns the part of an object that [`ServerObject::content`] has.
-fn owned_part(wanted: &Value) -> Value {
-    let mut part = wanted.clone();
-    if let Some(fields) = part.as_object_mut() {
-        fields.retain(|field, _| matches!(&**field, "metadata" | "spec" | "data"));
-    }
-    if let Some(metadata) = part["metadata"].as_object_mut() {
-        metadata.retain(|field, _| field == "labels" || field == "annotations");
-    }
-    part
+fn owned_part(kind: Kind, wanted: &Value) -> Value {
+    let metadata = &wanted["metadata"];
+    let annotations = if kind == Kind::Service { &metadata["annotations"] } else { &Value::Null };
+    json!({
+        "metadata": {"labels": metadata["labels"], "annotations": annotations},
+        "spec": wanted["spec"],
+        "data": wanted["data"],
+    })
 }
 
 /// Whether an object has everything that was applied. Others may have added fields, and elements of lists. What was
@@ -87,14 +96,16 @@ fn holds(found: &Value, wanted: &Value) -> bool {
         (Value::Array(found), Value::Array(wanted)) => {
             wanted.iter().all(|wanted| found.iter().any(|found| holds(found, wanted)))
         }
+        // The API server writes quantities in one way: 1000m as 1.
+        (Value::String(found), Value::String(wanted)) => {
+            found == wanted || millis(found).is_ok_and(|found| millis(wanted) == Ok(found))
+        }
         (found, wanted) => found == wanted,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -123,10 +134,19 @@ mod tests {
     }
 
     #[test]
+    fn quantities_are_compared_as_such() {
+        let limits = |cpu: &str, memory: &str| json!({"limits": {"cpu": cpu, "memory": memory}});
+        assert!(holds(&limits("1", "1Gi"), &limits("1000m", "1024Mi")));
+        assert!(!holds(&limits("1", "1Gi"), &limits("1001m", "1Gi")) && !holds(&json!("a"), &json!("b")));
+    }
+
+    #[test]
     fn identity_and_status_are_not_compared() {
         let wanted = json!({
             "kind": "Service", "metadata": {"name": "home", "uid": "1", "labels": {"app": "openvpn"}}, "spec": {"a": 1},
         });
-        assert_eq!(owned_part(&wanted), json!({"metadata": {"labels": {"app": "openvpn"}}, "spec": {"a": 1}}));
+        let part = owned_part(Kind::Service, &wanted);
+        assert!(part["metadata"].get("uid").is_none() && part.get("kind").is_none(), "{part}");
+        assert!(holds(&json!({"metadata": {"labels": {"app": "openvpn"}}, "spec": {"a": 1}}), &part));
     }
 }

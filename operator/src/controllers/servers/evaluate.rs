@@ -73,7 +73,7 @@ impl ServersContext<'_> {
     fn unrenewable(&self, server: &ServerView) -> Vec<(DateTime<Utc>, String)> {
         let key = &server.meta.key;
         let authority = self.authority_of(key).filter(|_| server.has_own_authority()).map(|(secret, authority)| {
-            (authority.not_after, format!("The certificate authority in Secret {}", secret.meta.key.name))
+            (authority.signer.not_after, format!("The certificate authority in Secret {}", secret.meta.key.name))
         });
         let clients = self.clients_of(key).filter(|client| client.spec.csr.is_some() && !client.is_doomed());
         let clients = clients.filter_map(|client| {
@@ -118,7 +118,9 @@ impl ServersContext<'_> {
     fn change_of_authority(&self, server: &ServerView) -> Option<String> {
         let (_, authority) = self.authority_of(&server.meta.key).filter(|_| server.keystore_key().is_none())?;
         if authority.outgoing(self.now.wall).is_some() {
-            return Some("; the new certificate authority is used when all replicas have restarted".to_owned());
+            return Some(
+                "; the operator uses the new certificate authority when all replicas have restarted".to_owned(),
+            );
         }
         let retires =
             authority.previous.iter().filter(|one| one.is_trusted(self.now.wall)).filter_map(|one| one.retires);

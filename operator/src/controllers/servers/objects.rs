@@ -56,13 +56,13 @@ impl ServersContext<'_> {
             let (object, inputs) = finish(server, kind, &key, object);
             let ours = present.filter(|present| present.owner.as_ref() == Some(&server.meta.uid));
             let current = ours.filter(|ours| ours.inputs.as_deref() == Some(&*inputs));
-            let event = match current.map(|current| self.drift(current, &object)) {
+            let event = match current.map(|current| self.drift(server, current, &object)) {
                 Some(Drift::None) => continue,
                 Some(Drift::CorrectAt(time)) => {
                     due = due.or_else(|| Step::WaitUntil(time));
                     continue;
                 }
-                Some(Drift::Correct) => Some(drift::corrected(server, kind, &key)),
+                Some(Drift::Correct { is_change }) => is_change.then(|| drift::corrected(server, kind, &key)),
                 None => None,
             };
             let first = if kind == Kind::Deployment { self.rank_replicas(server) } else { Step::Idle };

@@ -21,6 +21,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
             {
                 ctx.memory.servers.reported.remove(&before.meta.uid);
                 ctx.memory.servers.counted.remove(&before.meta.uid);
+                ctx.memory.servers.applied.remove(&before.meta.uid);
                 ctx.forget(ReconcileRequest::Server(change.key.clone()));
             }
             let has_changed = match (&change.before, now) {

@@ -52,7 +52,7 @@ impl ServersContext<'_> {
             selector: format!("app=openvpn,release={}", key.name),
             has_keystore,
             generation: authority.map(|it| it.generation).or(server.authority_generation),
-            authority: authority.map(|it| (it.serial, it.not_after)),
+            authority: authority.map(|it| (it.serial, it.signer.not_after)),
             certificate: certificate.and_then(|it| it.certificate.clone()).map(|it| (it.serial, it.not_after)),
             clients: clients.count(),
             valid: self.certificates_valid(server),

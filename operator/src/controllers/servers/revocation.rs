@@ -74,12 +74,12 @@ impl ServersContext<'_> {
         let key = named(server, "revoked");
         let found = self.state.server_secrets.get(&key).filter(|files| files.role == Some(SecretRole::Revoked));
         let serials: BTreeSet<_> = revoked.iter().map(|(serial, _)| serial).collect();
-        let inputs = combined([&*authority.fingerprint, &*revoked.to_string()]);
+        let inputs = combined([&*authority.signer.fingerprint, &*revoked.to_string()]);
         let is_good = |files: &ServerSecretView| {
             files.meta.deleting
                 || (files.intact && *files.serials == serials && files.inputs.as_deref() == Some(&*inputs))
         };
-        if found.is_some_and(is_good) || authority.not_after <= self.now.wall {
+        if found.is_some_and(is_good) || authority.signer.not_after <= self.now.wall {
             return Step::Idle;
         }
         Step::send(Operation::Issue(Box::new(Issue {
@@ -90,7 +90,7 @@ impl ServersContext<'_> {
             // It outlives the server, as the certificate authority does.
             owner: None,
             content: Content::Revoked {
-                authority: authority.newest(self.now.wall),
+                authority: authority.issuer(&authority.signer, self.now.wall),
                 revoked: revoked.clone(),
                 number: u64::try_from(self.now.wall.timestamp()).unwrap_or_default(),
             },

@@ -1,9 +1,9 @@
 //! The next certificate authority of a server.
 //!
-//! Invariants: nobody with a valid certificate is cut off. The next authority is created while the present one is valid,
-//! which goes on issuing. The certificate of the server is issued again, with both as trusted, and the replicas restart.
-//! When all of them trust both, the next authority takes over the certificates of clients, and it is recorded until when
-//! those of the one before are valid. The same Secret has all of this, so each step is a single request.
+//! Invariant: nobody with a valid certificate is cut off. The next authority is created while the present one, which goes
+//! on issuing, is valid. The certificate of the server is issued again, with both as trusted, and the replicas restart.
+//! When all of them trust both, the next authority takes over the certificates of clients, and the end of the last
+//! certificate from the one before is recorded. All of this is in one Secret, so each step is a single request.
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use k8s_openapi::ByteString;
@@ -21,27 +21,28 @@ use crate::{
     state::{AuthorityView, IssuedView, PreviousAuthority, SecretRole, ServerSecretView, ServerView},
 };
 
-/// How long before its end an authority that the operator created is followed by the next one.
+/// How long before the end of an authority that the operator created the next one follows.
 const BEFORE_END: TimeDelta = TimeDelta::days(730);
 
 impl ServersContext<'_> {
-    /// Creates the next certificate authority: if the user asks for it, or in time before the present one ends. The
-    /// operator cannot create the next one of a user.
+    /// Creates the next certificate authority: if the user asks for it, or in time before the present one ends. Only the
+    /// user has the next one after one of the user.
     pub fn next_authority(&self, server: &ServerView) -> Step {
         let Some((secret, authority)) = self.authority_of(&server.meta.key) else { return Step::Idle };
         let is_own = server.has_own_authority();
         let wanted = generation(&server.spec).max(authority.generation);
         let is_asked_for = wanted > authority.generation;
-        let is_due = !is_own && before_end(authority.not_after) <= self.now.wall;
-        // One after the other: the replicas have to know the last one.
+        let is_due = !is_own && before_end(authority.signer.not_after) <= self.now.wall;
+        // One after the other: the replicas have to trust the last one first.
         if !(is_asked_for || is_due) || authority.outgoing(self.now.wall).is_some() {
             return Step::Idle;
         }
         let name = &*server.meta.key.name;
-        let trusted = authority.previous.iter().filter(|previous| previous.is_trusted(self.now.wall));
+        let trusted = authority.previous.iter().filter(|previous| previous.is_trusted(self.now.wall)).cloned();
+        let last = PreviousAuthority { signer: authority.signer.clone(), retires: None };
         let predecessor = Predecessor {
-            authority: authority.newest(self.now.wall),
-            previous: trusted.map(previous_entry).collect(),
+            previous: trusted.chain([last]).map(entry).collect(),
+            tls_crypt: authority.tls_crypt.clone(),
             revoked: authority.revoked.clone().unwrap_or_default(),
         };
         Step::maintain(Operation::Issue(Box::new(Issue {
@@ -72,13 +73,11 @@ impl ServersContext<'_> {
         {
             let issued = self.clients_of(&server.meta.key).flat_map(|client| &*client.issued);
             let end = issued.map(|issued| issued.not_after).max().unwrap_or(now);
-            last.retires = Some(end.min(last.not_after));
+            // What the user has issued is not known.
+            let end = if last.signer.is_own { last.signer.not_after } else { end };
+            last.retires = Some(end.min(last.signer.not_after));
         }
-        let is_same = |(one, other): (&PreviousAuthority, &PreviousAuthority)| one.retires == other.retires;
-        if previous.len() == authority.previous.len() && previous.iter().zip(&*authority.previous).all(is_same) {
-            return Step::Idle;
-        }
-        write_previous(secret, &previous)
+        if *previous == *authority.previous { Step::Idle } else { write_previous(secret, previous) }
     }
 
     /// Whether the certificate of the server comes with all trusted authorities, and each replica has started since.
@@ -91,17 +90,16 @@ impl ServersContext<'_> {
             && restart.is_some_and(|restart| replicas.all(|pod| pod.restart.as_ref() == Some(&restart)))
     }
 
-    /// Returns when an authority has to follow another one, or stops to be trusted.
+    /// Returns when an authority has to follow another one, and when one is no longer trusted.
     pub fn rollover_times(&self, server: &ServerView) -> Vec<DateTime<Utc>> {
         let Some((_, authority)) = self.authority_of(&server.meta.key) else { return Vec::new() };
-        let next = (!server.has_own_authority()).then_some(before_end(authority.not_after));
-        let previous =
-            authority.previous.iter().flat_map(|one| [one.hands_over(), one.retires.unwrap_or(one.not_after)]);
+        let next = (!server.has_own_authority()).then_some(before_end(authority.signer.not_after));
+        let previous = authority.previous.iter().flat_map(|one| [one.hands_over(), one.trusted_until()]);
         next.into_iter().chain(previous).filter(|time| *time > self.now.wall).collect()
     }
 }
 
-/// Returns when the authority in a certificate is followed by the next one.
+/// Returns when the next authority follows the one with this certificate.
 pub fn next_authority_time(certificate: &IssuedView) -> DateTime<Utc> {
     before_end(certificate.not_after)
 }
@@ -110,17 +108,18 @@ fn before_end(end: DateTime<Utc>) -> DateTime<Utc> {
     end.checked_sub_signed(BEFORE_END).unwrap_or(DateTime::<Utc>::MIN_UTC)
 }
 
-fn previous_entry(previous: &PreviousAuthority) -> Previous {
+fn entry(PreviousAuthority { signer, retires }: PreviousAuthority) -> Previous {
     Previous {
-        certificate: previous.certificate.to_string(),
-        key: previous.key.to_string(),
-        retires: previous.retires.map(|time| time.timestamp()),
+        certificate: signer.certificate.to_string(),
+        key: signer.key.to_string(),
+        is_own: signer.is_own,
+        retires: retires.map(|time| time.timestamp()),
     }
 }
 
 /// The list is guarded by the version of the Secret, so that it stays that of the authority in it.
-fn write_previous(secret: &ServerSecretView, previous: &[PreviousAuthority]) -> Step {
-    let entries: Vec<_> = previous.iter().map(previous_entry).collect();
+fn write_previous(secret: &ServerSecretView, previous: Vec<PreviousAuthority>) -> Step {
+    let entries: Vec<_> = previous.into_iter().map(entry).collect();
     let text = (!entries.is_empty()).then(|| ByteString(json!(entries).to_string().into_bytes()));
     let patch = json!({
         "metadata": {"uid": secret.meta.uid.as_str(), "resourceVersion": secret.meta.version.to_string()},

@@ -126,34 +126,36 @@ fn authority(data: &BTreeMap<String, ByteString>, info: &CertificateInfo) -> Opt
     let certificate = text(data, keys::CERTIFICATE)?;
     let revoked = text(data, keys::REVOKED).unwrap_or_default();
     Some(AuthorityView {
-        fingerprint: combined([&*certificate]),
-        certificate: Arc::from(certificate),
-        key: Arc::from(text(data, keys::KEY)?),
+        signer: signer(certificate, text(data, keys::KEY)?, info, data.contains_key(keys::SOURCE)),
         tls_crypt: Arc::from(text(data, keys::TLS_CRYPT)?),
         generation: text(data, keys::GENERATION).and_then(|text| text.parse().ok()).unwrap_or(1),
         revoked: revoked.parse().ok(),
-        not_after: issued(info).not_after,
         serial: info.serial,
         previous: previous.into_iter().map(previous_authority).collect::<Option<_>>()?,
     })
 }
 
+fn signer(certificate: String, key: String, info: &CertificateInfo, is_own: bool) -> Signer {
+    Signer {
+        fingerprint: combined([&*certificate]),
+        certificate: Arc::from(certificate),
+        key: Arc::from(key),
+        not_after: issued(info).not_after,
+        is_own,
+    }
+}
+
 fn previous_authority(previous: Previous) -> Option<PreviousAuthority> {
     let info = pki::inspect(&previous.certificate).ok()?;
     Some(PreviousAuthority {
-        fingerprint: combined([&*previous.certificate]),
-        not_after: issued(&info).not_after,
-        certificate: Arc::from(previous.certificate),
-        key: Arc::from(previous.key),
+        signer: signer(previous.certificate, previous.key, &info, previous.is_own),
         retires: previous.retires.and_then(|time| DateTime::from_timestamp(time, 0)),
     })
 }
 
 fn object(kind: Kind, metadata: &ObjectMeta, field: &str, value: &impl Serialize) -> Option<ServerObject> {
-    let content = json!({
-        "metadata": {"labels": metadata.labels, "annotations": metadata.annotations},
-        field: value,
-    });
+    let annotations = metadata.annotations.as_ref().filter(|_| kind == Kind::Service);
+    let content = json!({"metadata": {"labels": metadata.labels, "annotations": annotations}, field: value});
     Some(ServerObject {
         kind,
         meta: meta(metadata)?,

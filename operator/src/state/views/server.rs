@@ -142,40 +142,43 @@ pub struct ServerSecretView {
     pub serials: Arc<BTreeSet<Serial>>,
 }
 
-/// A certificate authority.
-#[derive(Clone)]
-pub struct AuthorityView {
+/// What a certificate authority signs with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Signer {
     /// The certificate in PEM.
     pub certificate: Arc<str>,
     /// The private key in PEM.
     pub key: Arc<str>,
+    /// A hash of the certificate.
+    pub fingerprint: Arc<str>,
+    /// When it ends.
+    pub not_after: DateTime<Utc>,
+    /// Whether it is one of the user, who may have issued certificates with it too.
+    pub is_own: bool,
+}
+
+/// A certificate authority.
+#[derive(Clone)]
+pub struct AuthorityView {
+    /// What it signs with.
+    pub signer: Signer,
     /// The key of `tls-crypt`.
     pub tls_crypt: Arc<str>,
     /// The `spec.pki.generation` that it was created for.
     pub generation: i32,
     /// The revoked certificates. Absent if the list cannot be read.
     pub revoked: Option<Revoked>,
-    /// When it ends.
-    pub not_after: DateTime<Utc>,
     /// The serial number of its certificate.
     pub serial: Serial,
-    /// A hash of its certificate.
-    pub fingerprint: Arc<str>,
     /// The authorities before it that may still be trusted, the oldest first.
     pub previous: Arc<[PreviousAuthority]>,
 }
 
 /// A certificate authority before the present one.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PreviousAuthority {
-    /// The certificate in PEM.
-    pub certificate: Arc<str>,
-    /// The private key in PEM.
-    pub key: Arc<str>,
-    /// When it ends.
-    pub not_after: DateTime<Utc>,
-    /// A hash of its certificate.
-    pub fingerprint: Arc<str>,
+    /// What it signs with.
+    pub signer: Signer,
     /// When the last certificate of a client ends that it has issued. Absent while it issues them.
     pub retires: Option<DateTime<Utc>>,
 }
@@ -199,7 +202,8 @@ pub struct ServerObject {
     pub owner: Option<Uid>,
     /// The hash of what it was made from, from an annotation.
     pub inputs: Option<Arc<str>>,
-    /// Its labels, its annotations, and its `spec` or `data`, as JSON.
+    /// Its labels, its `spec` or `data`, and the annotations of a Service, as JSON. The operator sets no annotations of
+    /// other objects but the one with the hash, and their controllers add some of their own each time.
     pub content: Arc<str>,
     /// The addresses of a Service.
     pub addresses: Option<Arc<ServiceAddresses>>,
