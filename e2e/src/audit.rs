@@ -190,6 +190,23 @@ impl Requests {
         summary
     }
 
+    /// Returns a line for each user, verb and resource: the number of requests and the mean time to an answer. Watches are
+    /// left out.
+    pub fn table(&self) -> String {
+        let mut rows: BTreeMap<_, (usize, f64)> = BTreeMap::new();
+        for request in self.0.iter().filter(|request| request.access() != Access::Watch) {
+            let row = (&request.user, &request.resource, &request.subresource, &request.verb, request.code);
+            let (count, seconds) = rows.entry(row).or_default();
+            *count += 1;
+            *seconds += request.answered.duration_since(request.received).as_secs_f64();
+        }
+        let line = |((user, resource, subresource, verb, code), (count, seconds)): (_, (usize, f64))| {
+            let milliseconds = seconds / count as f64 * 1000.0;
+            format!("{count:>6} {milliseconds:>7.1} ms  {user} {verb} {resource} {subresource} -> {code}\n")
+        };
+        rows.into_iter().map(line).collect()
+    }
+
     /// All requests.
     pub fn iter(&self) -> impl Iterator<Item = &Request> {
         self.0.iter()

@@ -39,6 +39,8 @@ enum Command {
     Image(commands::image::Image),
     /// Measure many Masks at once: time, requests and memory
     Load(commands::load::Load),
+    /// Measure labeled Pods: many at once beside as many Masks, and single ones beside Pods written by hand
+    Labeled(commands::labeled::Labeled),
     /// Measure OpenVPN servers: the time to the first client, and throughput
     Servers(commands::servers::Servers),
     /// Build the programs of the control plane, if that is not done yet
@@ -80,6 +82,7 @@ fn main() -> Result<ExitCode> {
         Command::Demo(demo) => run(demo.run()),
         Command::Up(up) => run(up.run()),
         Command::Load(load) => run(load.run()),
+        Command::Labeled(labeled) => run(labeled.run()),
         Command::Servers(servers) => run(servers.run()),
         Command::Kubectl(kubectl) => kubectl.run(),
         Command::Image(image) => image.run(),

@@ -396,6 +396,9 @@ fn the_cost_of_an_event_does_not_depend_on_the_number_of_waiting_masks() {
         let all = (0..waiters).map(|number| waiting("apps", &format!("mask-{number:05}"), Some(&["eu"])));
         let mut engine = engine(all.chain([provider("paris", 0, &["eu"], "Ready")]));
         engine.handle([Input::Lead], Now { wall: now(), monotonic: Duration::ZERO });
+        while engine.next_deadline().is_some_and(|at| at.is_zero()) {
+            engine.handle([Input::Tick], Now { wall: now(), monotonic: Duration::ZERO });
+        }
         watch(&mut engine, [WatchEvent::Apply(waiting("apps", "one-more", Some(&["eu"])))]);
         engine.counters().reconciliations("consumers")
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use e2e::{Cluster, ControlPlaneOptions, Framework, Layout, Operator, testing::load};
+use e2e::{Cluster, ControlPlaneOptions, Framework, Layout, Operator, audit::Requests, testing::load};
 
 /// Measure many Masks at once: time, requests and memory, in one process and in four
 #[derive(Args)]
@@ -18,6 +18,9 @@ pub struct Load {
     /// With a Pod each, played by kwok, that takes a second to stop
     #[arg(long)]
     pods: bool,
+    /// Also print all requests to the API server, and how long they took
+    #[arg(long)]
+    requests: bool,
     /// How long each part may take, in seconds
     #[arg(long, default_value_t = 3600)]
     limit: u64,
@@ -37,6 +40,10 @@ impl Load {
             let limit = Duration::from_secs(self.limit);
             Framework::run(&cluster, &operator, "load", async |f| {
                 let figures = load::run(&cluster, &operator, f, (self.masks, self.pods, limit)).await?;
+                if self.requests {
+                    let [assignments, releases] = figures.requests.each_ref().map(Requests::table);
+                    println!("assignments:\n{assignments}releases:\n{releases}");
+                }
                 println!("{figures}");
                 Ok(())
             })

@@ -3,6 +3,7 @@
 pub mod demo;
 pub mod image;
 pub mod kubectl;
+pub mod labeled;
 pub mod load;
 pub mod servers;
 pub mod test;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The number of concurrent user requests.
-const AT_ONCE: usize = 32;
+pub const AT_ONCE: usize = 32;
 
 /// The default client limits of kube-controller-manager, which throttle its garbage collector. The tests use higher
 /// ones.
@@ -44,6 +44,8 @@ pub struct Figures {
     pub release_writes: usize,
     /// Reads for all releases.
     pub release_reads: usize,
+    /// All requests for the assignments, and for the releases.
+    pub requests: [Requests; 2],
     /// Resident memory before the first Mask.
     pub empty: u64,
     /// Resident memory while all Masks have a slot.
@@ -90,6 +92,16 @@ impl fmt::Display for Figures {
     }
 }
 
+/// Counts the requests of all processes of the operator, excluding writes of Events.
+pub fn requests_of(operator: &Operator, requests: &Requests, access: Access) -> usize {
+    let of = |user: &String| {
+        let all = Filter::default().user(user).access(access);
+        let events = if access == Access::Write { requests.count(&all.clone().resource("events")) } else { 0 };
+        requests.count(&all) - events
+    };
+    operator.users().iter().map(of).sum()
+}
+
 /// Creates `count` Masks at once, each with a slot, and deletes them. With `pods`, each gets a Pod in between.
 ///
 /// # Errors
@@ -101,15 +113,6 @@ pub async fn run(
     (count, pods, limit): (usize, bool, Duration),
 ) -> Result<Figures> {
     let audit = cluster.audit().context("no audit log")?;
-    let users = operator.users();
-    let count_of = |requests: &Requests, access: Access| -> usize {
-        let of = |user: &String| {
-            let all = Filter::default().user(user).access(access);
-            let events = if access == Access::Write { requests.count(&all.clone().resource("events")) } else { 0 };
-            requests.count(&all) - events
-        };
-        users.iter().map(of).sum()
-    };
     let memory = |field: &str| -> Result<u64> { operator.pids().map(|pid| memory_kib(pid, field)).sum() };
 
     f.create_provider("vpn", count).await?;
@@ -121,7 +124,8 @@ pub async fn run(
         stream::iter(&names).map(|name| f.create_mask(name)).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(()));
     tokio::try_join!(made, all_active)?;
     let assigned = began.elapsed();
-    let assignment_writes = count_of(&audit.since(mark).await?, Access::Write);
+    let assignment_requests = audit.since(mark).await?;
+    let assignment_writes = requests_of(operator, &assignment_requests, Access::Write);
     let (full, peak) = (memory("VmRSS:")?, memory("VmHWM:")?);
 
     if pods {
@@ -143,18 +147,20 @@ pub async fn run(
     tokio::try_join!(deleted, all_free)?;
     let released = began.elapsed();
     let requests = audit.since(mark).await?;
-    let (release_writes, release_reads) = (count_of(&requests, Access::Write), count_of(&requests, Access::Read));
+    let (release_writes, release_reads) =
+        (requests_of(operator, &requests, Access::Write), requests_of(operator, &requests, Access::Read));
     wait_for_count(f.api::<MaskConsumer>(), limit, "no MaskConsumer", 0, |_| true).await?;
     ensure!(count > 0, "no Mask");
     Ok(Figures {
         count,
         pods,
-        processes: users.len(),
+        processes: operator.users().len(),
         assigned,
         released,
         assignment_writes,
         release_writes,
         release_reads,
+        requests: [assignment_requests, requests],
         empty,
         full,
         peak,

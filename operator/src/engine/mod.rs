@@ -45,6 +45,10 @@ use crate::{
 /// so that the runtime never waits for the engine.
 const IN_FLIGHT: [usize; RequestPriority::ALL.len()] = [64, 16, 24];
 
+/// The maximum number of objects that are reconciled before the next inputs are handled, so that a change of one object that
+/// concerns thousands of others does not hold up what comes after it.
+const MAX_RECONCILES: usize = 256;
+
 /// A request in flight.
 #[derive(Clone)]
 struct InFlight {
@@ -75,6 +79,7 @@ pub struct Engine {
     in_progress: HashSet<ReconcileRequest>,
     writes_in_flight: WritesInFlight,
     limits: InFlightLimits,
+    max_reconciles: usize,
     next_id: u64,
     /// A standby updates its cache, and makes no decisions.
     leading: bool,
@@ -106,6 +111,7 @@ impl Engine {
             in_progress: HashSet::new(),
             writes_in_flight: WritesInFlight::default(),
             limits: InFlightLimits::new(IN_FLIGHT),
+            max_reconciles: MAX_RECONCILES,
             next_id: 0,
             leading: true,
         }
@@ -134,6 +140,12 @@ impl Engine {
         self
     }
 
+    /// Sets the maximum number of objects that are reconciled in one call of [`Self::handle`].
+    pub fn with_max_reconciles(mut self, max: usize) -> Self {
+        self.max_reconciles = max;
+        self
+    }
+
     /// Returns the cache.
     pub fn state(&self) -> &ClusterState {
         &self.ctx.state
@@ -159,9 +171,17 @@ impl Engine {
         self.controllers.watches().into_keys().filter(|kind| !self.ctx.state.is_synced(*kind)).collect()
     }
 
-    /// Returns the time (monotonic) of the next [`Input::Tick`].
+    /// Returns the time (monotonic) of the next [`Input::Tick`]: in the past if there is more to decide.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.queue.next_deadline()
+        if self.may_decide() && !self.queue.is_empty() {
+            Some(self.ctx.now.monotonic)
+        } else {
+            self.queue.next_deadline()
+        }
+    }
+
+    fn may_decide(&self) -> bool {
+        self.leading && self.unsynced().is_empty()
     }
 
     /// Handles one or more inputs, and returns the effects.
@@ -182,17 +202,24 @@ impl Engine {
             }
         }
         self.queue.advance(now.monotonic);
-        if self.leading && self.unsynced().is_empty() {
+        if self.may_decide() {
             self.process_queue();
         }
         std::mem::take(&mut self.ctx.effects)
     }
 
-    /// Reconciles the items of the work queue until it stays empty after the controllers have settled.
+    /// Reconciles the items of the work queue until it stays empty after the controllers have settled, or until the next
+    /// inputs have waited long enough. Slots are assigned only when the queue is empty: until then, one who came earlier
+    /// may not be in line.
     fn process_queue(&mut self) {
+        let mut reconciled = 0;
         loop {
             while let Some(request) = self.queue.pop() {
                 self.reconcile(request);
+                reconciled += 1;
+                if reconciled >= self.max_reconciles && !self.queue.is_empty() {
+                    return;
+                }
             }
             for controller in self.controllers.iter() {
                 (controller.settle)(&mut self.ctx);

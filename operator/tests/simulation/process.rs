@@ -23,6 +23,8 @@ pub struct Process {
 
 /// Low limits, so that many requests have to wait.
 const LIMITS: [usize; 3] = [8, 1, 1];
+/// So that inputs arrive in the middle of what an earlier one has caused.
+const MAX_RECONCILES: usize = 3;
 
 /// A request in flight.
 pub struct InFlight {
@@ -46,7 +48,8 @@ pub fn start_process(roles: &ControllerSet, incarnation: u64, started: u64) -> P
         Scope::All => Filter::Whole(kind),
     });
     let watches = filters.map(|filter| (filter.clone(), Watch::new(filter))).collect();
-    Process { engine: Engine::new(roles.clone()).with_limits(LIMITS), watches, incarnation, started }
+    let engine = Engine::new(roles.clone()).with_limits(LIMITS).with_max_reconciles(MAX_RECONCILES);
+    Process { engine, watches, incarnation, started }
 }
 
 pub fn start_watch(process: &mut Process, filter: Filter) {

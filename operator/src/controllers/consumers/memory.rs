@@ -48,6 +48,8 @@ pub struct ConsumerMemory {
     /// Release: the deletion was upgraded to foreground. The garbage collector removes its finalizer again as soon as
     /// no dependent blocks, which may be long before the last user is gone.
     pub upgraded: bool,
+    /// Release: since when (monotonic) it waits for Pods to stop.
+    pub waiting_since: Option<std::time::Duration>,
     /// How the Pod that the slot was for ended, as far as the watch on injected Pods saw it.
     pub pod_ending: Option<(Uid, Ending)>,
     /// Release: a user disappeared without evidence that its containers ended.

@@ -31,7 +31,7 @@ use crate::{
 pub const UNCOMMITTED_HOLD: Duration = Duration::from_secs(15);
 
 /// How long a release may wait before the status of its reservation reports it. Most Pods stop sooner.
-const REPORT_DELAY: Duration = Duration::from_secs(1);
+const REPORT_DELAY: Duration = Duration::from_secs(10);
 
 /// The same for a release whose MaskConsumer reports no wait: it is in progress, or its controller does not run. When
 /// thousands of slots are released at once, each status that is not written frees the slots earlier.
