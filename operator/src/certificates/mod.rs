@@ -1,8 +1,9 @@
 //! The certificates of the operator's own servers: a CA, and a certificate that it signs. They are in a Secret, which
 //! all replicas share.
 //!
-//! Invariant: a certificate is replaced only by one that the same CA signs, unless that CA is about to end, is unusable
-//! or lost. So clients that trust the CA need not notice a renewal.
+//! Invariant: clients trust each certificate that some replica may still serve, and each replica may serve a certificate
+//! before all clients have noticed it. So a new CA is trusted together with the one before it, and signs only the next
+//! certificate. Only what is damaged or lost is replaced at once.
 
 use std::collections::BTreeMap;
 
@@ -27,11 +28,12 @@ const REPLACE_CA_BEFORE: Duration = Duration::days(365);
 /// How much earlier than now certificates begin, because clocks differ.
 const SKEW: Duration = Duration::hours(1);
 
-/// The keys of the Secret, as in Secrets of cert-manager. `ca.key` is there only if the operator is the issuer.
+/// The keys of the Secret, as in Secrets of cert-manager. `ca.key` is there only if the operator is the issuer. It belongs to
+/// the first certificate in `ca.crt`.
 pub const CERTIFICATE: &str = "tls.crt";
 /// The private key of the certificate.
 pub const KEY: &str = "tls.key";
-/// The certificate of the CA.
+/// The certificate of the CA. The one before it may follow.
 pub const CA_CERTIFICATE: &str = "ca.crt";
 /// The private key of the CA.
 pub const CA_KEY: &str = "ca.key";
@@ -46,7 +48,7 @@ pub struct Certificate {
     pub certificate: String,
     /// Its private key.
     pub key: String,
-    /// The CA.
+    /// The CA, and the one before it if it still counts.
     pub ca: String,
     /// When it ends, in seconds since 1970.
     pub not_after: i64,
@@ -75,24 +77,33 @@ pub fn load(data: &Data) -> Result<Certificate> {
 ///
 /// If no certificate can be created.
 pub fn renew(data: &Data, names: &[String], now: OffsetDateTime) -> Result<Option<Data>> {
-    if is_good(data, names, now).unwrap_or(false) {
+    let served = served(data, names, now).ok();
+    let is_good = served.as_ref().is_some_and(|served| served.is_good);
+    // The next certificate comes first: then nobody needs one from a CA that some clients do not trust yet.
+    let remaining = if is_good { REPLACE_CA_BEFORE } else { LIFETIME };
+    let present = issuer(data, now, now + remaining).ok();
+    if present.is_some() && is_good {
         return Ok(None);
     }
     let mut data = data.clone();
-    let issuer = match issuer(&data, now) {
-        Ok(issuer) => issuer,
-        Err(_) => {
+    let (issuer, own) = match present {
+        Some(present) => present,
+        None => {
             let key = KeyPair::generate()?;
             let certificate = ca_params(now).self_signed(&key)?.pem();
-            data.insert(CA_CERTIFICATE.to_owned(), ByteString(certificate.clone().into_bytes()));
             data.insert(CA_KEY.to_owned(), ByteString(key.serialize_pem().into_bytes()));
-            Issuer::from_ca_cert_pem(&certificate, key)?
+            (Issuer::from_ca_cert_pem(&certificate, key)?, certificate)
         }
     };
-    let key = KeyPair::generate()?;
-    let certificate = params(names, now)?.signed_by(&key, &issuer)?;
-    data.insert(CERTIFICATE.to_owned(), ByteString(certificate.pem().into_bytes()));
-    data.insert(KEY.to_owned(), ByteString(key.serialize_pem().into_bytes()));
+    let previous = served.as_ref().map(|served| &*served.ca).filter(|ca| *ca != own);
+    let ca = own.clone() + previous.unwrap_or_default();
+    data.insert(CA_CERTIFICATE.to_owned(), ByteString(ca.into_bytes()));
+    if !is_good {
+        let key = KeyPair::generate()?;
+        let certificate = params(names, now)?.signed_by(&key, &issuer)?;
+        data.insert(CERTIFICATE.to_owned(), ByteString(certificate.pem().into_bytes()));
+        data.insert(KEY.to_owned(), ByteString(key.serialize_pem().into_bytes()));
+    }
     Ok(Some(data))
 }
 
@@ -101,26 +112,36 @@ pub fn renewal_time(certificate: &Certificate) -> i64 {
     certificate.not_after - RENEW_BEFORE.whole_seconds()
 }
 
-fn is_good(data: &Data, names: &[String], now: OffsetDateTime) -> Result<bool> {
-    let loaded = load(data)?;
-    issuer(data, now)?;
-    let leaf = pki::inspect(&loaded.certificate)?;
-    let begins = leaf.not_before <= now.unix_timestamp();
-    let lasts = loaded.not_after > (now + RENEW_BEFORE).unix_timestamp();
-    let is_signed = pki::is_signed_by(&loaded.certificate, &loaded.ca);
-    Ok(begins && lasts && is_signed && names.iter().all(|name| leaf.names.contains(name)))
+/// A certificate that replicas serve.
+struct Served {
+    /// The CA that signed it.
+    ca: String,
+    /// Whether it need not be replaced.
+    is_good: bool,
 }
 
-/// Returns the CA in a Secret, unless it is about to end.
-fn issuer(data: &Data, now: OffsetDateTime) -> Result<Issuer<'static, KeyPair>> {
+/// Returns the certificate in a Secret, unless nobody can use it.
+fn served(data: &Data, names: &[String], now: OffsetDateTime) -> Result<Served> {
+    let loaded = load(data)?;
+    let leaf = pki::inspect(&loaded.certificate)?;
+    let mut trusted = pki::trusted(&loaded.ca)?.into_iter();
+    let ca = trusted.find(|ca| pki::is_signed_by(&loaded.certificate, ca)).context("not signed by the CA")?;
+    let is_valid = (leaf.not_before..leaf.not_after).contains(&now.unix_timestamp());
+    ensure!(is_valid && pki::inspect(&ca)?.not_after > now.unix_timestamp(), "not valid now");
+    let lasts = leaf.not_after > (now + RENEW_BEFORE).unix_timestamp();
+    Ok(Served { ca, is_good: lasts && names.iter().all(|name| leaf.names.contains(name)) })
+}
+
+/// Returns the CA in a Secret and its certificate, unless it ends by `until`.
+fn issuer(data: &Data, now: OffsetDateTime, until: OffsetDateTime) -> Result<(Issuer<'static, KeyPair>, String)> {
     let text = |key: &str| Ok::<_, anyhow::Error>(std::str::from_utf8(&data.get(key).context("missing")?.0)?);
-    let certificate = text(CA_CERTIFICATE)?;
+    let certificate = pki::trusted(text(CA_CERTIFICATE)?)?.remove(0);
     let key = KeyPair::from_pem(text(CA_KEY)?)?;
-    let info = pki::inspect(certificate)?;
+    let info = pki::inspect(&certificate)?;
     ensure!(info.public_key == key.subject_public_key_info(), "not the key of the CA");
     ensure!(info.not_before <= now.unix_timestamp(), "not valid yet");
-    ensure!(info.not_after > (now + REPLACE_CA_BEFORE).unix_timestamp(), "about to end");
-    Ok(Issuer::from_ca_cert_pem(certificate, key)?)
+    ensure!(info.not_after > until.unix_timestamp(), "about to end");
+    Ok((Issuer::from_ca_cert_pem(&certificate, key)?, certificate))
 }
 
 fn ca_params(now: OffsetDateTime) -> CertificateParams {

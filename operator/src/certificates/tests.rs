@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn names() -> Vec<String> {
@@ -25,12 +27,31 @@ fn a_new_certificate_is_good_until_a_month_before_its_end() {
     assert_eq!(renewal_time(&load(&data).unwrap()), at(60).unix_timestamp());
 }
 
+/// A replica and kube-apiserver may notice each change at any time.
 #[test]
-fn a_ca_is_replaced_a_year_before_its_end() {
-    let data = fresh();
-    let renewed = renew(&data, &names(), at(3650 - 364)).unwrap().unwrap();
-    assert_ne!(renewed[CA_CERTIFICATE], data[CA_CERTIFICATE]);
-    assert_eq!(renew(&renewed, &names(), at(3650 - 364)).unwrap(), None);
+fn nobody_distrusts_a_certificate_while_the_ca_is_replaced() {
+    let is_trusted = |served: &Data, known: &Data| {
+        let (served, known) = (load(served).unwrap(), load(known).unwrap());
+        pki::trusted(&known.ca).unwrap().iter().any(|ca| pki::is_signed_by(&served.certificate, ca))
+    };
+    let mut data = fresh();
+    let (mut authorities, mut most_trusted) = (BTreeSet::from([data[CA_KEY].0.clone()]), 1);
+    for day in (0..7300).step_by(20) {
+        let Some(renewed) = renew(&data, &names(), at(day)).unwrap() else { continue };
+        assert!(is_trusted(&data, &renewed) && is_trusted(&renewed, &data) && is_trusted(&renewed, &renewed), "{day}");
+        let trusted = pki::trusted(&load(&renewed).unwrap().ca).unwrap();
+        for ca in &trusted {
+            assert!(
+                pki::inspect(ca).unwrap().not_after > (at(day) + LIFETIME).unix_timestamp(),
+                "day {day}: a CA that ends"
+            );
+        }
+        most_trusted = most_trusted.max(trusted.len());
+        authorities.insert(renewed[CA_KEY].0.clone());
+        data = renewed;
+    }
+    assert_eq!((authorities.len(), most_trusted), (3, 2));
+    assert_eq!(pki::trusted(&load(&data).unwrap().ca).unwrap().len(), 1, "the CA before it is forgotten");
 }
 
 #[test]
