@@ -133,9 +133,46 @@ impl ClusterState {
         keys.filter_map(|key| self.server_pods.get(key))
     }
 
+    /// Returns the first Pod of each ReplicaSet of a namespace that waits for a slot.
+    pub fn first_waiting_pods(&self, namespace: &str) -> impl Iterator<Item = &InjectedPod> {
+        let sets = self.waiting_pods.get(namespace).into_iter().flatten();
+        sets.filter_map(|(_, line)| self.injected_pods.get(&line.first()?.1))
+    }
+
+    /// Whether no other Pod of its ReplicaSet that waits is older.
+    pub fn is_first_waiting_pod(&self, pod: &InjectedPod) -> bool {
+        let sets = self.waiting_pods.get(&pod.meta.key.namespace);
+        let line = pod.replica_set.as_ref().and_then(|set| sets?.get(set));
+        line.and_then(BTreeSet::first).is_none_or(|(age, _)| *age >= pod.age())
+    }
+
     fn reindex_injected_pod(&mut self, change: &Change<InjectedPod>) {
-        let now = self.injected_pods.get(&change.key).map(InjectedPod::mask);
-        move_entry(&mut self.pods_of_mask, &change.key, change.before.as_ref().map(InjectedPod::mask), now);
+        let now = self.injected_pods.get(&change.key);
+        let before = change.before.as_ref();
+        move_entry(&mut self.pods_of_mask, &change.key, before.map(InjectedPod::mask), now.map(InjectedPod::mask));
+        let place = |pod: &InjectedPod| {
+            let set = pod.replica_set.clone().filter(|_| pod.is_waiting())?;
+            Some((pod.meta.key.namespace.clone(), set, (pod.age(), pod.meta.key.clone())))
+        };
+        let (before, now) = (before.and_then(place), now.and_then(place));
+        if before == now {
+            return;
+        }
+        if let Some((namespace, set, place)) = before
+            && let Some(sets) = self.waiting_pods.get_mut(&namespace)
+            && let Some(line) = sets.get_mut(&set)
+        {
+            line.remove(&place);
+            if line.is_empty() {
+                sets.remove(&set);
+            }
+            if sets.is_empty() {
+                self.waiting_pods.remove(&namespace);
+            }
+        }
+        if let Some((namespace, set, place)) = now {
+            self.waiting_pods.entry(namespace).or_default().entry(set).or_default().insert(place);
+        }
     }
 
     fn reindex_mask(&mut self, change: &Change<MaskView>) {
@@ -224,27 +261,26 @@ fn server_of_pod(pod: &ServerPodView) -> Option<ObjectKey> {
 }
 
 /// Moves the key of an object from what it belonged to, to what it belongs to now.
-fn move_entry<K: Eq + Hash>(
-    index: &mut HashMap<K, BTreeSet<ObjectKey>>,
-    key: &ObjectKey,
-    before: Option<K>,
-    now: Option<K>,
-) {
+/// Moves the key of an object in an index. Most sets have one key, for which a `BTreeSet` would take ten times the memory.
+fn move_entry<K: Eq + Hash>(index: &mut HashMap<K, Keys>, key: &ObjectKey, before: Option<K>, now: Option<K>) {
+    if before == now {
+        return;
+    }
     if let Some(before) = before
         && let Some(keys) = index.get_mut(&before)
     {
-        keys.remove(key);
+        keys.retain(|other| other != key);
         if keys.is_empty() {
             index.remove(&before);
         }
     }
     if let Some(now) = now {
-        index.entry(now).or_default().insert(key.clone());
+        add_to(index, now, key);
     }
 }
 
-fn add_to(index: &mut HashMap<Uid, Keys>, uid: Uid, key: &ObjectKey) {
-    let keys = index.entry(uid).or_default();
+fn add_to<K: Eq + Hash>(index: &mut HashMap<K, Keys>, of: K, key: &ObjectKey) {
+    let keys = index.entry(of).or_default();
     if let Err(at) = keys.binary_search(key) {
         keys.insert(at, key.clone());
     }

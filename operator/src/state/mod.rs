@@ -138,7 +138,7 @@ pub enum StoreChange {
     ServerPod(Change<ServerPodView>),
 }
 
-/// The objects of one consumer. There is one of each kind, except while two operators compete.
+/// The keys of objects that belong to another one, in order. Most often there is one.
 type Keys = SmallVec<[ObjectKey; 1]>;
 
 /// The cache.
@@ -184,11 +184,13 @@ pub struct ClusterState {
     reservations_of: HashMap<Uid, Keys>,
     slots_of: HashMap<ObjectKey, BTreeMap<u32, ObjectKey>>,
     copies_of: HashMap<Uid, Keys>,
-    pods_of_mask: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
-    clients_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    pods_of_mask: HashMap<ObjectKey, Keys>,
+    /// The Pods that wait for a slot, the oldest first, by namespace and by UID of their ReplicaSet.
+    waiting_pods: HashMap<Arc<str>, HashMap<Uid, BTreeSet<(Age, ObjectKey)>>>,
+    clients_of: HashMap<ObjectKey, Keys>,
     /// By server and common name.
-    clients_named: HashMap<(ObjectKey, Arc<str>), BTreeSet<ObjectKey>>,
-    server_pods_of: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    clients_named: HashMap<(ObjectKey, Arc<str>), Keys>,
+    server_pods_of: HashMap<ObjectKey, Keys>,
     deleted_consumers: HashMap<Uid, DeletedConsumer>,
     /// The UID of the reservation that a recently deleted consumer was committed to, by UID of the consumer: the watch
     /// on reservations may lag behind. The size is limited; a reservation that is dropped here is held a little longer.

@@ -1,6 +1,6 @@
 //! Changes that affect injected Pods and their Masks.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use super::{line::may_use, masks, memory::Unwatched, surge};
 use crate::{
@@ -46,7 +46,9 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<
     if before.as_ref().is_some_and(InjectedPod::is_waiting)
         != ctx.state.injected_pods.get(key).is_some_and(InjectedPod::is_waiting)
     {
-        for pod in first_of_replica_sets(ctx, &key.namespace) {
+        // For one of them, a Pod of an older revision may be evicted.
+        let first: Vec<_> = ctx.state.first_waiting_pods(&key.namespace).map(|pod| pod.meta.key.clone()).collect();
+        for pod in first {
             ctx.enqueue(ReconcileRequest::Pod(pod));
         }
     }
@@ -62,21 +64,6 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<
         ctx.enqueue(ReconcileRequest::PodMask(mask));
     }
     ctx.enqueue(ReconcileRequest::Pod(key.clone()));
-}
-
-/// Returns the Pods of a namespace for which a Pod of an older revision may be evicted: the first one that waits of each
-/// ReplicaSet.
-fn first_of_replica_sets(ctx: &Context, namespace: &str) -> Vec<ObjectKey> {
-    let mut first: HashMap<&Uid, &InjectedPod> = HashMap::new();
-    let waits = |pod: &&InjectedPod| *pod.meta.key.namespace == *namespace && pod.is_waiting();
-    for pod in ctx.state.injected_pods.values().filter(waits) {
-        let Some(replica_set) = &pod.replica_set else { continue };
-        let known = first.entry(replica_set).or_insert(pod);
-        if surge::age(pod) < surge::age(known) {
-            *known = pod;
-        }
-    }
-    first.into_values().map(|pod| pod.meta.key.clone()).collect()
 }
 
 /// How long the release of a slot and its next assignment may take, beyond the time for which the slot is held.

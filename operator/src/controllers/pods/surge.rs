@@ -2,9 +2,9 @@
 //! one is ready: that would be for ever. So one Pod of the oldest revision is evicted, which PodDisruptionBudgets may
 //! refuse, and its slot goes to the new Pod, if that is the first in line for it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use vpn_types::{Reason, inject::Surge};
 
 use super::{line, report};
@@ -39,7 +39,7 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
         return SurgeDecision::Wait;
     };
     // The others of its ReplicaSet are behind it anyway.
-    if !is_first_of_replica_set(ctx, pod) {
+    if !ctx.state.is_first_waiting_pod(pod) {
         return SurgeDecision::Wait;
     }
     let holders = holders(ctx, pod, consumer);
@@ -78,17 +78,6 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
         Ok(rest) if pod.shares.is_none() && !rest.is_zero() => SurgeDecision::WaitUntil(now + rest),
         _ => SurgeDecision::Step(evict(ctx, request, pod, oldest)),
     }
-}
-
-/// Whether no other Pod of its ReplicaSet that waits is older.
-fn is_first_of_replica_set(ctx: &Context, pod: &InjectedPod) -> bool {
-    let waits = |other: &&InjectedPod| other.replica_set == pod.replica_set && other.is_waiting();
-    !ctx.state.injected_pods.values().filter(waits).any(|other| age(other) < age(pod))
-}
-
-/// Returns what Pods of a ReplicaSet are ordered by.
-pub fn age(pod: &InjectedPod) -> (DateTime<Utc>, Arc<str>) {
-    (pod.meta.created, pod.mask().name)
 }
 
 /// Returns the Pods of other ReplicaSets whose slots the Pod could use.
