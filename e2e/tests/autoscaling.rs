@@ -1,6 +1,8 @@
 //! The metrics API, asked by kubectl and by the HorizontalPodAutoscalers of a real kube-controller-manager. Each test has
 //! its own cluster, because a cluster has one server for an API group.
 
+#[path = "autoscaling/keda/mod.rs"]
+mod keda;
 #[path = "autoscaling/pass_through.rs"]
 mod pass_through;
 

@@ -14,6 +14,15 @@ use super::{cache_dir, command::run};
 
 /// Returns the directory with the programs of a Go module. `cache` is a directory in the cache of the user.
 pub fn programs(module: &Path, cache: &str) -> Result<PathBuf> {
+    built(module, cache, "./...")
+}
+
+/// Returns the directory with the programs of other modules that a Go module names as its tools.
+pub fn tools(module: &Path, cache: &str) -> Result<PathBuf> {
+    built(module, cache, "tool")
+}
+
+fn built(module: &Path, cache: &str, packages: &str) -> Result<PathBuf> {
     let version = run(Command::new("go").current_dir(module).args(["env", "GOVERSION"]))
         .context("Go programs are needed: install Go and have `go` in PATH")?;
     let mut hash = Sha256::new();
@@ -30,7 +39,7 @@ pub fn programs(module: &Path, cache: &str) -> Result<PathBuf> {
     let mut command = Command::new("go");
     command.current_dir(module).env("CGO_ENABLED", "0");
     command.args(["build", "-trimpath", NO_DEBUG_DATA, "-ldflags=-s -w", "-o"]);
-    run(command.arg(unfinished.path()).arg("./..."))?;
+    run(command.arg(unfinished.path()).arg(packages))?;
     // Only the rename makes the result visible, so an interrupted build leaves no partial result.
     match fs::rename(unfinished.path(), &built) {
         Ok(()) => drop(unfinished.keep()),

@@ -19,18 +19,27 @@ use crate::{
 pub const NAME: &str = "metrics-api";
 /// The log message of a process that answers.
 pub const READY: &str = "serving the metrics API";
+
+/// What the process is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It serves the API groups.
+    Server,
+    /// Only its `/metrics` is read.
+    Exporter,
+}
+
 /// Returns the arguments of a process with these ports.
-pub fn args(port: u16, metrics_port: u16) -> Vec<String> {
+pub fn args(role: Role, port: u16, metrics_port: u16) -> Vec<String> {
+    let groups = ["--metrics-api-custom", "--metrics-api-external", "--metrics-api-capacity"];
+    let groups = groups.into_iter().filter(|_| role == Role::Server);
     let fixed = [
-        "--metrics-api-custom",
-        "--metrics-api-external",
-        "--metrics-api-capacity",
         "--metrics-api-names=vpn-operator-metrics-api.vpn-operator.svc,127.0.0.1",
         "--metrics-api-secret=vpn-operator-metrics-api",
         "--lease-namespace=vpn-operator",
     ];
     let ports = [format!("--metrics-api-port={port}"), format!("--metrics-port={metrics_port}")];
-    ["serve-metrics-api"].into_iter().chain(fixed).map(str::to_owned).chain(ports).collect()
+    ["serve-metrics-api"].into_iter().chain(groups).chain(fixed).map(str::to_owned).chain(ports).collect()
 }
 
 /// Applies the APIServices of the chart. Their Service is a name for loopback, where the process listens.

@@ -74,7 +74,7 @@ pub struct OperatorOptions {
     env: Vec<(String, String)>,
     soft_open_files: Option<u32>,
     webhooks: usize,
-    metrics_api: bool,
+    metrics_api: Option<metrics_api::Role>,
     servers: bool,
     certificate: Option<String>,
 }
@@ -89,7 +89,7 @@ impl OperatorOptions {
             env: Vec::new(),
             soft_open_files: None,
             webhooks: 0,
-            metrics_api: false,
+            metrics_api: None,
             servers: false,
             certificate: None,
         }
@@ -118,7 +118,13 @@ impl OperatorOptions {
     /// Serves the metrics API, by a process of its own that listens on loopback.
     #[must_use]
     pub fn metrics_api(self) -> Self {
-        Self { metrics_api: true, ..self }
+        Self { metrics_api: Some(metrics_api::Role::Server), ..self }
+    }
+
+    /// Runs the same process for its `/metrics` only. The API groups are left to another server.
+    #[must_use]
+    pub fn metrics_service(self) -> Self {
+        Self { metrics_api: Some(metrics_api::Role::Exporter), ..self }
     }
 
     /// Runs OpenVPN servers.
@@ -248,12 +254,14 @@ impl Operator {
             let process = cluster.run(spec).await?;
             parts.push(ControllerProcess { name: webhook::NAME, identity, process });
         }
-        if options.metrics_api {
+        if let Some(role) = options.metrics_api {
             let (port, metrics_port) = (webhook::free_port()?, webhook::free_port()?);
-            metrics_api::register(cluster, port).await?;
+            if role == metrics_api::Role::Server {
+                metrics_api::register(cluster, port).await?;
+            }
             let identity = cluster.service_account(NAMESPACE, "vpn-operator-metrics-api").await?;
             let mut spec = options.spec(metrics_api::NAME, &identity, &binary, &state_dir);
-            spec.args = metrics_api::args(port, metrics_port);
+            spec.args = metrics_api::args(role, port, metrics_port);
             let process = cluster.run(spec).await?;
             parts.push(ControllerProcess { name: metrics_api::NAME, identity, process });
         }
@@ -310,9 +318,17 @@ impl Operator {
 
     /// The URL of the metrics API.
     pub fn metrics_api(&self) -> Option<String> {
-        let process = self.parts.iter().find(|part| part.name == metrics_api::NAME)?;
-        let port = process.process.spec().args.iter().find_map(|arg| arg.strip_prefix("--metrics-api-port="))?;
-        Some(format!("https://127.0.0.1:{port}"))
+        self.port("--metrics-api-port=").map(|port| format!("https://127.0.0.1:{port}"))
+    }
+
+    /// The address of `/metrics` of the metrics API.
+    pub fn metrics_service(&self) -> Option<String> {
+        self.port("--metrics-port=").map(|port| format!("127.0.0.1:{port}"))
+    }
+
+    fn port(&self, flag: &str) -> Option<&str> {
+        let part = self.parts.iter().find(|part| part.name == metrics_api::NAME)?;
+        part.process.spec().args.iter().find_map(|arg| arg.strip_prefix(flag))
     }
 
     /// The process IDs of the running processes.

@@ -72,7 +72,8 @@ async fn serve(cluster: &Cluster, prefix: &str, port: u16, args: &[String]) -> R
     Ok(process)
 }
 
-async fn apply(cluster: &Cluster, text: &str) -> Result<()> {
+/// Applies objects as administrator.
+pub async fn apply(cluster: &Cluster, text: &str) -> Result<()> {
     let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
     std::fs::write(file.path(), text)?;
     let file = file.path().to_str().context("no text")?;
