@@ -3,13 +3,13 @@
 //! Invariant: an object counts as deleted only if a watch or a read said so, never because it is absent.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     hash::Hash,
     sync::Arc,
 };
 
 use super::{
-    Change, ClientView, ClusterState, ConsumerView, CopyView, InjectedPod, Keys, MaskView, ReservationView,
+    Change, ClientView, ClusterState, ConsumerView, CopyView, InjectedPod, Keys, MaskView, PodLine, ReservationView,
     ServerPodView, StoreChange,
 };
 use crate::model::{ObjectKey, Uid, intern};
@@ -143,7 +143,7 @@ impl ClusterState {
     pub fn is_first_waiting_pod(&self, pod: &InjectedPod) -> bool {
         let sets = self.waiting_pods.get(&pod.meta.key.namespace);
         let line = pod.replica_set.as_ref().and_then(|set| sets?.get(set));
-        line.and_then(BTreeSet::first).is_none_or(|(age, _)| *age >= pod.age())
+        line.and_then(PodLine::first).is_none_or(|(age, _)| *age >= pod.age())
     }
 
     fn reindex_injected_pod(&mut self, change: &Change<InjectedPod>) {

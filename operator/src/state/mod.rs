@@ -141,6 +141,9 @@ pub enum StoreChange {
 /// The keys of objects that belong to another one, in order. Most often there is one.
 type Keys = SmallVec<[ObjectKey; 1]>;
 
+/// The waiting Pods of a ReplicaSet, the oldest first.
+type PodLine = BTreeSet<(Age, ObjectKey)>;
+
 /// The cache.
 #[derive(Clone, Default)]
 pub struct ClusterState {
@@ -185,8 +188,8 @@ pub struct ClusterState {
     slots_of: HashMap<ObjectKey, BTreeMap<u32, ObjectKey>>,
     copies_of: HashMap<Uid, Keys>,
     pods_of_mask: HashMap<ObjectKey, Keys>,
-    /// The Pods that wait for a slot, the oldest first, by namespace and by UID of their ReplicaSet.
-    waiting_pods: HashMap<Arc<str>, HashMap<Uid, BTreeSet<(Age, ObjectKey)>>>,
+    /// The Pods that wait for a slot, by namespace and by UID of their ReplicaSet.
+    waiting_pods: HashMap<Arc<str>, HashMap<Uid, PodLine>>,
     clients_of: HashMap<ObjectKey, Keys>,
     /// By server and common name.
     clients_named: HashMap<(ObjectKey, Arc<str>), Keys>,
