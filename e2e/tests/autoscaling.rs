@@ -3,6 +3,8 @@
 
 #[path = "autoscaling/pass_through.rs"]
 mod pass_through;
+#[path = "autoscaling/yardstick.rs"]
+mod yardstick;
 
 use std::{collections::BTreeSet, time::Duration};
 
