@@ -5,6 +5,8 @@
 mod keda;
 #[path = "autoscaling/pass_through.rs"]
 mod pass_through;
+#[path = "autoscaling/yardstick.rs"]
+mod yardstick;
 
 use std::{collections::BTreeSet, time::Duration};
 

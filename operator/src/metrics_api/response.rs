@@ -1,6 +1,7 @@
 //! The response to a request of a caller that has permission for it.
 
 use chrono::{DateTime, Utc};
+use kube::core::Expression;
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -43,7 +44,13 @@ impl Response {
     /// Returns the response for a path that is no request.
     pub fn unknown(unknown: &Unknown) -> Self {
         match unknown {
-            Unknown::NotFound => Self::failure(404, "NotFound", "the server could not find the requested resource"),
+            Unknown::NotFound => {
+                let why = "the server could not find the requested resource";
+                let mut document = documents::failure(404, "NotFound", why);
+                // As kube-apiserver does for a path that it does not know.
+                document["details"] = json!({});
+                Self { code: 404, ..Self::document(document) }
+            }
             Unknown::BadRequest(why) => Self::failure(400, "BadRequest", why),
         }
     }
@@ -138,10 +145,37 @@ fn not_ready() -> Response {
     Response::failure(503, "ServiceUnavailable", why)
 }
 
-/// Returns the selector of a metric as a LabelSelector, as far as it demands values.
+/// Returns the selector of a metric as a LabelSelector.
 fn selector_document(selector: &Selector) -> Option<Json> {
-    let values = selector.values().ok().filter(|values| !values.is_empty())?;
-    Some(json!({ "matchLabels": values }))
+    let (mut labels, mut expressions) = (serde_json::Map::new(), Vec::new());
+    for expression in selector.matcher().expressions() {
+        let (key, operator, values) = match expression {
+            Expression::Equal(key, value) => {
+                labels.insert(key.clone(), json!(value));
+                continue;
+            }
+            Expression::NotEqual(key, value) => (key, "NotIn", vec![value]),
+            Expression::In(key, values) => (key, "In", values.iter().collect()),
+            Expression::NotIn(key, values) => (key, "NotIn", values.iter().collect()),
+            Expression::Exists(key) => (key, "Exists", Vec::new()),
+            Expression::DoesNotExist(key) => (key, "DoesNotExist", Vec::new()),
+        };
+        let mut requirement = json!({ "key": key, "operator": operator });
+        if !values.is_empty() {
+            requirement["values"] = json!(values);
+        }
+        expressions.push(requirement);
+    }
+    let mut document = serde_json::Map::new();
+    if !labels.is_empty() {
+        document.insert("matchLabels".to_owned(), labels.into());
+    }
+    // As in other servers of metrics.
+    expressions.sort_by_key(|requirement: &Json| requirement["key"].to_string());
+    if !expressions.is_empty() {
+        document.insert("matchExpressions".to_owned(), expressions.into());
+    }
+    (!document.is_empty()).then(|| document.into())
 }
 
 /// Returns the version of aggregated discovery that a caller prefers to a list of groups.

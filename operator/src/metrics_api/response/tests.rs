@@ -81,6 +81,29 @@ fn values_have_the_form_of_their_version() {
 }
 
 #[test]
+fn the_selector_of_a_metric_is_a_label_selector() {
+    let at = |selector: &str| {
+        let path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/vpn/metrics/vpno_masks?metricLabelSelector=";
+        let body = get(&format!("{path}{selector}"), "", "", Some(&Snapshot::default())).body.unwrap();
+        body["items"][0]["metric"]["selector"].clone()
+    };
+    assert_eq!(at(""), Json::Null);
+    assert_eq!(at("phase%3DActive"), json!({"matchLabels": {"phase": "Active"}}));
+    assert_eq!(
+        at("phase+in+(Active,Waiting),!other,more!%3Dx,none+notin+(a),namespace%3Dvpn"),
+        json!({
+            "matchLabels": {"namespace": "vpn"},
+            "matchExpressions": [
+                {"key": "more", "operator": "NotIn", "values": ["x"]},
+                {"key": "none", "operator": "NotIn", "values": ["a"]},
+                {"key": "other", "operator": "DoesNotExist"},
+                {"key": "phase", "operator": "In", "values": ["Active", "Waiting"]},
+            ],
+        })
+    );
+}
+
+#[test]
 fn discovery_is_aggregated_for_those_who_ask_for_it() {
     let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
     // What the aggregator of kube-apiserver sends.
@@ -127,6 +150,19 @@ fn errors_are_statuses() {
         assert_eq!((response.code, body["kind"].as_str()), (code, Some("Status")), "{path}");
         assert_eq!((body["code"].as_u64(), body["reason"].as_str()), (Some(code.into()), Some(reason)), "{path}");
     }
+}
+
+#[test]
+fn unknown_paths_are_answered_as_by_kube_apiserver() {
+    let body = get("/apis/custom.metrics.k8s.io/v1", "", "", None).body.unwrap();
+    let message = "the server could not find the requested resource";
+    assert_eq!(
+        body,
+        json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
+            "reason": "NotFound", "details": {}, "code": 404,
+        })
+    );
 }
 
 #[test]
