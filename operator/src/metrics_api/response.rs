@@ -1,7 +1,7 @@
 //! The response to a request of a caller that has permission for it.
 
 use chrono::{DateTime, Utc};
-use kube::core::Expression;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -145,37 +145,15 @@ fn not_ready() -> Response {
     Response::failure(503, "ServiceUnavailable", why)
 }
 
-/// Returns the selector of a metric as a LabelSelector.
+/// Returns the selector of a metric as a LabelSelector, in the order of other servers of metrics.
 fn selector_document(selector: &Selector) -> Option<Json> {
-    let (mut labels, mut expressions) = (serde_json::Map::new(), Vec::new());
-    for expression in selector.matcher().expressions() {
-        let (key, operator, values) = match expression {
-            Expression::Equal(key, value) => {
-                labels.insert(key.clone(), json!(value));
-                continue;
-            }
-            Expression::NotEqual(key, value) => (key, "NotIn", vec![value]),
-            Expression::In(key, values) => (key, "In", values.iter().collect()),
-            Expression::NotIn(key, values) => (key, "NotIn", values.iter().collect()),
-            Expression::Exists(key) => (key, "Exists", Vec::new()),
-            Expression::DoesNotExist(key) => (key, "DoesNotExist", Vec::new()),
-        };
-        let mut requirement = json!({ "key": key, "operator": operator });
-        if !values.is_empty() {
-            requirement["values"] = json!(values);
-        }
-        expressions.push(requirement);
+    if selector.is_empty() {
+        return None;
     }
-    let mut document = serde_json::Map::new();
-    if !labels.is_empty() {
-        document.insert("matchLabels".to_owned(), labels.into());
-    }
-    // As in other servers of metrics.
-    expressions.sort_by_key(|requirement: &Json| requirement["key"].to_string());
-    if !expressions.is_empty() {
-        document.insert("matchExpressions".to_owned(), expressions.into());
-    }
-    (!document.is_empty()).then(|| document.into())
+    let expressions = selector.matcher().expressions().iter().cloned();
+    let mut document = LabelSelector::from(expressions.collect::<kube::core::Selector>());
+    document.match_expressions.iter_mut().for_each(|all| all.sort_by(|one, other| one.key.cmp(&other.key)));
+    Some(json!(document))
 }
 
 /// Returns the version of aggregated discovery that a caller prefers to a list of groups.
