@@ -213,7 +213,27 @@ impl Requests {
     }
 }
 
+/// Without a request for so long, a client is idle.
+const IDLE: Duration = Duration::from_secs(1);
+
 impl AuditLog {
+    /// Waits until these users have sent no request, other than watches, for a second.
+    ///
+    /// # Errors
+    /// If that does not happen within `limit`.
+    pub async fn settled(&self, users: &[String], limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let mark = self.mark().await?;
+            sleep(IDLE).await;
+            let requests = self.since(mark).await?;
+            if !requests.iter().any(|one| users.contains(&one.user) && one.access() != Access::Watch) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{users:?} never became idle");
+        }
+    }
+
     pub(crate) fn new(path: PathBuf, admin: Identity) -> Self {
         Self { path, admin }
     }

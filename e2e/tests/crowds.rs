@@ -17,10 +17,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt, api::ListParams};
 use serde_json::json;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, sleep},
-};
+use tokio::{sync::Mutex, time::Instant};
 use vpn_types::{Mask, MaskConsumer, MaskProvider};
 
 /// The number of waiting Masks. 10,000 take two minutes on two cores.
@@ -69,17 +66,8 @@ impl Scene<'_> {
     /// Waits until a second passes without a request of the operator, and returns all its requests since the mark.
     async fn settled(&self, since: e2e::audit::Mark) -> Result<Requests> {
         let audit = self.cluster.audit().context("no audit log")?;
-        let ours = Filter::default().user(&self.user);
-        let is_request = |requests: &Requests| requests.matching(&ours).any(|one| one.access() != Access::Watch);
-        let deadline = Instant::now() + TIMEOUT;
-        loop {
-            let mark = audit.mark().await?;
-            sleep(Duration::from_secs(1)).await;
-            if !is_request(&audit.since(mark).await?) {
-                return audit.since(since).await;
-            }
-            ensure!(Instant::now() < deadline, "the operator never became idle");
-        }
+        audit.settled(std::slice::from_ref(&self.user), TIMEOUT).await?;
+        audit.since(since).await
     }
 }
 

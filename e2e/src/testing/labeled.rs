@@ -1,5 +1,5 @@
-//! Measures Pods with the label `vpn.beebs.dev/inject`: many at once, beside as many Masks alone, and single ones on a node
-//! that runs containers, beside the same Pod written by hand. Times are compared only within one run.
+//! Measures Pods with the label `vpn.beebs.dev/inject`: many at once, beside as many Masks alone, and single ones on a
+//! node that runs containers, beside the same Pod written by hand. Times are compared only within one run.
 
 use std::{fmt, time::Duration};
 
@@ -8,8 +8,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt, api::PostParams};
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout};
-use vpn_types::{MaskConsumer, MaskReservation};
+use tokio::time::{Instant, sleep};
+use vpn_types::{Mask, MaskConsumer, MaskReservation};
 
 use super::{
     figures::{median, memory_kib},
@@ -19,7 +19,7 @@ use crate::{
     Cluster, Framework, Operator,
     audit::Access,
     node::images,
-    wait::{TIMEOUT, is_ready, wait_for_count},
+    wait::{is_ready, wait_for_count},
 };
 
 /// How many Pods at once. Times are counted from the first Pod.
@@ -119,9 +119,9 @@ pub async fn crowd(
     let (writes, reads) =
         (requests_of(operator, &requests, Access::Write), requests_of(operator, &requests, Access::Read));
 
-    // What follows the start of the last Pods is no longer part of it.
-    sleep(Duration::from_secs(5)).await;
+    audit.settled(&operator.users(), limit).await?;
     let mark = audit.mark().await?;
+    // Not a wait for an event: nothing may happen in this period.
     sleep(idle).await;
     let requests = audit.since(mark).await?;
     let idle_requests = [Access::Write, Access::Read].map(|access| requests_of(operator, &requests, access));
@@ -139,7 +139,7 @@ pub async fn crowd(
     Ok(Crowd { count, ungated, running, writes, reads, idle, idle_requests, memory: [before, after], released })
 }
 
-/// Times in seconds from the creation of a Pod until it is ready behind the VPN: medians of all rounds.
+/// The times of all rounds in seconds, from the creation of a Pod until it is ready behind the VPN.
 #[derive(Clone, Debug)]
 pub struct Single {
     /// Pods with the label, which get their slot after their creation.
@@ -184,17 +184,16 @@ pub async fn single(f: &Framework, rounds: usize) -> Result<Single> {
             f.delete::<Pod>(&name).await?;
             f.wait_deleted(&created).await?;
             if !with_label {
-                f.delete::<vpn_types::Mask>(&name).await?;
+                f.delete::<Mask>(&name).await?;
             }
-            let free = f.wait_until_all::<MaskReservation>("the slot is free", <[_]>::is_empty);
-            timeout(TIMEOUT, free).await??;
+            f.wait_until_all::<MaskReservation>("the slot is free", <[_]>::is_empty).await?;
         }
     }
     Ok(figures)
 }
 
-/// Returns what the webhook makes of a labeled Pod, as a user would write it for a Mask of the same name, which is Active when
-/// this returns.
+/// Returns what the webhook makes of a labeled Pod, as a user would write it for a Mask of the same name. That Mask is
+/// Active when this returns.
 async fn by_hand(f: &Framework, pod: Pod) -> Result<Pod> {
     let name = pod.name_any();
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };

@@ -13,6 +13,7 @@ use e2e::{
         documents::blocks,
         framework::{ensure_eq, local_cluster},
     },
+    wait::{TIMEOUT, is_active},
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
@@ -172,14 +173,14 @@ async fn keda_lets_the_contract_follow_the_demand() -> Result<()> {
         for number in 0..7 {
             f.create_mask(&format!("mask-{number}")).await?;
         }
-        let active = |all: &[MaskConsumer]| all.iter().filter(|one| e2e::wait::is_active(one)).count() == 5;
+        let active = |all: &[MaskConsumer]| all.iter().filter(|one| is_active(one)).count() == 5;
         f.wait_until_all::<MaskConsumer>("five slots, as the contract has", active).await?;
         for number in 0..6 {
             f.delete::<Mask>(&format!("mask-{number}")).await?;
         }
         let slots = |wanted: usize| move |provider: &MaskProvider| provider.spec.max_slots == wanted;
         f.wait_until("vpn", "the contract shrinks to what is used", slots(1)).await?;
-        ensure_eq("the last Mask", e2e::wait::is_active(&f.wait_active("mask-6").await?), true)
+        ensure_eq("the last Mask", is_active(&f.api::<MaskConsumer>().get("mask-6").await?), true)
     })
     .await
 }
@@ -221,7 +222,7 @@ async fn keda_scales_behind_the_metrics_api() -> Result<()> {
         ensure_eq("KEDA's metric", of_keda["items"][0]["value"].as_str(), Some("4"))?;
 
         // Without KEDA, our own metrics are as before.
-        keda.adapter.stop(e2e::wait::TIMEOUT).await?;
+        keda.adapter.stop(TIMEOUT).await?;
         let message = failure(f, &path).await?;
         ensure!(message.contains("ServiceUnavailable") && message.contains("gives no answer"), "{message}");
         raw(f, &format!("{external}/vpno_provider_slots")).await.map(drop)

@@ -82,7 +82,7 @@ impl Keda {
 
 /// Returns the directory of the programs, and that of their source.
 fn build() -> Result<(PathBuf, PathBuf)> {
-    notice("building KEDA, if that is not done yet: 8 minutes or more on 2 cores");
+    notice("building KEDA, if that is not done yet: 16 minutes of processor time");
     let programs = go::tools(Path::new(MODULE), "keda")?;
     Ok((programs, go::source(Path::new(MODULE), "github.com/kedacore/keda/v2")?))
 }
