@@ -28,12 +28,12 @@ const REPLACE_CA_BEFORE: Duration = Duration::days(365);
 /// How much earlier than now certificates begin, because clocks differ.
 const SKEW: Duration = Duration::hours(1);
 
-/// The keys of the Secret, as in Secrets of cert-manager. `ca.key` is there only if the operator is the issuer. It belongs to
-/// the first certificate in `ca.crt`.
+/// The keys of the Secret, as in Secrets of cert-manager. `ca.key` is there only if the operator is the issuer. It belongs
+/// to the first certificate in `ca.crt`.
 pub const CERTIFICATE: &str = "tls.crt";
 /// The private key of the certificate.
 pub const KEY: &str = "tls.key";
-/// The certificate of the CA. The one before it may follow.
+/// The certificate of the CA. That of the CA before it may follow.
 pub const CA_CERTIFICATE: &str = "ca.crt";
 /// The private key of the CA.
 pub const CA_KEY: &str = "ca.key";
@@ -48,7 +48,7 @@ pub struct Certificate {
     pub certificate: String,
     /// Its private key.
     pub key: String,
-    /// The CA, and the one before it if it still counts.
+    /// The CA. The one before it follows while a replica may serve a certificate from it.
     pub ca: String,
     /// When it ends, in seconds since 1970.
     pub not_after: i64,

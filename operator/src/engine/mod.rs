@@ -171,9 +171,9 @@ impl Engine {
         self.controllers.watches().into_keys().filter(|kind| !self.ctx.state.is_synced(*kind)).collect()
     }
 
-    /// Returns the time (monotonic) of the next [`Input::Tick`]: in the past if there is more to decide.
+    /// Returns the time (monotonic) of the next [`Input::Tick`]. It is not in the future if there is more to decide now.
     pub fn next_deadline(&self) -> Option<Duration> {
-        if self.may_decide() && !self.queue.is_empty() {
+        if !self.queue.is_empty() && self.may_decide() {
             Some(self.ctx.now.monotonic)
         } else {
             self.queue.next_deadline()
@@ -208,9 +208,9 @@ impl Engine {
         std::mem::take(&mut self.ctx.effects)
     }
 
-    /// Reconciles the items of the work queue until it stays empty after the controllers have settled, or until the next
-    /// inputs have waited long enough. Slots are assigned only when the queue is empty: until then, one who came earlier
-    /// may not be in line.
+    /// Reconciles the items of the work queue until it stays empty after the controllers have settled, or until it has
+    /// reconciled the maximum. Slots are assigned only when the queue is empty: before that, an older waiter may not be in
+    /// line yet.
     fn process_queue(&mut self) {
         let mut reconciled = 0;
         loop {

@@ -260,8 +260,8 @@ fn server_of_pod(pod: &ServerPodView) -> Option<ObjectKey> {
     Some(ObjectKey::new(&*pod.meta.key.namespace, pod.server.as_ref()?))
 }
 
-/// Moves the key of an object from what it belonged to, to what it belongs to now.
-/// Moves the key of an object in an index. Most sets have one key, for which a `BTreeSet` would take ten times the memory.
+/// Moves the key of an object from what it belonged to, to what it belongs to now. Most of these have one object, for which
+/// a `BTreeSet` would take the memory of eleven.
 fn move_entry<K: Eq + Hash>(index: &mut HashMap<K, Keys>, key: &ObjectKey, before: Option<K>, now: Option<K>) {
     if before == now {
         return;
