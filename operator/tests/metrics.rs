@@ -308,6 +308,36 @@ fn no_series_outlives_its_object_or_names_a_mask() {
     }
 }
 
+/// The names of all series with their labels.
+fn series(metrics: &Metrics, engine: &Engine) -> BTreeSet<String> {
+    let text = metrics.encode(Some(&Snapshot::of(engine)), now()).unwrap();
+    let names = text.lines().filter(|line| !line.starts_with('#')).map(|line| line.rsplit_once(' ').unwrap().0);
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_hundred_thousand_masks_leave_no_series() {
+    let (metrics, mut engine) = sample();
+    let before = series(&metrics, &engine);
+    for round in 0..100 {
+        let namespace = format!("namespace-{round}");
+        let tag = format!("tag-{round}");
+        let masks: Vec<_> = (0..1000)
+            .flat_map(|number| match number {
+                0..2 => active(&namespace, &format!("mask-{round}-{number}"), "paris", number + 1).to_vec(),
+                _ => vec![waiting(&namespace, &format!("mask-{round}-{number}"), Some(&[&tag]))],
+            })
+            .collect();
+        watch(&mut engine, masks.iter().cloned().map(WatchEvent::Apply));
+        metrics.count(engine.counters(), true, now());
+        let meanwhile = series(&metrics, &engine);
+        assert!(meanwhile.iter().any(|one| one.contains(&namespace)), "{meanwhile:?}");
+        watch(&mut engine, masks.into_iter().map(WatchEvent::Delete));
+        metrics.count(engine.counters(), true, now());
+    }
+    assert_eq!(series(&metrics, &engine), before);
+}
+
 #[test]
 fn the_leader_records_each_assignment_once() {
     let metrics = Metrics::new("vpno", &table::all()).unwrap();

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use e2e::{
     Cluster, ControlPlaneOptions, Framework, Layout, Operator, OperatorOptions,
+    audit::Requests,
     node::images,
     testing::{labeled, load},
     vpn::{Scenario, VpnService},
@@ -25,6 +26,9 @@ pub struct Labeled {
     /// Start single Pods on a node that runs containers instead, so many times
     #[arg(long)]
     rounds: Option<usize>,
+    /// Also print all requests to the API server, and how long they took
+    #[arg(long)]
+    requests: bool,
     /// How long each part may take, in seconds
     #[arg(long, default_value_t = 3600)]
     limit: u64,
@@ -55,6 +59,10 @@ impl Labeled {
         })
         .await?;
         if let (Some(masks), Some(pods)) = (masks, pods) {
+            if self.requests {
+                let [starts, releases] = pods.requests.each_ref().map(Requests::table);
+                println!("starts:\n{starts}releases:\n{releases}");
+            }
             let ratio = |time: Duration| time.as_secs_f64() / masks.assigned.as_secs_f64();
             println!("{masks}\n{pods}");
             println!(

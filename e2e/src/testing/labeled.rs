@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Cluster, Framework, Operator,
-    audit::Access,
+    audit::{Access, Requests},
     node::images,
     wait::{is_ready, wait_for_count},
 };
@@ -43,6 +43,8 @@ pub struct Crowd {
     pub memory: [u64; 2],
     /// The time from the first deletion to the last free slot.
     pub released: Duration,
+    /// All requests until all Pods run, and for the releases.
+    pub requests: [Requests; 2],
 }
 
 impl fmt::Display for Crowd {
@@ -115,9 +117,8 @@ pub async fn crowd(
     };
     let ungated = until("all have their slot", |pod| !is_gated(pod));
     let ((), ungated, running) = tokio::try_join!(made, ungated, until("all run", runs))?;
-    let requests = audit.since(mark).await?;
-    let (writes, reads) =
-        (requests_of(operator, &requests, Access::Write), requests_of(operator, &requests, Access::Read));
+    let starts = audit.since(mark).await?;
+    let (writes, reads) = (requests_of(operator, &starts, Access::Write), requests_of(operator, &starts, Access::Read));
 
     audit.settled(&operator.users(), limit).await?;
     let mark = audit.mark().await?;
@@ -127,7 +128,7 @@ pub async fn crowd(
     let idle_requests = [Access::Write, Access::Read].map(|access| requests_of(operator, &requests, access));
     let after = memory()?;
 
-    let began = Instant::now();
+    let (mark, began) = (audit.mark().await?, Instant::now());
     let all_free = wait_for_count(f.api::<MaskReservation>(), limit, "all slots free", 0, |_| true);
     let deleted = stream::iter(&names)
         .map(|name| f.delete::<Pod>(name))
@@ -135,8 +136,10 @@ pub async fn crowd(
         .try_for_each(async |()| Ok(()));
     tokio::try_join!(deleted, all_free)?;
     let released = began.elapsed();
+    let requests = [starts, audit.since(mark).await?];
     wait_for_count(f.api::<MaskConsumer>(), limit, "no MaskConsumer", 0, |_| true).await?;
-    Ok(Crowd { count, ungated, running, writes, reads, idle, idle_requests, memory: [before, after], released })
+    let memory = [before, after];
+    Ok(Crowd { count, ungated, running, writes, reads, idle, idle_requests, memory, released, requests })
 }
 
 /// The times of all rounds in seconds, from the creation of a Pod until it is ready behind the VPN.

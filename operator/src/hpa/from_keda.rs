@@ -127,7 +127,7 @@ pub fn convert(from: ScaledObject) -> Result<Autoscaler, String> {
         keda: Some(Keda {
             min,
             idle: spec.idle_replica_count,
-            polling: u64::from(spec.polling_interval.unwrap_or(30)).max(1),
+            polling: spec.polling_interval.unwrap_or(30).into(),
             cooldown: spec.cooldown_period.unwrap_or(300).into(),
             activations,
             fallback: spec.fallback.is_some(),

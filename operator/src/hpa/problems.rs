@@ -38,6 +38,9 @@ impl Autoscaler {
             Some(keda) if keda.min < 0 => {
                 add("min-negative", format!("minReplicaCount is {}. It must be at least 0.", keda.min));
             }
+            Some(keda) if keda.polling == 0 => {
+                add("polling-zero", "pollingInterval is 0. It must be at least 1.".to_owned());
+            }
             Some(keda) if keda.idle.is_some_and(|idle| idle < 0 || idle >= keda.min) => {
                 add("idle-not-below-min", format!("idleReplicaCount must be below minReplicaCount {}.", keda.min));
             }

@@ -47,12 +47,18 @@ pub fn findings(autoscaler: &Autoscaler, slots: Option<u32>) -> Vec<Finding> {
         );
         found.push(Finding::new(Warning, "other-metric", why));
     }
-    let claimable = |metric: &Metric| matches!(meaning(&metric.name), Some(Meaning::Claimable | Meaning::Fits));
+    let need = |metric: &Metric| match meaning(&metric.name) {
+        Some(Meaning::Claimable) => Some("Masks need slots"),
+        Some(Meaning::Fits) => Some("Pods need room"),
+        _ => None,
+    };
     let window = autoscaler.behavior.as_ref().map_or(Some(300), |it| it.down.window.or(Some(300))).unwrap_or(300);
-    if window > 0 && !autoscaler.target.is_provider() && autoscaler.metrics.iter().any(claimable) {
+    if let Some(need) =
+        autoscaler.metrics.iter().find_map(need).filter(|_| window > 0 && !autoscaler.target.is_provider())
+    {
         let why = format!(
-            "When other Masks need slots, the replicas keep theirs for another {window} s. To give them back at once, \
-             set {}.scaleDown.stabilizationWindowSeconds to 0.",
+            "When other {need}, the replicas stay for another {window} s. To scale down at once, set \
+             {}.scaleDown.stabilizationWindowSeconds to 0.",
             autoscaler.behavior_path
         );
         found.push(Finding::new(Info, "slow-return", why));

@@ -17,6 +17,23 @@ fn the_recommended_manifest_has_no_findings() {
     assert_eq!(codes(&object("vpno_claimable_slots", &average("1"), 1, 50, GOOD)), Vec::<&str>::new());
 }
 
+/// What is left is what only the user can decide.
+#[test]
+fn the_manifests_of_the_document_have_no_warnings() {
+    let document = include_str!("../../../docs/autoscaling.md");
+    let blocks = document.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let autoscalers = ["kind: HorizontalPodAutoscaler", "kind: ScaledObject"];
+    let manifests: Vec<_> = blocks
+        .filter(|block| autoscalers.iter().any(|kind| block.contains(kind)))
+        .flat_map(|block| read("autoscaling.md", block).unwrap().manifests)
+        .collect();
+    assert_eq!(manifests.len(), 5);
+    for manifest in manifests {
+        let all = findings(&manifest, None);
+        assert!(all.iter().all(|finding| finding.level == Level::Info), "{}: {all:?}", manifest.autoscaler.name);
+    }
+}
+
 #[test]
 fn value_on_free_slots_names_the_range_in_which_it_settles() {
     let manifest = object("vpno_provider_slots_free", &value(2), 1, 20, "");
@@ -144,6 +161,9 @@ fn scaled_objects_have_rules_of_their_own() {
     let trigger = "    name: t\n    useCachedMetrics: false\n    authenticationRef: {name: a}";
     let manifest = scaled_object(all, "sum(vpno_claimable_slots{tag=\"a\"})", trigger);
     assert!(findings(&manifest, None).is_empty(), "{:?}", findings(&manifest, None));
+    let never = scaled_object("  pollingInterval: 0\n  minReplicaCount: 1", "sum(vpno_claimable_slots{tag=\"a\"})", "");
+    assert_eq!(get(&never, None, "polling-zero").level, Level::Error);
+    assert!(simulate(&never.autoscaler, &options(5)).is_err(), "KEDA does not take it");
     let zero = scaled_object("", "sum(vpno_claimable_slots{tag=\"a\"})", "");
     assert!(super::findings::codes(&zero).contains(&"min-zero-claimable"));
     assert!(!super::findings::codes(&zero).contains(&"missing-tag"));
