@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         scaling::the_replica_with_the_fewest_clients_goes_first,
         scaling::an_autoscaler_scales_the_deployment_on_clients,
         scaling::an_autoscaler_scales_the_server_on_clients,
+        scaling::a_workload_follows_a_metric_that_is_set_by_hand,
         enrollment::the_commands_of_the_old_chart_work_in_its_pods,
         teardown::nothing_is_left_at_the_end,
         teardown::nothing_is_left_when_the_owner_is_killed,

@@ -1,14 +1,24 @@
-//! OpenVPN servers that get more and fewer replicas while real clients are connected.
+//! Replicas that follow metrics of Pods: OpenVPN servers while real clients are connected, and any workload.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
 use e2e::{
-    cluster::shared, operator::metrics_api::wait_until_available, testing::framework::ensure_eq, vpn::pod_ready,
+    Framework,
+    cluster::shared,
+    node::images,
+    operator::{executable, metrics_api::wait_until_available},
+    testing::{documents::blocks, framework::ensure_eq},
+    vpn::{VpnService, node_of, pod_ready},
 };
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Pod};
 use serde_json::{Value, json};
 use vpn_types::OpenVPNServer;
 
-use crate::servers::{device, replicas, sessions, until, with_server};
+use crate::{
+    servers::{device, replicas, sessions, until, with_server},
+    verification,
+};
 
 pub async fn the_replica_with_the_fewest_clients_goes_first() -> Result<()> {
     let spec = json!({"replicas": 2, "drain": {"timeout": "3s"}});
@@ -36,6 +46,13 @@ pub async fn the_replica_with_the_fewest_clients_goes_first() -> Result<()> {
     .await
 }
 
+/// Whether a Deployment has so many ready replicas.
+fn has(count: i32) -> impl Fn(&Deployment) -> bool {
+    move |deployment| {
+        deployment.status.as_ref().is_some_and(|status| status.ready_replicas.unwrap_or_default() == count)
+    }
+}
+
 /// Scales the target by the clients of a replica, and returns when all of that has happened: more clients, more
 /// replicas, and fewer again.
 async fn replicas_follow_clients(name: &str, spec: Value, target: Value) -> Result<()> {
@@ -54,11 +71,6 @@ async fn replicas_follow_clients(name: &str, spec: Value, target: Value) -> Resu
             },
         });
         f.create::<HorizontalPodAutoscaler>(serde_json::from_value(hpa)?).await?;
-        let has = |count: i32| {
-            move |deployment: &Deployment| {
-                deployment.status.as_ref().is_some_and(|status| status.ready_replicas.unwrap_or_default() == count)
-            }
-        };
         let names = ["one", "two", "three"];
         for name in names {
             device(f, name).await?;
@@ -85,4 +97,41 @@ pub async fn an_autoscaler_scales_the_deployment_on_clients() -> Result<()> {
 pub async fn an_autoscaler_scales_the_server_on_clients() -> Result<()> {
     let target = json!({"apiVersion": "vpn.beebs.dev/v1", "kind": "OpenVPNServer", "name": "home"});
     replicas_follow_clients("scaled", json!({"replicas": 1, "drain": {"timeout": "3s"}}), target).await
+}
+
+/// The walkthrough of the document as it stands, but for the namespace and the images.
+pub async fn a_workload_follows_a_metric_that_is_set_by_hand() -> Result<()> {
+    let cluster = shared::cluster_with_node().await?;
+    node_of(cluster)?.import(&images::openvpn(&executable(cluster).await?)?).await?;
+    let operator = verification::operator(VpnService::shared().await?).await?;
+    Framework::run(cluster, operator, "fake", async |f| {
+        wait_until_available(cluster).await?;
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../operator/docs/autoscaling.md");
+        let objects = blocks(&fs::read_to_string(document)?, Some("## Scale on what Pods say"), "yaml");
+        let mut objects = objects.concat();
+        for (there, here) in [
+            ("name: fake\n", &*format!("name: {}\n", f.name())),
+            ("namespace: fake\n", &*format!("namespace: {}\n", f.name())),
+            ("image: thavlik/vpn-operator:2.0.0", &*format!("image: {}", images::OPENVPN)),
+            ("image: registry.example.com/worker:1.0", &*format!("image: {}", images::PAUSE)),
+        ] {
+            ensure!(objects.contains(there), "the document does not contain {there:?}");
+            objects = objects.replace(there, here);
+        }
+        let dir = tempfile::tempdir()?;
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, text)?;
+            path.to_str().map(str::to_owned).context("no text")
+        };
+        f.kubectl(&["apply", "-f", &file("objects.yaml", &objects)?]).await?;
+        f.wait_until("fake-metric", "a metric", has(1)).await?;
+        let path = format!("/api/v1/namespaces/{}/services/fake-metric:8080/proxy/value", f.name());
+        for (value, replicas) in [("50", 5), ("95", 10)] {
+            f.kubectl(&["create", "--raw", &path, "-f", &file("value", value)?]).await?;
+            f.wait_until("follower", "as many replicas as the metric asks for", has(replicas)).await?;
+        }
+        Ok(())
+    })
+    .await
 }

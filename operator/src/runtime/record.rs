@@ -16,8 +16,9 @@ use crate::{
 
 /// The maximum number of pending Events. Further ones are dropped.
 const MAX_PENDING: usize = 4096;
-/// The maximum number of concurrent requests.
-const MAX_CONCURRENT: usize = 4;
+/// The maximum number of concurrent requests. When thousands of slots are assigned or released at once, each Event takes
+/// the API server's time from them.
+const MAX_CONCURRENT: usize = 2;
 /// The maximum length of `note` in events.k8s.io/v1, in bytes.
 const MAX_NOTE_LENGTH: usize = 1024;
 
