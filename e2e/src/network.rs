@@ -8,7 +8,8 @@ pub const SERVICE_RANGE: &str = "10.96.0.0/16";
 pub const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The DNS server of Pods. Nothing listens there: tests reach Services by address.
 pub const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-/// The Pod range of the cluster.
-pub const CLUSTER_POD_RANGE: &str = "10.244.0.0/16";
+/// The range of Pods that kwok plays. Nobody can connect to multicast addresses, so no connection to such a Pod leaves the
+/// machine.
+pub const KWOK_POD_RANGE: &str = "239.244.0.0/16";
 /// The Pod range of the node that runs containers.
 pub const NODE_POD_RANGE: &str = "10.244.0.0/24";

@@ -43,6 +43,7 @@ use crate::schema;
     printcolumn(name = "ENDPOINT", type_ = "string", json_path = ".status.endpoint.host"),
     printcolumn(name = "READY", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "CLIENTS", type_ = "integer", json_path = ".status.certificates.clients"),
+    printcolumn(name = "CONNECTED", type_ = "integer", json_path = ".status.connectedClients"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "REASON", type_ = "string", priority = 1, json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "MESSAGE", type_ = "string", priority = 1, json_path = ".status.message"),

@@ -35,6 +35,11 @@ pub struct OpenVPNServerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
 
+    /// How many clients are connected to all replicas. The operator asks the replicas every 30 s. While one of them does not
+    /// answer, this is the last known number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected_clients: Option<i32>,
+
     /// Label selector for the scale subresource, which autoscalers read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,

@@ -20,7 +20,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{auth::Identity, network::CLUSTER_POD_RANGE, process::ProcessSpec, tools::Binaries};
+use crate::{auth::Identity, network::KWOK_POD_RANGE, process::ProcessSpec, tools::Binaries};
 
 /// Pod annotation, a Go duration such as `1s`.
 pub const COMPLETE_AFTER: &str = "e2e.vpn.beebs.dev/complete-after";
@@ -46,7 +46,7 @@ pub(crate) fn process(binaries: &Binaries, dir: &Path, identity: &Identity) -> R
         .path_flag("kubeconfig", &identity.kubeconfig)
         .flag("manage-nodes-with-label-selector", format_args!("{KUBELET}=alive"))
         .flag("node-lease-duration-seconds", LEASE_SECONDS)
-        .flag("cidr", CLUSTER_POD_RANGE)
+        .flag("cidr", KWOK_POD_RANGE)
         .flag("node-ip", "192.0.2.2")
         // Otherwise, kwok also reads $HOME/.kwok/kwok.yaml, and the user's settings would change the tests.
         .env("KWOK_WORKDIR", dir.join("kwok").display());

@@ -99,6 +99,8 @@ pub async fn ten_devices_reach_the_cluster_through_their_replicas() -> Result<()
             most = if devices.len() > most.len() { devices } else { most };
         }
         ensure_eq("connected devices", connected, names)?;
+        let counts = |server: &OpenVPNServer| server.status.as_ref().and_then(|status| status.connected_clients);
+        f.wait_until("home", "all devices in its status", |server| counts(server) == Some(10)).await?;
         // Nothing listens there: a device that is reached refuses the connection.
         let other = tunnel_address(f, &most[0]).await?;
         let curl =

@@ -116,6 +116,15 @@ pub enum Change<'a> {
     },
     /// The Secret of `spec.pki.keystoreSecret` of a server, or what is known about it, changed.
     Keystore(&'a ObjectKey),
+    /// The replicas of an OpenVPN server were asked for their clients.
+    ConnectedClients {
+        /// The server.
+        server: &'a ObjectKey,
+        /// Its UID when they were asked.
+        uid: &'a Uid,
+        /// How many clients are connected to all of them.
+        count: u64,
+    },
     /// Providers that share an account with other providers, where the set of these others changed.
     SharedCredentials {
         /// The providers.

@@ -20,6 +20,8 @@ pub enum Input {
     Pods(Arc<str>, WatchEvent),
     /// An event of the log of the Pod with this UID.
     Log(Uid, LogEvent),
+    /// How many clients are connected to all replicas of the OpenVPN server with this UID.
+    ConnectedClients(ObjectKey, Uid, u64),
     /// The outcome of a request.
     Answer(u64, Outcome),
     /// An object cannot be decoded.

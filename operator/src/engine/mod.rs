@@ -195,6 +195,7 @@ impl Engine {
                 Input::SecretUnreadable(key, why) => self.credentials_unreadable(&key, why),
                 Input::Pods(namespace, event) => self.pods_event(&namespace, event),
                 Input::Log(pod, event) => self.log_event(&pod, &event),
+                Input::ConnectedClients(server, uid, count) => self.connected_clients(&server, &uid, count),
                 Input::Answer(id, outcome) => self.answered(id, outcome),
                 Input::Undecodable { target, error } => self.undecodable(target, error),
                 Input::Lead => self.leading = true,

@@ -128,6 +128,11 @@ impl Engine {
         self.observe(&Change::Log(pod, event));
     }
 
+    /// Handles the number of clients of an OpenVPN server.
+    pub(super) fn connected_clients(&mut self, server: &ObjectKey, uid: &Uid, count: u64) {
+        self.observe(&Change::ConnectedClients { server, uid, count });
+    }
+
     /// Handles an object that cannot be decoded. It is skipped, and reported once.
     pub(super) fn undecodable(&mut self, target: ObjectReference, error: String) {
         let (kind, key) = (target.kind, target.key.clone());

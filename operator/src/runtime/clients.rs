@@ -1,14 +1,34 @@
 //! How many clients are connected to the replicas of an OpenVPN server, as their exporters tell.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::join_all;
+use tokio::sync::mpsc;
 
 use crate::{
-    model::{LabelMatcher, Replica, Uid},
+    engine::Input,
+    model::{LabelMatcher, ObjectKey, Replica, Uid},
     openvpn::{EXPORTER_PORT, exposition::CONNECTED_CLIENTS},
     scrape::{DEFAULT_PATH, Fetch, HttpFetch, Samples, Settings, Target},
 };
+
+/// How often the replicas of all servers are asked. It is also how often a status changes at most because of its clients.
+pub const INTERVAL: Duration = Duration::from_secs(30);
+
+/// Asks the replicas of these servers in the background, and tells the engine. Of a server with a replica that does not
+/// answer, it tells nothing.
+pub fn report(servers: Vec<(ObjectKey, Uid, Vec<Replica>)>, inputs: &mpsc::UnboundedSender<Input>) {
+    for (server, uid, replicas) in servers {
+        let inputs = inputs.clone();
+        tokio::spawn(async move {
+            let counts = count_clients(&replicas).await;
+            if counts.len() == replicas.len() {
+                // Fails while the process is stopping.
+                let _ = inputs.send(Input::ConnectedClients(server, uid, counts.values().sum()));
+            }
+        });
+    }
+}
 
 /// Asks all replicas at once. Those that do not answer in time are left out.
 pub async fn count_clients(replicas: &[Replica]) -> HashMap<Uid, u64> {
@@ -23,7 +43,7 @@ pub async fn count_clients(replicas: &[Replica]) -> HashMap<Uid, u64> {
             Ok(Some(sum)) => Some((replica.uid.clone(), sum as u64)),
             Ok(None) => None,
             Err(error) => {
-                tracing::info!(kind = "Pod", object = %replica.pod, error, "the number of clients is unknown");
+                tracing::debug!(kind = "Pod", object = %replica.pod, error, "the number of clients is unknown");
                 None
             }
         }

@@ -30,6 +30,7 @@ use kube::Client;
 use tokio::{
     sync::{Semaphore, mpsc, watch as latest},
     task::AbortHandle,
+    time::MissedTickBehavior,
 };
 
 pub use classify::classify;
@@ -112,6 +113,9 @@ pub async fn run(
     executor.tasks.push(tokio::spawn(lead).abort_handle());
     unsynced.send_replace(engine.unsynced());
     let mut batch = Vec::new();
+    let has_servers = engine.controllers().has(servers::NAME);
+    let mut count_clients = tokio::time::interval(clients::INTERVAL);
+    count_clients.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
     loop {
         let tick = async {
@@ -124,6 +128,12 @@ pub async fn run(
             () = &mut shutdown => break,
             _ = received.recv_many(&mut batch, BATCH_SIZE) => {}
             () = tick => batch.push(Input::Tick),
+            _ = count_clients.tick(), if has_servers => {
+                if executor.is_leader() && engine.unsynced().is_empty() {
+                    clients::report(servers::replicas_by_server(engine.state()), &executor.inputs);
+                }
+                continue;
+            }
             Some(request) = snapshot_requests.next() => {
                 let is_asked = request.standby || observes || executor.is_leader();
                 let is_available = has_snapshots && is_asked && engine.unsynced().is_empty();

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use vpn_operator::{
     controllers::table,
-    model::{Kind, ObjectKey},
+    engine::Input,
+    model::{Kind, ObjectKey, Uid},
     pki,
 };
 use vpn_types::{DELETION_COST_ANNOTATION, OpenVPNClient, SERVER_LABEL, SERVER_SECRET_LABEL};
@@ -243,6 +244,43 @@ fn fewer_replicas(sim: &mut Sim) -> CheckResult {
 #[test]
 fn the_replica_with_the_fewest_clients_goes_first_wherever_a_process_crashes() {
     crash_everywhere(&[table::all()], fewer_replicas);
+}
+
+/// The replicas of a server tell how many clients they have.
+fn connected_clients(sim: &mut Sim) -> CheckResult {
+    sim.create(Kind::Server, &home(), json!({"spec": {"replicas": 1}}));
+    replicas(sim, 1);
+    sim.settle()?;
+    for (count, shown) in [(2, 2), (2, 2), (0, 0), (3, 3)] {
+        tell_clients(sim, count);
+        sim.settle()?;
+        let status = &sim.server.get(Kind::Server, &home()).unwrap()["status"];
+        if status["connectedClients"] != shown {
+            return Err(format!("{count} clients: {status}"));
+        }
+        sim.stays_quiet()?;
+    }
+    // The next process does not know the number at first, and keeps it.
+    sim.crash(0);
+    sim.edit(Kind::Server, &home(), json!({"spec": {"maxClients": 7}}));
+    sim.settle()?;
+    let status = &sim.server.get(Kind::Server, &home()).unwrap()["status"];
+    if status["connectedClients"] != 3 {
+        return Err(format!("after a restart: {status}"));
+    }
+    sim.stays_quiet()
+}
+
+/// The leading process learns the number of clients, which may be of an earlier server of that name.
+fn tell_clients(sim: &mut Sim, count: u64) {
+    let uid = sim.server.get(Kind::Server, &home()).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let of_earlier = Input::ConnectedClients(home(), Uid::from("earlier"), 99);
+    sim.feed(0, vec![of_earlier, Input::ConnectedClients(home(), Uid::from(&*uid), count)]);
+}
+
+#[test]
+fn the_status_tells_how_many_clients_are_connected() {
+    connected_clients(&mut Sim::new(&[table::all()])).unwrap();
 }
 
 #[test]

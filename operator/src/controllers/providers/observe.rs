@@ -31,6 +31,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
             | StoreChange::ServerPod(_),
         )
         | Change::Keystore(_)
+        | Change::ConnectedClients { .. }
         | Change::Pods(..) => {}
         Change::Credentials { provider, .. } => {
             ctx.enqueue(ReconcileRequest::Verification((*provider).clone()));

@@ -16,6 +16,8 @@ pub struct Memory {
     /// How many clients each replica had before the server gets fewer of them, by UID of the server and of the Pod, and the
     /// `metadata.generation` of the server that it was counted for.
     pub counted: HashMap<Uid, (i64, HashMap<Uid, u64>)>,
+    /// How many clients are connected to all replicas, by UID of the server.
+    pub connected: HashMap<Uid, u64>,
     /// What came of applying the objects of a server, by its UID.
     pub applied: HashMap<Uid, HashMap<(Kind, ObjectKey), Applied>>,
     /// When the status of a server was last written (monotonic), by UID.

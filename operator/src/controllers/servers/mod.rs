@@ -35,6 +35,7 @@ use chrono::{DateTime, Utc};
 use context::ServersContext;
 use keystore_secret::keystore;
 pub use memory::Memory;
+pub use scaling::replicas_by_server;
 pub use settings::{SERVER_IMAGE, Settings};
 pub use summary::{CertificateSummary, Summary, summary};
 

@@ -2,7 +2,7 @@
 
 use crate::{
     controllers::{Change, Context},
-    model::{ObjectKey, ReconcileRequest},
+    model::{ObjectKey, ReconcileRequest, Uid},
     state::{ClientView, StoreChange},
 };
 
@@ -11,6 +11,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
     let change = match change {
         Change::Store(change) => change,
         Change::Keystore(server) => return enqueue_existing(ctx, server),
+        Change::ConnectedClients { server, uid, count } => return connected(ctx, server, uid, *count),
         _ => return,
     };
     match change {
@@ -21,6 +22,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
             {
                 ctx.memory.servers.reported.remove(&before.meta.uid);
                 ctx.memory.servers.counted.remove(&before.meta.uid);
+                ctx.memory.servers.connected.remove(&before.meta.uid);
                 ctx.memory.servers.applied.remove(&before.meta.uid);
                 ctx.forget(ReconcileRequest::Server(change.key.clone()));
             }
@@ -122,5 +124,13 @@ fn enqueue_clients(ctx: &mut Context, server: &ObjectKey) {
     let keys: Vec<_> = ctx.state.clients_of(server).map(|client| client.meta.key.clone()).collect();
     for key in keys {
         ctx.enqueue(ReconcileRequest::Client(key));
+    }
+}
+
+/// Notes how many clients are connected to a server.
+fn connected(ctx: &mut Context, server: &ObjectKey, uid: &Uid, count: u64) {
+    let is_current = ctx.state.servers.get(server).is_some_and(|server| server.meta.uid == *uid);
+    if is_current && ctx.memory.servers.connected.insert(uid.clone(), count) != Some(count) {
+        enqueue_server(ctx, server);
     }
 }

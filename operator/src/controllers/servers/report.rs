@@ -49,6 +49,7 @@ impl ServersContext<'_> {
             cluster_ip: desired.as_ref().and_then(|it| it.cluster_ip).map(|ip| ip.to_string()),
             replicas: pods().count(),
             ready: pods().filter(|pod| pod.ready).count(),
+            connected: self.memory.connected.get(&server.meta.uid).copied(),
             selector: format!("app=openvpn,release={}", key.name),
             has_keystore,
             generation: authority.map(|it| it.generation).or(server.authority_generation),

@@ -1,14 +1,15 @@
-//! Which replicas go first when a server gets fewer of them.
+//! The clients of replicas, and which replicas go first when a server gets fewer of them.
 //!
-//! Invariant: the replicas are counted once for each change of the server. One that does not answer delays nothing.
+//! Invariant: for that, the replicas are counted once for each change of the server. One that does not answer delays
+//! nothing.
 
 use serde_json::json;
 use vpn_types::DELETION_COST_ANNOTATION;
 
 use super::context::ServersContext;
 use crate::{
-    model::{Kind, Operation, Replica, Step},
-    state::{ServerPodView, ServerView},
+    model::{Kind, ObjectKey, Operation, Replica, Step, Uid},
+    state::{ClusterState, ServerPodView, ServerView},
 };
 
 impl ServersContext<'_> {
@@ -35,6 +36,16 @@ impl ServersContext<'_> {
         }});
         Step::maintain(Operation::Patch(Kind::ServerPod, pod.meta.key.clone(), patch))
     }
+}
+
+/// Returns the replicas of each server that may have clients, with the UID of the server. One that is being deleted has
+/// them until it is gone.
+pub fn replicas_by_server(state: &ClusterState) -> Vec<(ObjectKey, Uid, Vec<Replica>)> {
+    let of_server = |server: &ServerView| {
+        let pods = state.server_pods_of(&server.meta.key).filter(|pod| pod.ready && !pod.ended);
+        (server.meta.key.clone(), server.meta.uid.clone(), pods.filter_map(replica).collect())
+    };
+    state.servers.values().filter(|server| !server.meta.deleting).map(of_server).collect()
 }
 
 fn replica(pod: &ServerPodView) -> Option<Replica> {

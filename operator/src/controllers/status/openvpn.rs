@@ -24,6 +24,8 @@ pub struct ServerFacts {
     pub replicas: usize,
     /// How many of them accept clients.
     pub ready: usize,
+    /// How many clients are connected to all of them, if that is known.
+    pub connected: Option<u64>,
     /// The selector of the replicas.
     pub selector: String,
     /// Whether the certificates are those of the user.
@@ -75,6 +77,10 @@ pub fn server(
         }),
         replicas: count(facts.replicas),
         ready_replicas: count(facts.ready),
+        connected_clients: match facts.connected {
+            Some(connected) => i32::try_from(connected).ok(),
+            None => server.connected_clients,
+        },
         selector: Some(facts.selector.clone()),
         certificates: (facts.generation.is_some() || has_certificates).then(|| OpenVPNCertificatesStatus {
             generation: facts.generation,

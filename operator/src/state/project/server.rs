@@ -39,6 +39,7 @@ impl Project for OpenVPNServer {
                 .and_then(|status| status.certificates.as_ref())
                 .and_then(|certificates| certificates.generation),
             endpoint: found.and_then(|status| status.endpoint.clone()),
+            connected_clients: found.and_then(|status| status.connected_clients),
             certificates_valid: condition(conditions, CERTIFICATES_VALID),
             status: status_of!(self),
         })

@@ -24,6 +24,8 @@ pub struct ServerView {
     pub authority_generation: Option<i32>,
     /// `status.endpoint`: a change of it reaches the profiles of clients.
     pub endpoint: Option<OpenVPNEndpointStatus>,
+    /// `status.connectedClients`.
+    pub connected_clients: Option<i32>,
     /// The status.
     pub status: StatusView<OpenVPNServerPhase>,
     /// The condition `CertificatesValid`: its status and last transition.
