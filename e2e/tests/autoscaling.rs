@@ -3,6 +3,8 @@
 
 #[path = "autoscaling/capacity.rs"]
 mod capacity;
+#[path = "autoscaling/front_proxy.rs"]
+mod front_proxy;
 #[path = "autoscaling/keda/mod.rs"]
 mod keda;
 #[path = "autoscaling/pass_through.rs"]

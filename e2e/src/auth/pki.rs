@@ -12,6 +12,8 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
+use time::{Duration, OffsetDateTime};
+
 use crate::network::API_SERVICE;
 
 /// The DNS names of the API server.
@@ -47,12 +49,7 @@ impl Pki {
         server.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         write_pair(&signed(server, &pki.authority)?, &pki.server_certificate(), &pki.server_key())?;
 
-        // The front proxy has a CA of its own: a front proxy may claim to be any user, so no client certificate may pass
-        // for one.
-        let front_proxy = authority("vpn-operator-e2e-front-proxy")?;
-        fs::write(pki.front_proxy_authority(), front_proxy.pem())?;
-        let client = signed(client_params("front-proxy-client", None)?, &front_proxy)?;
-        write_pair(&client, &pki.front_proxy_certificate(), &pki.front_proxy_key())?;
+        pki.replace_front_proxy(Duration::days(365))?;
 
         if let Some(node) = node {
             let mut kubelet = CertificateParams::new(Vec::new())?;
@@ -73,6 +70,17 @@ impl Pki {
     /// Signs a client certificate for a user in at most one group.
     pub fn client(&self, user: &str, group: Option<&str>) -> Result<Credentials> {
         signed(client_params(user, group)?, &self.authority)
+    }
+
+    /// Creates the certificate of the front proxy, which ends after `lifetime`, and its CA. It has a CA of its own: a front
+    /// proxy may claim to be any user, so no client certificate may pass for one. kube-apiserver loads the files when they
+    /// change.
+    pub fn replace_front_proxy(&self, lifetime: Duration) -> Result<()> {
+        let ca = authority("vpn-operator-e2e-front-proxy")?;
+        let mut params = client_params("front-proxy-client", None)?;
+        params.not_after = OffsetDateTime::now_utc() + lifetime;
+        write_pair(&signed(params, &ca)?, &self.front_proxy_certificate(), &self.front_proxy_key())?;
+        Ok(fs::write(self.front_proxy_authority(), ca.pem())?)
     }
 
     /// The certificate of the CA, in PEM.

@@ -231,6 +231,11 @@ impl ControlPlane {
         certificate_identity(&self.pki, &self.dir, &self.server, name, group).await
     }
 
+    /// The certificates of the programs.
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
     /// Runs a program that ends with the control plane, before the programs of the control plane.
     pub async fn run(&self, spec: ProcessSpec) -> Result<Process> {
         self.supervisor.start(spec).await

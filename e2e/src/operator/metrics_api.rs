@@ -65,17 +65,23 @@ pub async fn register(cluster: &Cluster, port: u16) -> Result<()> {
 
 /// Waits until the API server has reached the process for each APIService.
 pub async fn wait_until_available(cluster: &Cluster) -> Result<()> {
+    wait_for_availability(cluster, true).await
+}
+
+/// Waits until the API server can use the process for each APIService, or cannot.
+pub async fn wait_for_availability(cluster: &Cluster, wanted: bool) -> Result<()> {
+    let wanted = if wanted { "True" } else { "False" };
     let api: Api<APIService> = Api::all(cluster.client()?);
     for name in api.list(&Default::default()).await?.items.iter().map(ResourceExt::name_any) {
         if !name.contains(".metrics.k8s.io") {
             continue;
         }
-        let is_available = |service: Option<&APIService>| {
+        let is_so = |service: Option<&APIService>| {
             let conditions = service.and_then(|service| service.status.as_ref()?.conditions.as_ref());
-            conditions.into_iter().flatten().any(|one| one.type_ == "Available" && one.status == "True")
+            conditions.into_iter().flatten().any(|one| one.type_ == "Available" && one.status == wanted)
         };
-        let waited = timeout(TIMEOUT, await_condition(api.clone(), &name, is_available)).await;
-        waited.with_context(|| format!("APIService {name} is not available"))??;
+        let waited = timeout(TIMEOUT, await_condition(api.clone(), &name, is_so)).await;
+        waited.with_context(|| format!("APIService {name}: Available is not {wanted}"))??;
     }
     Ok(())
 }
