@@ -14,7 +14,7 @@ use vpn_operator::{
     },
     engine::{Engine, Input},
     issuing::{Certificate, Content, Data, Issuer},
-    metrics::{Metrics, Snapshot},
+    metrics::{METRICS_API, Metrics, Snapshot, WEBHOOK},
     model::{Kind, Now, ObjectKey, Operation, ReconcileRequest},
     pki::Serial,
     state::{CredentialsView, Object, Outcome, Project, ServerSecretView, WatchEvent},
@@ -184,6 +184,10 @@ fn server() -> [Object; 3] {
 fn sample() -> (Metrics, Engine) {
     let objects = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", Some(&["eu"]))];
     let metrics = Metrics::new("vpno", &table::all()).unwrap();
+    for server in [WEBHOOK, METRICS_API] {
+        metrics.certificate_ends(server, now().timestamp());
+    }
+    metrics.passes_through("custom.metrics.k8s.io", true);
     let key = ObjectKey::new("apps", "one");
     let requests =
         [ReconcileRequest::Mask, ReconcileRequest::Consumer, ReconcileRequest::Reservation, ReconcileRequest::Provider]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use prometheus::{
-    Histogram, HistogramOpts, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
     process_collector::ProcessCollector,
 };
 
@@ -55,6 +55,8 @@ pub struct Metrics {
     server: ServerMetrics,
     /// By server. Exported only by a process with such a server.
     certificate_expiry: [(&'static str, IntGauge); 2],
+    /// By API group. Exported only by a metrics API in front of another server.
+    pass_through: IntGaugeVec,
     /// Exported only together with a snapshot.
     assignment: Histogram,
     /// Exported only by a process with controllers.
@@ -97,7 +99,12 @@ impl Metrics {
             let opts = Opts::new(format!("{name}_certificate_expiry_timestamp_seconds"), help);
             IntGauge::with_opts(opts.namespace(prefix)).map(|gauge| (server, gauge))
         };
+        let pass_through = Opts::new(
+            "metrics_api_pass_through_up",
+            "Whether the server that the metrics API stands in front of answers. Exported by the metrics API.",
+        );
         Ok(Self {
+            pass_through: IntGaugeVec::new(pass_through.namespace(prefix), &["group"])?,
             prefix: prefix.to_owned(),
             controllers,
             server: ServerMetrics::new(prefix, &registry)?,
@@ -159,6 +166,13 @@ impl Metrics {
             // Fails if it is registered already.
             let _ = self.registry.register(Box::new(gauge.clone()));
         }
+    }
+
+    /// Records whether the server that the metrics API stands in front of answers.
+    pub fn passes_through(&self, group: &str, up: bool) {
+        self.pass_through.with_label_values(&[group]).set(up.into());
+        // Fails if it is registered already.
+        let _ = self.registry.register(Box::new(self.pass_through.clone()));
     }
 
     /// Encodes the metrics in the text format of Prometheus. Those of slots and Masks need a snapshot.

@@ -112,13 +112,13 @@ pub async fn serve(
     let (sender, trust) = watch::channel(None);
     tokio::spawn(follow_trust(client.clone(), sender));
     let verifier = Arc::new(AnyCertificate::default());
-    let tls = certificates::serve(client.clone(), settings.certificate, verifier, metrics).await;
+    let tls = certificates::serve(client.clone(), settings.certificate, verifier, metrics.clone()).await;
     let capacity = settings.capacity.then(|| Capacity::watch(&client));
     let server = Server {
         objects: ObjectMetrics::new(client.clone(), capacity),
         groups: settings.groups,
         prefix: settings.prefix.into(),
-        pass_through: PassThrough::start(client.clone(), settings.pass_through),
+        pass_through: PassThrough::start(client.clone(), settings.pass_through, &metrics),
         access: Access::new(client),
         trust,
         snapshots,

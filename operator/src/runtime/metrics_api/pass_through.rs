@@ -29,6 +29,7 @@ use tokio::{
 
 use super::token::Tokens;
 use crate::{
+    metrics::Metrics,
     metrics_api::{
         offers::{Offers, Resource},
         pass_through::{Answer, PSEUDONYM, Question, respond},
@@ -78,12 +79,12 @@ pub struct PassThrough {
 
 impl PassThrough {
     /// Starts to read the lists of the servers.
-    pub fn start(client: Client, settings: PassThroughSettings) -> Self {
+    pub fn start(client: Client, settings: PassThroughSettings, metrics: &Arc<Metrics>) -> Self {
         let (sender, offers) = watch::channel(Offers::default());
         let tokens = Tokens::new(client, &settings.namespace, &settings.service_account);
         let servers = settings.targets.into_iter().map(|(group, target)| {
             let server = Arc::new(Server::new(target, tokens.clone()));
-            tokio::spawn(follow(group, server.clone(), sender.clone()));
+            tokio::spawn(follow(group, server.clone(), sender.clone(), metrics.clone()));
             (group, server)
         });
         Self { servers: Arc::new(servers.collect()), offers }
@@ -112,13 +113,14 @@ impl PassThrough {
 }
 
 /// Reads the lists of a server, until the process ends.
-async fn follow(group: Group, server: Arc<Server>, offers: watch::Sender<Offers>) {
+async fn follow(group: Group, server: Arc<Server>, offers: watch::Sender<Offers>, metrics: Arc<Metrics>) {
     let mut ticks = tokio::time::interval(READ_LISTS);
     let mut before = None;
     loop {
         ticks.tick().await;
         let (address, lists) = (server.address(), server.lists(group).await);
         let failure = lists.as_ref().err().cloned();
+        metrics.passes_through(group.name(), failure.is_none());
         if before.as_ref() != Some(&failure) {
             match &failure {
                 None => tracing::info!("metrics of {} are passed on to {address}", group.name()),

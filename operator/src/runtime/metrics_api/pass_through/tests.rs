@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use tower::service_fn;
 
 use super::*;
-use crate::metrics_api::request::Groups;
+use crate::{controllers::table, metrics_api::request::Groups};
 
 const PATH: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/media/pods/*";
 
@@ -172,7 +172,10 @@ async fn the_lists_of_a_server_are_known_once_they_are_read_and_gone_when_it_is(
         namespace: "vpn".to_owned(),
         service_account: "reader".to_owned(),
     };
-    let mut running = PassThrough::start(api(), settings);
+    let metrics = Arc::new(Metrics::new("vpno", &table::all()).unwrap());
+    let mut running = PassThrough::start(api(), settings, &metrics);
     running.offers.wait_for(|offers| offers.of(Group::Custom, "v1beta1").len() == 1).await.unwrap();
     assert!(running.offers().of(Group::Custom, "v1beta2").is_empty());
+    let text = metrics.encode(None, chrono::Utc::now()).unwrap();
+    assert!(text.contains("vpno_metrics_api_pass_through_up{group=\"custom.metrics.k8s.io\"} 1"), "{text}");
 }
