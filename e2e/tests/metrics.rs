@@ -75,7 +75,7 @@ async fn prometheus_knows_what_the_operator_does() -> Result<()> {
 async fn scraping(world: &World<'_>) -> Result<Prometheus> {
     let monitors = world.objects.iter().filter(|object| object["kind"] == "PodMonitor");
     let configs: Vec<_> = monitors.map(|monitor| scrape_configs(monitor, &world.targets)).collect::<Result<_>>()?;
-    Prometheus::start(world.cluster, configs.concat(), &Path::new(CHART).join(RULES)).await
+    Prometheus::start(world.cluster, &configs.concat(), &Path::new(CHART).join(RULES)).await
 }
 
 /// Each process is a target with the names of its Pod and its PodMonitor.
