@@ -1,6 +1,8 @@
-//! A real Prometheus discovers the operator's processes through the chart's PodMonitors and scrapes them. The tests
-//! check the metrics, the alerts and the dashboard.
+//! A real Prometheus scrapes the operator's processes, as the chart's PodMonitors say. The tests check the metrics, the
+//! alerts and the dashboard. [`discovery`] has the tests with the Prometheus Operator and the current Prometheus.
 
+#[path = "metrics/discovery/mod.rs"]
+mod discovery;
 #[path = "metrics/world.rs"]
 mod world;
 
@@ -29,7 +31,11 @@ const RULES: &str = "rules/vpn-operator.yaml";
 
 #[test]
 fn the_alerts_fire_when_they_should() -> Result<()> {
-    let programs = Programs::ensure()?;
+    alerts_fire(&Programs::ensure()?)
+}
+
+/// Checks the alerts with promtool, and that they fire as `tests.yaml` says.
+fn alerts_fire(programs: &Programs) -> Result<()> {
     for (what, file) in [("check", RULES), ("test", "rules/tests.yaml")] {
         let file = Path::new(CHART).join(file);
         let (success, text) = programs.promtool(&[what, "rules", &file.to_string_lossy()], "")?;
@@ -60,16 +66,21 @@ async fn prometheus_knows_what_the_operator_does() -> Result<()> {
         let world = World::start(cluster, &f).await?;
         let prometheus = scraping(&world).await?;
         found(&prometheus).await?;
-        slots_and_masks(&f, &prometheus).await?;
-        checked(&world).await?;
-        one_tells(&world, &prometheus).await?;
-        dashboard(&f, &prometheus).await?;
-        alerts(&prometheus).await?;
-        steady_state(&world).await?;
-        given_back(&f, &prometheus).await?;
+        known(&f, &world, &prometheus, &Programs::ensure()?).await?;
         world.stop().await
     };
     f.dump_on_error(test).await
+}
+
+/// Prometheus knows what the operator does.
+async fn known(f: &Framework, world: &World<'_>, prometheus: &Prometheus, programs: &Programs) -> Result<()> {
+    slots_and_masks(f, prometheus).await?;
+    checked(world, programs).await?;
+    one_tells(world, prometheus).await?;
+    dashboard(f, prometheus).await?;
+    alerts(prometheus).await?;
+    steady_state(world).await?;
+    given_back(f, prometheus).await
 }
 
 async fn scraping(world: &World<'_>) -> Result<Prometheus> {
@@ -147,8 +158,7 @@ async fn slots_and_masks(f: &Framework, prometheus: &Prometheus) -> Result<()> {
 }
 
 /// promtool reports nothing, except for names from earlier versions.
-async fn checked(world: &World<'_>) -> Result<()> {
-    let programs = Programs::ensure()?;
+async fn checked(world: &World<'_>, programs: &Programs) -> Result<()> {
     for part in &world.parts {
         let text = get(part.port, "/metrics").await?;
         let (_, said) = programs.promtool(&["check", "metrics"], &text)?;
