@@ -182,10 +182,10 @@ impl Prometheus {
     /// Returns the `data` of an answer of the HTTP API.
     ///
     /// # Errors
-    /// If there is no such answer.
+    /// If there is no such answer, or one with warnings.
     pub async fn get(&self, path: &str) -> Result<Value> {
         let mut answer: Value = serde_json::from_str(&http::get(self.port, path).await?)?;
-        ensure!(answer["status"] == "success", "{path}: {answer}");
+        ensure!(answer["status"] == "success" && answer.get("warnings").is_none(), "{path}: {answer}");
         Ok(answer["data"].take())
     }
 
