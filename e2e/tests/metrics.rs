@@ -240,15 +240,15 @@ async fn dashboard(f: &Framework, prometheus: &Prometheus) -> Result<()> {
     Ok(())
 }
 
-/// Alerts that have not fired yet are pending where expected, and nowhere else.
+/// Alerts that have not fired yet are pending where expected, and nowhere else. On a busy machine, others are pending
+/// for a moment: a scrape can be late, and a slot can be held while it is released.
 async fn alerts(prometheus: &Prometheus) -> Result<()> {
-    let mut names: Vec<_> = Vec::new();
-    for sample in prometheus.wait_until("ALERTS", "two alerts", |samples| samples.len() >= 2).await? {
-        names.extend(sample.labels.get("alertname").cloned());
-    }
-    names.sort();
-    ensure!(names == ["VpnProviderUnusable", "VpnSlotsHeld"], "{names:?}");
-    Ok(())
+    let expected = |samples: &[Sample]| {
+        let mut names: Vec<_> = samples.iter().filter_map(|sample| sample.labels.get("alertname")).collect();
+        names.sort();
+        names == ["VpnProviderUnusable", "VpnSlotsHeld"]
+    };
+    prometheus.wait_until("ALERTS", "VpnProviderUnusable and VpnSlotsHeld", expected).await.map(drop)
 }
 
 /// Scrapes make no requests to the API server.
