@@ -14,20 +14,27 @@ use super::{cache_dir, command::run};
 
 /// Returns the directory with the programs of a Go module. `cache` is a directory in the cache of the user.
 pub fn programs(module: &Path, cache: &str) -> Result<PathBuf> {
-    built(module, cache, "./...")
+    built(module, cache, "./...", &[])
 }
 
 /// Returns the directory with the programs of other modules that a Go module names as its tools.
 pub fn tools(module: &Path, cache: &str) -> Result<PathBuf> {
-    built(module, cache, "tool")
+    tools_with_tags(module, cache, &[])
 }
 
-fn built(module: &Path, cache: &str, packages: &str) -> Result<PathBuf> {
+/// The same with build tags.
+pub fn tools_with_tags(module: &Path, cache: &str, tags: &[&str]) -> Result<PathBuf> {
+    built(module, cache, "tool", tags)
+}
+
+fn built(module: &Path, cache: &str, packages: &str, tags: &[&str]) -> Result<PathBuf> {
+    let tags = tags.join(",");
     let version = run(Command::new("go").current_dir(module).args(["env", "GOVERSION"]))
         .context("Go programs are needed: install Go and have `go` in PATH")?;
     let mut hash = Sha256::new();
     hash.update(version);
     hash_sources(module, &mut hash)?;
+    hash.update(&tags);
     let name: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let cache = cache_dir(cache)?;
     let built = cache.join(name);
@@ -38,7 +45,7 @@ fn built(module: &Path, cache: &str, packages: &str) -> Result<PathBuf> {
     let unfinished = tempfile::Builder::new().prefix(".building-").tempdir_in(&cache)?;
     let mut command = Command::new("go");
     command.current_dir(module).env("CGO_ENABLED", "0");
-    command.args(["build", "-trimpath", NO_DEBUG_DATA, "-ldflags=-s -w", "-o"]);
+    command.args(["build", "-trimpath", NO_DEBUG_DATA, "-ldflags=-s -w", "-tags", &tags, "-o"]);
     run(command.arg(unfinished.path()).arg(packages))?;
     // Only the rename makes the result visible, so an interrupted build leaves no partial result.
     match fs::rename(unfinished.path(), &built) {

@@ -27,7 +27,16 @@ const RIGHTS: [&str; 5] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"
 
 /// Renders the objects of the chart. `args` are arguments of `helm template`, such as `--set=replicas=2`.
 pub async fn render(cluster: &Cluster, args: &[&str]) -> Result<Vec<Value>> {
-    let template = ["template", RELEASE, DIR, "--namespace", RELEASE];
+    rendered(cluster, RELEASE, DIR, args).await
+}
+
+/// Renders the objects of [`OPENVPN_DIR`] with [`OPENVPN_VALUES`], for the same namespace.
+pub async fn render_openvpn(cluster: &Cluster, args: &[&str]) -> Result<Vec<Value>> {
+    rendered(cluster, "openvpn", OPENVPN_DIR, &[&["--values", OPENVPN_VALUES], args].concat()).await
+}
+
+async fn rendered(cluster: &Cluster, release: &str, dir: &str, args: &[&str]) -> Result<Vec<Value>> {
+    let template = ["template", release, dir, "--namespace", RELEASE];
     let text = cluster.run_helm(&[&template[..], args].concat()).await?;
     let objects = serde_yaml::Deserializer::from_str(&text).map(Value::deserialize);
     let objects: Vec<Value> = objects.collect::<Result<_, _>>().context("helm rendered something else than YAML")?;

@@ -1,5 +1,6 @@
 //! What the tests of the operator share.
 
+pub mod difference;
 pub mod documents;
 pub mod figures;
 pub mod framework;

@@ -4,8 +4,6 @@
 //! This test is ignored unless it is asked for, because it builds that server (`e2e/metrics-yardstick`):
 //! `cargo test -p e2e --test autoscaling yardstick -- --ignored`.
 
-#[path = "yardstick/difference.rs"]
-mod difference;
 #[path = "yardstick/queries.rs"]
 mod queries;
 #[path = "yardstick/server.rs"]
@@ -15,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     Cluster, ControlPlaneOptions, Framework, Layout, Operator, OperatorOptions,
     operator::metrics_api::{self, wait_until_available},
-    testing::framework::local_cluster,
+    testing::{difference::differences, framework::local_cluster},
     wait::TIMEOUT,
 };
 use http_body_util::BodyExt;
@@ -24,7 +22,6 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use vpn_types::MaskProvider;
 
-use difference::differences;
 use queries::{Query, Way, queries};
 use server::{Yardstick, feed, offered};
 

@@ -1,15 +1,15 @@
 //! The CustomResourceDefinitions: created by the chart or by kubectl, upgraded, kept.
 
-use std::{fs, path::PathBuf, process::Stdio};
+use std::{fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::{
     Cluster,
+    host::go,
     operator::chart,
     testing::framework::{ensure_eq, local_cluster},
 };
 use serde_json::Value;
-use tokio::process::Command;
 
 use crate::{ALONE, CRDS, Release, path_text, refused};
 
@@ -48,17 +48,9 @@ async fn masks(cluster: &Cluster) -> Result<Value> {
 
 /// Installs the CRDs of the Prometheus Operator from its Go module. The chart uses two of them.
 pub async fn of_prometheus(cluster: &Cluster) -> Result<()> {
-    const MODULE: &str = "github.com/prometheus-operator/prometheus-operator@v0.85.0";
-    let download = Command::new("go")
-        .args(["mod", "download", "-json", MODULE])
-        .current_dir(std::env::temp_dir())
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .context("cannot run go")?;
-    let said: Value = serde_json::from_slice(&download.stdout).context("go mod download printed no JSON")?;
-    let dir = said["Dir"].as_str().with_context(|| format!("{MODULE} cannot be downloaded: {}", said["Error"]))?;
-    let dir = PathBuf::from(dir).join("example/prometheus-operator-crd");
+    let module = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/prometheus-operator"));
+    let source = || go::source(module, "github.com/prometheus-operator/prometheus-operator");
+    let dir = tokio::task::spawn_blocking(source).await??.join("example/prometheus-operator-crd");
     let file = |kind| dir.join(format!("monitoring.coreos.com_{kind}.yaml"));
     let (monitors, rules) = (file("podmonitors"), file("prometheusrules"));
     let files = ["-f", path_text(&monitors)?, "-f", path_text(&rules)?];

@@ -16,11 +16,12 @@ use e2e::{
     wait::{TIMEOUT, wait_until_all},
 };
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use kube::{Api, api::PostParams};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-const NODE: &str = "this-machine";
+/// The name of the node with the address of this machine.
+pub const NODE: &str = "this-machine";
 
 /// An operator process.
 pub struct Part {
@@ -114,13 +115,33 @@ impl<'a> World<'a> {
 
     /// Starts a second process of a controller, as a standby.
     pub async fn standby(&self, controller: &str) -> Result<Part> {
-        let name = format!("{RELEASE}-{controller}");
-        let object =
-            self.objects.iter().find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == *name);
-        let (deployment, port) = on_this_machine(object.context("no such Deployment")?.clone())?;
+        let (deployment, port) = self.other_port(controller)?;
         let part = self.run(&deployment, port).await?;
         wait_for_log(&part.process, READY).await?;
         Ok(part)
+    }
+
+    /// Starts a standby that has a Pod. The Deployment cannot have a second replica here: both would have the same port
+    /// of the same node.
+    pub async fn standby_with_pod(&self, controller: &str) -> Result<(Part, Pod)> {
+        let (deployment, port) = self.other_port(controller)?;
+        let part = self.run(&deployment, port).await?;
+        wait_for_log(&part.process, READY).await?;
+        let template = &deployment["spec"]["template"];
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": { "name": format!("{}-standby", part.name), "labels": template["metadata"]["labels"] },
+            "spec": template["spec"],
+        }))?;
+        let pods = Api::<Pod>::namespaced(self.cluster.client()?, RELEASE);
+        Ok((part, pods.create(&PostParams::default(), &pod).await?))
+    }
+
+    /// Returns a Deployment as it runs on this machine, with a port that nothing uses yet.
+    fn other_port(&self, controller: &str) -> Result<(Value, u16)> {
+        let name = format!("{RELEASE}-{controller}");
+        let object =
+            self.objects.iter().find(|object| object["kind"] == "Deployment" && object["metadata"]["name"] == *name);
+        on_this_machine(object.context("no such Deployment")?.clone())
     }
 
     /// Returns the names of the processes in the audit log.

@@ -9,7 +9,7 @@ use serde_json::Value;
 pub struct Difference {
     /// The path of the field, as a JSON pointer.
     pub path: String,
-    /// What this operator has, and what the yardstick has.
+    /// What the first document has, and what the second has.
     #[expect(dead_code, reason = "shown by Debug")]
     values: (Option<Value>, Option<Value>),
 }
