@@ -106,6 +106,10 @@ async fn every_value_gets_where_it_belongs() -> Result<()> {
         let resources = value("VERIFY_RESOURCES").0.as_ref().and_then(Value::as_str).map(serde_json::from_str::<Value>);
         ensure_eq("resources", resources.transpose()?.as_ref(), verifies.then_some(&given["verify"]["resources"]))?;
     }
+    for object in [of_kind(&objects, "PodMonitor"), of_kind(&objects, "PrometheusRule")].concat() {
+        let (name, labels) = (&object["metadata"]["name"], &object["metadata"]["labels"]);
+        ensure_eq("label", (&labels["release"], &labels["app"]), (&json!("stack"), name))?;
+    }
     let account = |part: &str| {
         let named = |object: &&&Value| object["metadata"]["name"] == release(part);
         let deployments = of_kind(&objects, "Deployment");
