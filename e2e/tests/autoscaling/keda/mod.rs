@@ -180,7 +180,8 @@ async fn keda_lets_the_contract_follow_the_demand() -> Result<()> {
         }
         let slots = |wanted: usize| move |provider: &MaskProvider| provider.spec.max_slots == wanted;
         f.wait_until("vpn", "the contract shrinks to what is used", slots(1)).await?;
-        ensure_eq("the last Mask", is_active(&f.api::<MaskConsumer>().get("mask-6").await?), true)
+        // If its slot had a higher number, it gets another one.
+        f.wait_active("mask-6").await.map(drop)
     })
     .await
 }
