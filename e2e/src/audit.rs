@@ -213,7 +213,7 @@ impl Requests {
     }
 }
 
-/// Without a request for so long, a client is idle.
+/// A client is idle when it has sent no request for this long.
 const IDLE: Duration = Duration::from_secs(1);
 
 impl AuditLog {
@@ -287,7 +287,7 @@ impl AuditLog {
 /// The lines of a file that grows.
 struct Lines {
     position: u64,
-    /// Whether the next line began before the position that was asked for.
+    /// Whether the next line begins before the requested position.
     skips: bool,
 }
 

@@ -7,19 +7,19 @@
 //! Tests use [`shared::cluster`](cluster::shared::cluster), and each test has a [`Namespace`]. [`Cluster::connect`] has
 //! the same interface for a cluster that the user has.
 //!
-//! A module imports only from the floors below its own; `tests/floors` checks it. From the ground up:
+//! A module imports only from the floors below its own, which `tests/floors` checks. From the bottom up:
 //!
 //! | floor | modules |
 //! |---|---|
 //! | the machine, addresses in the cluster, waits on watches | [`host`], [`network`], [`wait`] |
 //! | kubeconfigs and certificates, Pods, the operator's image | [`auth`], [`pods`], [`operator_image`] |
 //! | supervised processes, the audit log | [`process`], [`audit`] |
-//! | programs of others, faults on the way to the API server, a recording of watches | [`tools`], [`faults`], [`history`] |
+//! | third-party programs, faults between client and server, a recording of watches | [`tools`], [`faults`], [`history`] |
 //! | a node that runs containers | [`node`] |
 //! | etcd, the API server, controllers, scheduler, kwok; the image of OpenVPN servers | [`control_plane`], [`servers_image`] |
 //! | that control plane, or the user's cluster | [`cluster`] |
 //! | the operator under test | [`operator`] |
-//! | what the tests share | [`testing`] |
+//! | helpers of the tests | [`testing`] |
 //! | a VPN service in the cluster | [`vpn`] |
 
 pub mod audit;

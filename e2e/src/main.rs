@@ -17,7 +17,7 @@ use e2e::{
     tools::Binaries,
 };
 
-/// A real Kubernetes control plane for vpn-operator, without containers.
+/// A real Kubernetes control plane for vpn-operator, without a container registry
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -35,15 +35,15 @@ enum Command {
     Up(commands::up::Up),
     /// Run the kubectl that is built with the control plane
     Kubectl(commands::kubectl::Kubectl),
-    /// Make a container image, without a container engine
+    /// Build a container image without a container engine
     Image(commands::image::Image),
     /// Measure many Masks at once: time, requests and memory
     Load(commands::load::Load),
-    /// Measure labeled Pods: many at once beside as many Masks, and single ones beside Pods written by hand
+    /// Measure labeled Pods: many at once, compared with as many Masks, or single Pods, compared with handwritten ones
     Labeled(commands::labeled::Labeled),
-    /// Measure OpenVPN servers: the time to the first client, and throughput
+    /// Measure OpenVPN servers: the time to the first client and throughput
     Servers(commands::servers::Servers),
-    /// Build the programs of the control plane, if that is not done yet
+    /// Build the programs of the control plane unless they exist already
     Build,
     /// Own the processes of a cluster; started by the library
     #[command(hide = true, name = SUPERVISE)]

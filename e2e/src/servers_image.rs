@@ -1,6 +1,6 @@
-//! The container image of OpenVPN servers, made without a container engine: the static binary of the operator, and
-//! programs of this machine's Debian packages. `openvpn.Dockerfile` makes one with the same programs from the packages
-//! of a registry's image.
+//! The container image of OpenVPN servers, built without a container engine: the static binary of the operator, and
+//! programs from the Debian packages of this machine. `openvpn.Dockerfile` builds an image with the same programs from
+//! an image in a registry.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +38,7 @@ pub fn install() -> Result<()> {
 /// operator's image: see [`operator_image::root`].
 pub fn archive(root: &Path, output: &Path) -> Result<()> {
     install()?;
-    // The shell is for init containers.
+    // Init containers need the shell.
     let mut image = openvpn_programs(Image::new(NAME))?.busybox()?;
     for package in owners(&image)? {
         let file = format!("/usr/share/doc/{package}/copyright");
@@ -73,7 +73,7 @@ fn owners(image: &Image) -> Result<BTreeSet<String>> {
         search.arg(short).arg(format!("/usr{short}"));
     }
     // It fails because of the other paths.
-    let output = search.output().context("cannot run dpkg-query: the image is made of files of Debian packages")?;
+    let output = search.output().context("cannot run dpkg-query, which finds the Debian packages in the image")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut packages = BTreeSet::new();
     for (names, _) in text.lines().filter_map(|line| line.split_once(": /")) {

@@ -21,7 +21,7 @@ use vpn_types::{Mask, MaskConsumer};
 
 /// Builds the example and returns its path.
 fn job_runner() -> Result<PathBuf> {
-    // Built together with e2e, for the same features: nothing is built twice.
+    // Builds e2e too, so that features match and nothing is built twice.
     let args = ["build", "--package=e2e", "--package=vpn-types", "--example=job_runner"];
     cargo::built(cargo::command().args(args))
 }

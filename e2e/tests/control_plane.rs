@@ -217,7 +217,7 @@ async fn the_audit_log_counts_every_request_of_a_user() -> Result<()> {
         futures::future::try_join_all(creates).await?;
         // Rejected requests count too.
         ensure!(objects.create(&PostParams::default(), &config_map("mine-0")).await.is_err(), "created twice");
-        ensure!(objects.get_opt("missing").await?.is_none(), "found what is not there");
+        ensure!(objects.get_opt("missing").await?.is_none(), "found an object that does not exist");
         let watch = objects.watch(&WatchParams::default(), "0").await?;
         let requests = audit.since(mark).await?;
         drop(watch);
@@ -237,7 +237,7 @@ async fn the_audit_log_counts_every_request_of_a_user() -> Result<()> {
         ensure!(requests.count(&one) == 1, "{:?}", requests.summary(&one));
         // No requests from now on.
         let mark = audit.mark().await?;
-        ensure!(audit.since(mark).await?.count(&user) == 0, "requests out of nowhere");
+        ensure!(audit.since(mark).await?.count(&user) == 0, "unexpected requests");
         Ok(())
     })
     .await
@@ -270,7 +270,7 @@ async fn users_and_service_accounts_have_their_own_rights() -> Result<()> {
             let answer = kubectl.command(identity).args(["-n", name, "auth", "can-i", verb, "pods"]).output().await?;
             anyhow::Ok(String::from_utf8(answer.stdout)?.trim() == "yes")
         };
-        ensure!(can(&account, "list").await? && !can(&account, "delete").await?, "the ServiceAccount may only look");
+        ensure!(can(&account, "list").await? && !can(&account, "delete").await?, "the permissions are not list only");
         ensure!(!can(&nobody, "list").await?, "an unknown user has permissions");
         Ok(())
     })

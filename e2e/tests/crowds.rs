@@ -182,7 +182,7 @@ async fn a_thousand_providers() -> Result<()> {
     f.dump_on_error(test).await
 }
 
-/// Thousands of copies follow a changed Secret; whoever asks for a slot meanwhile does not wait for them.
+/// Thousands of copies follow a changed Secret. A new Mask does not wait for them.
 #[tokio::test]
 async fn a_new_mask_does_not_wait_for_a_rotation() -> Result<()> {
     const COPIES: usize = 300;

@@ -174,7 +174,7 @@ async fn a_leader_that_was_paused_ends_instead_of_acting() -> Result<()> {
         let writes = Filter::default().user(&paused.user).access(Access::Write);
         let requests = audit.since(mark).await?;
         let acted: Vec<_> = requests.matching(&writes).map(ToString::to_string).collect();
-        ensure_eq("writes after its time", acted, vec![])?;
+        ensure_eq("writes after the end of its lease", acted, vec![])?;
         f.clear(TIMEOUT).await?;
         next.stop().await
     };

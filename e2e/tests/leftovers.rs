@@ -1,4 +1,4 @@
-//! No part of a cluster outlives the process that started it, however that process ends.
+//! No part of a cluster outlives the process that started the cluster, however that process ends.
 
 use std::{
     fs,

@@ -237,7 +237,7 @@ async fn the_way_out_when_the_operator_went_first() -> Result<()> {
         operator.stop().await?;
         delete_crds(cluster).await?;
         let hangs = |consumer: &MaskConsumer| consumer.metadata.deletion_timestamp.is_some();
-        f.wait_until("mine", "hangs in its deletion", hangs).await?;
+        f.wait_until("mine", "its deletion is blocked", hangs).await?;
 
         let spec = ProcessSpec::new("way-out", executable(cluster).await?, cluster.state_dir().join("way-out.log"))
             .arg("remove-finalizers")
@@ -246,7 +246,7 @@ async fn the_way_out_when_the_operator_went_first() -> Result<()> {
         let process = cluster.run(spec).await?;
         let end = timeout(TIMEOUT, process.exited()).await?;
         ensure!(end == "exit code 0", "{end}\n{}", process.log_tail(20));
-        // Finalizers of others stay.
+        // Foreign finalizers stay.
         let held = f.api::<MaskConsumer>().get("mine").await?;
         ensure_eq("finalizers", held.finalizers(), &["example.com/theirs".to_owned()])?;
         f.patch::<MaskConsumer>("mine", json!({ "metadata": { "finalizers": null } })).await?;

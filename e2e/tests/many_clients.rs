@@ -21,9 +21,9 @@ use serde_json::json;
 use vpn_types::{OpenVPNClient, OpenVPNServer};
 
 const CLIENTS: usize = 1000;
-/// Only a failing test takes that long.
+/// The timeout. Only a failing test reaches it.
 const LIMIT: Duration = Duration::from_secs(300);
-/// How long no request may be sent.
+/// How long the operator must stay idle.
 const QUIET: Duration = Duration::from_secs(20);
 
 /// Returns how often the operator has decided, and how often that took longer than 50 ms.

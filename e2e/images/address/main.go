@@ -1,5 +1,5 @@
-// address is an HTTP server that tells who asks: the address from which a
-// request came, as the "what is my address" services of the Internet do.
+// address is an HTTP server that returns the address of the client, like the
+// "what is my address" services on the Internet.
 package main
 
 import (

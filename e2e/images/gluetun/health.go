@@ -21,8 +21,8 @@ const (
 	checkPeriod    = time.Minute
 )
 
-// health is what the health server says: not well until a connection through the
-// tunnel has been made.
+// health is the state that the health server reports: unhealthy until a connection
+// through the tunnel succeeds.
 type health struct {
 	settings settings
 	log      logger

@@ -146,7 +146,7 @@ func ensureTun() error {
 	return file.Close()
 }
 
-// env gives a variable of the environment, or what it is when it is absent or empty.
+// env returns an environment variable, or a default if it is absent or empty.
 func env(name, absent string) string {
 	if value := strings.TrimSpace(os.Getenv(name)); value != "" {
 		return value

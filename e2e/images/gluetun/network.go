@@ -19,7 +19,7 @@ const (
 	wireGuardMark, wireGuardPriority = "51820", "101"
 )
 
-// network is what the container finds when it starts.
+// network is the network that the container has when it starts.
 type network struct {
 	link             string
 	address, gateway netip.Addr
@@ -167,7 +167,7 @@ func iptables(rule string) error {
 	return err
 }
 
-// command runs a program and gives what it prints; what it says on failure is the error.
+// command runs a program and returns its output. On failure, the output is the error.
 func command(name string, args ...string) (string, error) {
 	output, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {

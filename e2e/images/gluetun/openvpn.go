@@ -79,7 +79,7 @@ func writeOpenVPNConfig(settings openVPNSettings) error {
 	return os.WriteFile(openVPNConfig, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
 
-// openVPNLine gives a line of openvpn the level that gluetun gives it.
+// openVPNLine returns the level that gluetun assigns to a line of openvpn, and the text.
 func openVPNLine(line string) (level, string) {
 	for prefix, level := range map[string]level{
 		"NOTE: ": levelInfo, "WARNING: ": levelWarn, "ERROR: ": levelError, "Options error: ": levelError,

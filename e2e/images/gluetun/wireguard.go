@@ -95,7 +95,7 @@ func configureWireGuard(ctx context.Context, settings wireGuardSettings) error {
 			return fmt.Errorf("setting up Wireguard: %w", err)
 		}
 	}
-	// Here, unlike for the other rules, gluetun does not look whether a container that was killed has left it.
+	// Unlike for the other rules, gluetun does not check whether a killed container left this one.
 	rule := []string{"not", "fwmark", wireGuardMark, "lookup", wireGuardMark, "priority", wireGuardPriority}
 	if _, err := command("ip", append([]string{"rule", "add"}, rule...)...); err != nil {
 		if strings.Contains(err.Error(), "File exists") {

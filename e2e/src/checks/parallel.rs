@@ -139,7 +139,7 @@ impl Binary {
         let began = Instant::now();
         Record::forget(&self.path)?;
         let mut command = Command::new(&self.path);
-        // The cause of an error tells more than the call stack of a task, which is longer than the output around it.
+        // The call stack of an async task is long, and tells less than the cause of the error.
         command.env("RUST_LIB_BACKTRACE", "0");
         // The directory where cargo runs tests.
         command.current_dir(PathBuf::from(e2e::host::cargo::ROOT).join(package)).stdin(Stdio::null());

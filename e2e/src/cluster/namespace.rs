@@ -101,8 +101,8 @@ impl Namespace {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(log.into());
     }
 
-    /// The state of the namespace: everything that helps to find out why a test failed. What says most in few lines
-    /// comes first, because some reports keep only the beginning.
+    /// The state of the namespace: everything that helps to find out why a test failed. Short, informative output comes
+    /// first, because some reports keep only the beginning.
     pub fn dump(&self) -> String {
         let mut text = format!("===== namespace {}\n", self.name);
         let kinds = self.output(&["api-resources", &format!("--api-group={GROUP}"), "--verbs=list", "--output=name"]);

@@ -15,10 +15,10 @@ use crate::demo::{Screen, Tour};
 /// See vpn-operator at work on a real control plane.
 #[derive(Args)]
 pub struct Demo {
-    /// End after the tour; the exit code is 0 if all that it promises has happened
+    /// Exit after the tour. The exit code is 0 if every step succeeded
     #[arg(long)]
     exit: bool,
-    /// Let kwok play the node, with accounts that are made up, even where real Pods could connect to real VPN servers
+    /// Simulate the node with kwok, and use made-up accounts, even if this machine can run real Pods and VPN servers
     #[arg(long)]
     made_up: bool,
 }
@@ -54,7 +54,7 @@ impl Demo {
         result
     }
 
-    /// A node that runs containers, where there can be one.
+    /// Options with a node that runs containers, if this machine can have one.
     fn options(&self, screen: &mut Screen) -> Result<ControlPlaneOptions> {
         let programs = "A control plane starts: etcd, API server, controllers, scheduler";
         let why = if self.made_up { Some("not wanted".to_owned()) } else { node::unavailable() };
@@ -79,7 +79,7 @@ impl Demo {
                 node.import(&image).await?;
             }
             screen.print(
-                "    (no registry is asked: images made of files of this machine stand in for gluetun and curl)",
+                "    (images built from files of this machine replace gluetun and curl, so no registry is needed)",
             );
             let env = [
                 ("OPENVPN_IMAGE", images::OPENVPN),
@@ -110,7 +110,7 @@ fn kubectl_dir(cluster: &Cluster) -> Result<PathBuf> {
     let dir = cluster.state_dir().join("bin");
     if let Some(control_plane) = cluster.control_plane() {
         fs::create_dir_all(&dir)?;
-        // It holds several programs, and is the one it is called as.
+        // The binary contains several programs. Its file name selects one.
         symlink(control_plane.binaries().control_plane(), dir.join("kubectl"))?;
     }
     Ok(dir)

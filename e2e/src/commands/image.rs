@@ -6,17 +6,17 @@ use anyhow::Result;
 use clap::Args;
 use e2e::{operator_image, servers_image};
 
-/// Make a container image, without a container engine.
+/// Build a container image without a container engine.
 #[derive(Args)]
 pub struct Image {
-    /// Where to write it, for `docker load` and the like: an OCI image layout in a tar archive, or with `--servers`, the
+    /// Archive to write, for example for `docker load`: an OCI image layout in a tar archive or, with `--servers`, the
     /// format of `docker save`
     #[arg(long, value_name = "FILE", required_unless_present = "root")]
     output: Option<PathBuf>,
-    /// Write what is in the image into this new directory; the Dockerfile does so
+    /// Write the contents of the image to this new directory, as the Dockerfile does
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Make the image of OpenVPN servers, with files of this machine, which has to be Debian
+    /// Build the image of OpenVPN servers from files of this machine, which must run Debian
     #[arg(long, conflicts_with = "root")]
     servers: bool,
 }

@@ -14,16 +14,16 @@ use e2e::{
 };
 use vpn_types::MaskProvider;
 
-/// Measure labeled Pods: many at once beside as many Masks, and single ones on a node beside Pods written by hand
+/// Measure labeled Pods: many at once, compared with as many Masks, or single Pods, compared with handwritten ones
 #[derive(Args)]
 pub struct Labeled {
-    /// How many at once
+    /// How many Pods and Masks
     #[arg(long, default_value_t = 500)]
     pods: usize,
     /// How long to observe the operator while nothing changes, in seconds
     #[arg(long, default_value_t = 60)]
     idle: u64,
-    /// Start single Pods on a node that runs containers instead, so many times
+    /// Instead, start single Pods on a node that runs containers, this many times
     #[arg(long)]
     rounds: Option<usize>,
     /// Also print all requests to the API server, and how long they took

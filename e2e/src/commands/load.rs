@@ -12,10 +12,10 @@ pub struct Load {
     /// How many Masks
     #[arg(long, default_value_t = 2000)]
     masks: usize,
-    /// Only all controllers in one process, or only one process for each
+    /// Measure only one process for all controllers, or only one process for each
     #[arg(long, value_parser = ["1", "4"])]
     processes: Option<String>,
-    /// With a Pod each, played by kwok, that takes a second to stop
+    /// Give each Mask a Pod, simulated by kwok, that takes a second to stop
     #[arg(long)]
     pods: bool,
     /// Also print all requests to the API server, and how long they took

@@ -1,8 +1,8 @@
 //! `e2e servers`
 //!
-//! The baseline is the same OpenVPN with the same configuration and keys, which a Pod without the agent runs: see
-//! [`Connected::bare`]. Rounds of both alternate. Throughput on a machine with few processors varies by a tenth from one
-//! measurement to the next; the processor time of the server varies less.
+//! The baseline is a Pod that runs the same OpenVPN with the same configuration and keys, but without the agent: see
+//! [`Connected::bare`]. The rounds alternate. On a machine with few processors, throughput varies by a tenth between
+//! measurements. The processor time of the server varies less.
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use vpn_types::{OpenVPNClient, OpenVPNServer};
 
-/// Measure OpenVPN servers: the time to the first client, and throughput, beside a bare OpenVPN
+/// Measure OpenVPN servers: the time to the first client and throughput, compared with a bare OpenVPN
 #[derive(Args)]
 pub struct Servers {
     /// How many rounds
@@ -59,14 +59,14 @@ impl Servers {
         });
         f.create::<Pod>(serde_json::from_value(iperf)?).await?;
         pod_ready(f.api(), "iperf").await?;
-        // Pods reach the addresses of Pods on the same node past the tunnel.
+        // Traffic to Pods on the same node bypasses the tunnel, so the target is a Service.
         let target = service(f, "iperf", json!([{"port": 5201}])).await?.to_string();
         let connects = format!("until iperf3 --client {target} --time 1 >/dev/null; do sleep 1; done");
         let first = ["exec", &ours.device, "--container=main", "--", "timeout", "60", "sh", "-c", &connects];
         f.kubectl(&first).await.context("the node does not forward to the Service")?;
         let (mut fast, mut fast_bare) = (Vec::new(), Vec::new());
         for round in 0..self.rounds {
-            // Each is first as often as the other.
+            // Alternates which one is measured first.
             for operator in [round % 2 == 0, round % 2 != 0] {
                 let (one, all) = if operator { (&ours, &mut fast) } else { (&bare, &mut fast_bare) };
                 all.push(self.throughput(f, one, &target).await?);
@@ -89,8 +89,8 @@ impl Servers {
         compare("time to the first client, s", &soon, &soon_bare)
     }
 
-    /// Measures how much a device sends through its server, in Mbit/s, and the processor time that the server needs for it,
-    /// in seconds for a gigabyte.
+    /// Measures how much a device sends through its server, in Mbit/s, and how much processor time the server needs for
+    /// a gigabyte, in seconds.
     async fn throughput(&self, f: &Framework, one: &Connected, target: &str) -> Result<(f64, f64)> {
         let sent = async || {
             let read =
@@ -135,7 +135,7 @@ impl Connected {
         Ok(Self { server: name.to_owned(), device, operator: true })
     }
 
-    /// A Pod that runs the OpenVPN of the server `home` without the agent, and the profile of its device.
+    /// A Pod that runs OpenVPN with the files of the server `home`, without the agent, and a device with its profile.
     async fn bare(f: &Framework, name: &str) -> Result<Self> {
         let script = "mkdir -p /dev/net && mknod /dev/net/tun c 10 200 &&
             iptables -t nat -A POSTROUTING -s 10.240.0.0/16 ! -o tun0 -j MASQUERADE &&

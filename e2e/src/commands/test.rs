@@ -18,8 +18,8 @@ pub struct Test {
     /// Show the output of failed stages only
     #[arg(long, short)]
     quiet: bool,
-    /// Maximum number of test binaries on a real control plane that run at once. More than one beyond the number of
-    /// CPUs run only while the CPUs are idle
+    /// Maximum number of test binaries with a control plane that run at once. More than the number of CPUs plus one
+    /// run only while the CPUs are idle
     #[arg(long, short, default_value = "4")]
     jobs: NonZeroUsize,
     /// Also run test binaries that have passed and whose inputs have not changed

@@ -14,7 +14,7 @@ pub struct Up {
     /// How many nodes kwok plays
     #[arg(long, default_value_t = 1)]
     nodes: usize,
-    /// A node that runs containers, instead of those of kwok. Needs root; installs Debian packages
+    /// Start a node that runs containers instead of the kwok nodes. Needs root, and installs Debian packages
     #[arg(long)]
     node: bool,
 }
@@ -26,7 +26,7 @@ impl Up {
 
         let began = Instant::now();
         if let Some(why) = node::unavailable().filter(|_| self.node) {
-            bail!("there can be no node that runs containers: {why}");
+            bail!("cannot start a node that runs containers: {why}");
         }
         let rest = if self.node { "containerd, kubelet and kube-proxy" } else { "kwok" };
         eprintln!("starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler, {rest}");
@@ -40,7 +40,7 @@ impl Up {
             // Leaving this scope closes the pipe to the supervisor, which stops the rest.
             () = &mut stop => bail!("interrupted during the start"),
         };
-        usage(&control_plane, began).context("cannot say how to use the cluster")?;
+        usage(&control_plane, began).context("cannot print how to use the cluster")?;
 
         let ended = tokio::select! {
             () = &mut stop => None,

@@ -32,7 +32,7 @@ pub struct Components<'a> {
     pub dir: &'a Path,
     pub pki: &'a Pki,
     pub ports: &'a Ports,
-    /// With a node that runs containers, the address of the API server. Otherwise, the API server listens on loopback.
+    /// The address of the API server, if a node runs containers. Otherwise, the API server listens on loopback.
     pub node: Option<Ipv4Addr>,
 }
 
@@ -48,7 +48,7 @@ impl Components<'_> {
 
     fn program(&self, name: &str) -> ProcessSpec {
         let log = self.dir.join(format!("{name}.log"));
-        // This trades memory for time: garbage collection takes a tenth less of it.
+        // Trades memory for time: garbage collection takes a tenth less time.
         ProcessSpec::new(name, self.binaries.control_plane(), log).arg(name).env("GOGC", 200)
     }
 
@@ -94,8 +94,8 @@ impl Components<'_> {
             .path_flag("proxy-client-key-file", &self.pki.front_proxy_key())
             .path_flag("audit-policy-file", &self.dir.join("audit-policy.yaml"))
             .path_flag("audit-log-path", &self.audit_log())
-            // The API server writes an event before the request ends, and never rotates the file. So a request that was
-            // answered is in the file.
+            // The API server writes an event before it answers the request, and never rotates the file. So every
+            // answered request is in the file.
             .flag("audit-log-mode", "blocking")
             .flag("audit-log-maxsize", 100_000);
         if self.node.is_some() {
@@ -118,13 +118,13 @@ impl Components<'_> {
             .path_flag("root-ca-file", &self.pki.authority_file())
             .arg("--use-service-account-credentials")
             .flag("leader-elect", false)
-            // Nothing needs its server.
+            // No test uses its HTTPS server.
             .flag("secure-port", 0)
             .flag("kube-api-qps", 500)
             .flag("kube-api-burst", 1000)
             .flag("horizontal-pod-autoscaler-sync-period", "2s")
-            // The controller notices a lost node soon, but does not mistake a busy machine for one: kwok renews the leases
-            // four times in `kwok::LEASE_SECONDS`.
+            // Short enough to detect a lost node soon, and long enough not to mistake a busy machine for one: kwok
+            // renews a lease four times in `kwok::LEASE_SECONDS`.
             .flag("node-monitor-period", "1s")
             .flag("node-monitor-grace-period", "20s")
     }

@@ -76,8 +76,8 @@ pub(crate) async fn create_node(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Creates a node with an address of this machine: what a Pod in the host network of that node seems to serve, a process on
-/// this machine serves. Only Pods that tolerate the taint `e2e.vpn.beebs.dev/host` are scheduled to it.
+/// Creates a node with an address of this machine. A process on this machine then answers for a Pod in the host network
+/// of that node. Only Pods that tolerate the taint `e2e.vpn.beebs.dev/host` are scheduled to it.
 pub async fn create_host_node(client: &Client, name: &str, address: &str) -> Result<()> {
     let node: Node = serde_json::from_value(json!({
         "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name, "kubernetes.io/os": "linux" } },

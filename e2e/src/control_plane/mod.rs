@@ -44,7 +44,7 @@ pub const KEEP_STATE: &str = "E2E_KEEP_STATE";
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// The interval between two requests for `/readyz`, which cannot be watched.
 const POLL: Duration = Duration::from_millis(50);
-/// How often a start is tried when another process takes one of the ports in the meantime.
+/// How many times to try to start when another process takes one of the ports in the meantime.
 const PORT_ATTEMPTS: usize = 5;
 
 /// What a control plane consists of.

@@ -35,17 +35,17 @@ impl Tour<'_> {
 
     pub(super) async fn real_accounts(&mut self) -> Result<()> {
         self.screen.step(
-            "Three OpenVPN servers, each with an account that is tried out with a real connection. london allows one \
+            "Three OpenVPN servers, each with an account that a real connection verifies. london allows one \
              device at once, paris two; rome lacks a setting",
         );
         self.kubectl(&["apply", "-f", "e2e/demo/servers.yaml"]).await?;
         let usable = |view: &ClusterView| view.providers().filter(|provider| is_usable(provider)).count() == 2;
-        // A verification has a slot of its own.
+        // A verification uses a slot, so wait until all slots are free again.
         let verified = |view: &ClusterView| usable(view) && view.reservations().next().is_none();
         self.wait_until("london and paris are verified", verified).await?;
         let is_told =
             |view: &ClusterView| told_of(view, "rome").is_some_and(|told| told.reason == "ForwardingDisabled");
-        self.wait_until("rome says what it lacks", is_told).await?;
+        self.wait_until("rome reports the missing setting", is_told).await?;
         self.screen.table();
         let servers: Vec<_> = self.view.servers().map(line).collect();
         servers.iter().for_each(|line| self.screen.print(line));
@@ -62,11 +62,11 @@ impl Tour<'_> {
 
     /// Checks the public address of each Pod from inside the Pod.
     pub(super) async fn exits(&mut self) -> Result<()> {
-        self.screen.step("What others see of the three Pods is the address of their VPN server, not their own");
+        self.screen.step("Other hosts see the address of the VPN server of each Pod, not the address of the Pod");
         let names: Vec<_> =
             self.view.pods().filter(|pod| is_served(&self.view, pod)).map(ResourceExt::name_any).collect();
         for name in names {
-            let pod = self.view.pod(&name).context("a Pod that is gone")?;
+            let pod = self.view.pod(&name).context("the Pod is gone")?;
             let own =
                 pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("a Pod without an address")?;
             let slot = self.view.consumer_of(pod).and_then(slot).map(|(account, _)| account.to_owned());

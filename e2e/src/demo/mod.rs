@@ -138,7 +138,7 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Checks that the copied Secret has what the account and the slot have.
+    /// Checks that the copied Secret contains the credentials of the account and of the slot.
     async fn check_copy(&self, consumer: &MaskConsumer) -> Result<()> {
         let slot = consumer.status.as_ref().and_then(|status| status.provider.as_ref());
         let slot = slot.context("an Active MaskConsumer without a slot")?;
@@ -196,7 +196,7 @@ impl<'a> Tour<'a> {
     }
 
     async fn done(&mut self) -> Result<()> {
-        self.screen.step("archive has done its work: its Pod stays, and its slot goes to seeder");
+        self.screen.step("archive has completed: its Pod stays, and seeder gets its slot");
         let handed_on = |view: &ClusterView| {
             let done = view.pods().any(|pod| workload(&pod.name_any()) == "archive" && phase(pod) == Some("Succeeded"));
             done && served(view).any(|pod| pod.name_any() == "seeder-0")

@@ -221,7 +221,7 @@ pub fn phase(pod: &Pod) -> Option<&str> {
     pod.status.as_ref()?.phase.as_deref()
 }
 
-/// Returns what the Pod says about its slot.
+/// Returns the message of the Pod about its slot.
 pub fn told(pod: &Pod) -> Option<&str> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|condition| condition.type_ == SLOT_ASSIGNED)?.message.as_deref()

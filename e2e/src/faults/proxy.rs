@@ -212,7 +212,7 @@ impl Proxy {
             .authority(self.api_server.authority().map(ToString::to_string).unwrap_or_default())
             .path_and_query(uri.path_and_query().map_or("/", |path| path.as_str()))
             .build();
-        // Of this connection, not of the request.
+        // These headers belong to the connection, not to the request.
         for name in [header::HOST, header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
             headers.remove(name);
         }
@@ -232,7 +232,7 @@ fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-/// An answer with an error.
+/// Returns an error response.
 fn answer(code: StatusCode) -> Result<Response> {
     let mut response = http::Response::builder().status(code).header(header::CONTENT_TYPE, "application/json");
     if code == StatusCode::TOO_MANY_REQUESTS {
@@ -243,7 +243,7 @@ fn answer(code: StatusCode) -> Result<Response> {
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
-/// The events of a watch, a line of JSON each, as far as the fault lets them through.
+/// Returns the events of a watch, one line of JSON each, up to the point where the fault takes effect.
 fn watch_body(body: Incoming, fault: Option<Fault>) -> Body {
     let chunks: Chunks = Box::pin(body.into_data_stream().map(|chunk| chunk.map_err(anyhow::Error::from)));
     let chunks: Chunks = match fault {
@@ -260,7 +260,7 @@ fn watch_body(body: Incoming, fault: Option<Fault>) -> Body {
     BodyExt::boxed_unsync(StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))))
 }
 
-/// So many lines; what the API server sends beyond them is dropped.
+/// Returns the first `count` lines, and drops the rest.
 fn lines(chunks: Chunks, count: usize) -> impl Stream<Item = Result<Bytes>> + Send {
     stream::unfold((chunks, count), |(mut chunks, left)| async move {
         if left == 0 {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub use e2e_build::cargo::{ROOT, command};
 
-/// Runs `cargo build` for one executable, with its messages passed on, and gives the path of it.
+/// Runs `cargo build` for one executable, shows its messages, and returns the path of the executable.
 pub fn built(build: &mut Command) -> Result<PathBuf> {
     build.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = build.output().context("cannot run cargo")?;
@@ -20,7 +20,7 @@ pub fn built(build: &mut Command) -> Result<PathBuf> {
     messages.lines().filter_map(executable).next_back().with_context(|| format!("{build:?} names no executable"))
 }
 
-/// Runs a command, of cargo or another, and gives its output, with its messages on failure.
+/// Runs a command and returns its standard output. On failure, the error contains its standard error.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output()?;
     ensure!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! Running a command of the machine.
+//! Runs a command of the machine.
 
 use std::process::{Command, Stdio};
 

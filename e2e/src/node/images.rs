@@ -53,16 +53,16 @@ pub fn iperf3() -> Result<Image> {
     Image::new(IPERF3).busybox()?.program("/usr/bin/iperf3")
 }
 
-/// The image [`ADDRESS`]: an HTTP server that answers `GET /` with the address the request came from, `GET /json`
-/// with `{"ip": …}`, and `GET /count` with how many other requests there were, a line for each address: `10.244.0.7 3`.
+/// The image [`ADDRESS`]: an HTTP server that answers `GET /` with the address of the client, `GET /json` with
+/// `{"ip": …}`, and `GET /count` with the number of other requests from each address, one line each: `10.244.0.7 3`.
 pub fn address() -> Result<Image> {
     go_program(ADDRESS, "address", "/address")
 }
 
-/// The image [`GLUETUN`]: the interface of gluetun v3.41.3 as far as an operator and its users rely on it, around
-/// Debian's openvpn and wireguard-go. What it keeps is told in `e2e/images/gluetun/main.go`.
+/// The image [`GLUETUN`]: Debian's openvpn and wireguard-go behind the part of the interface of gluetun v3.41.3 that an
+/// operator and its users rely on. `e2e/images/gluetun/main.go` describes that part.
 pub fn gluetun() -> Result<Image> {
-    // Users' hooks rely on the shell that it has.
+    // The hooks of users need the shell that gluetun has.
     vpn_programs(go_program(GLUETUN, "gluetun", "/gluetun-entrypoint")?)?.busybox()
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::containerd::RUNTIME;
 
-/// A file of a package, and the package.
+/// A file, and the package that contains it.
 pub type Package = (&'static str, &'static str);
 
 const BUSYBOX: Package = ("/bin/busybox", "busybox-static");
@@ -14,7 +14,7 @@ const IPROUTE2: Package = ("/bin/ip", "iproute2");
 const IPTABLES: Package = ("/usr/sbin/iptables", "iptables");
 const OPENVPN: Package = ("/usr/sbin/openvpn", "openvpn");
 
-/// What a node needs, and the tests of programs that run without a cluster.
+/// The packages that a node needs, and that tests of programs without a cluster need.
 pub const NODE: [Package; 11] = [
     ("/usr/bin/containerd", "containerd"),
     (RUNTIME, "crun"),
@@ -28,12 +28,12 @@ pub const NODE: [Package; 11] = [
     BUSYBOX,
     ("/usr/bin/curl", "curl"),
 ];
-/// What the image of OpenVPN servers has.
+/// The packages in the image of OpenVPN servers.
 pub const SERVERS: [Package; 4] = [BUSYBOX, IPROUTE2, IPTABLES, OPENVPN];
-/// What measures the throughput of a network.
+/// The package that measures network throughput.
 pub const IPERF3: [Package; 1] = [("/usr/bin/iperf3", "iperf3")];
 
-/// Packages whose maintainer scripts start a service ask this program first.
+/// Maintainer scripts of packages ask this program before they start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 fn missing(packages: &[Package]) -> Vec<&'static str> {
@@ -45,7 +45,7 @@ pub fn unavailable(packages: &[Package]) -> Option<String> {
     let missing = missing(packages);
     let debian = Path::new("/etc/debian_version").exists() && Path::new("/usr/bin/apt-get").exists();
     (!missing.is_empty() && !debian)
-        .then(|| format!("it needs Debian, or the programs of {} where Debian has them", missing.join(", ")))
+        .then(|| format!("it needs Debian, or the programs of {} at the same paths as on Debian", missing.join(", ")))
 }
 
 /// Installs missing packages. Prints a message first. No service is started.
@@ -78,7 +78,7 @@ fn apt_get(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Until this is dropped, no package may start a service.
+/// Keeps packages from starting services until it is dropped.
 struct Policy {
     ours: bool,
 }

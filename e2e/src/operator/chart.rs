@@ -13,12 +13,12 @@ use crate::cluster::Cluster;
 pub const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chart");
 /// The chart with the values of `stable/openvpn`.
 pub const OPENVPN_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chart/charts/openvpn");
-/// Values as users of `stable/openvpn` have them.
+/// Typical values of users of `stable/openvpn`.
 pub const OPENVPN_VALUES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stable-openvpn.yaml");
 /// The name of the release, and its namespace.
 pub const RELEASE: &str = "vpn-operator";
 
-/// The arguments of helm with which the metrics API is rendered.
+/// The arguments of helm that enable the metrics API.
 pub const METRICS_API: [&str; 3] =
     ["--set=metricsApi.custom=true", "--set=metricsApi.external=true", "--set=metricsApi.capacity=true"];
 
@@ -39,16 +39,16 @@ async fn rendered(cluster: &Cluster, release: &str, dir: &str, args: &[&str]) ->
     let template = ["template", release, dir, "--namespace", RELEASE];
     let text = cluster.run_helm(&[&template[..], args].concat()).await?;
     let objects = serde_yaml::Deserializer::from_str(&text).map(Value::deserialize);
-    let objects: Vec<Value> = objects.collect::<Result<_, _>>().context("helm rendered something else than YAML")?;
+    let objects: Vec<Value> = objects.collect::<Result<_, _>>().context("helm rendered invalid YAML")?;
     // A template that renders only comments leaves an empty document.
     Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
 }
 
-/// The argument of helm with which OpenVPN servers are run.
+/// The argument of helm that enables OpenVPN servers.
 pub const SERVERS: &str = "--set=servers.enabled=true";
 
-/// The values with injection, as arguments of `helm template`. If cert-manager keeps the certificate of the webhook, `secret`
-/// is the name of its Secret, and of its Certificate.
+/// The arguments of `helm template` that enable injection. If cert-manager issues the certificate of the webhook,
+/// `secret` is the name of the Secret and of the Certificate.
 pub fn injection_args(secret: Option<&str>) -> Vec<String> {
     let mut args = vec!["--set=injection.enabled=true".to_owned()];
     if let Some(secret) = secret {

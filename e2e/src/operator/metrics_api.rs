@@ -17,15 +17,15 @@ use crate::{
 
 /// The name of a process.
 pub const NAME: &str = "metrics-api";
-/// The log message of a process that answers.
+/// The log message of a process that is ready.
 pub const READY: &str = "serving the metrics API";
 
 /// What the process is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It serves the API groups.
+    /// The process serves the API groups.
     Server,
-    /// Only its `/metrics` is read.
+    /// Clients read only `/metrics` of the process.
     Exporter,
 }
 
@@ -42,7 +42,7 @@ pub fn args(role: Role, port: u16, metrics_port: u16) -> Vec<String> {
     ["serve-metrics-api"].into_iter().chain(groups).chain(fixed).map(str::to_owned).chain(ports).collect()
 }
 
-/// Applies the APIServices of the chart. Their Service is a name for loopback, where the process listens.
+/// Applies the APIServices of the chart. Their Service resolves to loopback, where the process listens.
 pub async fn register(cluster: &Cluster, port: u16) -> Result<()> {
     let client = cluster.client()?;
     let params = PatchParams::apply("e2e").force();
@@ -68,7 +68,7 @@ pub async fn wait_until_available(cluster: &Cluster) -> Result<()> {
     wait_for_availability(cluster, true).await
 }
 
-/// Waits until the API server can use the process for each APIService, or cannot.
+/// Waits until every APIService is available, or until every one is unavailable.
 pub async fn wait_for_availability(cluster: &Cluster, wanted: bool) -> Result<()> {
     let wanted = if wanted { "True" } else { "False" };
     let api: Api<APIService> = Api::all(cluster.client()?);

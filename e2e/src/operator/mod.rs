@@ -80,7 +80,7 @@ pub struct OperatorOptions {
 }
 
 impl OperatorOptions {
-    /// The options with which users start it.
+    /// The default options.
     pub fn new(layout: Layout) -> Self {
         Self {
             layout,
@@ -108,20 +108,20 @@ impl OperatorOptions {
         self
     }
 
-    /// Serves Pods with the label `vpn.beebs.dev/inject`, with so many processes for the webhook. They listen on
-    /// loopback, where the API server of a local cluster runs.
+    /// Serves Pods with the label `vpn.beebs.dev/inject`, with this number of webhook processes. They listen on
+    /// loopback, where the API server of a local cluster can reach them.
     #[must_use]
     pub fn injection(self, webhooks: usize) -> Self {
         Self { webhooks, ..self }
     }
 
-    /// Serves the metrics API, by a process of its own that listens on loopback.
+    /// Serves the metrics API from a separate process that listens on loopback.
     #[must_use]
     pub fn metrics_api(self) -> Self {
         Self { metrics_api: Some(metrics_api::Role::Server), ..self }
     }
 
-    /// Runs the same process for its `/metrics` only. The API groups are left to another server.
+    /// Runs the metrics API process only for its `/metrics`. Another server serves the API groups.
     #[must_use]
     pub fn metrics_service(self) -> Self {
         Self { metrics_api: Some(metrics_api::Role::Exporter), ..self }
@@ -166,7 +166,7 @@ impl OperatorOptions {
     }
 }
 
-/// A running operator. Dropping it kills its processes, so that a test that fails leaves none to the next test.
+/// A running operator. Dropping it kills its processes, so a failed test leaves none behind for the next test.
 pub struct Operator {
     options: OperatorOptions,
     parts: Vec<ControllerProcess>,
@@ -183,7 +183,7 @@ struct ControllerProcess {
 impl Drop for Operator {
     fn drop(&mut self) {
         for part in &self.parts {
-            // It fails when the cluster has already stopped, and the processes with it.
+            // Fails if the cluster, and the processes with it, have already stopped.
             drop(part.process.signal(Signal::KILL));
         }
     }
@@ -208,7 +208,7 @@ async fn install_with(cluster: &Cluster, certificate: Option<&str>, servers: boo
         }
     };
     fs::write(file.path(), namespace + rights)?;
-    let file = file.path().to_str().context("a path that is no text")?;
+    let file = file.path().to_str().context("the path is not UTF-8")?;
     let apply = ["apply", "--server-side", "--force-conflicts", "-f", file, "-f", CRDS];
     cluster.run_kubectl(&apply).await?;
     let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", CRDS];
@@ -275,7 +275,7 @@ impl Operator {
         for part in &mut self.parts {
             if part.process.pid().is_none() {
                 let mut spec = self.options.spec(part.name, &part.identity, &self.binary, &self.state_dir);
-                // Of a webhook, the port is among them.
+                // The arguments of a webhook contain its port.
                 spec.args = part.process.spec().args.clone();
                 part.process = cluster.run(spec).await?;
             }
@@ -423,7 +423,7 @@ fn build() -> Result<PathBuf> {
     let mut build = cargo::command();
     // Built together with e2e, the dependencies have the same features, and nothing is built twice.
     build.args(["build", "--package=e2e", "--package=vpn-operator", "--bin=vpn-operator", "--profile", profile]);
-    cargo::built(&mut build).context("there is no operator; E2E_OPERATOR can name one that is built already")
+    cargo::built(&mut build).context("cannot build the operator; set E2E_OPERATOR to use an existing binary")
 }
 
 /// Links the binary into a directory, so that a build in the meantime does not change what the tests run.
@@ -431,7 +431,7 @@ fn own_link(binary: &Path, dir: &Path) -> Result<PathBuf> {
     let link = dir.join("vpn-operator");
     match fs::hard_link(binary, &link) {
         Ok(()) => {}
-        // To copy the binary onto a link to itself would truncate it.
+        // Copying the binary over a link to itself would truncate it.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(_) => drop(fs::copy(binary, &link).with_context(|| format!("cannot copy {}", binary.display()))?),
     }

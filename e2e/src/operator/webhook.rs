@@ -25,13 +25,13 @@ use crate::cluster::Cluster;
 
 /// The name of a process.
 pub const NAME: &str = "webhook";
-/// The log message of a process that answers.
+/// The log message of a process that is ready.
 pub const READY: &str = "serving the webhook";
 
 /// The name of the MutatingWebhookConfiguration, and of the Secret with the certificate.
 pub const CONFIGURATION: &str = "vpn-operator-webhook";
 
-/// Returns the arguments of a process with this port. `secret` is the Secret that cert-manager keeps, if it does.
+/// Returns the arguments of a process with this port. `secret` is the Secret that cert-manager writes, if there is one.
 pub fn args(port: u16, secret: Option<&str>) -> Vec<String> {
     let mut args = vec![
         "serve-webhook".to_owned(),
@@ -46,7 +46,7 @@ pub fn args(port: u16, secret: Option<&str>) -> Vec<String> {
     args
 }
 
-/// Returns a port of loopback that nothing uses.
+/// Returns an unused port on loopback.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -67,7 +67,7 @@ pub async fn register(cluster: &Cluster, port: u16, secret: Option<&str>) -> Res
     Ok(())
 }
 
-/// A client for the first process, as the API server is one: it trusts only the CAs in the configuration.
+/// A client for the first process. Like the API server, it trusts only the CAs in the configuration.
 pub async fn client(cluster: &Cluster) -> Result<Client> {
     let (address, cas) = address_and_cas(cluster).await?;
     let mut client = Config::new(format!("https://{address}").parse()?);
@@ -97,5 +97,5 @@ async fn address_and_cas(cluster: &Cluster) -> Result<(Authority, Vec<Certificat
     let config = webhooks.into_iter().next().context("no webhook")?.client_config;
     let url: Uri = config.url.context("no url")?.parse()?;
     let cas = CertificateDer::pem_slice_iter(&config.ca_bundle.context("no CA")?.0).collect::<Result<_, _>>();
-    Ok((url.authority().context("no address")?.clone(), cas.context("the CA is no PEM")?))
+    Ok((url.authority().context("no address")?.clone(), cas.context("the CA is not PEM")?))
 }

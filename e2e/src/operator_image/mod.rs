@@ -138,7 +138,7 @@ fn layer(root: &Path) -> Result<Vec<u8>> {
     let mut entries = Vec::new();
     walk(root, &mut entries)?;
     for path in entries {
-        let name = path.strip_prefix(root)?.to_str().context("a path that is no text")?;
+        let name = path.strip_prefix(root)?.to_str().context("the path is not UTF-8")?;
         if path.is_dir() {
             append(&mut tar, &format!("{name}/"), EntryType::Directory, 0o755, &[])?;
         } else {
@@ -202,7 +202,7 @@ pub fn host() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = std::process::Command::new(rustc).arg("-vV").output().context("cannot run rustc")?;
     let text = String::from_utf8(output.stdout)?;
-    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not tell its host")?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not print its host")?;
     Ok(host.to_owned())
 }
 

@@ -132,7 +132,7 @@ impl Supervisor {
         if let Some(mut child) = self.child.take() {
             drop(child.wait());
         }
-        // These are left only when somebody killed the supervisor.
+        // Processes are left only if the supervisor was killed.
         if let Some(isolation) = self.isolation.take() {
             drop(isolation.remove(None));
         }
@@ -223,7 +223,7 @@ fn e2e_executable() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CARGO_BIN_EXE_e2e") {
         return Ok(path.into());
     }
-    let own = std::env::current_exe().context("cannot tell which executable runs")?;
+    let own = std::env::current_exe().context("cannot get the path of this executable")?;
     if own.file_stem().is_some_and(|name| name == "e2e") {
         return Ok(own);
     }

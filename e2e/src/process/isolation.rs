@@ -35,7 +35,7 @@ pub const INIT: &str = "init";
 /// The interface of the node. It leads to the machine and no further.
 const INTERFACE: &str = "eth0";
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Directories of the machine that the node does not see: each is an empty tmpfs instead.
+/// Directories of the machine that an empty tmpfs hides from the node.
 const HIDDEN: [&str; 4] = ["/run", "/var/log", "/var/lib", "/opt"];
 
 /// The name and the addresses of the namespaces of one run.
@@ -106,7 +106,7 @@ impl Isolation {
 pub fn possible() -> Result<()> {
     run(Command::new("unshare").args(["--net", "--mount", "--pid", "--fork", "true"]))
         .map(drop)
-        .context("it needs the right to make namespaces")
+        .context("it needs permission to create namespaces")
 }
 
 /// Creates the namespaces of a run and waits until they end. Then removes the directory `remove` and the cgroups.
@@ -163,8 +163,8 @@ fn set_up_network(outside: u32, isolation: &Isolation) -> Result<()> {
     let mut there = Command::new("nsenter");
     there.arg(format!("--net={network}")).args(["ip", "-batch", "-"]);
     batch(&mut there, &format!("address add {machine}/30 dev {name}\nlink set {name} up\n"))?;
-    // There is no default route: the link leads to the machine and no further. With the route to the Services, processes
-    // of the node can use Service addresses, which kube-proxy rewrites.
+    // There is no default route, so the link leads to the machine and no further. The route to Services lets processes
+    // of the node use Service addresses, which kube-proxy rewrites.
     let here = format!(
         "link set lo up\naddress add {node}/30 dev {INTERFACE}\nlink set {INTERFACE} up\n\
          route add {SERVICE_RANGE} dev {INTERFACE} src {node}\n"

@@ -101,7 +101,7 @@ pub fn become_program(parent: u32, program: &Path, args: &[String]) -> Result<()
 }
 
 fn start(spec: &ProcessSpec, exits: mpsc::Sender<Message>) -> Result<Running> {
-    // Checked here, it is an error of the caller. Later, it would only be a line in a log.
+    // Here, the caller gets the error. Later, it would only be a line in a log.
     if spec.program.components().count() > 1 && !spec.program.is_file() {
         bail!("there is no program {}", spec.program.display());
     }

@@ -36,7 +36,7 @@ pub fn memory_kib(pid: i32, field: &str) -> Result<u64> {
     let processes =
         fs::read_dir("/proc")?.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("status")).ok());
     let ours = processes.filter(|status| status.starts_with("Name:\tvpn-operator"));
-    // One of that number in a namespace of its own is meant rather than one that happens to have it here.
+    // Prefers a process with that PID in a PID namespace of its own to an unrelated one of this namespace.
     let status = ours.filter_map(|status| Some((innermost(&status).filter(|found| found.1)?.0, status))).max();
     let (_, status) = status.with_context(|| format!("no operator {pid}"))?;
     let line = status.lines().find(|line| line.starts_with(field)).with_context(|| format!("no {field}"))?;

@@ -109,7 +109,7 @@ impl Framework {
 
     /// Creates the Secret `{provider}-credentials`.
     pub async fn create_credentials(&self, provider: &str) -> Result<Secret> {
-        // Each provider has its own account: the operator reports two that log in as one.
+        // Each provider has its own account, because the operator reports providers that share one.
         let user = format!("{provider}@{}", self.name());
         let data = json!({ "VPN_SERVICE_PROVIDER": "custom", "OPENVPN_USER": user, "OPENVPN_PASSWORD": "secret" });
         self.create(serde_json::from_value(json!({
@@ -200,7 +200,7 @@ impl Framework {
             Ok(object) => object?.context("await_condition gave nothing"),
             Err(_) => {
                 let last = serde_yaml::to_string(&api.get_opt(name).await?)?;
-                Err(anyhow!("{} {name} is not so after {TIMEOUT:?}: {what}\n{last}", K::kind(&())))
+                Err(anyhow!("{} {name} did not reach this state within {TIMEOUT:?}: {what}\n{last}", K::kind(&())))
             }
         }
     }
@@ -214,7 +214,7 @@ impl Framework {
             Ok(result) => result.map(drop),
             Err(_) => {
                 let last = serde_yaml::to_string(&api.get_opt(&name).await?)?;
-                Err(anyhow!("{} {name} is still there after {TIMEOUT:?}\n{last}", K::kind(&())))
+                Err(anyhow!("{} {name} still exists after {TIMEOUT:?}\n{last}", K::kind(&())))
             }
         }
     }
@@ -243,7 +243,7 @@ impl Framework {
         Ok(())
     }
 
-    /// Deletes all objects of a kind. A connection that breaks meanwhile is no reason to stop.
+    /// Deletes all objects of a kind. Continues if a connection breaks.
     async fn delete_all<K: Kind>(&self) -> Result<()> {
         let mut attempts = 3;
         loop {
@@ -272,7 +272,7 @@ impl Framework {
 pub async fn local_cluster() -> Result<Option<&'static Cluster>> {
     let cluster = shared::cluster().await?;
     if !cluster.is_local() {
-        eprintln!("not tested: the cluster is not one started by the tests");
+        eprintln!("skipped: the tests did not start this cluster");
     }
     Ok(Some(cluster).filter(|cluster| cluster.is_local()))
 }

@@ -41,7 +41,8 @@ where
     })
 }
 
-/// A test of programs of a node without a cluster, for [`run`]. It fails by a panic. [`crate::program_tests`] creates them.
+/// A test of programs of a node without a cluster, for [`run`]. It panics on failure. [`crate::program_tests`] creates
+/// them.
 pub fn program_trial(name: &str, test: fn()) -> Trial {
     trial(name, move || async move {
         install()?;

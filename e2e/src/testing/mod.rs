@@ -1,4 +1,4 @@
-//! What the tests of the operator share.
+//! Helpers of the tests of the operator.
 
 pub mod difference;
 pub mod documents;

@@ -1,4 +1,4 @@
-//! Programs in a network of their own, without a cluster. A test that uses them fails by a panic.
+//! Programs in a network of their own, without a cluster. These functions panic on failure.
 
 use std::{
     fs::{self, File},
@@ -12,11 +12,11 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// The interval between two looks at a condition.
+/// The interval between two checks of a condition.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Keeps the network until its input ends, which it also does when the test is killed. Then it kills all that is left
-/// in the network.
+/// Keeps the network until its standard input ends, even if the test is killed. Then kills all remaining processes in
+/// the network.
 const KEEPER: &str = r#"
 ip link set lo up && echo up && cat
 own=$(readlink /proc/$$/ns/net)
@@ -42,15 +42,15 @@ pub fn eventually<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<
     }
 }
 
-/// A network with nothing but the loopback device. It ends with this value, and all programs in it too.
+/// A network with only the loopback device. Dropping it ends the network and all programs in it.
 pub struct Network(Child);
 
 impl Network {
-    /// Makes a network.
+    /// Creates a network.
     ///
     /// # Panics
     /// When this is not possible.
-    #[expect(clippy::new_without_default, reason = "it starts a process")]
+    #[expect(clippy::new_without_default, reason = "this starts a process")]
     pub fn new() -> Self {
         let mut command = Command::new("unshare");
         // In a process group of its own, Ctrl-C does not end it before it has cleaned up.
@@ -78,7 +78,7 @@ impl Drop for Network {
     }
 }
 
-/// A running program. It ends with this value, and what it has started too.
+/// A running program. Dropping it ends the program and its children.
 pub struct Program {
     child: Child,
     log: PathBuf,
@@ -102,15 +102,15 @@ impl Program {
         self.child.id()
     }
 
-    /// What it has written so far.
+    /// The output so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until it has written a text.
+    /// Waits until the output contains a text.
     ///
     /// # Panics
-    /// When it does not write it in time.
+    /// When that does not happen in time.
     pub fn writes(&self, text: &str, seconds: u64) {
         let what = format!("{text:?} in {}", self.log.display());
         eventually(&what, seconds, || self.log().contains(text).then_some(()));
@@ -124,10 +124,10 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).expect("the program runs");
     }
 
-    /// How it has ended, if it has.
+    /// The exit status, if the program has ended.
     ///
     /// # Panics
-    /// When the system does not tell.
+    /// When the status cannot be read.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("it is a child of this process")
     }

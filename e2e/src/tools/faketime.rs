@@ -57,8 +57,9 @@ fn library() -> Result<PathBuf> {
         return Ok(found);
     }
     eprintln!("e2e: fetching the Debian package {PACKAGE} into {} (apt-get download)", cache.display());
-    fetch(&cache)
-        .context("the tests of a wrong clock need libfaketime; install Debian's package faketime, or its like")?;
+    fetch(&cache).context(
+        "the tests of a wrong clock need libfaketime; install the Debian package faketime, or an equivalent",
+    )?;
     find(&cache.join("usr/lib")).with_context(|| format!("no {LIBRARY} in the package {PACKAGE}"))
 }
 

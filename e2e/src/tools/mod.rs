@@ -1,4 +1,4 @@
-//! Programs of others that the tests use: the ones built from Go modules, kubectl, helm, and libfaketime.
+//! Third-party programs that the tests use: those built from Go modules, kubectl, helm, and libfaketime.
 
 pub mod faketime;
 pub mod helm;

@@ -46,8 +46,8 @@ pub fn client_pod(name: &str, secret: &str, owner: Option<Value>) -> Result<Pod>
     }))?)
 }
 
-/// A Pod like a device outside of the cluster: OpenVPN connects with a profile in a Secret, and the Pod is ready when it
-/// is connected. Its container `main` has another image, with which something can be run.
+/// A Pod like a device outside of the cluster: OpenVPN connects with a profile in a Secret, and the Pod is ready when
+/// OpenVPN is connected. The container `main` has the given image, so tests can run commands in it.
 pub fn device_pod(name: &str, secret: &str, profile: &str, image: &str) -> Result<Pod> {
     let script = format!(
         "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200

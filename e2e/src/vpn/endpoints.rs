@@ -29,7 +29,7 @@ pub struct Key {
     pub public: String,
 }
 
-/// Where the servers of a VPN service are, and what they accept.
+/// The addresses of the servers of a VPN service, and the credentials that they accept.
 pub struct Endpoints {
     /// The Service of the VPN servers.
     pub server: Ipv4Addr,
@@ -55,7 +55,7 @@ impl Endpoints {
         *self.exit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the address after a start of the servers.
+    /// Sets the address after the servers have started.
     pub fn set_exit_address(&self, address: Ipv4Addr) {
         *self.exit.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }

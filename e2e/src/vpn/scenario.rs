@@ -33,7 +33,8 @@ pub enum Scenario {
     NoHost,
     /// The server drops all packets. OpenVPN gives up after 60 s.
     SilentDrop,
-    /// The account has no connection left, once [`VpnService::take_the_only_connection`](super::VpnService::take_the_only_connection) took it. Works before.
+    /// Works until [`VpnService::take_the_only_connection`](super::VpnService::take_the_only_connection) takes the only
+    /// connection of the account.
     TooManyConnections,
     /// The tunnel works, but leads nowhere.
     NothingBehind,

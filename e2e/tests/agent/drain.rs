@@ -1,4 +1,4 @@
-//! The end of a server: its sessions end one after the other.
+//! Draining: when a server stops, its sessions end one after the other.
 
 use std::{
     thread::sleep,

@@ -1,4 +1,4 @@
-//! What the exporter shows of a real server.
+//! The metrics and sessions that the exporter shows for a real server.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 

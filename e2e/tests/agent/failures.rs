@@ -1,4 +1,4 @@
-//! What a server says when it cannot start, and how it ends.
+//! The messages of a server that cannot start, and how it exits.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 

@@ -65,7 +65,7 @@ pub fn rules_and_forwarding_are_set_up_once() {
 
 pub fn the_first_process_of_a_container_waits_for_orphans() {
     let world = World::new(0, 2);
-    // An OpenVPN that leaves processes behind, and tells how many have ended but are not waited for.
+    // An OpenVPN that leaves processes behind, and prints the number of zombies.
     let script = "#!/bin/sh\nfor i in 1 2 3 4 5; do (sleep 0.2 &) ; done\nsleep 2\n\
                   echo zombies $(grep -l 'State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l)\nexit 7\n";
     let path = world.path("orphans");

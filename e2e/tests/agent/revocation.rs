@@ -42,7 +42,7 @@ pub fn a_client_with_a_new_certificate_comes_back() {
     let _agent = world.agent();
     let _client = world.client("laptop", 10);
     exporter.shows_sessions(1, 10);
-    // The old certificate with the same name.
+    // The old certificate, which has the same name.
     world.revoke("laptop", 9);
     exporter.shows_ended("revoked", 1.0, 8);
     sleep(Duration::from_secs(8));

@@ -19,14 +19,14 @@ use tempfile::TempDir;
 use crate::certificates::Authority;
 
 pub const OPENVPN: &str = "/usr/sbin/openvpn";
-/// What OpenVPN writes when it works.
+/// OpenVPN logs this when it is ready.
 pub const STARTED: &str = "Initialization Sequence Completed";
 
 /// The files of a server.
 pub struct World {
     directory: TempDir,
-    /// It outlives the agent, as the network of a Pod outlives its containers. In one network, the tunnels of several
-    /// servers would clash.
+    /// The network outlives the agent, as the network of a Pod outlives its containers. Each server needs its own,
+    /// because tunnels would clash.
     network: Network,
     authority: Authority,
     /// The operator.
@@ -139,7 +139,7 @@ impl World {
         let line = format!(
             "openvpn-exporter -web.listen-address=127.0.0.1:{port} --config-dir {at}/config --run-dir {at}/run {more}"
         );
-        // It is not in the network, with which it would end if the test is killed.
+        // The exporter runs outside the network, so it does not end with the network if the test is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(&self.program).args(line.split_whitespace());
         let process = Program::start(&mut command, &self.path(&format!("exporter-{port}.log")));
@@ -149,7 +149,7 @@ impl World {
 
     /// Revokes a certificate.
     pub fn revoke(&self, name: &str, serial: u64) {
-        // As the files of kubelet, it is there with its content.
+        // Like the files of the kubelet, the file appears together with its content.
         fs::write(self.path("new"), name).unwrap();
         fs::rename(self.path("new"), self.path(&format!("revoked/{serial}"))).unwrap();
     }

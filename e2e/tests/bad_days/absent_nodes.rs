@@ -149,7 +149,7 @@ async fn the_slot_of_a_pod_on_a_lost_node_is_held() -> Result<()> {
         verified
             .wait_for_event::<MaskProvider>("account", "Interrupted", &["verification Pod", "tried again at"])
             .await?;
-        verified.wait_until_all::<MaskConsumer>("the slot given back", <[_]>::is_empty).await.map(drop)
+        verified.wait_until_all::<MaskConsumer>("the slot is released", <[_]>::is_empty).await.map(drop)
     };
     verified.dump_on_error(test).await?;
     operator.stop().await?;

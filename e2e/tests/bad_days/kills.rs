@@ -1,5 +1,5 @@
-//! The operator is killed after each of its writes for the labeled Pods of a Deployment: the API server has carried it
-//! out, and the operator never learns so.
+//! The operator is killed after each of its writes for the labeled Pods of a Deployment: the API server has carried out
+//! the write, but the operator never sees the response.
 
 use std::{
     ops::Range,
@@ -78,8 +78,8 @@ struct Setting {
 }
 
 impl Setting {
-    /// Runs a [`life`] for each number, and kills the operator once, when each life has had that many writes and one
-    /// more, or has ended. Returns how many of them had as many writes.
+    /// Runs a [`life`] for each number of writes. Kills the operator once, when each life has had one write more than
+    /// its number, or has ended. Returns how many lives had that many writes.
     async fn batch(&mut self, numbers: Range<usize>) -> Result<usize> {
         let mut lives = Vec::new();
         for before in numbers {
@@ -143,7 +143,7 @@ async fn a_kill_after_any_write_leaves_no_pod_and_no_slot_behind() -> Result<()>
         "{kills} lives with a kill, after each of the {writes} writes for two labeled Pods that take turns, in {:.0} s",
         begun.elapsed().as_secs_f64()
     ));
-    // How often statuses and Events are written differs, more so on a busy machine.
+    // The number of writes of statuses and Events varies, especially on a busy machine.
     ensure!(kills * 5 >= writes * 4, "only {kills} kills for {writes} writes");
     setting.operator.stop().await
 }

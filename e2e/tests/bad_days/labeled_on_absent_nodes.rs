@@ -18,7 +18,7 @@ use kube::{Api, ResourceExt, api::DeleteParams};
 use serde_json::{Value, json};
 use vpn_types::{Mask, MaskConsumer, MaskProviderReleaseSpec, MaskReservation};
 
-/// Long enough to tell a slot that is held from one that is not.
+/// Long enough to distinguish a held slot from a free one.
 const HOLD: &str = "4s";
 
 fn runs(pod: &Pod) -> bool {
@@ -57,7 +57,7 @@ fn replica_set(template: Value) -> Result<ReplicaSet> {
     }))?)
 }
 
-/// A namespace whose only slot a Pod on a node uses, and in which others wait.
+/// A namespace in which a Pod on a node uses the only slot, and other Pods wait.
 struct Scene {
     f: Framework,
     history: History,
@@ -69,7 +69,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Runs one of two Pods on one of these nodes. The other one waits, and can run on any of them.
+    /// Runs one of two Pods on one of these nodes. The other Pod waits, and can run on any of them.
     async fn new(cluster: &Cluster, operator: &Operator, nodes: &[&str]) -> Result<Self> {
         let f = Framework::new(cluster, "lost").await?;
         f.add_logs(operator);
@@ -94,7 +94,7 @@ impl Scene {
         self.f.wait_until(&self.pod.name_any(), "evicted", is_evicted).await.map(drop)
     }
 
-    /// While the Pod exists, its slot is held, and the others are told.
+    /// While the Pod exists, its slot is held, and the waiting Pods report it.
     async fn held_by_pod(&self) -> Result<()> {
         let mask = self.consumer.name_any();
         let held = self.f.wait_for_reason::<MaskConsumer>(&mask, "HeldByLostNode").await?;
@@ -113,7 +113,7 @@ impl Scene {
         Ok(())
     }
 
-    /// The Pod is gone without a confirmed end: the slot is held for a while, and then the next Pod gets it.
+    /// The Pod is gone without a confirmed end. The slot is held for a while. Then the next Pod gets it.
     async fn held_and_handed_over(mut self) -> Result<()> {
         let f = &self.f;
         let history = &mut self.history;
@@ -175,7 +175,7 @@ async fn the_slot_of_a_labeled_pod_on_a_lost_node_is_held() -> Result<()> {
     .await
 }
 
-/// Deleted by force while it runs, without a release that was in progress before.
+/// The Pod is force-deleted while it runs, and no release was in progress before.
 #[tokio::test]
 async fn a_labeled_pod_that_vanishes_while_it_runs_holds_its_slot() -> Result<()> {
     alone(2, async |cluster, operator| {
@@ -187,7 +187,7 @@ async fn a_labeled_pod_that_vanishes_while_it_runs_holds_its_slot() -> Result<()
     .await
 }
 
-/// The operator was perhaps on the same node.
+/// The operator may have run on the same node.
 #[tokio::test]
 async fn nor_is_the_slot_free_if_the_pod_vanishes_while_no_operator_runs() -> Result<()> {
     alone(2, async |cluster, operator| {
@@ -203,7 +203,7 @@ async fn nor_is_the_slot_free_if_the_pod_vanishes_while_no_operator_runs() -> Re
     .await
 }
 
-/// The operator does not run, either, when one of the Pods that take turns vanishes.
+/// One of the Pods that share a Mask disappears while the operator does not run either.
 #[tokio::test]
 async fn the_next_pod_of_a_shared_mask_waits_for_one_that_vanished() -> Result<()> {
     alone(1, async |cluster, operator| {

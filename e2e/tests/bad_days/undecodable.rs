@@ -115,7 +115,7 @@ async fn named(f: &Framework, kind: &str, name: &str) -> Result<()> {
         "OpenVPNClient" => raw::<OpenVPNClient>(f),
         _ => raw::<MaskReservation>(f),
     };
-    // The condition as the schema exposes it.
+    // The condition in the form that the schema exposes.
     let says = |object: Option<&DynamicObject>| {
         let ready = object.and_then(|object| object.data.pointer("/status/conditions/0")).unwrap_or(&Value::Null);
         ready["reason"] == "InvalidSpec" && ready["status"] == "False"
@@ -167,7 +167,7 @@ async fn an_object_that_cannot_be_read_stops_no_other() -> Result<()> {
         let slot = |consumer: &MaskConsumer| {
             consumer.status.as_ref().and_then(|status| status.provider.as_ref()).map(|provider| provider.slot)
         };
-        ensure_eq("slot, the other being locked by an object that cannot be read", slot(&consumer), Some(1))?;
+        ensure_eq("slot (an undecodable object locks the other one)", slot(&consumer), Some(1))?;
         // Present when the operator starts.
         operator.kill().await?;
         let events: Api<Event> = f.api();
@@ -289,7 +289,7 @@ async fn held_while_unreadable(parts: &[&str]) -> Result<()> {
             }
             lax.strict(&f).await?;
             f.delete::<Mask>("mine").await?;
-            f.wait_active("waits").await.context("after it was put right")?;
+            f.wait_active("waits").await.context("after the object was corrected")?;
             f.clear(TIMEOUT).await
         };
         f.dump_on_error(test).await?;

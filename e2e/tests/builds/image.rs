@@ -133,7 +133,10 @@ pub fn it_is_the_same_each_time() -> Result<()> {
 pub fn the_dockerfile_says_the_same() -> Result<()> {
     let dockerfile = fs::read_to_string(Path::new(cargo::ROOT).join("Dockerfile"))?;
     let (build, last) = dockerfile.split_once("FROM scratch\n").context("not FROM scratch")?;
-    ensure!(build.contains("cargo run --locked -p e2e -- image --root /image\n"), "another way to the contents");
+    ensure!(
+        build.contains("cargo run --locked -p e2e -- image --root /image\n"),
+        "the Dockerfile builds the contents in another way"
+    );
     ensure!(last.contains("COPY --from=build /image/ /\n"), "other contents");
     ensure!(last.contains(&format!("USER {}\n", operator_image::USER)), "another user");
     ensure!(last.contains(&format!("ENTRYPOINT [\"{}\"]\n", operator_image::ENTRYPOINT)), "another entrypoint");
@@ -143,7 +146,7 @@ pub fn the_dockerfile_says_the_same() -> Result<()> {
     builds_with_the_rust_version(build)
 }
 
-/// Checks that the stage of a Dockerfile that builds has the version of Rust that the workspace names.
+/// Checks that the build stage of a Dockerfile uses the Rust version of the workspace.
 pub fn builds_with_the_rust_version(stage: &str) -> Result<()> {
     let rust = fs::read_to_string(Path::new(cargo::ROOT).join("Cargo.toml"))?;
     let version = rust.lines().find_map(|line| line.strip_prefix("rust-version = ")).context("no version")?;

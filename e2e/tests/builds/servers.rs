@@ -14,10 +14,10 @@ use vpn_operator::openvpn::{AgentSettings, firewall};
 
 use crate::image;
 
-/// The packages that both ways of making the image install.
+/// The packages in the image, whichever way it is built.
 const PACKAGES: [&str; 3] = ["iproute2", "iptables", "openvpn"];
 
-/// It blocks until the operator is built, which does not count for the timeout of the harness.
+/// Blocks until the operator is built, so the build does not count toward the timeout of the harness.
 pub async fn it_has_what_a_server_needs() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("servers.tar");
@@ -63,7 +63,7 @@ pub async fn it_has_what_a_server_needs() -> Result<()> {
     rules_are_accepted(&root)
 }
 
-/// Runs what the process of a server runs: it needs the modules of iptables.
+/// Runs the commands of a server's process, which need the modules of iptables.
 fn rules_are_accepted(root: &Path) -> Result<()> {
     let settings = AgentSettings::parse(
         r#"{"version":1,"protocol":"UDP","port":1194,"clients":"10.240.0.0/16","redirectGateway":false,
@@ -89,7 +89,7 @@ fn inside(root: &Path, script: &str) -> Result<String> {
     run(unshare.env_clear().env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin"))
 }
 
-/// The Dockerfile makes an image with the same programs with a container engine.
+/// With a container engine, the Dockerfile builds an image with the same programs.
 pub fn the_dockerfile_says_the_same() -> Result<()> {
     let read = |name: &str| fs::read_to_string(Path::new(cargo::ROOT).join(name));
     let (dockerfile, of_operator) = (read("openvpn.Dockerfile")?, read("Dockerfile")?);
@@ -111,7 +111,7 @@ pub fn the_dockerfile_says_the_same() -> Result<()> {
     let scripts = format!("COPY --chmod=755 operator/setup/ {}/\n", images::SETUP_DIR);
     ensure!(last.contains(&scripts), "no scripts");
     ensure!(last.contains(&format!("ENTRYPOINT [\"{}\"]\n", servers_image::ENTRYPOINT)), "another entrypoint");
-    ensure!(!last.contains("USER "), "a user: the Pods name it");
+    ensure!(!last.contains("USER "), "the Pods set the user, so the image must not");
     let (_, after) = last.split_once("LABEL ").context("no labels")?;
     let labels: BTreeSet<_> = after.lines().map_while(|line| line.trim().split_once('=')).collect();
     let labels: BTreeSet<_> =

@@ -61,7 +61,7 @@ pub async fn start(cluster: &Cluster, release: &Release<'_>, deployment: &Value)
                 ensure_eq("port of the probes", container["readinessProbe"]["httpGet"]["port"].to_string(), value)?;
                 value = webhook_port.to_string();
             }
-            // Without a node, no Service leads to it.
+            // Without a node, no Service forwards to the process.
             "WEBHOOK_NAMES" => value = "127.0.0.1".to_owned(),
             _ => {}
         }
@@ -127,7 +127,7 @@ async fn works(
     kinds::apply(cluster).await
 }
 
-/// Stands for the test's own namespace, the only one where Secrets may be changed.
+/// Placeholder for the test's own namespace, the only one where Secrets may be changed.
 const OWN_NAMESPACE: &str = "own namespace";
 
 #[tokio::test]

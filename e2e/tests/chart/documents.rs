@@ -1,4 +1,4 @@
-//! The documents: their links resolve, and what they say about files and programs is true. `followed.rs` runs their
+//! The documents: their links resolve, and their statements about files and programs are true. `followed.rs` runs their
 //! commands against a real API server.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
@@ -281,7 +281,7 @@ fn commands_name_what_exists() -> Result<()> {
                     ensure!(file.is_none_or(exists), "{what}: no such file");
                 }
                 [program, ..] if program.ends_with(".sh") || program.starts_with(".ci/") => {
-                    // Or it is in the image of OpenVPN servers.
+                    // Or the program is in the image of OpenVPN servers.
                     let in_image = program.rsplit('/').next().unwrap_or_default();
                     let in_image = exists(&format!("operator/setup/{in_image}"));
                     ensure!(in_image || exists(program), "{what}: no such program");

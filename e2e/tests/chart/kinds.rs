@@ -29,7 +29,7 @@ pub async fn delete(cluster: &Cluster) -> Result<()> {
     // Serve each kind at least once. If its storage is not ready when it is deleted, the API server removes it only at
     // the next resync after five minutes.
     for kind in ["maskconsumers", "maskproviders", "maskreservations", "masks"] {
-        // It may not exist.
+        // The CRD may not exist.
         drop(cluster.run_kubectl(&["get", kind, "--all-namespaces"]).await);
     }
     cluster.run_kubectl(&["delete", "--ignore-not-found", "-f", CRDS]).await.map(drop)

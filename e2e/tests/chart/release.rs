@@ -53,7 +53,7 @@ async fn every_rendered_object_is_accepted_and_goes_again() -> Result<()> {
         release.helm("uninstall", None, &["--wait"]).await?;
         let left = cluster.run_kubectl(&["get", LEFT, "--all-namespaces", "--output=name", "-l", OURS]).await?;
         ensure_eq("left", left.as_str(), "")?;
-        ensure!(kinds::present(cluster).await? == vpn_types::crds().len(), "the kinds went with the release");
+        ensure!(kinds::present(cluster).await? == vpn_types::crds().len(), "uninstalling the release deleted CRDs");
     }
     kinds::apply(cluster).await
 }
@@ -126,6 +126,6 @@ async fn life(cluster: &Cluster, f: &Framework) -> Result<()> {
     release.helm("uninstall", None, &["--wait"]).await?;
     let left = cluster.run_kubectl(&["get", "deployments", "--namespace", "upgrade", "--output=name"]).await?;
     ensure_eq("left", left.as_str(), "")?;
-    f.api::<Mask>().get("stays").await.context("a Mask went with the release")?;
+    f.api::<Mask>().get("stays").await.context("uninstalling the release deleted a Mask")?;
     f.kubectl(&["delete", "mask", "stays"]).await.map(drop)
 }

@@ -12,8 +12,8 @@ use vpn_types::{MaskProvider, OpenVPNClient, OpenVPNServer};
 
 use crate::{ALONE, Release, kinds, values};
 
-/// Whether a user may do something: `verb resource[.group][:subresource][/name] [namespace]`. Without a namespace, in
-/// all of them.
+/// Whether a user may do something: `verb resource[.group][:subresource][/name] [namespace]`. Without a namespace: in
+/// all namespaces.
 async fn may(cluster: &Cluster, user: &str, what: &str) -> Result<bool> {
     let mut words = what.split(' ');
     let (verb, resource, namespace) = (words.next(), words.next().unwrap_or_default(), words.next());

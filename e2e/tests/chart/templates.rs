@@ -227,7 +227,7 @@ async fn a_metrics_api_in_front_of_other_servers_has_their_addresses_and_authori
     let bundles = of_kind(&objects, "ConfigMap");
     ensure_eq("bundle", &bundles[0]["data"]["ca.crt"], &json!("-----BEGIN CERTIFICATE-----"))?;
 
-    // Other servers see tokens of an account that may read metrics only.
+    // Other servers see tokens of this account, so it may only read metrics.
     let account = release("metrics-pass-through");
     let subject = |object: &&Value| object["subjects"][0]["name"] == *account;
     let roles: Vec<_> = of_kind(&objects, "ClusterRoleBinding").into_iter().filter(subject).collect();

@@ -31,7 +31,7 @@ use super::paths::Paths;
 /// A module by its path in the crate, such as `["node", "image"]`. `lib` and `main` are the roots.
 type Module = Vec<String>;
 
-/// Returns a sentence for each violation of the modules in the source directory `dir` of a crate.
+/// Returns a sentence for each violation in the source directory `dir` of a crate.
 ///
 /// # Errors
 /// If a file cannot be read or is not Rust.

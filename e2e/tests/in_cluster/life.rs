@@ -168,7 +168,7 @@ async fn upgrade_without_a_gap(cluster: &Cluster, f: &Framework, args: &[&str]) 
     tokio::pin!(upgrade);
     let (mut served, mut longest) = (0, Duration::ZERO);
     let mut upgraded = false;
-    // One more after the upgrade, so that the new Pods have served one.
+    // One more after the upgrade, which the new Pods must serve.
     while !upgraded {
         let name = format!("during-{served}");
         let one = async {
@@ -213,7 +213,7 @@ async fn uninstalled(cluster: &Cluster, f: &Framework) -> Result<()> {
     let roles = ["get", "clusterroles,clusterrolebindings", "--output=name", "--selector", &instance];
     let roles = cluster.run_kubectl(&roles).await?;
     left.extend(roles.lines());
-    ensure_eq("left of the release", left, Vec::<&str>::new())?;
+    ensure_eq("remaining objects of the release", left, Vec::<&str>::new())?;
 
     let user = f.wait_active("user").await?;
     f.api::<MaskProvider>().get("account").await?;

@@ -59,12 +59,12 @@ async fn jobs_that_are_deleted_as_soon_as_they_end_leave_nothing() -> Result<()>
             })
         };
         apply(f, &[job("one"), job("two")]).await?;
-        let jobs = f.wait_until_all::<Job>("two Jobs, or what is left of them", |_| true).await?;
+        let jobs = f.wait_until_all::<Job>("two Jobs, or those that still exist", |_| true).await?;
         for job in &jobs {
             f.wait_deleted(job).await?;
         }
         f.wait_until_all::<Job>("no Job", <[_]>::is_empty).await?;
-        // If nobody had seen the end of a Pod, its slot would be held for longer than this waits.
+        // If the operator missed the end of a Pod, it would hold the slot for longer than this wait.
         nothing_left(f).await?;
         let changes = history.changes().await?;
         let ended = succeeded(changes);
@@ -133,7 +133,7 @@ async fn two_runs_of_a_cron_job_take_turns_on_one_slot() -> Result<()> {
     .await
 }
 
-/// A Pod that fails gives its slot to those that wait, and its successor waits behind them.
+/// When a Pod fails, the next waiting Pod gets its slot, and its replacement waits at the end of the queue.
 #[tokio::test]
 async fn a_pod_that_is_tried_again_waits_in_line() -> Result<()> {
     test("backoff", async |f| {
@@ -153,7 +153,7 @@ async fn a_pod_that_is_tried_again_waits_in_line() -> Result<()> {
         }}});
         f.patch::<Pod>(&failing, failure).await?;
         let next = pod_of(f, "waits", "it runs", runs).await?.name_any();
-        // Behind the one that runs.
+        // Behind the running one.
         let again = pod_of(f, "fails", "it waits", |pod| is_gated(pod) && message(pod).contains("place 1")).await?;
         end(f, &next).await?;
         complete(f, "waits").await?;

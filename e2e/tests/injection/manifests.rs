@@ -1,4 +1,4 @@
-//! Workloads with the label, and what tests ask about their Pods.
+//! Workloads with the label, and queries about their Pods.
 
 use anyhow::{Context, Result};
 use e2e::Framework;
@@ -78,7 +78,7 @@ pub fn message(pod: &Pod) -> &str {
     slot_condition(pod).and_then(|condition| condition.message.as_deref()).unwrap_or_default()
 }
 
-/// Waits until so many Pods run, and so many others wait and say why.
+/// Waits until `running` Pods run, and the others wait with a reason.
 pub async fn wait_for_pods(f: &Framework, running: usize, waiting: usize) -> Result<Vec<Pod>> {
     let what = format!("{running} Pods run, {waiting} wait");
     f.wait_until_all::<Pod>(&what, |pods| {

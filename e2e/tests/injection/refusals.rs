@@ -1,4 +1,4 @@
-//! Pods that are refused, with a message that says what to do.
+//! Pods that the webhook rejects, with a message that tells the user what to do.
 
 use anyhow::{Result, ensure};
 use e2e::Framework;
@@ -62,7 +62,7 @@ async fn the_workload_says_why_its_pods_are_refused() -> Result<()> {
         let sets = f.wait_until_all::<ReplicaSet>("a ReplicaSet", |sets| !sets.is_empty()).await?;
         let name = sets[0].name_any();
         f.wait_for_event::<ReplicaSet>(&name, "FailedCreate", &["NET_ADMIN", "enforce: privileged"]).await?;
-        // It heals when the namespace does.
+        // The workload recovers once the namespace is corrected.
         f.create_provider("vpn", 1).await?;
         f.kubectl(&["label", "namespace", f.name(), "pod-security.kubernetes.io/enforce-"]).await?;
         f.kubectl(&["rollout", "restart", "deployment/scraper"]).await?;
@@ -82,7 +82,7 @@ async fn an_admitted_pod_stays_as_it_is() -> Result<()> {
         let apply = ["apply", "--server-side", "--field-manager=delivery", "-f", path];
         f.kubectl(&apply).await?;
         f.wait_until::<Pod>("one", "it waits", |pod| is_gated(pod) && !message(pod).is_empty()).await?;
-        // A delivery tool sees no difference, and its next apply changes nothing.
+        // A GitOps tool sees no difference, and its next apply changes nothing.
         f.kubectl(&["diff", "--server-side", "--field-manager=delivery", "-f", path]).await?;
         let before = f.api::<Pod>().get("one").await?;
         f.kubectl(&apply).await?;

@@ -49,7 +49,7 @@ async fn a_rolling_update_on_full_slots_completes() -> Result<()> {
     .await
 }
 
-/// The slot of an evicted Pod is on its way for a while: meanwhile no other Pod is evicted.
+/// The handover of an evicted Pod's slot takes a while. No other Pod is evicted in the meantime.
 #[tokio::test]
 async fn one_pod_is_evicted_for_each_new_one() -> Result<()> {
     test("slow-rollout", async |f| {
@@ -101,10 +101,10 @@ async fn what_blocks_a_rolling_update_is_told() -> Result<()> {
             }
         };
         let words = &["cannot be evicted", "disruption budget", "maxSurge: 0"];
-        let pods = f.wait_until_all::<Pod>("told about the budget", blocked(words)).await?;
+        let pods = f.wait_until_all::<Pod>("the condition names the budget", blocked(words)).await?;
         let waiting = pods.iter().find(|pod| is_gated(pod)).map(ResourceExt::name_any).unwrap_or_default();
         f.wait_for_event::<Pod>(&waiting, "EvictionRefused", words).await?;
-        // It goes on when the budget allows it.
+        // The rollout continues when the budget allows it.
         f.kubectl(&["delete", "poddisruptionbudget/scraper"]).await?;
         f.kubectl(&["rollout", "status", "deployment/scraper", "--timeout=90s"]).await.map(drop)
     })
@@ -119,7 +119,7 @@ async fn nobody_is_evicted_if_the_annotation_says_so() -> Result<()> {
         let first = wait_for_pods(f, 1, 0).await?;
         f.kubectl(&["rollout", "restart", "deployment/scraper"]).await?;
         let told = |pods: &[Pod]| pods.iter().any(|pod| message(pod).contains("surge: wait"));
-        let pods = f.wait_until_all::<Pod>("told what it waits for", told).await?;
+        let pods = f.wait_until_all::<Pod>("the condition says what the Pod waits for", told).await?;
         let same = pods.iter().filter(|pod| runs(pod)).map(ResourceExt::name_any).eq(crate::manifests::running(&first));
         ensure!(same, "another Pod runs now");
         Ok(())

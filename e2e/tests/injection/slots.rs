@@ -40,7 +40,7 @@ async fn five_replicas_on_three_slots() -> Result<()> {
         })
         .await?;
 
-        // Scaled down, those without a slot go first. Scaled up, the next ones wait.
+        // When scaled down, Pods without a slot go first. When scaled up, new Pods wait.
         f.kubectl(&["scale", "deployment/scraper", "--replicas=2"]).await?;
         wait_for_pods(f, 2, 0).await?;
         f.wait_until_all::<MaskReservation>("two slots taken", |all| all.len() == 2).await?;
@@ -64,7 +64,7 @@ async fn a_slot_that_is_taken_back_takes_its_pod_along_and_the_next_one_waits() 
         f.kubectl(&["scale", "maskprovider/vpn", "--replicas=1"]).await?;
         let after = wait_for_pods(f, 1, 2).await?;
 
-        // Those with the highest slots are evicted, and the other one runs on.
+        // The Pods with the highest slots are evicted, and the other one keeps running.
         let slot = |consumer: &MaskConsumer| consumer.status.as_ref()?.provider.as_ref().map(|provider| provider.slot);
         for consumer in &consumers {
             let name = consumer.name_any();
@@ -82,7 +82,7 @@ async fn a_slot_that_is_taken_back_takes_its_pod_along_and_the_next_one_waits() 
             f.wait_until_all::<Pod>(place, says).await?;
         }
 
-        // They get the slots that come back, one after the other.
+        // They get the slots one after the other as these become free.
         f.kubectl(&["scale", "maskprovider/vpn", "--replicas=2"]).await?;
         wait_for_pods(f, 2, 1).await?;
         f.kubectl(&["scale", "maskprovider/vpn", "--replicas=3"]).await?;
@@ -127,7 +127,7 @@ async fn tags_and_priority_reach_the_mask() -> Result<()> {
         let first = pod("first", &json!({"vpn.beebs.dev/providers": "us"}))?;
         f.create(first).await?;
         let waits = |pod: &Pod| message(pod).contains("no MaskProvider with one of the tags us");
-        f.wait_until("first", "told that no provider fits", waits).await?;
+        f.wait_until("first", "the condition says that no provider matches", waits).await?;
         let second = pod("second", &json!({"vpn.beebs.dev/providers": "eu, uk", "vpn.beebs.dev/priority": "5"}))?;
         f.create(second).await?;
         f.wait_until("second", "it runs", runs).await?;

@@ -139,7 +139,7 @@ pub async fn a_container_with_the_credentials_in_its_environment_keeps_the_slot(
                 reason == Some("CreateContainerConfigError") || status.restart_count > 0
             })
         };
-        f.wait_until::<Pod>("crasher", "a second start, or none for want of the Secret", goes_on).await?;
+        f.wait_until::<Pod>("crasher", "a second start, or a failed start because the Secret is gone", goes_on).await?;
         f.wait_for_reason::<MaskConsumer>("first", "HeldByPods").await?;
         f.delete::<Pod>("crasher").await?;
         f.wait_active("second").await?;

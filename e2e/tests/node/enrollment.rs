@@ -54,7 +54,10 @@ pub async fn the_commands_of_the_old_chart_work_in_its_pods() -> Result<()> {
         f.create(device_pod("device", "profile", "kubeVPN.ovpn", images::TOOLS)?).await?;
         pod_ready(f.api(), "device").await?;
         let seen = seen_address(f, vpn, "device").await?;
-        ensure!(replicas.iter().any(|(_, address)| *address == seen), "it is seen at {seen}, not {replicas:?}");
+        ensure!(
+            replicas.iter().any(|(_, address)| *address == seen),
+            "its exit address is {seen}, not one of {replicas:?}"
+        );
 
         // OpenVPN runs as nobody, and the exporter has no token.
         let files = ["/etc/openvpn/certs/pki", "/etc/openvpn/certs/pki/kubeVPN.ovpn"];
@@ -70,7 +73,7 @@ pub async fn the_commands_of_the_old_chart_work_in_its_pods() -> Result<()> {
         }
 
         f.kubectl(&["exec", two, "--", "/etc/openvpn/setup/revokeClientCert.sh", "kubeVPN"]).await?;
-        until("the session is cut", async || {
+        until("the session ends", async || {
             let all = [sessions(f, one).await?, sessions(f, two).await?].concat();
             Ok((!all.contains(&"kubeVPN".to_owned())).then_some(()))
         })
@@ -81,7 +84,7 @@ pub async fn the_commands_of_the_old_chart_work_in_its_pods() -> Result<()> {
             Ok(is_refused.then_some(()))
         })
         .await?;
-        ensure!(seen_address(f, vpn, "device").await.is_err(), "a revoked device reaches the cluster");
+        ensure!(seen_address(f, vpn, "device").await.is_err(), "a revoked device still reaches the cluster");
         let again = f.kubectl(&[&["exec", one, "--"], &create[..]].concat()).await?;
         ensure!(again.contains("OpenVPNClient kubevpn-2 "), "{again}");
         Ok(())

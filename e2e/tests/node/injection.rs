@@ -53,7 +53,7 @@ async fn apply(f: &Framework, object: &Value) -> Result<()> {
     f.kubectl(&["apply", "-f", &file.path().to_string_lossy()]).await.map(drop)
 }
 
-/// Runs a test with an account of so many slots.
+/// Runs a test with an account that has `slots` slots.
 async fn with_slots(
     slots: usize,
     body: impl AsyncFnOnce(&Framework, &VpnService, &mut History) -> Result<()>,
@@ -123,7 +123,7 @@ pub async fn replicas_behind_the_vpn() -> Result<()> {
             ensure_eq("all that the app saw", seen(f, pod).await?, vpn.exit_address().to_string())?;
         }
         f.kubectl(&["scale", "deployment/scraper", "--replicas=2"]).await?;
-        // Surges, although both slots are taken.
+        // The update surges although both slots are taken.
         f.kubectl(&["rollout", "restart", "deployment/scraper"]).await?;
         f.kubectl(&["rollout", "status", "deployment/scraper", "--timeout=120s"]).await?;
         let after = wait_for_ready(f, 2).await?;
@@ -175,7 +175,7 @@ pub async fn a_job_behind_the_vpn() -> Result<()> {
     .await
 }
 
-/// Keys of the Secret that are files, at the paths that other keys name.
+/// Some keys of the Secret are files, mounted at the paths that other keys contain.
 pub async fn files_are_where_gluetun_reads_them() -> Result<()> {
     with_slots(1, async |f, vpn, _| {
         let secret: Secret = f.api().get("account-credentials").await?;

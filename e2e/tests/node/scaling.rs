@@ -1,4 +1,4 @@
-//! Replicas that follow metrics of Pods: OpenVPN servers while real clients are connected, and any workload.
+//! Autoscaling on metrics of Pods: OpenVPN servers with real clients, and any other workload.
 
 use std::fs;
 
@@ -46,15 +46,15 @@ pub async fn the_replica_with_the_fewest_clients_goes_first() -> Result<()> {
     .await
 }
 
-/// Whether a Deployment has so many ready replicas.
+/// Whether a Deployment has this number of ready replicas.
 fn has(count: i32) -> impl Fn(&Deployment) -> bool {
     move |deployment| {
         deployment.status.as_ref().is_some_and(|status| status.ready_replicas.unwrap_or_default() == count)
     }
 }
 
-/// Scales the target by the clients of a replica, and returns when all of that has happened: more clients, more
-/// replicas, and fewer again.
+/// Scales the target on the clients per replica. Returns after more clients have led to more replicas, and fewer
+/// clients to fewer replicas.
 async fn replicas_follow_clients(name: &str, spec: Value, target: Value) -> Result<()> {
     with_server(name, spec, async |f, _| {
         wait_until_available(shared::cluster_with_node().await?).await?;
@@ -99,7 +99,7 @@ pub async fn an_autoscaler_scales_the_server_on_clients() -> Result<()> {
     replicas_follow_clients("scaled", json!({"replicas": 1, "drain": {"timeout": "3s"}}), target).await
 }
 
-/// The walkthrough of the document as it stands, but for the namespace and the images.
+/// The walkthrough in the document, unchanged except for the namespace and the images.
 pub async fn a_workload_follows_a_metric_that_is_set_by_hand() -> Result<()> {
     let cluster = shared::cluster_with_node().await?;
     node_of(cluster)?.import(&images::openvpn(&executable(cluster).await?)?).await?;

@@ -1,4 +1,4 @@
-//! OpenVPN servers with real clients: who reaches what, who is cut off, and what a replica does when it ends.
+//! OpenVPN servers with real clients: what clients can reach, how revocation ends sessions, and how replicas drain.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -76,7 +76,7 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T
         if let Some(found) = look().await? {
             return Ok(found);
         }
-        ensure!(Instant::now() < deadline, "not so after 90 s: {what}");
+        ensure!(Instant::now() < deadline, "not within 90 s: {what}");
         sleep(Duration::from_millis(200)).await;
     }
 }
@@ -101,7 +101,7 @@ pub async fn ten_devices_reach_the_cluster_through_their_replicas() -> Result<()
         ensure_eq("connected devices", connected, names)?;
         let counts = |server: &OpenVPNServer| server.status.as_ref().and_then(|status| status.connected_clients);
         f.wait_until("home", "all devices in its status", |server| counts(server) == Some(10)).await?;
-        // Nothing listens there: a device that is reached refuses the connection.
+        // Nothing listens on that port, so a reachable device refuses the connection.
         let other = tunnel_address(f, &most[0]).await?;
         let curl =
             format!("curl --max-time 3 http://{other}:9 2>&1; curl --max-time 10 http://10.240.0.1:9176/address");
@@ -138,7 +138,7 @@ pub async fn a_revoked_client_is_cut_off_on_every_replica() -> Result<()> {
         f.delete::<OpenVPNClient>("bad").await?;
         f.wait_deleted(&bad).await?;
         let published = Instant::now();
-        until("the session is cut", async || {
+        until("the session ends", async || {
             let mut still = false;
             for (replica, _) in &replicas {
                 still |= sessions(f, replica).await?.contains(&"bad".to_owned());
@@ -150,7 +150,7 @@ pub async fn a_revoked_client_is_cut_off_on_every_replica() -> Result<()> {
             "a revoked session was cut {:.1} s after its client was gone",
             published.elapsed().as_secs_f64()
         ));
-        // It tries again, and is refused.
+        // The client tries again, and the server rejects it.
         let refused = async || {
             let mut logs = String::new();
             for (replica, _) in &replicas {
@@ -201,7 +201,7 @@ pub async fn a_replica_that_ends_lets_its_clients_go() -> Result<()> {
         for (replica, _) in &before {
             of_replica.push(sessions(f, replica).await?);
         }
-        // The fuller one ends.
+        // The replica with more clients ends.
         let (ends, stays) = if of_replica[0].len() >= of_replica[1].len() { (0, 1) } else { (1, 0) };
         f.delete::<Pod>(&before[ends].0).await?;
         let left = of_replica[ends].clone();
@@ -223,18 +223,18 @@ pub async fn a_replica_that_ends_lets_its_clients_go() -> Result<()> {
             ensure!(!seen_address(f, vpn, name).await?.is_empty(), "{name} has no connection");
         }
         let secret = f.api::<Secret>().get("home-ca").await?;
-        ensure!(secret.metadata.owner_references.is_none(), "the CA goes with the server");
+        ensure!(secret.metadata.owner_references.is_none(), "the CA would be deleted with the server");
         Ok(())
     })
     .await
 }
 
-/// Waits until a replica that is none of these has a session of the client.
+/// Waits until a replica other than these has a session of the client.
 async fn comes_back(f: &Framework, name: &str, before: &[(String, String)], why: &str) -> Result<()> {
     until(&format!("{name} is back after {why}"), async || {
         for (replica, _) in replicas(f).await? {
             let is_new = before.iter().all(|(old, _)| *old != replica);
-            // A replica that starts does not answer.
+            // A replica that is still starting does not answer.
             if is_new && sessions(f, &replica).await.unwrap_or_default().contains(&name.to_owned()) {
                 return Ok(Some(()));
             }
@@ -269,7 +269,7 @@ pub async fn a_device_comes_back_whatever_happens_to_the_server() -> Result<()> 
         let seen = seen_address(f, vpn, "laptop").await?;
         ensure!(replicas(f).await?.iter().any(|(_, address)| *address == seen), "laptop is seen at {seen}");
 
-        // The next authority comes with a rolling update too. The device has the old profile in its memory.
+        // A new CA also causes a rolling update. The device still uses its old profile.
         let before = replicas(f).await?;
         f.patch::<OpenVPNServer>("home", json!({"spec": {"pki": {"generation": 2}}})).await?;
         comes_back(f, "laptop", &before, "the server has another authority").await?;
@@ -294,7 +294,7 @@ pub async fn a_device_comes_back_whatever_happens_to_the_server() -> Result<()> 
         f.wait_until_all::<Pod>("no replica", |pods| !pods.iter().any(|pod| pod.name_any().starts_with("home-")))
             .await?;
         create_server(f, spec).await?;
-        // It has another address, so the device needs the new profile.
+        // The Service has another address, so the device needs the new profile.
         let service: Service = f.wait_until("home", "a Service", |_| true).await?;
         let address = service.spec.and_then(|spec| spec.cluster_ip).context("a Service without an address")?;
         let is_new = |secret: &Secret| {

@@ -1,4 +1,4 @@
-//! CAs that others made.
+//! CAs that other tools created.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ keyUsage = critical,keyCertSign,cRLSign
 subjectKeyIdentifier = hash
 ";
 
-/// Makes a CA by `openssl`, with this kind of key.
+/// Creates a CA with `openssl`, with this kind of key.
 fn made(key: &str, subject: &str, config: &str) -> (TempDir, Result<Authority, AuthorityProblem>) {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("ca.cnf"), config).unwrap();
@@ -74,7 +74,7 @@ pub fn a_name_that_cannot_be_written_again_is_refused() {
     }
 }
 
-/// CAs of old tools have none, and of others have one that is not a hash of the key as it is here.
+/// CAs of old tools have no key identifier. For other tools, it is not a hash of the key as in `CONFIG`.
 pub fn a_list_of_revoked_certificates_is_that_of_a_ca_with_any_key_identifier() {
     for identifier in ["", "subjectKeyIdentifier = 01:02:03"] {
         let config = CONFIG.replace("subjectKeyIdentifier = hash", identifier);
@@ -88,7 +88,7 @@ pub fn a_list_of_revoked_certificates_is_that_of_a_ca_with_any_key_identifier() 
     }
 }
 
-/// Both sides trust this bundle while one CA takes over from another.
+/// Both sides trust this bundle while a new CA replaces an old one.
 pub fn a_bundle_trusts_each_of_its_authorities() {
     let directory = tempfile::tempdir().unwrap();
     let (old, new) = (crate::fixtures::authority(), crate::fixtures::authority());

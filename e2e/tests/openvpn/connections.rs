@@ -56,7 +56,7 @@ pub fn a_revoked_client_is_refused_without_a_restart() {
     let _laptop = server.connect("laptop", &server.profile(&again)).connected();
 }
 
-/// A list of revoked certificates that has expired locks everybody out. The directory has no date.
+/// An expired CRL locks everybody out. A directory of revoked certificates does not expire.
 pub fn the_directory_of_revoked_certificates_never_expires() {
     let past = now() - days(20 * 365);
     let authority = Authority::new("home", past, days(40 * 365)).unwrap();
@@ -116,7 +116,7 @@ pub fn a_client_without_the_shared_key_is_not_answered() {
     let begin = laptop.find("<tls-crypt>").unwrap();
     let stranger = server.connect("laptop", &format!("{}<tls-crypt>\n{other}</tls-crypt>\n", &laptop[..begin]));
     server.logs("tls-crypt unwrap error");
-    assert!(server.clients().is_empty(), "not even as one that is not known yet");
+    assert!(server.clients().is_empty(), "the status lists the rejected client");
     assert!(!stranger.log().contains("TLS: Initial packet"));
 }
 
@@ -143,7 +143,7 @@ pub fn a_client_refuses_a_server_with_another_name_or_kind() {
     refused.logs("VERIFY X509NAME ERROR");
 }
 
-/// Both are read by the same code of OpenVPN.
+/// The same code of OpenVPN reads both.
 pub fn the_shared_key_is_the_one_that_openvpn_makes() {
     let directory = tempfile::tempdir().unwrap();
     run(directory.path(), "openvpn --genkey secret made.key");
@@ -163,7 +163,7 @@ pub fn as_many_clients_connect_as_there_may_be() {
     assert_eq!(server.clients().len(), 3);
 }
 
-/// OpenVPN trusts a CA only up to one that signed itself, and both sides get the same text.
+/// OpenVPN trusts a chain only if it ends in a self-signed CA. Both sides get the same text.
 pub fn clients_of_a_ca_that_another_one_signed_connect() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();

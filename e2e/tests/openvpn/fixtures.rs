@@ -21,9 +21,9 @@ use vpn_operator::{
     pki::{Authority, Issued, Request, Serial, Usage, issue, new_tls_crypt_key},
 };
 
-/// How many seconds anything may take.
+/// The timeout of every wait, in seconds.
 const PATIENCE: u64 = 30;
-/// What servers and clients write when they work.
+/// Servers and clients log this when they are ready.
 pub const STARTED: &str = "Initialization Sequence Completed";
 
 pub fn now() -> OffsetDateTime {
@@ -46,14 +46,14 @@ pub fn client(authority: &Authority, name: &str) -> Issued {
     issue(authority, &request(name, Usage::Client), now()).unwrap()
 }
 
-/// Returns what a program prints. It has to succeed.
+/// Returns the output of a program, which must succeed.
 pub fn run(directory: &Path, command: &str) -> String {
     let (output, ok) = try_run(directory, command);
     assert!(ok, "{command}: {output}");
     output
 }
 
-/// Returns what a program prints, and whether it succeeded.
+/// Returns the output of a program, and whether it succeeded.
 pub fn try_run(directory: &Path, command: &str) -> (String, bool) {
     let output = Command::new("sh").args(["-c", &format!("{command} 2>&1")]).current_dir(directory).output().unwrap();
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
@@ -112,7 +112,7 @@ impl Server {
         server.started()
     }
 
-    /// Writes what a server needs, with a certificate issued at another time.
+    /// Writes the files of a server, with a certificate issued at another time.
     pub fn prepare(config: ServerConfig, authority: Authority, issued: OffsetDateTime) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
@@ -163,7 +163,7 @@ impl Server {
         profile.to_string()
     }
 
-    /// Starts a client by a profile, but without a device of its own.
+    /// Starts a client with a profile, but without a tunnel device of its own.
     pub fn connect(&self, name: &str, profile: &str) -> Client {
         let file = format!("{name}.ovpn");
         let device = "\ndev null\nifconfig-noexec\nroute-noexec\n";

@@ -1,4 +1,4 @@
-//! Servers with the files of users, as they have them from the chart `stable/openvpn`.
+//! Servers with the users' own files, such as those from the chart `stable/openvpn`.
 
 use std::fs;
 

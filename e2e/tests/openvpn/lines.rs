@@ -1,4 +1,4 @@
-//! Lines of users, read by a real OpenVPN.
+//! A real OpenVPN reads configuration lines of users.
 
 use vpn_operator::openvpn::config::{ServerConfig, check_lines};
 

@@ -1,4 +1,4 @@
-//! What the operator writes for OpenVPN, judged by programs of others: `openssl`, and real servers and clients.
+//! The operator's output for OpenVPN, checked by third-party programs: `openssl`, and real servers and clients.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 

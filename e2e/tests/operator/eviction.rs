@@ -54,7 +54,7 @@ async fn fewer_slots_are_reached_as_any_workload_is_scaled_down() -> Result<()> 
         ensure_eq("Pods left", f.api::<Pod>().list(&Default::default()).await?.items.len(), 1)?;
         f.kubectl(&["scale", "maskprovider/vpn", "--replicas=3"]).await?;
         let old_ones_only = |consumers: &[MaskConsumer]| slots(consumers).keys().eq(["a", "b", "c"].iter());
-        f.wait_until_all("the three of before", old_ones_only).await?;
+        f.wait_until_all("only the three old MaskConsumers", old_ones_only).await?;
         ensure_eq("most users at once", history.check_slot_limits().await?.into_values().max(), Some(3))
     })
     .await
@@ -212,7 +212,7 @@ async fn credentials_that_go_and_come_back() -> Result<()> {
         f.create_mask("other").await?;
         f.wait_for_reason::<Mask>("other", "NoProviderUsable").await?;
         f.wait_for_event::<Mask>("other", "NoProviderUsable", &["vpn-credentials"]).await?;
-        // A Mask that has a slot keeps all of it.
+        // A Mask that has a slot keeps it, with its Secret and Pod.
         let now = f.api::<Secret>().get(&copy.name_any()).await?;
         ensure_eq("copy", (now.uid(), now.data), (copy.uid(), copy.data))?;
         let now = f.api::<Pod>().get("user").await?;

@@ -1,5 +1,5 @@
-//! Objects of others with names that the operator needs. They are reported and left alone, and once they are gone, the
-//! operator continues by itself.
+//! Foreign objects with names that the operator needs. The operator reports them and leaves them alone. Once they are
+//! gone, it continues by itself.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -134,7 +134,7 @@ async fn a_reservation_made_by_hand_blocks_its_slot_and_no_other() -> Result<()>
         let second = f.wait_active("second").await?;
         let slot = second.status.and_then(|status| status.provider).map(|provider| provider.slot);
         ensure_eq("slot of the second", slot, Some(0))?;
-        f.wait_until("vpn", "it is named no more", |provider| !named(provider)).await?;
+        f.wait_until("vpn", "the condition no longer names the reservation", |provider| !named(provider)).await?;
         // It is not deleted with the provider either.
         let spec = MaskReservationSpec { name: "nobody".into(), namespace: f.name().into(), uid: "none".into() };
         let theirs = f.create(MaskReservation::new("vpn-7", spec)).await?;

@@ -60,7 +60,7 @@ async fn the_longest_names() -> Result<()> {
 #[tokio::test]
 async fn the_largest_secret() -> Result<()> {
     Framework::test("large-secret", async |f| {
-        // Varied enough that a lost part would be noticed.
+        // Varied data, so that the test notices a lost part.
         let data: Vec<u8> = (0..MIB).map(|index| (index.wrapping_mul(31) >> 3) as u8).collect();
         let source: Secret = serde_json::from_value(json!({
             "metadata": { "name": "vpn-credentials" },

@@ -62,7 +62,7 @@ async fn each_slot_has_its_own_credentials_once_they_are_there() -> Result<()> {
         key(f, 1, "second").await?;
         let second = f.wait_active("second").await?;
         ensure_eq("credentials", credentials(f, &second).await?, expected("second", 1))?;
-        f.wait_until("vpn", "it is named no more", |provider| !names_it(provider)).await.map(drop)
+        f.wait_until("vpn", "the condition no longer names the slot", |provider| !names_it(provider)).await.map(drop)
     })
     .await
 }

@@ -1,4 +1,4 @@
-//! `operator/docs/openvpn.md`: its manifests, as they stand.
+//! Applies the manifests in `operator/docs/openvpn.md`, unchanged.
 
 use std::{fs, path::Path};
 

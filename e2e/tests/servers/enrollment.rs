@@ -23,7 +23,7 @@ use crate::{
     test,
 };
 
-/// A Pod of the server `openvpn`, as far as the commands see it.
+/// The part of a Pod of the server `openvpn` that the commands see.
 struct Pod<'a> {
     f: &'a Framework,
     account: &'a Identity,
@@ -33,7 +33,7 @@ struct Pod<'a> {
 impl<'a> Pod<'a> {
     async fn new(f: &'a Framework, account: &'a Identity) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        // What is mounted from this Secret.
+        // The files mounted from this Secret.
         f.wait_until("openvpn-server", "the certificate", |_: &Secret| true).await?;
         for (name, text) in texts(f, "openvpn-server").await? {
             fs::write(dir.path().join(name), text)?;
@@ -109,7 +109,7 @@ async fn clients_are_created_and_revoked_with_the_permissions_of_the_chart() -> 
         let certificate = object.status.and_then(|status| status.certificate).context("no certificate")?;
         verify(&client["ca.crt"], &certificate, "sslclient")?;
 
-        // But for the address and the key, it is the profile that the operator wrote.
+        // Except for the address and the key, this is the profile that the operator wrote.
         let profile = fs::read_to_string(two.profile("kubeVPN"))?;
         ensure_eq("mode", fs::metadata(two.profile("kubeVPN"))?.permissions().mode() & 0o777, 0o600)?;
         for part in ["proto tcp\n", "remote 203.0.113.7 9914\n", "\nverb 4\n", "<tls-crypt>\n"] {
@@ -120,7 +120,7 @@ async fn clients_are_created_and_revoked_with_the_permissions_of_the_chart() -> 
         let with_key = client["kubevpn.ovpn"].replace(hint, &format!("<key>{own}</key>\n"));
         ensure_eq("profile", &profile, &with_key)?;
 
-        // Again: the same key in the same Pod, and an error in another one.
+        // The second run uses the same key in the same Pod, and fails in another Pod.
         two.run(&["create", "kubeVPN", "vpn.example.com"]).await?;
         let again = fs::read_to_string(two.profile("kubeVPN"))?;
         ensure_eq("profile", again, profile.replace("remote 203.0.113.7 ", "remote vpn.example.com "))?;
@@ -208,10 +208,10 @@ async fn what_cannot_be_is_refused_and_the_account_can_do_nothing_else() -> Resu
         // The API server's authorizer learns of it from a watch of its own.
         let deadline = Instant::now() + TIMEOUT;
         while may("create", "openvpnclients").await {
-            ensure!(Instant::now() < deadline, "it may create clients still");
+            ensure!(Instant::now() < deadline, "the account may still create clients");
         }
         let Err(error) = pod.run(&["create", "laptop", "203.0.113.7"]).await else { bail!("it was not refused") };
-        // The API server remembers the token of an account that is gone for some seconds.
+        // The API server accepts the token of a deleted account for some seconds.
         let known = ["forbidden", "Unauthorized"].iter().any(|why| error.to_string().contains(why));
         ensure!(known, "{error}");
         Ok(())

@@ -81,7 +81,7 @@ async fn each_problem_of_a_keystore_is_told_and_heals() -> Result<()> {
         f.wait_for_reason::<OpenVPNClient>("laptop", "NotIssuing").await?;
         let revoke = json!({"spec": {"revoked": true}});
         let laptop = f.patch::<OpenVPNClient>("laptop", revoke).await?;
-        f.wait_until("laptop", "it is not said to be revoked", |client: &OpenVPNClient| {
+        f.wait_until("laptop", "the client is not reported as revoked", |client: &OpenVPNClient| {
             let seen = client.status.as_ref().and_then(|status| status.observed_generation);
             seen == client.metadata.generation
                 && ready_condition(client).is_some_and(|ready| ready.reason == "NotIssuing")
@@ -99,14 +99,14 @@ async fn each_problem_of_a_keystore_is_told_and_heals() -> Result<()> {
         files.extend([("server.key", renewed.key), ("server.crt", renewed.certificate.clone())]);
         files.insert("crl.pem", list(made)?);
         write(f, &files).await?;
-        f.wait_until("home", "the end of the list is told", |server: &OpenVPNServer| {
+        f.wait_until("home", "the condition reports the end of the list", |server: &OpenVPNServer| {
             let mut all = server.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
             let valid = all.find(|condition| condition.type_ == CERTIFICATES_VALID);
             valid.is_some_and(|valid| valid.status == "False" && valid.message.contains("crl.pem in Secret mine ends"))
         })
         .await?;
         ensure_eq("certificate", &texts(f, "home-server").await?["tls.crt"], &renewed.certificate)?;
-        ensure!(restart(f).await? != before, "the replicas go on with the old certificate");
+        ensure!(restart(f).await? != before, "the replicas still use the old certificate");
         files.insert("crl.pem", list(made - Duration::days(11))?);
         write(f, &files).await?;
         told(f, "KeystoreInvalid", "so OpenVPN refuses all clients").await?;

@@ -1,4 +1,4 @@
-//! The life of a server: what is created for it, how it changes, and what is left of it.
+//! The life of a server: the objects that the operator creates, how they change, and what remains.
 
 use anyhow::{Context, Result, ensure};
 use e2e::testing::framework::ensure_eq;
@@ -83,7 +83,7 @@ async fn a_device_gets_one_file_with_all_it_needs() -> Result<()> {
         .await?;
         ensure_eq("certificate", &texts(f, "laptop").await?["tls.crt"], &secret["tls.crt"])?;
 
-        // What somebody changes by hand, or deletes, comes back. A certificate that may be in use is never made again.
+        // The operator restores what somebody changes or deletes. It never reissues a certificate that may be in use.
         f.patch::<Secret>("laptop", json!({"stringData": {"tls.key": "mine"}})).await?;
         f.wait_until("laptop", "another certificate", |found: &Secret| {
             let key = found.data.as_ref().and_then(|data| data.get("tls.key"));
@@ -91,11 +91,11 @@ async fn a_device_gets_one_file_with_all_it_needs() -> Result<()> {
         })
         .await?;
         let second = issued(f, "laptop").await?;
-        ensure!(serial(&second["tls.crt"])? != serial(&secret["tls.crt"])?, "one serial number twice");
+        ensure!(serial(&second["tls.crt"])? != serial(&secret["tls.crt"])?, "a serial number was used twice");
         f.delete::<Secret>("laptop").await?;
         f.wait_until("laptop", "the Secret", |_: &Secret| true).await?;
         let third = issued(f, "laptop").await?;
-        ensure!(serial(&third["tls.crt"])? != serial(&second["tls.crt"])?, "one serial number twice");
+        ensure!(serial(&third["tls.crt"])? != serial(&second["tls.crt"])?, "a serial number was used twice");
         let client = f.api::<OpenVPNClient>().get("laptop").await?;
         ensure_eq("serials", client.status.and_then(|status| status.issued).map(|all| all.len()), Some(3))
     })
@@ -137,7 +137,7 @@ async fn the_authority_outlives_the_server() -> Result<()> {
         f.wait_deleted(&server).await?;
         f.wait_for_reason::<OpenVPNClient>("laptop", "ServerNotFound").await?;
         f.wait_until_all::<Deployment>("no Deployment", <[_]>::is_empty).await?;
-        // A client that goes while there is no server is revoked all the same.
+        // A client that is deleted while there is no server is revoked, too.
         f.delete::<OpenVPNClient>("laptop").await?;
         f.wait_deleted(&laptop).await?;
         create_server(f, "home", json!({"replicas": 1})).await?;

@@ -19,7 +19,7 @@ pub async fn create_client(f: &Framework, name: &str, spec: Value) -> Result<Ope
     f.create(serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))?).await
 }
 
-/// Waits until a client has its certificate, and returns what its Secret holds.
+/// Waits until a client has its certificate, and returns the data of its Secret.
 pub async fn issued(f: &Framework, name: &str) -> Result<Texts> {
     f.wait_for_reason::<OpenVPNClient>(name, "Issued").await?;
     texts(f, name).await
@@ -31,7 +31,7 @@ pub async fn texts(f: &Framework, name: &str) -> Result<Texts> {
     Ok(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, text(value))).collect())
 }
 
-/// Runs openssl with files of these contents in its directory, and returns what it prints.
+/// Runs openssl in a directory with these files, and returns its output.
 pub fn openssl(args: &[&str], files: &[(&str, &str)]) -> Result<String> {
     let dir = tempfile::tempdir()?;
     for (name, text) in files {

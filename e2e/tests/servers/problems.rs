@@ -1,4 +1,4 @@
-//! Input that cannot work: what users are told, and that it heals.
+//! Invalid input: the messages for users, and the recovery once the input is corrected.
 
 use anyhow::{Result, ensure};
 use e2e::{testing::framework::ensure_eq, wait::ready_condition};
@@ -29,7 +29,7 @@ async fn objects_of_others_are_named_and_never_changed() -> Result<()> {
         create_server(f, "home", json!({"replicas": 1})).await?;
         for (kind, name) in [("Secret", "home-ca"), ("ConfigMap", "home-config"), ("Service", "home")] {
             let told = f
-                .wait_until("home", "the name is told", |server: &OpenVPNServer| {
+                .wait_until("home", "the condition reports the name", |server: &OpenVPNServer| {
                     let ready = ready_condition(server);
                     ready.is_some_and(|it| it.reason == "NameTaken" && it.message.contains(&format!("{kind} {name} ")))
                 })
@@ -127,7 +127,7 @@ async fn objects_of_other_servers_and_devices_are_left_alone() -> Result<()> {
         f.wait_for_reason::<OpenVPNServer>("home", "Serving").await?;
         issued(f, "home-slot-0").await?;
 
-        // The other way round, the client waits.
+        // In the opposite case, the client waits.
         create_client(f, "home-ca", json!({"server": "home"})).await?;
         f.wait_for_reason::<OpenVPNClient>("home-ca", "NameTaken").await?;
         ensure!(texts(f, "home-ca").await?.contains_key("revoked"), "the authority is gone");
@@ -184,7 +184,7 @@ async fn an_authority_of_ones_own_is_checked() -> Result<()> {
         verify(&certificate, &client["tls.crt"], "sslclient")?;
         f.wait_for_reason::<OpenVPNServer>("home", "Serving").await?;
 
-        // Another one does not follow before the user says so, and one that cannot be used changes nothing.
+        // The operator adopts another CA only when the user asks for it, and ignores one that it cannot use.
         let (next, next_key) = make("keyUsage=critical,keyCertSign,cRLSign")?;
         f.delete::<Secret>("mine").await?;
         f.create(secret(&next, &key)?).await?;
@@ -204,7 +204,7 @@ async fn an_authority_of_ones_own_is_checked() -> Result<()> {
         let end = vpn_operator::pki::inspect(&certificate)?.not_after;
         ensure_eq("end of the previous authority", &previous[0]["retires"], &json!(end))?;
         let (server, laptop) = (texts(f, "home-server").await?, texts(f, "laptop").await?);
-        // The device has the old profile, and others have the new one.
+        // The device keeps the old profile. Other clients have the new one.
         verify(&client["ca.crt"], &server["tls.crt"], "sslserver")?;
         verify(&laptop["ca.crt"], &server["tls.crt"], "sslserver")?;
         verify(&server["ca.crt"], &client["tls.crt"], "sslclient")?;

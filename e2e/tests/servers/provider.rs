@@ -1,4 +1,4 @@
-//! A server as an account: its MaskProvider and the slots.
+//! A server that serves as an account: its MaskProvider and the slots.
 
 use anyhow::{Context, Result, ensure};
 use e2e::testing::framework::ensure_eq;
@@ -31,7 +31,7 @@ async fn masks_use_a_server_like_any_account() -> Result<()> {
         let number = serial(&second_copy["tls.crt"])?;
         ensure!(serial(&first_copy["tls.crt"])? != number, "two slots have one certificate");
 
-        // The slot is given back first, and then its certificate is revoked.
+        // The slot is released first. Then its certificate is revoked.
         f.patch::<OpenVPNServer>("home", json!({"spec": {"provider": {"maxSlots": 1}}})).await?;
         f.wait_until("home-revoked", "the slot is revoked", |secret: &Secret| {
             secret.data.as_ref().is_some_and(|data| data.len() > 2)

@@ -1,4 +1,4 @@
-//! Revoked clients: their serial numbers reach what the replicas read, and stay there.
+//! Revoked clients: their serial numbers reach the files that the replicas read, and stay there.
 
 use anyhow::{Context, Result, ensure};
 use e2e::testing::framework::ensure_eq;
@@ -26,7 +26,7 @@ async fn a_deleted_client_is_revoked_before_it_is_gone() -> Result<()> {
         let files = texts(f, "home-revoked").await?;
         ensure_eq("common name", files.get(&number).map(String::as_str), Some("laptop"))?;
         ensure!(texts(f, "home-ca").await?["revoked"].contains(&number), "the second copy");
-        // The kubelets are told, so that they do not wait for a minute.
+        // The operator notifies the kubelets, which otherwise wait for a minute.
         f.wait_until_all::<Pod>("annotations", |pods| {
             pods.iter().filter(|pod| pod.annotations().contains_key(REVOKED_ANNOTATION)).count() == 2
         })
@@ -64,7 +64,7 @@ async fn the_files_of_revoked_certificates_are_made_again() -> Result<()> {
         }
         f.delete::<Secret>("home-revoked").await?;
         f.wait_until("home-revoked", "the Secret again", holds_it).await?;
-        // The list beside the authority is made again from the files.
+        // The operator restores the list beside the CA from the files.
         f.patch::<Secret>("home-ca", json!({"stringData": {"revoked": "nonsense"}})).await?;
         f.wait_until("home-ca", "the list again", |secret: &Secret| {
             let list = secret.data.as_ref().and_then(|data| data.get("revoked"));

@@ -49,7 +49,7 @@ pub async fn beside_a_bare_pod() -> Result<()> {
         let (mut verified, mut bare) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             let name = format!("account-{round}");
-            // Each account is another one: a provider that shares its account gets a condition, which is a write.
+            // Each provider has its own account, because a shared account would cause a condition, which is a write.
             let mut secret = vpn.secret(&name, Scenario::OpenVpn)?;
             let user = round.checked_sub(1).map(|other| ("OPENVPN_USER".to_owned(), OTHER_USERS[other].to_owned()));
             secret.string_data.get_or_insert_default().extend(user);

@@ -37,7 +37,7 @@ const CERTIFICATE: &str = "webhook-tls";
 /// Starts cert-manager, and an Issuer with a CA of its own that issues the certificate of the webhook.
 async fn start_cert_manager(cluster: &Cluster) -> Result<Process> {
     let build = || {
-        notice("building cert-manager, if that is not done yet: 2 to 4 minutes on 2 cores");
+        notice("building cert-manager unless it exists already: 2 to 4 minutes on 2 cores");
         let programs = go::programs(Path::new(MODULE), "cert-manager")?;
         anyhow::Ok((programs, go::source(Path::new(MODULE), "github.com/cert-manager/cert-manager")?))
     };
@@ -70,7 +70,7 @@ async fn start_cert_manager(cluster: &Cluster) -> Result<Process> {
     let file = tempfile::Builder::new().suffix(".json").tempfile()?;
     std::fs::write(file.path(), objects.to_string())?;
     cluster.run_kubectl(&["apply", "-f", file.path().to_str().context("path")?]).await?;
-    // The webhook starts with a certificate that cert-manager is done with.
+    // The webhook starts with a finished certificate of cert-manager.
     let ready = ["wait", "--for=condition=Ready", "--timeout=60s", "--namespace", NAMESPACE, "certificate", "--all"];
     cluster.run_kubectl(&ready).await?;
     Ok(process)
@@ -88,7 +88,7 @@ impl Watched {
         secret.data.and_then(|mut data| data.remove(key)).with_context(|| format!("no {key}"))
     }
 
-    /// Waits until a key of a Secret exists and is another one.
+    /// Waits until a key of a Secret exists and differs from `before`.
     async fn changed(&self, secret: &str, key: &str, before: &ByteString) -> Result<ByteString> {
         let is_other = |found: Option<&Secret>| {
             let now = found.and_then(|secret| secret.data.as_ref()?.get(key));
@@ -99,7 +99,7 @@ impl Watched {
         self.get(secret, key).await
     }
 
-    /// Waits until the configuration has such a CA.
+    /// Waits until the configuration has a matching CA.
     async fn injected(&self, is_it: impl Fn(&ByteString) -> bool) -> Result<()> {
         let has = |found: Option<&MutatingWebhookConfiguration>| {
             let webhook = found.and_then(|found| found.webhooks.as_ref()?.first());

@@ -1,4 +1,4 @@
-//! How long the API server takes to admit labeled Pods, compared with what else it does in the same run.
+//! How long the API server takes to admit labeled Pods, compared with other requests in the same run.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ async fn get(client: &Client, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Creates a Pod without storing it: everything but the write to etcd, which all Pods have in common.
+/// Creates a Pod with a dry run: everything but the write to etcd, which does not depend on the webhook.
 async fn admit(f: &Framework, number: usize, is_labeled: bool) -> Result<()> {
     let params = PostParams { dry_run: true, ..PostParams::default() };
     let admitted = f.api::<Pod>().create(&params, &pod(&format!("pod-{number:04}"), is_labeled)?).await?;

@@ -1,5 +1,5 @@
-//! The webhook and its certificate, lost and found again, and the number of requests for labeled Pods. Each test has its
-//! own cluster, because a webhook serves all namespaces.
+//! Recovery of the webhook and its certificate, and the number of requests for labeled Pods. Each test has its own
+//! cluster, because a webhook serves all namespaces.
 
 mod cert_manager;
 mod latency;
@@ -33,7 +33,7 @@ use vpn_types::{Mask, MaskConsumer, MaskProviderReleaseSpec};
 const NAMESPACE: &str = "vpn-operator";
 const NAME: &str = "vpn-operator-webhook";
 
-/// Runs a test with an operator and so many webhooks in a cluster of their own.
+/// Runs a test with an operator and this number of webhooks in a cluster of their own.
 async fn alone(
     layout: Layout,
     webhooks: usize,
@@ -205,7 +205,7 @@ async fn counted(layout: Layout) -> Result<()> {
             pods.as_secs_f64() / masks.as_secs_f64(),
             reads as f64 / COUNT as f64,
         ));
-        // Six of the assignment, the Mask, the gate, the condition, and few that are repeated after a conflict.
+        // Six for the assignment, then the Mask, the gate, the condition, and a few retries after a conflict.
         ensure!(writes <= 9 * COUNT + COUNT / 5, "{each:.2} writes each");
         ensure!(reads <= COUNT / 5, "{reads} reads");
 
@@ -234,7 +234,7 @@ async fn nor_more_in_a_process_for_each_controller() -> Result<()> {
 #[tokio::test]
 async fn a_killed_operator_leaves_no_pod_behind() -> Result<()> {
     alone(Layout::Combined, 1, async |cluster, f, operator| {
-        // Nobody sees the end of a Pod that ends while no operator runs.
+        // The operator misses the end of a Pod that ends while it is down.
         let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("2s".into()) };
         f.create_provider_with("vpn", 2, |spec| spec.release = Some(release)).await?;
         let names: Vec<_> = (0..6).map(|number| format!("pod-{number}")).collect();
@@ -242,7 +242,7 @@ async fn a_killed_operator_leaves_no_pod_behind() -> Result<()> {
             f.create(pod(name, true)?).await?;
         }
         for name in &names {
-            // Whatever it was about to do.
+            // The kill interrupts whatever the operator is doing.
             operator.kill_part("all").await?;
             operator.restart(cluster).await?;
             let run = |pods: &[Pod]| pods.iter().filter(|pod| runs(pod)).count() >= 2.min(pods.len());

@@ -4,8 +4,8 @@
 //! [`Cluster`] holds views of Nodes and Pods. [`Cluster::totals`] are sums over the cluster. [`Cluster::available`]
 //! leaves the requests of the consumers out.
 //!
-//! Invariant: the answer to a query does not depend on how many consumers run, or where. So an autoscaler that sets the
-//! number of consumers by it settles instead of swinging.
+//! Invariant: the answer to a query does not depend on how many consumers run, or where. So an autoscaler that scales
+//! the consumers on it settles instead of oscillating.
 //!
 //! Invariant: [`Available::replicas_that_fit`] is never more than what fits. It knows CPU, memory and the number of
 //! Pods. It does not know affinity, node selectors, tolerations, volumes and other resources.

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use super::resources::Allocatable;
 use crate::model::intern;
 
-/// A Node, as far as its capacity goes.
+/// The capacity of a Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
     /// The name of the Node.

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::{requests::requests, resources::Resources};
 use crate::model::{Labels, ObjectKey, intern, labels};
 
-/// A Pod, as far as its requests go.
+/// The requests of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodView {
     /// The namespace and name of the Pod.

@@ -6,7 +6,7 @@ use crate::model::quantity_suffix;
 
 /// Quantities have nine digits after the point: the API server rounds what has more.
 const FRACTION_DIGITS: usize = 9;
-/// The largest quantity, in its unit. As in the API server, larger ones are this one.
+/// The largest quantity, in its unit. As in the API server, larger ones are capped to it.
 const MAX: u128 = i64::MAX as u128;
 
 /// The reason why a text is not a quantity that can be a request.

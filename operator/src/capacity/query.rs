@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::{LabelMatcher, label};
 
-/// The Pods that fill what the others leave.
+/// The Pods that use the capacity that other Pods leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Consumers {
     /// The Pods of a namespace with matching labels.
@@ -92,7 +92,7 @@ pub struct Available {
     /// Allocatable of the Nodes that accept Pods, less the requests of all Pods but the consumers', less the reserve,
     /// at least zero.
     pub resources: Resources,
-    /// How many replicas the consumers may have, those that run included.
+    /// How many replicas the consumers may have, including those that run.
     pub replicas_that_fit: u64,
 }
 

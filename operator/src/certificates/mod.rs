@@ -116,7 +116,7 @@ pub fn renewal_time(certificate: &Certificate) -> i64 {
 struct Served {
     /// The CA that signed it.
     ca: String,
-    /// Whether it need not be replaced.
+    /// Whether it does not need to be replaced.
     is_good: bool,
 }
 

@@ -80,7 +80,7 @@ fn another_name_needs_another_certificate() {
     assert_eq!(renew(&renewed, &names(), at(0)).unwrap(), None, "more names do no harm");
 }
 
-/// cert-manager writes the key of an elliptic curve in the format SEC 1 unless it is told otherwise.
+/// By default, cert-manager writes elliptic curve keys in the format SEC 1.
 #[test]
 fn a_key_in_another_format_is_read() {
     let mut data = fresh();

@@ -1,5 +1,5 @@
-//! An observer: keeps the slots up to date for snapshots, and writes nothing. It reads no Secrets, so what it knows of
-//! them is what the status of a MaskProvider says.
+//! An observer: keeps the slots up to date for snapshots, and writes nothing. It reads no Secrets, so it relies on the
+//! status of a MaskProvider for their state.
 
 use super::{
     Change, Context, Controller, ControllerSet, Scope, consumers,

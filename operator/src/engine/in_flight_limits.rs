@@ -86,7 +86,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is sent and ends, no more than the limit is in flight, and what waits becomes ready, once and in order.
+        /// The requests in flight never exceed the limit, and each waiting request becomes ready once and in order.
         #[test]
         fn what_waits_becomes_ready_in_order(steps in vec((any::<bool>(), 0..5usize), 0..60)) {
             const LIMIT: usize = 2;

@@ -1,4 +1,4 @@
-//! What the API server or KEDA refuses, beyond the types of the fields.
+//! Validation like that of the API server and KEDA, beyond the types of the fields.
 
 use super::autoscaler::{Autoscaler, Goal, Rules};
 

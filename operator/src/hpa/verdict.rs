@@ -1,4 +1,4 @@
-//! What became of the replicas after the last event, in one sentence.
+//! The behavior of the replicas after the last event, in one sentence.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Pods that cannot get a slot of their own, or not safely.
+//! Rejects Pods that cannot get a slot of their own, or cannot use it safely.
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use vpn_types::inject::{SIDECAR_ANNOTATION, SLOT_GATE};
@@ -9,7 +9,8 @@ use crate::gluetun;
 /// The label of a namespace with the level that the admission plugin PodSecurity enforces.
 const ENFORCED_LEVEL: &str = "pod-security.kubernetes.io/enforce";
 
-/// The first minor version of Kubernetes 1 with scheduling gates and sidecars that no one has to switch on.
+/// The first minor version of Kubernetes 1 in which scheduling gates are stable and sidecars are on by default (KEP-3521,
+/// KEP-753).
 const FIRST_MINOR: u32 = 30;
 
 /// Checks a Pod that is not injected yet.

@@ -12,14 +12,14 @@ use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected, MASK_ANNOTA
 use super::{Defaults, check::check, request::Request};
 use crate::gluetun::{self, Environment};
 
-/// How long the tunnel may take before kubelet starts gluetun anew.
+/// How long the tunnel may take before kubelet restarts gluetun.
 const STARTUP_SECONDS: u64 = 120;
 /// The variable with the name of the Secret, for Pods with a VPN container of their own.
 const SECRET_VARIABLE: &str = "VPN_SECRET";
 /// The longest beginning of the name of a Secret: the name of the Pod, shortened.
 const LONGEST_BEGINNING: usize = 200;
 
-/// What the decision about a Pod depends on beside the Pod.
+/// The inputs of the decision besides the Pod.
 #[derive(Clone, Debug)]
 pub struct Inputs<'a> {
     /// Labels of the namespace.
@@ -82,7 +82,7 @@ pub fn decide(pod: &Value, inputs: &Inputs<'_>) -> Answer {
 
 fn inject(pod: &Value, inputs: &Inputs<'_>) -> Result<Value, String> {
     let mut new = pod.clone();
-    // The copy of a Pod that was injected, too, has to wait for a slot of its own.
+    // A copy of an injected Pod also has to wait for a slot of its own.
     strip(&mut new);
     let is_again = is_gated(pod) && new != *pod;
     if is_again {

@@ -1,6 +1,6 @@
 //! The files of a server whose certificates the user issues.
 //!
-//! Invariant: a keystore is usable now: its key fits, its certificate has begun and not ended, and OpenVPN reads the rest.
+//! Invariant: a keystore is usable: its key matches, its certificate is valid now, and OpenVPN can read the rest.
 
 use std::fmt;
 
@@ -89,7 +89,7 @@ impl Keystore {
         &self.data
     }
 
-    /// Returns which of the files there are that a server does not need.
+    /// Returns which optional files exist.
     pub fn files(&self) -> KeystoreFiles {
         let has = |key: &str| self.data.contains_key(key);
         KeystoreFiles { dh: has(DH), crl: has(keys::CRL), ta: has(TA) }

@@ -1,7 +1,7 @@
 //! The content of the Secrets of an OpenVPN server. It has private keys, so it is made where a request is sent, and not
 //! where it is decided.
 //!
-//! Invariant: what is known of a Secret decides what it becomes, except for the keys themselves. A key of a client never
+//! Invariant: the inputs determine the content of a Secret, except for the keys themselves. The key of a client never
 //! changes without its serial number.
 
 mod keystore;

@@ -1,4 +1,4 @@
-//! The metrics that servers offer which requests are passed on to.
+//! The metrics of the servers to which requests are passed on.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! Metrics that this server does not know, and that the server does which had the API group before: what it is asked, and
-//! what its answer becomes. Pure.
+//! Metrics that this server does not know, but the server that had the API group before does: the requests to that
+//! server, and the conversion of its responses. Pure.
 //!
 //! Invariant: a metric of this server is never asked of another one, and a request is passed on once at most.
 
@@ -67,7 +67,7 @@ pub struct Question {
 impl Question {
     /// Returns the question for a request, or `None` if it is not for a metric, or a name in it cannot be part of a path.
     ///
-    /// The path is made of what permission was asked for, because two servers may read the same path in different ways.
+    /// The path is built from the authorized attributes, because two servers may parse the same path in different ways.
     pub fn of(request: &Request, query: &str, offers: &Offers) -> Option<Self> {
         let (group, wanted, segments) = match request {
             Request::Custom { version, query: CustomQuery { namespace, resource, objects, metric, .. } } => {
@@ -176,7 +176,7 @@ pub fn respond(question: &Question, answer: Result<Answer, String>, unknown: &st
             Response::document(in_version(document, question))
         }
         (200, kind) => unavailable(&format!("answered with {:?}, not with values of a metric", short(kind))),
-        // The user has permission. It is this server that has none there.
+        // The user has permission, but the other server denied it to this server.
         (code @ (401 | 403), _) => {
             unavailable(&format!("refuses the ServiceAccount of this server: {code} {}", message(&document)))
         }

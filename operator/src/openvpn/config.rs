@@ -15,7 +15,7 @@ pub(super) const DATA_CIPHERS: &str = "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305
 
 /// Options that only the operator sets. Those that end in `*` are beginnings of names.
 const RESERVED: &[&str] = &[
-    // What makes it a server, and where it listens.
+    // Server mode, and where the server listens.
     "client",
     "connection",
     "dev",
@@ -44,7 +44,7 @@ const RESERVED: &[&str] = &[
     "tls-auth",
     "tls-crypt",
     "tls-crypt-v2*",
-    // Who is refused. Sessions are ended by common name.
+    // Which clients are rejected. Sessions are ended by common name.
     "client-cert-not-required",
     "crl-verify",
     "remote-cert-*",
@@ -61,7 +61,7 @@ const RESERVED: &[&str] = &[
     "max-clients",
     "server",
     "topology",
-    // What the agent reads, and how it ends the process.
+    // The files that the agent reads, and how it ends the process.
     "cd",
     "chroot",
     "config",
@@ -114,7 +114,7 @@ impl fmt::Display for SearchDomain {
     }
 }
 
-/// What a server is to do.
+/// The settings of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     /// The protocol.
@@ -137,7 +137,7 @@ pub struct ServerConfig {
     pub max_clients: u32,
     /// Further lines, which [`check_lines`] has accepted.
     pub lines: Vec<String>,
-    /// Which files there are, if they are the user's.
+    /// Which optional files exist, if the user provides the keystore.
     pub keystore: Option<KeystoreFiles>,
 }
 

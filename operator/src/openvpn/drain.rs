@@ -1,11 +1,11 @@
-//! The end of a server: sessions may go on until they end by themselves. Who is left in the last third of the time is
-//! told to connect anew, evenly spread, so that the other servers do not get all of them at once.
+//! Draining: sessions may continue until they end by themselves. In the last third of the time, the remaining clients
+//! are told to reconnect, evenly spread, so that the other servers do not get all of them at once.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use super::status::Client;
 
-/// How long a session goes on after its client was told to connect anew, if it does not.
+/// How long a session continues if its client does not reconnect when told to.
 pub const LINGER: Duration = Duration::from_secs(5);
 
 /// The sessions that were told to end, and the time they have.
@@ -118,7 +118,7 @@ mod tests {
                     let told = drain.told() as f64;
                     prop_assert!(due.is_empty() || told <= (told + left as f64) * fair + 1.0);
                 }
-                // Some leave by themselves, and others come.
+                // Some clients leave by themselves, and new ones connect.
                 connected.retain(|id| id % leaving != 0);
                 if *moment < timeout {
                     connected.insert(1000 + turn as u64);

@@ -10,22 +10,22 @@ use vpn_types::{
 
 use super::{client_config::check_common_name, profile::Remote};
 
-/// How many clients of one name there may have been. It only ends the search for a name that is free.
+/// The maximum number of clients that one name can have had. Limits the search for a free name.
 const NAMES: usize = 10_000;
 
-/// What to do for a name that is to have a profile.
+/// What to do for a name that needs a profile.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Enrollment<'a> {
     /// Create an OpenVPNClient with this name.
     Create(String),
     /// Replace the certificate signing request of this client: a run was interrupted, and the key is lost.
     Replace(&'a OpenVPNClient),
-    /// Write the profile of this client again: its key is here.
+    /// Write the profile of this client again: its key is in this Pod.
     Keep(&'a OpenVPNClient),
 }
 
 /// Returns what to do for a name. `all` are the clients in the namespace, and `has_key` says whether the key of a
-/// certificate is here.
+/// certificate is in this Pod.
 ///
 /// # Errors
 /// A message for users.
@@ -54,18 +54,18 @@ pub fn enrollment<'a>(
     }
 }
 
-/// How far the certificate of a client is.
+/// The progress of the certificate of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It is issued: the certificate in PEM.
+    /// The certificate is issued. Contains it in PEM.
     Issued(String),
-    /// The operator may still issue it. Why it has not done so.
+    /// The operator may still issue it. Contains the reason for the delay.
     Waiting(String),
-    /// It will not be issued. Why not.
+    /// It will not be issued. Contains the reason.
     Refused(String),
 }
 
-/// Returns how far the certificate for a certificate signing request is.
+/// Returns the progress of the certificate for a certificate signing request.
 pub fn progress(client: Option<&OpenVPNClient>, csr: &str) -> Progress {
     let Some(client) = client else { return Progress::Refused("it was deleted".to_owned()) };
     if is_doomed(client) {

@@ -1,6 +1,6 @@
 //! The rules of a server's network, as commands for `iptables`.
 //!
-//! They are in chains of our own, which are emptied and filled again: to apply them twice is to apply them once. What
+//! They are in chains of our own, which are flushed and filled again, so applying the rules is idempotent. What
 //! clients send is forwarded to declared networks only, unless everything is, and never to other clients. OpenVPN itself
 //! forwards between clients if it has the option `client-to-client`, past these rules.
 
@@ -18,7 +18,7 @@ pub const TUNNEL: &str = "tun0";
 pub struct Step {
     /// The arguments.
     pub arguments: Vec<String>,
-    /// The arguments of a call before. If that succeeds, there is nothing to do.
+    /// The arguments of a check. If the check succeeds, there is nothing to do.
     pub unless: Option<Vec<String>>,
 }
 

@@ -9,7 +9,7 @@ pub(super) fn is_host_name(text: &str) -> bool {
             && ends.iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric))
             && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
     };
-    // What ends in a number is an address, and a wrong one if it comes here.
+    // A name that ends in a number is an address, and valid addresses do not get here.
     let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
     text.len() <= 253 && text.split('.').all(is_label) && !text.split('.').next_back().is_some_and(is_number)
 }

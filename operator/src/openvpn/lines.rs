@@ -1,7 +1,7 @@
 //! Further lines of users for the configuration of servers and clients.
 //!
-//! Invariant: a list of lines is taken apart as OpenVPN does it, or refused. So no option is hidden from a check, be it
-//! by quotes, behind `setenv opt`, or after the end of what looks like a block.
+//! Invariant: lines are parsed as OpenVPN does it, or rejected. So no option can hide from a check in quotes, behind
+//! `setenv opt`, or after the end of what looks like a block.
 
 /// OpenVPN reads longer lines in parts.
 const LONGEST: usize = 250;

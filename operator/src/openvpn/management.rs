@@ -1,7 +1,7 @@
 //! The line protocol of OpenVPN's management interface.
 //!
-//! A value from outside, such as a common name, never ends a command or begins another one. An answer is only given out
-//! when it is whole.
+//! An external value, such as a common name, never ends a command or begins another one. Only complete answers are
+//! returned.
 
 use thiserror::Error;
 
@@ -68,7 +68,7 @@ impl CommonName {
 /// A line from OpenVPN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// What OpenVPN says unasked, such as `>INFO:` as the greeting, `>CLIENT:` and `>LOG:`.
+    /// An unsolicited message, such as the greeting `>INFO:`, `>CLIENT:` and `>LOG:`.
     Notification(String),
     /// A command succeeded.
     Success(String),
@@ -117,7 +117,7 @@ impl Decoder {
         if self.bytes.len() > MAX_ANSWER {
             return Err(ProtocolError::TooLarge);
         }
-        // The only thing without an end of line.
+        // The only message without an end of line.
         if self.bytes.starts_with(PASSWORD_PROMPT) { Err(ProtocolError::Password) } else { Ok(()) }
     }
 
@@ -177,7 +177,7 @@ impl Exchange {
         Self { has_lines: command.has_lines(), text: Vec::new() }
     }
 
-    /// Takes a line, and returns the answer if that was its last one. What OpenVPN says unasked is skipped.
+    /// Takes a line, and returns the answer if this line completes it. Skips unsolicited messages.
     ///
     /// # Errors
     /// If the line answers something else, or if the answer is too large.

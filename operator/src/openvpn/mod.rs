@@ -1,4 +1,4 @@
-//! OpenVPN servers of one's own: the texts that they read and write, without I/O.
+//! OpenVPN servers in the cluster: the texts that they read and write, without I/O.
 
 pub mod client_config;
 pub mod config;

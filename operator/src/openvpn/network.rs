@@ -1,6 +1,6 @@
 //! The addresses of a server's clients.
 //!
-//! Invariant: an address that OpenVPN hands out by itself is never one that a client was given for good.
+//! Invariant: OpenVPN never assigns a permanent address of a client to another one.
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
@@ -33,10 +33,9 @@ impl ClientNetwork {
         self.at(1)
     }
 
-    /// Returns the addresses that are handed out to clients without an address of their own. OpenVPN does not leave
-    /// out those that were given to a client, so it gets no more than it needs: twice as many as there can be clients,
-    /// so that most of them get the same address again, but not more than half of all unless there are that many
-    /// clients.
+    /// Returns the addresses for clients without an address of their own. OpenVPN does not exclude addresses that
+    /// belong to a client, so the pool is small: twice the maximum number of clients, so that most of them get the
+    /// same address again. It has at most half of all addresses, unless the clients need more.
     pub fn pool(&self, max_clients: u32) -> Pool {
         // All but the addresses of the network, the gateway and the broadcast.
         let all = (1_u32 << (32 - self.0.prefix_len())) - 3;
@@ -44,7 +43,7 @@ impl ClientNetwork {
         Pool { first: self.at(2), last: self.at(1 + size) }
     }
 
-    /// Checks an address that a client is given for good.
+    /// Checks a permanent address of a client.
     ///
     /// # Errors
     ///

@@ -67,7 +67,7 @@ pub enum CsrProblem {
     /// The key is too short.
     #[error("the key of the request is too weak: RSA keys need {RSA_BITS} bits or more")]
     WeakKey,
-    /// Who made the request does not have the private key.
+    /// The sender of the request does not have the private key.
     #[error("the signature of the request is wrong")]
     WrongSignature,
     /// The certificate cannot be issued.

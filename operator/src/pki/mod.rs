@@ -1,5 +1,5 @@
-//! Certificates for OpenVPN servers and their clients: a CA, what it signs, and what was revoked. Pure: what is written
-//! where is decided elsewhere.
+//! Certificates for OpenVPN servers and their clients: a CA, the certificates that it signs, and the revoked ones.
+//! Pure: this module reads and writes no objects.
 //!
 //! Invariants: a certificate never outlives its CA, nothing that a client sends gets into a certificate except for its
 //! public key, and a list of revoked certificates never gets shorter unless what it drops has ended.

@@ -1,4 +1,4 @@
-//! A private key and its certificate signing request, for who keeps the key.
+//! A private key and its certificate signing request, for clients that keep their key.
 
 use anyhow::Result;
 use rcgen::{CertificateParams, DnType, KeyPair};

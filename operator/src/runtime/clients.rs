@@ -1,4 +1,4 @@
-//! How many clients are connected to the replicas of an OpenVPN server, as their exporters tell.
+//! Asks the exporters of an OpenVPN server's replicas how many clients are connected.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     scrape::{DEFAULT_PATH, Fetch, HttpFetch, Samples, Settings, Target},
 };
 
-/// How often the replicas of all servers are asked. It is also how often a status changes at most because of its clients.
+/// How often the replicas of all servers are asked, and so the maximum rate of status changes due to clients.
 pub const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Asks the replicas of these servers in the background, and tells the engine. Of a server with a replica that does not

@@ -27,7 +27,7 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 /// The largest head of an answer, in bytes.
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 
-/// What a Pod may answer with. The version of the text format is the one without quoted names.
+/// The accepted media types. The version of the text format is the one without quoted names.
 const ACCEPTED: &str = "text/plain;version=0.0.4, text/plain;q=0.5, application/openmetrics-text;version=1.0.0;q=0.3";
 /// The types of text that can be parsed.
 const TYPES: [&str; 2] = ["text/plain", "application/openmetrics-text"];

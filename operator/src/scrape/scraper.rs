@@ -18,7 +18,7 @@ pub const CACHE_TTL: Duration = Duration::from_secs(5);
 pub const MAX_CONCURRENT: usize = 16;
 /// How long a request waits for others before it fails.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Of how many Pods answers are kept at most.
+/// The maximum number of Pods whose answers are kept.
 const MAX_PODS: u64 = 4096;
 
 /// The reason why there are no samples of a Pod.

@@ -1,4 +1,4 @@
-//! What the annotations of a Pod say about its metrics.
+//! The settings in the annotations of a Pod for its metrics.
 
 use std::{collections::BTreeMap, sync::Arc};
 

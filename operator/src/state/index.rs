@@ -121,7 +121,7 @@ impl ClusterState {
         keys.filter_map(|key| self.clients.get(key))
     }
 
-    /// Returns the clients that an OpenVPN server takes for this one, because they have its common name. It is one of them.
+    /// Returns the clients that an OpenVPN server cannot distinguish from this one, because they share its common name.
     pub fn clients_like(&self, client: &ClientView) -> impl Iterator<Item = &ClientView> {
         let keys = self.clients_named.get(&identity_of_client(client)).into_iter().flatten();
         keys.filter_map(|key| self.clients.get(key))

@@ -81,7 +81,7 @@ fn a_container_that_crashed_before_the_release_keeps_the_slot() {
     }
 }
 
-/// The operator deletes the Pod. Until its node has observed that, kubelet still restarts containers.
+/// The operator deletes the Pod. Until its node observes the deletion, kubelet still restarts containers.
 #[test]
 fn a_crashed_container_is_no_evidence_before_the_node_has_observed_the_deletion() {
     for restarts in Restarts::ALL {

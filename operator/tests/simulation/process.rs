@@ -23,7 +23,7 @@ pub struct Process {
 
 /// Low limits, so that many requests have to wait.
 const LIMITS: [usize; 3] = [8, 1, 1];
-/// So that inputs arrive in the middle of what an earlier one has caused.
+/// A low limit, so that inputs arrive while the engine still handles the effects of an earlier one.
 const MAX_RECONCILES: usize = 3;
 
 /// A request in flight.

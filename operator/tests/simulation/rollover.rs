@@ -1,5 +1,5 @@
-//! One certificate authority follows another: whoever has a certificate is accepted by every replica, and accepts it,
-//! wherever a process crashes. That holds for the profiles of devices outside too, which stay as they are.
+//! Rollover of the certificate authority: every replica accepts every client with a certificate, and the client accepts
+//! the replica, wherever a process crashes. That includes devices whose profiles never change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,12 +34,12 @@ impl Peer {
     }
 }
 
-/// Who may connect to whom.
+/// Which clients may connect to which replicas.
 #[derive(Default)]
 struct Trust {
-    /// What the next replica reads.
+    /// The files that the next replica reads.
     server: Option<Peer>,
-    /// What replicas read, by the hash in their annotation.
+    /// The files that replicas read, by the hash in their annotation.
     templates: BTreeMap<String, Peer>,
     /// The replicas that run.
     replicas: BTreeMap<String, Peer>,

@@ -208,7 +208,7 @@ impl Server {
         }
     }
 
-    /// Server-side apply, as far as one manager owns all that it applies, and never takes fields away.
+    /// Server-side apply for a single manager that owns everything it applies, and never removes fields.
     fn apply(&mut self, kind: Kind, key: &ObjectKey, uid: Option<&Uid>, object: &Value) -> Answer {
         let Some(present) = self.get(kind, key).cloned() else {
             return match uid {
@@ -223,7 +223,7 @@ impl Server {
         self.merge(kind, key, object, false)
     }
 
-    /// Makes a Secret with keys.
+    /// Creates a Secret with keys.
     fn issue(&mut self, request: &Issue) -> Result<Answer, Refusal> {
         let key = &request.key;
         let present = self.get(Kind::Secret, key).cloned();

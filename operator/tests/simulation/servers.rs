@@ -30,7 +30,7 @@ const REPLICAS: usize = 3;
 
 pub type CheckResult = Result<(), String>;
 
-/// What the record of the API server says of certificates.
+/// The certificates in the record of the API server.
 #[derive(Default)]
 struct History {
     /// The certificate of each serial number.
@@ -215,7 +215,7 @@ fn a_server_with_the_files_of_the_user_keeps_its_configuration_wherever_a_proces
     crash_everywhere(&[table::all()], keystore);
 }
 
-/// A server gets fewer replicas. Of three, the first two answer how many clients they have.
+/// A server is scaled down. Two of its three replicas report how many clients they have.
 fn fewer_replicas(sim: &mut Sim) -> CheckResult {
     sim.create(Kind::Server, &home(), json!({"spec": {"replicas": 3}}));
     replicas(sim, 3);

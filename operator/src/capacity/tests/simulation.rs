@@ -1,4 +1,4 @@
-//! An autoscaler on what is available, and one on what remains.
+//! Autoscaling on the available capacity, and on the remaining capacity.
 
 use super::*;
 

@@ -92,11 +92,11 @@ fn object_seen(ctx: &mut Context, key: &ObjectKey, object: &Object) {
 fn copy_seen(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
     let is_ours = copy.consumer_uid.as_ref() == Some(uid);
     if is_ours && copy.labeled && !ctx.memory.consumers.by_uid.contains_key(uid) {
-        // As it should be: of most consumers nothing has to be remembered.
+        // The expected case, in which nothing has to be remembered.
         return;
     }
     let memory = ctx.memory.consumers.of(uid);
-    // With another owner, our copy of that name is gone, and that is what counts for the release.
+    // If the Secret has another owner, our copy is gone, which is all that the release needs to know.
     memory.copy_gone = !is_ours;
     memory.conflicting_secret = (!is_ours || !copy.labeled).then(|| copy.clone());
 }

@@ -1,4 +1,4 @@
-//! Why a slot is still held during its release, for users.
+//! The message for users about why a slot is still held during its release.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! A Pod that is gone before the release of its slot begins. No list finds it, so its MaskConsumer names it.
 //!
-//! Invariant: it counts as ended only if the watch on injected Pods saw its end. After a restart, nobody did.
+//! Invariant: the Pod counts as ended only if the watch on injected Pods saw its end. After a restart, the watch has
+//! not seen it.
 
 use super::context::ConsumerContext;
 use crate::{
@@ -8,9 +9,9 @@ use crate::{
     state::{ConsumerView, Ending, NamespacePods, SlotUserView},
 };
 
-/// What is known of the Pod that the slot was for, if it is gone.
+/// Whether the Pod that the slot was for is gone, and how it ended.
 pub enum MissingPod {
-    /// It is there, or it has ended.
+    /// The Pod exists, or it has ended.
     None,
     /// The watch has not delivered yet how it ended.
     Undelivered,
@@ -18,8 +19,8 @@ pub enum MissingPod {
     MayRun(SlotUserView),
 }
 
-/// A Pod that was force-deleted, or whose Node was removed, is gone before its Mask is, so that no list finds it. Only
-/// the watch on injected Pods saw how it ended; after a restart, nobody did.
+/// No list finds a Pod that was force-deleted, or whose Node was removed, because it is gone before its Mask. Only the
+/// watch on injected Pods saw how it ended. After a restart, that is unknown.
 pub fn missing_pod(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, pods: &NamespacePods) -> MissingPod {
     let Some(pod) = consumer.slot_pod().filter(|_| consumer.assigned.is_some()) else { return MissingPod::None };
     if pods.get(&pod.uid).is_some() || pods.ending(&pod.uid).is_some() {

@@ -1,4 +1,4 @@
-//! A rate limit for the statuses of waiting consumers.
+//! Limits how often the statuses of waiting consumers are written.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The line of the Pods that share a Mask: the oldest first.
+//! The queue of the Pods that share a Mask, the oldest first.
 
 use vpn_types::Reason;
 

@@ -1,5 +1,5 @@
-//! The Masks of Pods: those that a Pod controls go with it, and of the Pods that share one, `status.pod` of its
-//! MaskConsumer names the one that may use the slot.
+//! The Masks of Pods. A Mask that a Pod controls is deleted with the Pod. If Pods share a Mask, `status.pod` of its
+//! MaskConsumer names the Pod that may use the slot.
 //!
 //! Order: that name is written before the Pod loses its gate, with a guard on the resourceVersion. So of two operators, only
 //! one names a Pod, and no Pod is named once the MaskConsumer is being deleted.
@@ -56,7 +56,7 @@ fn hand_over(ctx: &Context, key: &ObjectKey, consumer: &ConsumerView) -> Step {
         PodState::Unknown => Step::send(Operation::Get(Kind::InjectedPod, pod)),
         PodState::Ended => set_pod(consumer, next.as_ref()),
         PodState::Gone(since) => {
-            // Its containers may still run. For how long is a matter of the VPN service, as at a release.
+            // Its containers may still run. As for a release, the provider's `uncleanDelay` limits how long.
             let provider = consumer.assigned.as_ref().and_then(|assigned| ctx.state.providers.get(&assigned.provider));
             let delay =
                 provider.map_or(vpn_types::MaskProviderReleaseSpec::DEFAULT_UNCLEAN_DELAY, |one| one.unclean_delay);
@@ -85,9 +85,9 @@ enum PodState<'a> {
     Ended,
     /// Gone without evidence of its end, since this time.
     Gone(Duration),
-    /// It exists without its label, and has to be read again at this time.
+    /// The Pod exists without its label, and has to be read again at this time.
     Unlabeled(Duration),
-    /// It has to be read.
+    /// The Pod has to be read.
     Unknown,
 }
 

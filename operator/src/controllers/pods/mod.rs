@@ -81,8 +81,8 @@ fn decide(ctx: &Context, request: &ReconcileRequest, key: &ObjectKey) -> Step {
     }
 }
 
-/// A Pod without the gate: the release deletes it when the slot is taken back. That it has no slot otherwise, for example
-/// because somebody removed the gate by hand, is confirmed by a read.
+/// A Pod without the gate: the release deletes it when the slot is taken back. If it seems to have no slot, for example
+/// because somebody removed the gate by hand, a read confirms that.
 fn keep(ctx: &Context, pod: &InjectedPod) -> Step {
     // Not only that of the present Mask: the release of an earlier one may still be in progress.
     let consumer = ctx.state.consumers.get(&pod.mask());

@@ -37,7 +37,7 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<
         let uid = &before.meta.uid;
         ctx.memory.pods.lost.remove(uid);
         ctx.memory.pods.evicted.remove(uid);
-        // Otherwise only a read tells whether it exists: its label may have been removed.
+        // Otherwise, only a read shows whether the Pod exists, because its label may have been removed.
         if before.stage == PodStage::Ended && masks.iter().any(|mask| masks::needs(ctx, mask, uid)) {
             ctx.memory.pods.unwatched.insert(uid.clone(), Unwatched::Ended);
         }

@@ -1,4 +1,4 @@
-//! What a Pod says about its slot: the condition `vpn.beebs.dev/SlotAssigned`, and Events.
+//! Reports the slot of a Pod: the condition `vpn.beebs.dev/SlotAssigned`, and Events.
 
 use chrono::SecondsFormat;
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::{
     state::{Assigned, InjectedPod, message_fingerprint},
 };
 
-/// Reports why a Pod waits. A new reason is an Event too; another place in line is not.
+/// Reports why a Pod waits. A new reason causes an Event, and a new queue position does not.
 pub fn waiting(pod: &InjectedPod, reason: Reason, message: &str, now: Now) -> Step {
     let is_new = pod.condition.as_ref().is_none_or(|known| known.reason != Some(reason));
     let warning = !matches!(reason, Reason::NoFreeSlot | Reason::SlotInUseByPod);

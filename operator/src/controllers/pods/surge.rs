@@ -1,6 +1,6 @@
-//! Rolling updates on full slots. The new Pod waits for a slot that a Pod of the old revision gives up only when the new
-//! one is ready: that would be for ever. So one Pod of the oldest revision is evicted, which PodDisruptionBudgets may
-//! refuse, and its slot goes to the new Pod, if that is the first in line for it.
+//! Rolling updates while all slots are taken. The new Pod waits for a slot, and a Pod of the old revision gives up its
+//! slot only when the new Pod is ready: a deadlock. So one Pod of the oldest revision is evicted, unless a
+//! PodDisruptionBudget refuses that. The new Pod gets the slot if it is first in the queue.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -28,7 +28,7 @@ pub enum SurgeDecision {
     Wait,
     /// Nothing yet: decide again at this time (monotonic).
     WaitUntil(Duration),
-    /// This is its step, which may be to do nothing.
+    /// This is the step of the Pod, which may be to do nothing.
     Step(Step),
 }
 

@@ -36,7 +36,7 @@ impl ServersContext<'_> {
         let found = self.secret(&key, SecretRole::Authority);
         let Some((_, authority)) = self.authority_of(&server.meta.key) else {
             let is_lost = server.authority_generation.is_some_and(|recorded| recorded >= wanted);
-            // What runs goes on with the certificates that it has.
+            // Running replicas continue with their certificates.
             return if found.is_some() || is_lost { Step::Idle } else { self.create_authority(server, key, wanted) };
         };
         if server.authority_generation != Some(authority.generation) {
@@ -108,7 +108,7 @@ impl ServersContext<'_> {
             return Step::Idle;
         }
         let not_after = end(self.now.wall, lifetime, signer.not_after);
-        // Of a certificate that was issued and lost nothing is known, so the time tells the serial numbers apart.
+        // Nothing is known about a certificate that was issued and lost, so the time makes the serial number unique.
         let now = self.now.wall.timestamp_micros().to_string();
         let serial = Serial::derive(&["server", &signer.fingerprint, server.meta.uid.as_str(), &now]);
         Step::maintain(Operation::Issue(Box::new(Issue {

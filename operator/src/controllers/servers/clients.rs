@@ -64,7 +64,7 @@ impl ServersContext<'_> {
         }
     }
 
-    /// Waits until the certificates are revoked, which the server's part does for all clients at once.
+    /// Waits until the certificates are revoked. The reconciliation of the server revokes those of all clients at once.
     fn doomed(&self, client: &ClientView, server: &ObjectKey) -> Step {
         let is_revoked = self.is_revoked(client, server);
         if let Some(server) =
@@ -127,7 +127,7 @@ impl ServersContext<'_> {
                 format!("OpenVPNServer {name} has no certificate authority"),
             ));
         };
-        // The first one has to be recorded before something depends on it.
+        // The first CA has to be recorded before something depends on it.
         let is_recorded = server.authority_generation == Some(authority.generation) || !authority.previous.is_empty();
         let signer = authority.for_clients(self.now.wall);
         if !is_recorded || signer.not_after <= self.now.wall {
@@ -145,7 +145,7 @@ impl ServersContext<'_> {
         Ok(Issuing { client, server, authority, signer, lifetime, file, profile, inputs })
     }
 
-    /// Returns an older client of the server with the same common name. A server takes both for the same.
+    /// Returns an older client of the server with the same common name. A server cannot distinguish the two.
     fn same_name(&self, client: &ClientView) -> Option<&ObjectKey> {
         let age = |client: &ClientView| (client.meta.created, client.meta.key.clone());
         let mut others = self.state.clients_like(client).filter(|other| other.meta.key != client.meta.key);
@@ -177,7 +177,7 @@ impl ServersContext<'_> {
                 None => self.write(issuing, present, None),
             };
         }
-        // Whether a certificate with a serial number that another process recorded exists is not known.
+        // Another process recorded this serial number, so a certificate with it may exist.
         let recorded = self.memory.recorded.get(&client.meta.uid);
         let fresh = client.issued.last().filter(|last| recorded == Some(&last.serial));
         match fresh.filter(|fresh| !is_due(fresh)) {

@@ -14,7 +14,7 @@ pub struct ServersContext<'a> {
     pub memory: &'a Memory,
     /// Settings of this installation.
     pub settings: &'a Settings,
-    /// The backoff of the last write, while it lasts.
+    /// The backoff of the last write, while it is active.
     pub backoff: Option<Backoff>,
     /// Whether no backoff delays the revocation of certificates, which has a priority of its own.
     pub may_revoke: bool,

@@ -1,4 +1,4 @@
-//! What a server is to be, from its spec and the addresses that it got.
+//! The desired state of a server, from its spec and the addresses that it got.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use crate::{
 
 pub use crate::openvpn::EXPORTER_PORT;
 
-/// What a server is to be.
+/// The desired state of a server.
 pub struct Desired {
     /// The network of the clients.
     pub network: ClientNetwork,
@@ -40,7 +40,7 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Returns what a server is to be.
+    /// Returns the desired state of a server.
     ///
     /// # Errors
     /// Returns what is wrong with the spec, for users.

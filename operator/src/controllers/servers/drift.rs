@@ -22,14 +22,14 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Whether an object is as it was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drift {
-    /// It is, or the API server made it otherwise.
+    /// The object is as it was applied, or the API server changed it.
     None,
-    /// It has to be applied again. Whether somebody has changed it is known only if this process has applied it.
+    /// The object has to be applied again. Only a process that applied it knows whether somebody has changed it.
     Correct {
         /// Whether somebody has changed it.
         is_change: bool,
     },
-    /// It has to be applied again at this time (monotonic).
+    /// The object has to be applied again at this time (monotonic).
     CorrectAt(Duration),
 }
 
@@ -96,7 +96,7 @@ fn holds(found: &Value, wanted: &Value) -> bool {
         (Value::Array(found), Value::Array(wanted)) => {
             wanted.iter().all(|wanted| found.iter().any(|found| holds(found, wanted)))
         }
-        // The API server writes quantities in one way: 1000m as 1.
+        // The API server normalizes quantities: 1000m becomes 1.
         (Value::String(found), Value::String(wanted)) => {
             found == wanted || millis(found).is_ok_and(|found| millis(wanted) == Ok(found))
         }

@@ -11,7 +11,7 @@ use crate::{
     state::{ServerPodView, ServerView},
 };
 
-/// How long before the end of a certificate users are told that the operator cannot renew it.
+/// How long before a certificate ends the status warns that the operator cannot renew it.
 const WARN_BEFORE: TimeDelta = TimeDelta::days(30);
 
 /// The `Ready` condition of a server.
@@ -91,7 +91,7 @@ impl ServersContext<'_> {
         all
     }
 
-    /// Returns when users have to be told of the next certificate that the operator cannot renew.
+    /// Returns when the status has to warn about the next certificate that the operator cannot renew.
     pub fn warning_time(&self, server: &ServerView) -> Option<DateTime<Utc>> {
         let all = self.unrenewable(server).into_iter().map(|(not_after, _)| not_after - WARN_BEFORE);
         all.filter(|warning| *warning > self.now.wall).min()
@@ -114,7 +114,7 @@ impl ServersContext<'_> {
         (false, Reason::CertificateExpiring, format!("{what} {verb} at {}{more}", time(*not_after)))
     }
 
-    /// Tells how far the change from one certificate authority to the next is.
+    /// Describes the progress of the change from one certificate authority to the next.
     fn change_of_authority(&self, server: &ServerView) -> Option<String> {
         let (_, authority) = self.authority_of(&server.meta.key).filter(|_| server.keystore_key().is_none())?;
         if authority.outgoing(self.now.wall).is_some() {

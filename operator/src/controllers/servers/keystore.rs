@@ -1,6 +1,6 @@
 //! Servers whose certificates the user issues: their files are copied from a Secret of the user.
 //!
-//! Invariant: what runs keeps its files while the Secret of the user is missing or cannot be used.
+//! Invariant: running replicas keep their files while the Secret of the user is missing or cannot be used.
 
 use std::time::Duration;
 

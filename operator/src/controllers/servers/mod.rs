@@ -116,7 +116,7 @@ impl ServersContext<'_> {
     /// is needed to serve.
     fn server(&self, key: &ObjectKey) -> Step {
         let Some(server) = self.state.servers.get(key) else {
-            // Its clients may be deleted after it. What they hold is revoked all the same.
+            // Clients may be deleted after their server. Their certificates are revoked nevertheless.
             return self.revoke(key, None);
         };
         if server.meta.deleting {
@@ -131,7 +131,7 @@ impl ServersContext<'_> {
                 return self.revoke(key, Some(server)).or_else(|| self.report(server, &evaluate::invalid(message)));
             }
         };
-        // Nothing that fails keeps a client from being revoked.
+        // No failure may delay the revocation of a client.
         let revocation = self.revoke(key, Some(server)).or_else(|| self.announce_revocations(key));
         if matches!(revocation, Step::Send(_)) {
             return revocation;
@@ -159,7 +159,7 @@ impl ServersContext<'_> {
     /// The next step for a server with the certificates of the user.
     fn serve_keystore(&self, server: &ServerView, desired: &desired::Desired) -> Step {
         match keystore(self.state, server, self.now) {
-            // Without knowing the files, the configuration would be another one.
+            // The configuration depends on the files, so wait until they are known.
             None => return Step::Idle,
             Some(Err(Refusal { reason, message })) => return self.report(server, &evaluate::failed(reason, message)),
             Some(Ok(_)) => {}

@@ -105,7 +105,7 @@ impl ServersContext<'_> {
         let labels = pod_labels(key);
         let mut spec = json!({
             "selector": {"matchLabels": selector(key)},
-            // A replica that ends drains its clients: a new one is there before.
+            // A replica that ends drains its clients, so the new replica has to exist before.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "template": {
                 "metadata": {
@@ -150,7 +150,7 @@ pub fn finish(server: &ServerView, kind: Kind, key: &ObjectKey, mut object: Valu
     (object, inputs)
 }
 
-/// Adds the UID of the object that is to be updated, so that no other one is.
+/// Adds the UID of the object to update, so that the request cannot change another one.
 pub fn with_uid(mut object: Value, present: Option<&Meta>) -> Value {
     if let Some(present) = present {
         object["metadata"]["uid"] = json!(present.uid.as_str());

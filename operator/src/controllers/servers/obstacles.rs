@@ -1,5 +1,5 @@
-//! Objects of others with the names that a server or a client needs. They are never changed: a user removes them, or the
-//! garbage collector does. What the operator did not create at all is not cached, so its request fails instead.
+//! Foreign objects with the names that a server or a client needs. The operator never changes them: a user or the
+//! garbage collector removes them. Objects that no operator created are not cached, so the request fails instead.
 
 use vpn_types::Reason;
 

@@ -154,8 +154,8 @@ pub fn slot_key(server: &ServerView, slot: u32) -> ObjectKey {
     named(&server.meta.key, &format!("slot-{slot}"))
 }
 
-/// The exporters tell a client from which address others see it. Without the VPN it asks their Service, and with the VPN
-/// the server that it is connected to, which needs no route to the cluster. A service on the Internet would see the same
+/// The exporters return the address that other hosts see for a client. Without the VPN, the client asks their Service.
+/// With the VPN, it asks its server, which needs no route to the cluster. A service on the Internet would see the same
 /// address both times if the client and the server are on one node.
 fn verify(given: Option<&MaskProviderVerifySpec>, metrics_ip: IpAddr, gateway: Ipv4Addr) -> Value {
     let given = given.cloned().unwrap_or_default();

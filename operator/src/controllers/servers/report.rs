@@ -11,7 +11,7 @@ use crate::{
     state::{ClientView, SecretRole, ServerView},
 };
 
-/// The minimum interval between two status writes for one server that say the same but for its numbers.
+/// The minimum interval between two status writes for one server that differ only in numbers.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl ServersContext<'_> {
@@ -36,7 +36,7 @@ impl ServersContext<'_> {
         let key = &server.meta.key;
         let desired = Desired::of(self.state, server, self.settings, self.now).ok();
         let has_keystore = server.keystore_key().is_some();
-        // There may be that of an earlier server.
+        // The CA may be left over from an earlier server.
         let authority = self.authority_of(key).map(|(_, authority)| authority).filter(|_| !has_keystore);
         let certificate = self.secret(&named(key, "server"), SecretRole::Server);
         let pods = || self.state.server_pods_of(key).filter(|pod| !pod.ended && !pod.meta.deleting);

@@ -1,5 +1,5 @@
-//! Revocation: the serial numbers of clients that are deleted or revoked get into the list beside the certificate
-//! authority, then into the files that the replicas read, and then the kubelets are told to look.
+//! Revocation: the serial numbers of deleted or revoked clients are added to the list beside the certificate authority,
+//! and then to the files that the replicas read. Then the kubelets are notified.
 //!
 //! Invariant: the list only grows, except for certificates that have ended. It is in two Secrets, and the one with the
 //! certificate authority is written first, so the other one can be made again.
@@ -28,7 +28,7 @@ impl ServersContext<'_> {
         self.state.clients_of(server)
     }
 
-    /// Whether no certificate of a client can be used any more, in what the replicas read too.
+    /// Whether all certificates of a client are revoked, also in the files that the replicas read.
     pub fn is_revoked(&self, client: &ClientView, server: &ObjectKey) -> bool {
         if client.issued.is_empty() {
             return true;
@@ -87,7 +87,7 @@ impl ServersContext<'_> {
             replaces: found.map(|files| (files.meta.uid.clone(), files.meta.version)),
             labels: secret_labels(&server.name, SecretRole::Revoked),
             inputs: inputs.to_string(),
-            // It outlives the server, as the certificate authority does.
+            // Like the certificate authority, this Secret outlives the server.
             owner: None,
             content: Content::Revoked {
                 authority: authority.issuer(&authority.signer, self.now.wall),

@@ -33,7 +33,7 @@ impl ServersContext<'_> {
         let wanted = generation(&server.spec).max(authority.generation);
         let is_asked_for = wanted > authority.generation;
         let is_due = !is_own && before_end(authority.signer.not_after) <= self.now.wall;
-        // One after the other: the replicas have to trust the last one first.
+        // One rollover at a time: the replicas have to trust the last authority first.
         if !(is_asked_for || is_due) || authority.outgoing(self.now.wall).is_some() {
             return Step::Idle;
         }
@@ -52,7 +52,7 @@ impl ServersContext<'_> {
             inputs: wanted.to_string(),
             owner: None,
             content: Content::Authority {
-                // Another name than before, so that programs do not mistake one for the other.
+                // The names differ, so that programs do not confuse the two authorities.
                 common_name: format!("{name}-ca-{}", self.now.wall.year()),
                 generation: wanted,
                 own: server.spec.pki.as_ref().and_then(|pki| pki.ca_secret.clone()),
@@ -73,7 +73,7 @@ impl ServersContext<'_> {
         {
             let issued = self.clients_of(&server.meta.key).flat_map(|client| &*client.issued);
             let end = issued.map(|issued| issued.not_after).max().unwrap_or(now);
-            // What the user has issued is not known.
+            // The certificates that the user has issued are unknown.
             let end = if last.signer.is_own { last.signer.not_after } else { end };
             last.retires = Some(end.min(last.signer.not_after));
         }

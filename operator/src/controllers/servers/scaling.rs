@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl ServersContext<'_> {
-    /// Before a Deployment gets fewer replicas, tells the ReplicaSet controller how many clients each has: it deletes the
-    /// one with the lowest cost first (KEP-2255).
+    /// Before a Deployment is scaled down, sets each replica's deletion cost to its number of clients. The ReplicaSet
+    /// controller deletes the replica with the lowest cost first (KEP-2255).
     pub fn rank_replicas(&self, server: &ServerView) -> Step {
         let replicas = || self.state.server_pods_of(&server.meta.key).filter(|pod| !pod.ended && !pod.meta.deleting);
         let wanted = server.spec.replicas.and_then(|wanted| usize::try_from(wanted).ok());

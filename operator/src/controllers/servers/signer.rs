@@ -1,8 +1,8 @@
-//! Which certificate authority issues what, while one follows another.
+//! Which certificate authority issues which certificates during a rollover.
 //!
-//! Invariant: the server accepts whoever has a valid certificate, and they accept the server. The profiles of devices
-//! outside trust the oldest authority only, so that one issues the certificate of the server as long as there may be such a
-//! profile. The newest one issues the certificates of clients as soon as the replicas trust it.
+//! Invariant: the server accepts every client with a valid certificate, and these clients accept the server. The
+//! profiles of devices trust only the oldest authority, so it issues the certificate of the server as long as such a
+//! profile may exist. The newest authority issues the certificates of clients as soon as the replicas trust it.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -33,18 +33,18 @@ impl PreviousAuthority {
 }
 
 impl AuthorityView {
-    /// Returns the authority before, while it issues the certificates of clients because not all replicas trust the
-    /// present one yet.
+    /// Returns the previous authority while it issues the certificates of clients, because not all replicas trust the
+    /// current one yet.
     pub fn outgoing(&self, now: DateTime<Utc>) -> Option<&PreviousAuthority> {
         self.previous.last().filter(|last| last.retires.is_none() && last.is_trusted(now))
     }
 
-    /// Returns who issues the certificates of clients.
+    /// Returns the authority that issues the certificates of clients.
     pub fn for_clients(&self, now: DateTime<Utc>) -> &Signer {
         self.outgoing(now).map_or(&self.signer, |previous| &previous.signer)
     }
 
-    /// Returns who issues the certificate of the server.
+    /// Returns the authority that issues the certificate of the server.
     pub fn for_server(&self, now: DateTime<Utc>) -> &Signer {
         let oldest = self.previous.iter().find(|previous| previous.hands_over() > now);
         oldest.map_or(&self.signer, |previous| &previous.signer)

@@ -1,4 +1,4 @@
-//! What metrics say of a server: its replicas, its clients, and when certificates end.
+//! The input of a server's metrics: its replicas, its clients, and when certificates end.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::state::{ClusterState, SecretRole, ServerView};
 
-/// What metrics say of a server.
+/// The input of a server's metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
-    /// How many replicas there should be, or are if something else scales the Deployment.
+    /// The desired number of replicas, or the actual one if something else scales the Deployment.
     pub replicas: usize,
     /// How many replicas accept clients.
     pub ready: usize,
@@ -37,7 +37,7 @@ pub struct CertificateSummary {
     pub renewal: Option<DateTime<Utc>>,
 }
 
-/// Returns what metrics say of a server.
+/// Returns the input of a server's metrics.
 pub fn summary(state: &ClusterState, server: &ServerView) -> Summary {
     let key = &server.meta.key;
     let pods = || state.server_pods_of(key).filter(|pod| !pod.ended && !pod.meta.deleting);

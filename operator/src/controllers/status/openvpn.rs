@@ -14,7 +14,7 @@ use crate::{
     state::{ClientView, IssuedView, ServerSecretView, ServerView},
 };
 
-/// What is known of an OpenVPN server besides its condition.
+/// The state of an OpenVPN server besides its condition.
 pub struct ServerFacts {
     /// What clients outside of the cluster connect to.
     pub endpoint: Option<(String, u16)>,

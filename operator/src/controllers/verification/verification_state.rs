@@ -1,4 +1,4 @@
-//! The verification state of a provider, from its status status alone.
+//! The verification state of a provider, from its status alone.
 
 use std::time::Duration;
 

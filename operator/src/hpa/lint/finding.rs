@@ -5,9 +5,9 @@ use super::edit::Edit;
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// It does not do what it is for.
+    /// The autoscaler does not work.
     Error,
-    /// It may not do what it is for.
+    /// The autoscaler may not work.
     Warning,
     /// Good to know.
     Info,
@@ -22,7 +22,7 @@ pub struct Finding {
     pub code: &'static str,
     /// What is wrong and why.
     pub message: String,
-    /// What corrects it, if that can be told from the manifest.
+    /// The correction, if the manifest determines it.
     pub(super) edits: Vec<Edit>,
 }
 

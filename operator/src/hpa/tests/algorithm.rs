@@ -160,7 +160,7 @@ fn keda_scales_to_zero_and_back() {
     assert_eq!(path, [(0, 0, 1), (0, 1, 4), (360, 4, 0), (900, 0, 1), (900, 1, 2)]);
 }
 
-/// The activation values belong to the triggers, also where one of them is left out.
+/// Each activation value belongs to its trigger, even if another trigger is left out.
 #[test]
 fn triggers_about_something_else_are_left_out() {
     let text = "apiVersion: keda.sh/v1alpha1

@@ -1,8 +1,7 @@
 //! The metrics of a server, in the text format of Prometheus.
 //!
-//! Names and labels are those of the exporter by kumina, in its two generations. There are never two series with the
-//! same labels: what several sessions have in common is added up. The number of series is bounded, the totals are of
-//! all clients.
+//! Names and labels are those of both generations of the exporter by kumina. Each combination of labels has one series:
+//! sessions with the same labels are summed. The number of series is bounded, but the totals include all clients.
 
 mod individuals;
 #[cfg(test)]
@@ -38,7 +37,7 @@ pub struct Exposition<'a> {
     pub max_clients: Option<u32>,
     /// Whether the Pod ends.
     pub draining: bool,
-    /// The sessions that the agent ended, if there is one.
+    /// The sessions that the agent ended, if there is an agent.
     pub killed: Option<Killed>,
     /// Whether clients have series of their own.
     pub individuals: bool,

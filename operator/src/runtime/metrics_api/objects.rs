@@ -1,4 +1,4 @@
-//! Metrics of Pods and Services: what Pods say of themselves, and the capacity of the cluster that is left for them.
+//! Metrics of Pods and Services: those that Pods expose, and the capacity of the cluster that is left for them.
 //!
 //! Invariant: nothing is asked unless a client asks, only Pods with the annotations in namespaces with the label are
 //! asked, and only at their own addresses.
@@ -74,7 +74,7 @@ impl ObjectMetrics {
     pub async fn values(&self, query: &CustomQuery) -> Option<Result<Vec<Value>, NoValue>> {
         let CustomQuery { namespace, resource, objects, metric, .. } = query;
         let found = match (&**resource, objects) {
-            // An autoscaler takes into account that it has no value of some Pods.
+            // Autoscalers can handle missing values of some Pods.
             (PODS, Objects::Named(name)) => self.of_pods(query, PodQuery::Name(name.clone())).await,
             (PODS, Objects::Selected(labels)) => self.of_pods(query, PodQuery::Labels(text(labels.matcher()))).await,
             (SERVICES, Objects::Named(name)) => {

@@ -1,8 +1,8 @@
 //! Creates and revokes clients of an OpenVPN server, in a Pod of it. What is decided is in
 //! [`crate::openvpn::enrollment`].
 //!
-//! Invariant: the private key is in memory and, when its certificate is there, in the profile. Who interrupts a command
-//! loses it, and the next run takes a new one.
+//! Invariant: the private key is in memory and, once the certificate is issued, in the profile. If a command is
+//! interrupted, the key is lost, and the next run creates a new one.
 
 mod api;
 mod files;
@@ -79,7 +79,7 @@ pub struct Place {
 pub async fn run(command: ClientCommand) -> ExitCode {
     match command.run().await {
         Ok(said) => {
-            // A reader that stops reading is no error.
+            // It is not an error if the reader stops reading.
             let _ = writeln!(std::io::stdout(), "{said}");
             ExitCode::SUCCESS
         }

@@ -66,11 +66,11 @@ pub struct ExporterArgs {
     )]
     pub ignore_individuals: bool,
 
-    /// Directory with `agent.json`. Without that file, nothing is known but what OpenVPN tells.
+    /// Directory with `agent.json`. Without that file, the exporter only knows what OpenVPN reports.
     #[arg(long, default_value = "/etc/openvpn/config")]
     pub config_dir: PathBuf,
 
-    /// Directory with what the agent tells the exporter.
+    /// Directory with the files from the agent for the exporter.
     #[arg(long, default_value = "/run/openvpn")]
     pub run_dir: PathBuf,
 

@@ -1,7 +1,7 @@
 //! Reads a status file while OpenVPN may be writing it.
 //!
-//! OpenVPN writes over the old file line by line, and cuts it at the end. In between there is a mixture, which may even
-//! look like a status. So a file counts only if it was not written to for a moment.
+//! OpenVPN overwrites the old file line by line, and truncates it at the end. In between, the file is a mixture, which
+//! may even look like a status. So a file counts only if it was not written to for a moment.
 
 use std::{
     fs::{self, Metadata},
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::openvpn::status::{Status, StatusError};
 
-/// How long a file that is complete was not written to.
+/// A file is complete when it was not written to for this long.
 const SETTLED: Duration = Duration::from_millis(200);
 /// How often to read a file that is being written.
 const ATTEMPTS: u32 = 5;

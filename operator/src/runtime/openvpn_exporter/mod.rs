@@ -19,13 +19,13 @@ use tokio::{
 pub use self::arguments::{ExporterArgs, two_dashes};
 use self::source::Source;
 
-/// How long nobody listens on the management socket before the exporter ends.
+/// The exporter exits after nobody has listened on the management socket for this long.
 const GONE: Duration = Duration::from_secs(2);
 /// How often to look.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// Serves until the Pod ends: after a signal, the exporter goes on as long as OpenVPN does. A Pod that turns unready
-/// loses its sessions, so it must not before they have ended.
+/// Serves until the Pod ends: after a signal, the exporter continues as long as OpenVPN does. A Pod that becomes
+/// unready loses its sessions, so it must stay ready until they have ended.
 ///
 /// # Errors
 /// If the address is not available.

@@ -36,9 +36,9 @@ use crate::{
 
 /// How long an answer is shared.
 const SHARED: Duration = Duration::from_secs(1);
-/// How long the last good answer stands in for a missing one.
+/// How long the last good answer replaces a missing one.
 const LAST_GOOD: Duration = Duration::from_secs(30);
-/// The age from which a status file tells that OpenVPN does not run. It is written once a minute, or more often.
+/// A status file of this age means that OpenVPN does not run. OpenVPN writes it at least once a minute.
 const OLD: Duration = Duration::from_secs(180);
 
 /// What is known about a server.
@@ -50,7 +50,7 @@ pub struct Known {
     pub status: Option<Arc<Status>>,
     /// Whether the server works.
     pub is_ready: bool,
-    /// Why it does not, or why the status is not the newest.
+    /// Why the server does not work, or why the status is not the newest.
     pub problem: Option<String>,
 }
 
@@ -139,7 +139,7 @@ impl Source {
     /// Returns the status, which is at most a second old unless there is none.
     pub async fn ask(self: &Arc<Self>) -> Arc<Answer> {
         let source = self.clone();
-        // A task of its own: who asks may go away.
+        // In a task of its own, because the caller may give up.
         let answer = tokio::spawn(async move {
             let mut cache = source.cache.lock().await;
             if cache.asked.is_none_or(|asked| asked.elapsed() >= SHARED) {

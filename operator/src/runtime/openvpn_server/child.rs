@@ -32,7 +32,7 @@ const NOISE: [&str; 4] = [
     "MANAGEMENT: Client connected from",
     "MANAGEMENT: Client disconnected",
     "MANAGEMENT: CMD ",
-    // After somebody who waited for his turn gave up.
+    // Logged after a waiting client has given up.
     "MANAGEMENT: TCP send error: Broken pipe",
 ];
 
@@ -61,7 +61,7 @@ impl LastLines {
 pub struct OpenVpn {
     pid: Pid,
     exit: watch::Receiver<Option<u8>>,
-    /// Nothing is sent: it is closed when all output has been passed on.
+    /// Nothing is sent. The channel closes when all output has been passed on.
     output: mpsc::Receiver<()>,
     last_lines: LastLines,
 }
@@ -72,7 +72,7 @@ impl OpenVpn {
     /// # Errors
     /// If it cannot be started.
     pub fn start(program: &Path, arguments: &[&OsStr]) -> anyhow::Result<Self> {
-        // Before the process, whose end would be missed otherwise.
+        // Before the process starts, because its end would be missed otherwise.
         let mut ended = signal(SignalKind::child()).context("cannot handle SIGCHLD")?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -93,7 +93,7 @@ impl OpenVpn {
                         sender.send_replace(Some(code.unwrap_or(1)));
                     }
                 }
-                // Signals are merged, so one may stand for several processes; none gets lost.
+                // Signals are merged: one may stand for several processes, but none gets lost.
                 if ended.recv().await.is_none() {
                     return;
                 }

@@ -16,7 +16,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Goes on with the numbers in the directory, from before the container was started anew.
+    /// Continues from the numbers in the directory, which are from before the container restarted.
     pub fn new(directory: &Path) -> Self {
         let file = directory.join(KILLED_FILE);
         let before = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());

@@ -44,7 +44,7 @@ pub enum ManagementError {
     /// The connection failed, or ended early.
     #[error("the connection to OpenVPN's management socket failed: {0}")]
     Connection(#[from] io::Error),
-    /// What comes is not the protocol.
+    /// The data does not follow the protocol.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     /// OpenVPN refuses a command.

@@ -98,7 +98,7 @@ async fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
     let settings = read_settings(&args.config_dir)?;
     check_keys(&args.pki_dir)?;
     let draining = args.run_dir.join(DRAINING_FILE);
-    // Of a container that was started anew.
+    // A file from before the container was restarted.
     let _ = fs::remove_file(&draining);
     prepare::tun(&args.tun_device)?;
     prepare::forwarding(&args.forwarding_setting)?;

@@ -1,4 +1,4 @@
-//! What has to be there before OpenVPN starts: the device, forwarding, rules, and files that others can read.
+//! Prepares the start of OpenVPN: the device, forwarding, rules, and files that others can read.
 
 use std::{
     ffi::OsStr,

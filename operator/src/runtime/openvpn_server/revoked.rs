@@ -21,7 +21,7 @@ use crate::openvpn::{
 
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often to look for sessions of a name: a client may be about to connect.
+/// How many times to look for sessions of a name: a client may be about to connect.
 const ROUNDS: u32 = 6;
 /// The largest size of a file with a common name.
 const MAX_NAME: usize = 1024;
@@ -34,7 +34,7 @@ pub struct RevokedDirectory {
     stamp: Option<Stamp>,
 }
 
-/// What changes when the files change: kubelet replaces the link, and everybody changes the time.
+/// Changes when the files change: kubelet replaces the link, and every writer changes the time.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     link: Option<PathBuf>,
@@ -42,7 +42,7 @@ struct Stamp {
 }
 
 impl RevokedDirectory {
-    /// Takes the files that are there as seen. OpenVPN, which starts later, refuses their clients.
+    /// Treats existing files as seen. OpenVPN, which starts later, refuses their clients.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let mut directory = Self { path: path.into(), seen: BTreeSet::new(), stamp: None };
         if let Err(error) = directory.changes() {
@@ -113,8 +113,8 @@ pub async fn watch(mut directory: RevokedDirectory, management: &Management, cou
     }
 }
 
-/// Ends the sessions of names. A client is told to connect anew, which lets in one that has a new certificate with the
-/// same name. If it goes on with the old session a second later, that ends at once.
+/// Ends the sessions of names. First, the client is told to reconnect, which works if it has a new certificate with the
+/// same name. If the old session still exists a second later, it ends at once.
 async fn end_sessions(
     names: &BTreeMap<String, u32>,
     told: &mut BTreeSet<u64>,

@@ -23,8 +23,8 @@ const BATCH: usize = 100;
 /// How long OpenVPN may take to end.
 const STOP: Duration = Duration::from_secs(5);
 
-/// Waits until there are no sessions, ends those that are left in the last third of the time, and returns when the time
-/// is over, or `hurry` is.
+/// Waits until there are no sessions, ends the remaining ones in the last third of the time, and returns when the time
+/// is over, or when `hurry` resolves.
 pub async fn drain(management: &Management, counts: &Counts, time: Duration, hurry: impl Future<Output = ()>) {
     tokio::select! {
         () = end_sessions(management, counts, time) => {}

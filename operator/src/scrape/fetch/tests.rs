@@ -16,7 +16,7 @@ use crate::{
 };
 
 const SHORT: Duration = Duration::from_millis(400);
-/// Longer than any answer takes that comes.
+/// Longer than any complete answer takes.
 const LONG: Duration = Duration::from_secs(20);
 
 /// Counts the connections to a server, and the bytes that it could send.
