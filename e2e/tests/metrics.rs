@@ -1,6 +1,8 @@
 //! A real Prometheus scrapes the operator's processes, as the chart's PodMonitors say. The tests check the metrics, the
 //! alerts and the dashboard. [`discovery`] has the tests with the Prometheus Operator and the current Prometheus.
 
+#[path = "metrics/adapter_rules.rs"]
+mod adapter_rules;
 #[path = "metrics/discovery/mod.rs"]
 mod discovery;
 #[path = "metrics/world.rs"]
@@ -75,6 +77,7 @@ async fn prometheus_knows_what_the_operator_does() -> Result<()> {
 /// Prometheus knows what the operator does.
 async fn known(f: &Framework, world: &World<'_>, prometheus: &Prometheus, programs: &Programs) -> Result<()> {
     slots_and_masks(f, prometheus).await?;
+    adapter_rules::check(f, prometheus).await?;
     checked(world, programs).await?;
     one_tells(world, prometheus).await?;
     dashboard(f, prometheus).await?;

@@ -174,6 +174,19 @@ impl Prometheus {
         Ok(started)
     }
 
+    /// The address of its API.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub async fn stop(&self) -> Result<()> {
+        self.process.stop(TIMEOUT).await.map(drop)
+    }
+
     /// The file to which it logs.
     pub fn log(&self) -> &Path {
         &self.process.spec().log

@@ -4,6 +4,7 @@
 //! `cargo test -p e2e --test autoscaling keda -- --ignored`.
 
 mod processes;
+mod triggers;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -60,7 +61,10 @@ async fn rendered(cluster: &Cluster, values: &str) -> Result<(String, String)> {
 
 /// Runs a test with KEDA, an operator and a webhook in a cluster of their own. The body gets the ScaledObject of the
 /// document, with the address of this `/metrics` instead of a Service.
-async fn with_keda(setup: Setup, body: impl AsyncFnOnce(&Framework, &Keda, &str) -> Result<()>) -> Result<()> {
+async fn with_keda(
+    setup: Setup,
+    body: impl AsyncFnOnce(&Cluster, &Framework, &Keda, &str) -> Result<()>,
+) -> Result<()> {
     if local_cluster().await?.is_none() {
         return Ok(());
     }
@@ -90,7 +94,7 @@ async fn with_keda(setup: Setup, body: impl AsyncFnOnce(&Framework, &Keda, &str)
     f.dump_on_error(async {
         let address = operator.metrics_service().context("no metrics API")?;
         metrics_api::wait_until_available(&cluster).await?;
-        body(&f, &keda, &object.replace(&service, &address)).await
+        body(&cluster, &f, &keda, &object.replace(&service, &address)).await
     })
     .await?;
     operator.stop().await?;
@@ -128,7 +132,7 @@ async fn urgent(f: &Framework, count: usize) -> Result<()> {
 #[tokio::test]
 #[ignore = "builds KEDA: 16 minutes of processor time"]
 async fn keda_takes_the_slots_that_are_left_and_scales_to_zero() -> Result<()> {
-    with_keda(Setup::Alone, async |f, _, object| {
+    with_keda(Setup::Alone, async |_, f, _, object| {
         f.create_provider("vpn", 5).await?;
         apply(f, object).await?;
         wait_for_running(f, 4).await?;
@@ -167,7 +171,7 @@ async fn keda_takes_the_slots_that_are_left_and_scales_to_zero() -> Result<()> {
 #[tokio::test]
 #[ignore = "builds KEDA: 16 minutes of processor time"]
 async fn keda_lets_the_contract_follow_the_demand() -> Result<()> {
-    with_keda(Setup::Alone, async |f, _, object| {
+    with_keda(Setup::Alone, async |_, f, _, object| {
         f.create_provider("vpn", 2).await?;
         apply_text(f, &contract(f, object)?).await?;
         for number in 0..7 {
@@ -205,7 +209,7 @@ fn contract(f: &Framework, object: &str) -> Result<String> {
 #[tokio::test]
 #[ignore = "builds KEDA: 16 minutes of processor time"]
 async fn keda_scales_behind_the_metrics_api() -> Result<()> {
-    with_keda(Setup::Behind, async |f, keda, object| {
+    with_keda(Setup::Behind, async |_, f, keda, object| {
         f.create_provider("vpn", 5).await?;
         apply(f, object).await?;
         wait_for_running(f, 4).await?;
