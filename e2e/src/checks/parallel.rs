@@ -27,7 +27,8 @@ const BUILDS: &str = "builds";
 const WITH_NODE: [&str; 4] = ["node", "verification", "in_cluster", "agent"];
 /// The slowest of the other test binaries, slowest first. The rest follow by name. A slow binary that starts late would
 /// delay the whole run.
-const LONGEST: [&str; 9] = ["bad_days", "counts", "restart", "operator", "chart", "lease", "crowds", "clients", "life"];
+const LONGEST: [&str; 10] =
+    ["autoscaling", "bad_days", "counts", "restart", "operator", "chart", "lease", "crowds", "clients", "life"];
 /// How long the start of a control plane keeps the CPUs busy.
 const START: Duration = Duration::from_secs(10);
 /// The interval over which CPU usage is measured.
