@@ -99,11 +99,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* Labels of an object for the Prometheus Operator: the value does not replace ours. Takes (list $ app). */}}
+{{/* Labels of an object for the Prometheus Operator. prometheus.labels cannot replace the others. Takes (list $ app). */}}
 {{- define "vpn-operator.prometheusLabels" -}}
 {{- $root := index . 0 -}}
 {{- $ours := include "vpn-operator.labels" $root | fromYaml | merge (dict "app" (index . 1)) -}}
-{{- toYaml (merge $ours $root.Values.prometheus.labels) -}}
+{{- toYaml (merge $ours ($root.Values.prometheus.labels | default dict)) -}}
 {{- end -}}
 
 {{/* The subjects of the binding of a controller. Takes (list $ controller). */}}

@@ -187,7 +187,7 @@ fn sample() -> (Metrics, Engine) {
     for server in [WEBHOOK, METRICS_API] {
         metrics.certificate_ends(server, now().timestamp());
     }
-    metrics.passes_through("custom.metrics.k8s.io", true);
+    metrics.set_pass_through_up("custom.metrics.k8s.io", true);
     let key = ObjectKey::new("apps", "one");
     let requests =
         [ReconcileRequest::Mask, ReconcileRequest::Consumer, ReconcileRequest::Reservation, ReconcileRequest::Provider]

@@ -101,6 +101,15 @@ impl Cluster {
         self.kubectl().run(self.admin(), args).await
     }
 
+    /// Applies the CRDs in `crds`, and the other files, and waits until the CRDs are established.
+    pub async fn apply_with_crds(&self, crds: &str, files: &[String]) -> Result<()> {
+        let mut apply = vec!["apply", "--server-side", "-f", crds];
+        apply.extend(files.iter().flat_map(|file| ["-f", file]));
+        self.run_kubectl(&apply).await?;
+        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", crds];
+        self.run_kubectl(&wait).await.map(drop)
+    }
+
     /// helm for this cluster.
     pub fn helm(&self) -> Helm {
         match self {

@@ -126,8 +126,7 @@ async fn a_deployment_settles_whatever_the_number_of_slots() -> Result<()> {
         ensure_eq("replicas while nothing changes", replicas_over_syncs(f, "worker", SYNCS).await?, settled)?;
 
         // Two others: one takes the reserve, and then there is none.
-        let left = as_i32(slots)? - 3;
-        let left = left.max(1);
+        let left = (as_i32(slots)? - 3).max(1);
         let began = Instant::now();
         let fewer = changes(f, "worker", replicas, |seen| seen.last() == Some(&left));
         let others = async {

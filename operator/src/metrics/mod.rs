@@ -169,7 +169,7 @@ impl Metrics {
     }
 
     /// Records whether the server that the metrics API stands in front of answers.
-    pub fn passes_through(&self, group: &str, up: bool) {
+    pub fn set_pass_through_up(&self, group: &str, up: bool) {
         self.pass_through.with_label_values(&[group]).set(up.into());
         // Fails if it is registered already.
         let _ = self.registry.register(Box::new(self.pass_through.clone()));

@@ -121,6 +121,22 @@ async fn apply(f: &Framework, object: &str) -> Result<()> {
     apply_text(f, object).await
 }
 
+/// Applies a ScaledObject, which takes four of five slots and then changes nothing.
+async fn take_slots(f: &Framework, object: &str) -> Result<()> {
+    f.create_provider("vpn", 5).await?;
+    apply(f, object).await?;
+    wait_for_running(f, 4).await?;
+    ensure_eq("replicas while nothing changes", replicas_over_syncs(f, "worker", 20).await?, [4].into())
+}
+
+/// Creates two Masks that go first. One of them takes the reserve, and the replicas make up for it.
+async fn give_back(f: &Framework) -> Result<()> {
+    urgent(f, 2).await?;
+    f.wait_active("urgent-0").await?;
+    f.wait_active("urgent-1").await?;
+    wait_for_running(f, 2).await
+}
+
 /// Masks that go before the workload.
 async fn urgent(f: &Framework, count: usize) -> Result<()> {
     for number in 0..count {
@@ -133,16 +149,9 @@ async fn urgent(f: &Framework, count: usize) -> Result<()> {
 #[ignore = "builds KEDA: 16 minutes of processor time"]
 async fn keda_takes_the_slots_that_are_left_and_scales_to_zero() -> Result<()> {
     with_keda(Setup::Alone, async |_, f, _, object| {
-        f.create_provider("vpn", 5).await?;
-        apply(f, object).await?;
-        wait_for_running(f, 4).await?;
-        ensure_eq("replicas while nothing changes", replicas_over_syncs(f, "worker", 20).await?, [4].into())?;
+        take_slots(f, object).await?;
 
-        // The first one takes the reserve, and the replicas make up for it.
-        urgent(f, 2).await?;
-        f.wait_active("urgent-0").await?;
-        f.wait_active("urgent-1").await?;
-        wait_for_running(f, 2).await?;
+        give_back(f).await?;
         ensure_eq("replicas with others", replicas_over_syncs(f, "worker", 5).await?, [2].into())?;
         f.delete::<Mask>("urgent-0").await?;
         f.delete::<Mask>("urgent-1").await?;
@@ -210,10 +219,7 @@ fn contract(f: &Framework, object: &str) -> Result<String> {
 #[ignore = "builds KEDA: 16 minutes of processor time"]
 async fn keda_scales_behind_the_metrics_api() -> Result<()> {
     with_keda(Setup::Behind, async |_, f, keda, object| {
-        f.create_provider("vpn", 5).await?;
-        apply(f, object).await?;
-        wait_for_running(f, 4).await?;
-        ensure_eq("replicas while nothing changes", replicas_over_syncs(f, "worker", 20).await?, [4].into())?;
+        take_slots(f, object).await?;
 
         // Both are read at one place.
         let external = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{}", f.name());

@@ -95,7 +95,7 @@ fn authority() -> String {
 /// Installs the custom resources and the permissions.
 async fn install(cluster: &Cluster, source: &Path) -> Result<()> {
     let file = |name: &str| source.join("config").join(name).display().to_string();
-    let kinds = file("crd/bases");
+    let crds = file("crd/bases");
     let files = [
         file("general/namespace.yaml"),
         file("service_account/service_account.yaml"),
@@ -104,11 +104,7 @@ async fn install(cluster: &Cluster, source: &Path) -> Result<()> {
         file("metrics-server/role.yaml"),
         file("metrics-server/role_binding.yaml"),
     ];
-    let mut apply = vec!["apply", "--server-side", "-f", &kinds];
-    apply.extend(files.iter().flat_map(|file| ["-f", file]));
-    cluster.run_kubectl(&apply).await?;
-    let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", &kinds];
-    cluster.run_kubectl(&wait).await.map(drop)
+    cluster.apply_with_crds(&crds, &files).await
 }
 
 /// Applies KEDA's APIService. Its Service is a name for loopback.

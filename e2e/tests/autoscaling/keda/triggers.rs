@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use vpn_types::Mask;
 
-use super::{MEDIA, apply, processes::Setup, urgent, with_keda};
+use super::{MEDIA, give_back, processes::Setup, take_slots, with_keda};
 use crate::{DOCUMENT, apply_text, replicas_over_syncs, wait_for_running};
 
 #[tokio::test]
@@ -36,14 +36,8 @@ async fn keda_asks_prometheus() -> Result<()> {
         let trigger: Value = serde_yaml::from_str(&trigger.replace(there, &prometheus.url()))?;
         object["spec"]["triggers"] = trigger["triggers"].clone();
 
-        f.create_provider("vpn", 5).await?;
-        apply(f, &object.to_string()).await?;
-        wait_for_running(f, 4).await?;
-        ensure_eq("replicas while nothing changes", replicas_over_syncs(f, "worker", 20).await?, [4].into())?;
-        urgent(f, 2).await?;
-        f.wait_active("urgent-0").await?;
-        f.wait_active("urgent-1").await?;
-        wait_for_running(f, 2).await?;
+        take_slots(f, &object.to_string()).await?;
+        give_back(f).await?;
 
         // Without a value, nothing changes.
         prometheus.stop().await?;

@@ -83,7 +83,7 @@ fn build() -> Result<(PathBuf, PathBuf)> {
 /// Installs the custom resources, and the permissions of the Prometheus Operator and of Prometheus.
 async fn install(cluster: &Cluster, source: &Path) -> Result<()> {
     let file = |name: &str| source.join("example").join(name).display().to_string();
-    let kinds = file("prometheus-operator-crd");
+    let crds = file("prometheus-operator-crd");
     let files = [
         file("rbac/prometheus-operator/prometheus-operator-cluster-role.yaml"),
         file("rbac/prometheus-operator/prometheus-operator-cluster-role-binding.yaml"),
@@ -92,11 +92,7 @@ async fn install(cluster: &Cluster, source: &Path) -> Result<()> {
         file("rbac/prometheus/prometheus-cluster-role-binding.yaml"),
         file("rbac/prometheus/prometheus-service-account.yaml"),
     ];
-    let mut apply = vec!["apply", "--server-side", "-f", &kinds];
-    apply.extend(files.iter().flat_map(|file| ["-f", file]));
-    cluster.run_kubectl(&apply).await?;
-    let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", &kinds];
-    cluster.run_kubectl(&wait).await.map(drop)
+    cluster.apply_with_crds(&crds, &files).await
 }
 
 /// Returns a Prometheus that selects everything. Its process is not in a Pod, so it needs the address of the API server

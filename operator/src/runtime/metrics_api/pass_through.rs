@@ -120,7 +120,7 @@ async fn follow(group: Group, server: Arc<Server>, offers: watch::Sender<Offers>
         ticks.tick().await;
         let (address, lists) = (server.address(), server.lists(group).await);
         let failure = lists.as_ref().err().cloned();
-        metrics.passes_through(group.name(), failure.is_none());
+        metrics.set_pass_through_up(group.name(), failure.is_none());
         if before.as_ref() != Some(&failure) {
             match &failure {
                 None => tracing::info!("metrics of {} are passed on to {address}", group.name()),
