@@ -9,7 +9,8 @@ use e2e::{
 
 use crate::{DOCUMENT, alone, apply_text, changes, replicas, replicas_over_syncs, wait_for_running};
 
-/// An HPA that multiplies its replicas by the free slots: it oscillates.
+/// An HPA that multiplies its replicas by the free slots: it oscillates. No whole number of free slots is within the
+/// tolerance of its target, so it does not settle by chance either.
 const ON_FREE_SLOTS: &str = "
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
@@ -25,7 +26,7 @@ spec:
           name: vpno_provider_slots_free
           selector:
             matchLabels: {provider: vpn}
-        target: {type: Value, value: '2'}
+        target: {type: Value, value: 1500m}
   behavior:
     scaleUp:
       policies: [{type: Percent, value: 900, periodSeconds: 2}]
