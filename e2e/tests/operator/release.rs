@@ -221,6 +221,19 @@ async fn a_pod_deleted_by_force_leaves_its_slot_held() -> Result<()> {
     .await
 }
 
+/// The API server removes such a Pod as soon as it is deleted, unless the request has a grace period.
+#[tokio::test]
+async fn the_end_of_a_pod_without_grace_period_is_seen() -> Result<()> {
+    Framework::test("no-grace", async |f| {
+        let (history, first) = contended(f, None).await?;
+        f.run_pod(owned_pod("user", &first, 0)?).await?;
+        f.delete::<Mask>("first").await?;
+        // It would be held for 5 minutes, which is longer than this waits.
+        handed_over(f, history, &first).await.map(drop)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_slot_may_rest_after_a_clean_end() -> Result<()> {
     Framework::test("delay", async |f| {

@@ -16,9 +16,23 @@ pub const MOUNT_PATH: &str = "/gluetun/credentials";
 /// The gluetun image, pinned because the log patterns match the wording of this version.
 pub const IMAGE: &str = "qmcgaw/gluetun:v3.41.3";
 
-/// Puts each key of the Secret that is a file to where gluetun reads it: to the path in a variable, such as
-/// `OPENVPN_CUSTOM_CONFIG`, else to the default of gluetun. The names of the keys are not known when a Pod is created.
-const START: &str = r#"for file in /gluetun/credentials/*; do
+/// The variable with the annotation of the webhook, which `kubectl debug --copy-to` leaves out. Such a copy has the Secret,
+/// but neither the label nor the scheduling gate, so it would be a second device in the slot.
+pub const INJECTED_VARIABLE: &str = "VPN_OPERATOR_INJECTED";
+
+/// Prepares the start of gluetun:
+///
+/// 1. A copy of an injected Pod does not start.
+/// 2. A container that was killed leaves rules in the network of the Pod, and gluetun would fail with `file exists`.
+/// 3. Each key of the Secret that is a file is put to where gluetun reads it: to the path in a variable, such as
+///    `OPENVPN_CUSTOM_CONFIG`, else to the default of gluetun. The names of the keys are not known when a Pod is created.
+const START: &str = r#"if [ -z "${VPN_OPERATOR_INJECTED-true}" ]; then
+  echo "This Pod is a copy of a Pod with a slot, and has no slot of its own. Copy its labels and annotations too: kubectl debug --keep-labels --keep-annotations"
+  exit 1
+fi
+ip rule delete table 51820 2>/dev/null
+ip -6 rule delete table 51820 2>/dev/null
+for file in /gluetun/credentials/*; do
   key=${file##*/}
   case $key in *.conf|*.ovpn|*.crt|*.pem|*.key) ;; *) continue ;; esac
   path=$(env | sed -n 's|^[A-Za-z0-9_]*=[[:space:]]*\(/[^:]*[^:[:space:]]\)[[:space:]]*$|\1|p' | grep "/$key\$" | head -n 1)
@@ -28,10 +42,6 @@ const START: &str = r#"for file in /gluetun/credentials/*; do
   if [ ! -e "$path" ]; then mkdir -p "${path%/*}" && ln -s "$file" "$path"; fi
 done
 exec /gluetun-entrypoint"#;
-
-/// A container that was killed leaves these rules in the network of the Pod, and gluetun would fail with
-/// `file exists`.
-const CLEAN_UP: &str = "ip rule delete table 51820; ip -6 rule delete table 51820; true";
 
 /// Whether a key of a Secret is the name of a file.
 pub fn is_file(key: &str) -> bool {
@@ -48,7 +58,7 @@ pub enum Environment<'a> {
 }
 
 /// Returns the container as a native sidecar (KEP-753): containers that follow it start when the tunnel is up.
-/// `settings` are variables in addition to the credentials.
+/// `settings` are variables in addition to the credentials, which they override.
 pub fn container(
     image: &str,
     secret: &str,
@@ -72,7 +82,6 @@ pub fn container(
             "timeoutSeconds": 5,
             "failureThreshold": (startup_seconds / 2).max(1),
         },
-        "lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", CLEAN_UP]}}},
         "volumeMounts": [{"name": VOLUME, "mountPath": MOUNT_PATH, "readOnly": true}],
     });
     match environment {

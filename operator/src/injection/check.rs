@@ -1,7 +1,7 @@
 //! Rejects Pods that cannot get a slot of their own, or cannot use it safely.
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use vpn_types::inject::{SIDECAR_ANNOTATION, SLOT_GATE};
+use vpn_types::inject::{INJECTED_ANNOTATION, SIDECAR_ANNOTATION, SLOT_GATE};
 
 use super::request::Request;
 use crate::gluetun;
@@ -44,6 +44,16 @@ pub fn check(
     }
     if spec.scheduling_gates.iter().flatten().any(|gate| gate.name == SLOT_GATE) {
         return Err(format!("the scheduling gate {SLOT_GATE} is reserved for the operator; remove it"));
+    }
+    let has_sidecar = containers(spec).any(|container| {
+        let mut mounts = container.volume_mounts.iter().flatten();
+        container.name == gluetun::CONTAINER && mounts.any(|mount| mount.name == gluetun::VOLUME)
+    });
+    if has_sidecar && request.sidecar {
+        return Err(format!(
+            "this is a copy of a Pod with the VPN sidecar, without its annotation {INJECTED_ANNOTATION}; copy the \
+             annotations too, for example with kubectl debug --keep-labels --keep-annotations"
+        ));
     }
     if spec.volumes.iter().flatten().any(|volume| volume.name == gluetun::VOLUME) {
         return Err(format!("the volume name {} is reserved for the operator; rename the volume", gluetun::VOLUME));

@@ -7,15 +7,21 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use serde_json::{Value, json};
-use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected, MASK_ANNOTATION, SLOT_GATE};
+use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected, MASK_ANNOTATION, SIDECAR_ANNOTATION, SLOT_GATE};
 
-use super::{Defaults, check::check, request::Request};
+use super::{Defaults, check::check, request::Request, value};
 use crate::gluetun::{self, Environment};
 
 /// How long the tunnel may take before kubelet restarts gluetun.
 const STARTUP_SECONDS: u64 = 120;
 /// The variable with the name of the Secret, for Pods with a VPN container of their own.
 const SECRET_VARIABLE: &str = "VPN_SECRET";
+/// The grace period in seconds of a Pod that has none. With 0, the API server removes a Pod as soon as it is deleted, and
+/// nobody knows when its containers have stopped.
+const SHORTEST_GRACE_PERIOD: u32 = 1;
+/// The ports on which gluetun listens: where the setting is, the port, and the host.
+const OWN_PORTS: [(&str, u16, &str); 2] =
+    [("HTTP_CONTROL_SERVER_ADDRESS", 8000, ""), ("HEALTH_SERVER_ADDRESS", 9999, "127.0.0.1")];
 /// The longest beginning of the name of a Secret: the name of the Pod, shortened.
 const LONGEST_BEGINNING: usize = 200;
 
@@ -59,7 +65,9 @@ pub enum Answer {
 
 /// Returns the name of the Mask that a Pod wants to use.
 pub fn wanted_mask(pod: &Value) -> Option<&str> {
-    pod["metadata"]["annotations"][MASK_ANNOTATION].as_str()
+    let name = pod["metadata"]["annotations"][MASK_ANNOTATION].as_str();
+    // A bad name is refused by the decision, which names the annotation.
+    name.filter(|name| value::name(name).is_ok())
 }
 
 /// Decides about a Pod that is about to be created.
@@ -100,6 +108,9 @@ fn inject(pod: &Value, inputs: &Inputs<'_>) -> Result<Value, String> {
     let spec = typed.spec.unwrap_or_default();
     push(&mut new["spec"]["schedulingGates"], json!({"name": SLOT_GATE}));
     push(&mut new["spec"]["volumes"], gluetun::volume(&secret));
+    if spec.termination_grace_period_seconds == Some(0) {
+        new["spec"]["terminationGracePeriodSeconds"] = json!(SHORTEST_GRACE_PERIOD);
+    }
     if request.sidecar {
         // A Service named `openvpn` would set OPENVPN_PORT.
         new["spec"]["enableServiceLinks"] = json!(false);
@@ -133,7 +144,9 @@ fn secret_of(pod: &Pod, request: &Request, inputs: &Inputs<'_>) -> Result<String
     let Some(mask) = &request.mask else {
         let name = pod.metadata.name.as_ref().or(pod.metadata.generate_name.as_ref());
         let mut beginning = name.map_or("pod", |name| name.trim_end_matches(['-', '.'])).to_owned();
-        beginning.truncate(LONGEST_BEGINNING);
+        while beginning.len() > LONGEST_BEGINNING {
+            beginning.pop();
+        }
         return Ok(format!("{}-{}", beginning.trim_end_matches(['-', '.']), inputs.suffix));
     };
     match &inputs.mask {
@@ -157,9 +170,17 @@ fn sidecar(spec: &PodSpec, request: &Request, defaults: &Defaults, secret: &str)
         let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
         settings.push(("FIREWALL_INPUT_PORTS", ports.join(",")));
     }
+    settings.extend(own_ports(&ports));
     let image = request.image.as_ref().unwrap_or(&defaults.image);
-    let resources = request.resources.as_ref().or(defaults.resources.as_ref());
+    // Resources of the Pod (KEP-2837) are for all its containers, and those of a container must fit in them.
+    let default_resources = defaults.resources.as_ref().filter(|_| spec.resources.is_none());
+    let resources = request.resources.as_ref().or(default_resources);
     let mut container = gluetun::container(image, secret, &Environment::All, &settings, resources, STARTUP_SECONDS);
+    let annotation = json!({"fieldRef": {"fieldPath": format!("metadata.annotations['{INJECTED_ANNOTATION}']")}});
+    push(
+        container.entry("env").or_insert(Value::Null),
+        json!({"name": gluetun::INJECTED_VARIABLE, "valueFrom": annotation}),
+    );
     container.insert(
         "readinessProbe".to_owned(),
         json!({"exec": {"command": gluetun::healthcheck()}, "periodSeconds": 10, "timeoutSeconds": 5}),
@@ -172,6 +193,15 @@ fn sidecar(spec: &PodSpec, request: &Request, defaults: &Defaults, secret: &str)
         }),
     );
     Value::Object(container)
+}
+
+/// Moves the servers of gluetun, which starts first, away from the ports of the other containers.
+fn own_ports(taken: &BTreeSet<u16>) -> impl Iterator<Item = (&'static str, String)> {
+    OWN_PORTS.into_iter().filter(|(_, port, _)| taken.contains(port)).filter_map(|(setting, port, host)| {
+        // The two never meet.
+        let free = (port..port + 1000).find(|port| !taken.contains(port))?;
+        Some((setting, format!("{host}:{free}")))
+    })
 }
 
 /// Returns the ports that the containers declare, and those that kubelet probes: the firewall of gluetun would drop
@@ -245,7 +275,10 @@ fn strip(pod: &mut Value) {
     if !was_injected {
         return;
     }
-    retain(pod, "/spec/initContainers", |container| !is_sidecar(container));
+    let has_sidecar = pod["metadata"]["annotations"][SIDECAR_ANNOTATION].as_str() != Some("none");
+    if has_sidecar {
+        retain(pod, "/spec/initContainers", |container| !is_sidecar(container));
+    }
     retain(pod, "/spec/volumes", |volume| volume["name"] != json!(gluetun::VOLUME));
     for list in ["/spec/initContainers", "/spec/containers"] {
         for container in pod.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {

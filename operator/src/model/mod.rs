@@ -29,7 +29,7 @@ pub use labels::{LabelMatcher, Labels, label, labels};
 pub use log_event::LogEvent;
 pub use meta::Meta;
 pub use operation::{
-    NewObject, Operation, Propagation, Replica, add_finalizer, delete, delete_unchanged, remove_finalizer,
+    NewObject, Operation, Propagation, Replica, add_finalizer, delete, delete_pod, delete_unchanged, remove_finalizer,
 };
 pub use quantity::quantity_suffix;
 pub use request::{ReconcileRequest, Request, RequestPriority};

@@ -84,6 +84,8 @@ pub enum Operation {
         version: Option<u64>,
         /// The propagation policy; absent: the default of the API server.
         propagation: Option<Propagation>,
+        /// The grace period of a Pod in seconds; absent: that in its spec.
+        grace_period: Option<u32>,
     },
     /// A consistent GET.
     Get(Kind, ObjectKey),
@@ -191,10 +193,18 @@ pub fn remove_finalizer(kind: Kind, meta: &Meta) -> Option<Operation> {
 
 /// Deletes the object with this UID, even if it has changed since.
 pub fn delete(kind: Kind, meta: &Meta, propagation: Option<Propagation>) -> Operation {
-    Operation::Delete { kind, key: meta.key.clone(), uid: meta.uid.clone(), version: None, propagation }
+    let (key, uid) = (meta.key.clone(), meta.uid.clone());
+    Operation::Delete { kind, key, uid, version: None, propagation, grace_period: None }
 }
 
 /// Deletes the object, unless it has changed since.
 pub fn delete_unchanged(kind: Kind, meta: &Meta, propagation: Option<Propagation>) -> Operation {
-    Operation::Delete { kind, key: meta.key.clone(), uid: meta.uid.clone(), version: Some(meta.version), propagation }
+    let (key, uid) = (meta.key.clone(), meta.uid.clone());
+    Operation::Delete { kind, key, uid, version: Some(meta.version), propagation, grace_period: None }
+}
+
+/// Deletes a Pod with a grace period of its own, or with that in its spec.
+pub fn delete_pod(meta: &Meta, grace_period: Option<u32>) -> Operation {
+    let (key, uid) = (meta.key.clone(), meta.uid.clone());
+    Operation::Delete { kind: Kind::Pod, key, uid, version: None, propagation: None, grace_period }
 }

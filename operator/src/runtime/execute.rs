@@ -121,8 +121,9 @@ async fn dispatch(client: &Client, operation: &Operation) -> Result<Outcome, Err
         Operation::JsonPatch(kind, key, patch) => by_kind!(kind, json_patch(key, patch)),
         Operation::Apply(kind, key, uid, object) => by_kind!(kind, apply(key, uid.is_some(), object)),
         Operation::Issue(request) => issue(client, request).await,
-        Operation::Delete { kind, key, uid, version, propagation } => {
+        Operation::Delete { kind, key, uid, version, propagation, grace_period } => {
             let params = DeleteParams {
+                grace_period_seconds: *grace_period,
                 propagation_policy: propagation.map(|propagation| match propagation {
                     Propagation::Background => PropagationPolicy::Background,
                     Propagation::Foreground => PropagationPolicy::Foreground,

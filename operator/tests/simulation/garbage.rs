@@ -87,7 +87,7 @@ pub fn step(server: &mut Server, id: &(Kind, ObjectKey)) {
     match task {
         GcTask::Collect { foreground } => {
             let how = if foreground { FOREGROUND } else { "Background" };
-            server.delete(id.0, &id.1, None, None, Some(how)).unwrap();
+            server.delete(id.0, &id.1, None, None, Some(how), None).unwrap();
         }
         GcTask::Strip(uids) => strip(server, id, &uids),
         GcTask::EndForeground => drop_finalizer(server, id, FOREGROUND),

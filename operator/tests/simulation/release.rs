@@ -116,3 +116,24 @@ fn many_releases_share_a_list_of_pods() {
     assert!(lists <= 30, "{lists} lists");
     assert_eq!(sim.server.of_kind(Kind::Reservation).count(), 0);
 }
+
+/// The API server removes such a Pod as soon as it is deleted, unless the request has a grace period. Then nobody would
+/// know when its containers have stopped, and the slot would be held for `uncleanDelay`.
+#[test]
+fn the_end_of_a_pod_without_grace_period_is_seen() {
+    for link in [PodLink::Owned, PodLink::OwnedWithoutBlocking, PodLink::TwoOwners] {
+        let mut sim = Sim::new(&[table::all()]);
+        sim.gc_stalled = true;
+        sim.account("p", 1);
+        sim.mask(&key("a", "m"), json!({}));
+        settle(&mut sim);
+        sim.pod("pod", &key("a", "m"), link);
+        let no_grace_period = json!({"spec": {"terminationGracePeriodSeconds": 0}});
+        sim.server.merge(Kind::Pod, &key("a", "pod"), &no_grace_period, false).unwrap();
+        settle(&mut sim);
+        sim.delete(Kind::Mask, &key("a", "m"), "Background");
+        settle_and_check(&mut sim);
+        let mut reservations = sim.server.log.iter().filter(|event| event.kind == Kind::Reservation);
+        assert!(!reservations.any(|event| event.last.pointer("/status/holdUntil").is_some()), "{link:?}: held");
+    }
+}

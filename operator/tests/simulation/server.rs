@@ -172,6 +172,7 @@ impl Server {
         uid: Option<&str>,
         version: Option<u64>,
         how: Option<&str>,
+        grace_period: Option<u32>,
     ) -> Answer {
         let old = self.get(kind, key).ok_or(Failure::NotFound)?.clone();
         let same_version = version.is_none_or(|v| old["metadata"]["resourceVersion"] == json!(v.to_string()));
@@ -185,7 +186,8 @@ impl Server {
                 left.push(how.to_owned());
             }
         }
-        let graceful = stored(kind) == Kind::Pod && old["spec"].get("nodeName").is_some();
+        let grace_period = grace_period.map(u64::from).or(old["spec"]["terminationGracePeriodSeconds"].as_u64());
+        let graceful = stored(kind) == Kind::Pod && old["spec"].get("nodeName").is_some() && grace_period != Some(0);
         if left.is_empty() && !graceful {
             let mut last = (*old).clone();
             set_finalizers(&mut last, &left);
@@ -270,16 +272,16 @@ impl Server {
             Operation::PatchStatus(kind, key, patch) => self.merge(*kind, key, patch, true),
             Operation::Patch(kind, key, patch) => self.merge(*kind, key, patch, false),
             Operation::JsonPatch(kind, key, patch) => self.json_patch(*kind, key, patch),
-            Operation::Delete { kind, key, uid, version, propagation } => {
+            Operation::Delete { kind, key, uid, version, propagation, grace_period } => {
                 let how = propagation.map(|how| match how {
                     Propagation::Background => "Background",
                     Propagation::Foreground => FOREGROUND,
                 });
-                self.delete(*kind, key, Some(uid.as_str()), *version, how)
+                self.delete(*kind, key, Some(uid.as_str()), *version, how, *grace_period)
             }
             Operation::PatchPodStatus(key, patch) => self.merge_conditions(key, patch),
             Operation::Evict(key, uid) => {
-                return match self.delete(Kind::Pod, key, Some(uid.as_str()), None, None) {
+                return match self.delete(Kind::Pod, key, Some(uid.as_str()), None, None, None) {
                     Ok(_) => Outcome::Evicted,
                     Err(Failure::NotFound) => Outcome::NotFound,
                     Err(_) => Outcome::Conflict,

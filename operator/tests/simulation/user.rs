@@ -68,7 +68,7 @@ impl Sim {
 
     pub fn delete(&mut self, kind: Kind, key: &ObjectKey, how: &str) {
         self.note(format!("user deletes {} {key} {how}", kind.as_str()));
-        let _ = self.server.delete(kind, key, None, None, Some(how));
+        let _ = self.server.delete(kind, key, None, None, Some(how), None);
     }
 
     pub fn edit(&mut self, kind: Kind, key: &ObjectKey, patch: Value) {

@@ -30,13 +30,17 @@ use super::{
 };
 use crate::{
     controllers::{ready::ReadyCondition, status, verification},
-    model::{Backoff, Effect, Kind, ObjectKey, Operation, Propagation, Step, delete, remove_finalizer},
+    model::{Backoff, Effect, Kind, ObjectKey, Operation, Propagation, Step, delete, delete_pod, remove_finalizer},
     state::{ConsumerView, Ending, Injection, NamespacePods, PodStage, PodView, ReservationView, SlotUserView},
 };
 
 /// How long the Pods of a release may take to stop before a status reports it. Most stop sooner, and when thousands of slots
 /// are released at once, each status that is not written frees the slots earlier.
 const REPORT_DELAY: Duration = Duration::from_secs(3);
+
+/// The grace period in seconds with which a Pod without one is deleted. With 0, the API server would remove it at once, and
+/// nobody would know when its containers have stopped.
+const SHORTEST_GRACE_PERIOD: u32 = 1;
 
 /// Returns the next step for a consumer that is being deleted.
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
@@ -121,7 +125,7 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     }
     let owned = |pod: &&&PodView| may_start(consumer, pod) && !pod.meta.deleting;
     if let Some(pod) = present.iter().find(owned) {
-        return Step::send(delete(Kind::Pod, &pod.meta, None));
+        return Step::send(delete_pod(&pod.meta, pod.has_no_grace_period.then_some(SHORTEST_GRACE_PERIOD)));
     }
     if let Some(step) = delete_in_foreground(ctx, consumer, held, pods) {
         return step;

@@ -56,7 +56,14 @@ fn a_labeled_pod_waits_for_its_slot_behind_the_sidecar() {
     let sidecar = &new["spec"]["initContainers"][0];
     assert_eq!(sidecar["restartPolicy"], "Always");
     assert_eq!(sidecar["envFrom"], json!([{"secretRef": {"name": "scraper-6f-abc123"}}]));
-    assert_eq!(sidecar["env"], json!([{"name": "FIREWALL_OUTBOUND_SUBNETS", "value": "10.0.0.0/8"}]));
+    let annotation = json!({"fieldRef": {"fieldPath": "metadata.annotations['vpn.beebs.dev/injected']"}});
+    assert_eq!(
+        sidecar["env"],
+        json!([
+            {"name": "FIREWALL_OUTBOUND_SUBNETS", "value": "10.0.0.0/8"},
+            {"name": "VPN_OPERATOR_INJECTED", "valueFrom": annotation},
+        ])
+    );
     assert_eq!(new["spec"]["enableServiceLinks"], json!(false));
     let decision = decision(&new);
     assert_eq!(decision.secret, "scraper-6f-abc123");
@@ -223,7 +230,105 @@ fn the_copy_of_a_running_pod_gets_a_slot_of_its_own() {
     assert_eq!(again["spec"]["volumes"].as_array().unwrap().len(), 1);
 }
 
+/// The webhook must not take the VPN client of the user for its own.
+#[test]
+fn the_copy_of_a_pod_with_a_vpn_container_of_its_own_keeps_it() {
+    let client = json!({
+        "name": "vpn", "image": "openvpn", "restartPolicy": "Always",
+        "volumeMounts": [{"name": "vpn-credentials", "mountPath": "/vpn"}],
+    });
+    let none = json!({"vpn.beebs.dev/sidecar": "none"});
+    let mut copy = injected(&pod(none, json!({"initContainers": [client]})));
+    copy["spec"]["schedulingGates"] = json!([]);
+    let again = injected(&copy);
+    assert_eq!(again["spec"]["initContainers"][0]["image"], "openvpn");
+    assert_eq!(again["spec"]["initContainers"][0]["env"].as_array().unwrap().len(), 1);
+    assert_eq!(again["spec"]["volumes"].as_array().unwrap().len(), 1);
+}
+
+/// As `kubectl debug --copy-to --keep-labels` makes it.
+#[test]
+fn a_copy_without_annotations_is_refused() {
+    let mut copy = injected(&pod(json!({}), json!({})));
+    copy["spec"]["schedulingGates"] = json!([]);
+    copy["metadata"]["annotations"] = json!({});
+    assert!(refusal(&copy).contains("--keep-annotations"));
+}
+
+#[test]
+fn the_end_of_an_injected_pod_can_be_seen() {
+    let grace_period = |given: Value| {
+        injected(&pod(json!({}), json!({"terminationGracePeriodSeconds": given})))["spec"]["terminationGracePeriodSeconds"]
+            .clone()
+    };
+    assert_eq!(grace_period(json!(0)), 1);
+    assert_eq!(grace_period(json!(7)), 7);
+    assert_eq!(grace_period(json!(null)), Value::Null);
+}
+
+#[test]
+fn gluetun_listens_where_the_app_does_not() {
+    let app = |ports: Value| {
+        let new = injected(&pod(json!({}), json!({"containers": [{"name": "app", "image": "app", "ports": ports}]})));
+        let env = new["spec"]["initContainers"][0]["env"].as_array().unwrap().clone();
+        env.into_iter().filter(|one| one["name"].as_str().unwrap().ends_with("_ADDRESS")).collect::<Vec<_>>()
+    };
+    assert_eq!(app(json!([{"containerPort": 8080}])), [] as [Value; 0]);
+    assert_eq!(
+        app(json!([{"containerPort": 8000}, {"containerPort": 8001}])),
+        [json!({"name": "HTTP_CONTROL_SERVER_ADDRESS", "value": ":8002"})]
+    );
+    assert_eq!(
+        app(json!([{"containerPort": 9999}])),
+        [json!({"name": "HEALTH_SERVER_ADDRESS", "value": "127.0.0.1:10000"})]
+    );
+}
+
+/// The API server checks that the resources of the containers fit in those of the Pod.
+#[test]
+fn resources_of_the_pod_replace_the_defaults_of_the_sidecar() {
+    let requests = |bytes: &str| json!({"requests": {"memory": bytes}});
+    let resources = |annotations: Value, spec: Value| {
+        let defaults = Defaults {
+            image: "gluetun:1".to_owned(),
+            resources: serde_json::from_value(requests("64Mi")).unwrap(),
+            outbound_subnets: Vec::new(),
+        };
+        let inputs = Inputs {
+            namespace_labels: &BTreeMap::new(),
+            minor: 36,
+            defaults: &defaults,
+            suffix: "abc123",
+            mask: MaskSecret::NoMask,
+        };
+        let Answer::Changed(new) = decide(&pod(annotations, spec), &inputs) else { panic!() };
+        new["spec"]["initContainers"][0]["resources"].clone()
+    };
+    assert_eq!(resources(json!({}), json!({})), requests("64Mi"));
+    assert_eq!(resources(json!({}), json!({"resources": requests("70Mi")})), Value::Null);
+    let annotation = json!({"vpn.beebs.dev/resources": requests("32Mi").to_string()});
+    assert_eq!(resources(annotation, json!({"resources": requests("70Mi")})), requests("32Mi"));
+}
+
+#[test]
+fn a_bad_name_of_a_mask_is_not_looked_up() {
+    let named = |name: &str| pod(json!({"vpn.beebs.dev/mask": name}), json!({}));
+    assert_eq!(wanted_mask(&named("shared")), Some("shared"));
+    for name in ["my mask", "", "a/b"] {
+        assert_eq!(wanted_mask(&named(name)), None);
+        assert!(refusal(&named(name)).contains("annotation vpn.beebs.dev/mask: expected the name"));
+    }
+}
+
 proptest! {
+    /// The API server checks the name of a Pod only after the webhooks.
+    #[test]
+    fn any_name_is_answered(name in ".{0,300}") {
+        let mut before = pod(json!({}), json!({}));
+        before["metadata"]["name"] = json!(name);
+        answer(&before);
+    }
+
     /// Whatever the webhook adds, it takes nothing away, and a second call finds nothing to do.
     #[test]
     fn nothing_is_lost(name in "[a-z][a-z0-9-]{0,60}", field in "[a-zA-Z]{1,12}", containers in 1..4usize) {

@@ -25,6 +25,7 @@ fn pod(uid: &str, version: u64, stage: PodStage) -> PodView {
         node: None,
         stage,
         stop_by: None,
+        has_no_grace_period: false,
     }
 }
 

@@ -30,6 +30,7 @@ impl Project for Pod {
             secrets: self.spec.as_ref().map(secrets).unwrap_or_default(),
             stage: stage(self),
             stop_by: deletion_time(&self.metadata),
+            has_no_grace_period: self.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds) == Some(0),
             node,
         })
     }

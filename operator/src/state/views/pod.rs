@@ -36,6 +36,9 @@ pub struct PodView {
     pub stage: PodStage,
     /// `metadata.deletionTimestamp`: the end of its grace period.
     pub stop_by: Option<DateTime<Utc>>,
+    /// Whether `spec.terminationGracePeriodSeconds` is 0: the API server removes such a Pod as soon as it is deleted, before
+    /// its containers have stopped.
+    pub has_no_grace_period: bool,
 }
 
 /// How the webhook injected a Pod.
