@@ -1,14 +1,17 @@
-//! The webhook of the operator: its processes, and the MutatingWebhookConfiguration of the chart, for loopback.
+//! The webhook of the operator: its processes, and what the chart registers for it, with an address on loopback.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{fmt::Debug, net::TcpListener, sync::Arc};
 
 use anyhow::{Context, Result};
 use http::{Uri, uri::Authority};
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use kube::{
-    Api, Client, Config,
+    Api, Client, Config, Resource,
     api::{Patch, PatchParams},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::{
@@ -51,19 +54,30 @@ pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// Applies the configuration of the chart, with the address of a process instead of a Service.
+/// Applies the configuration and the policy of the chart, with the address of a process instead of a Service.
 pub async fn register(cluster: &Cluster, port: u16, secret: Option<&str>) -> Result<()> {
     let args = chart::injection_args(secret);
     let objects = chart::render(cluster, &args.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    let is_configuration = |object: &&Value| object["kind"] == "MutatingWebhookConfiguration";
-    let mut configuration = objects.iter().find(is_configuration).context("the chart has no webhook")?.clone();
+    let mut configuration = find::<MutatingWebhookConfiguration>(&objects)?.clone();
     for webhook in configuration["webhooks"].as_array_mut().context("no webhooks")? {
         webhook["clientConfig"] = json!({ "url": format!("https://127.0.0.1:{port}/inject") });
     }
-    let name = configuration["metadata"]["name"].as_str().context("no name")?.to_owned();
-    let api: Api<MutatingWebhookConfiguration> = Api::all(cluster.client()?);
+    apply::<MutatingWebhookConfiguration>(cluster, &configuration).await?;
+    apply::<ValidatingAdmissionPolicy>(cluster, find::<ValidatingAdmissionPolicy>(&objects)?).await?;
+    apply::<ValidatingAdmissionPolicyBinding>(cluster, find::<ValidatingAdmissionPolicyBinding>(&objects)?).await
+}
+
+fn find<K: k8s_openapi::Resource>(objects: &[Value]) -> Result<&Value> {
+    objects.iter().find(|object| object["kind"] == K::KIND).with_context(|| format!("the chart has no {}", K::KIND))
+}
+
+async fn apply<K>(cluster: &Cluster, object: &Value) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let name = object["metadata"]["name"].as_str().context("no name")?;
     let params = PatchParams::apply("e2e").force();
-    api.patch(&name, &params, &Patch::Apply(configuration)).await?;
+    Api::<K>::all(cluster.client()?).patch(name, &params, &Patch::Apply(object)).await?;
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! Pods that the webhook rejects, with a message that tells the user what to do.
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
-use e2e::Framework;
+use e2e::{Framework, wait::TIMEOUT};
 use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -91,6 +93,45 @@ async fn an_admitted_pod_stays_as_it_is() -> Result<()> {
         f.create_provider("vpn", 1).await?;
         f.wait_until("one", "it runs", runs).await?;
         f.kubectl(&["diff", "--server-side", "--field-manager=delivery", "-f", path]).await.map(drop)
+    })
+    .await
+}
+
+/// As a policy engine may do.
+#[tokio::test]
+async fn the_pod_says_if_its_gate_cannot_be_removed() -> Result<()> {
+    test("frozen", async |f| {
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": f.name()},
+            "spec": {
+                "matchConstraints": {"resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["pods"]},
+                ]},
+                "validations": [{"expression": "false", "message": "Pods are frozen"}],
+            },
+        });
+        let here = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": f.name()}}});
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": f.name()},
+            "spec": {"policyName": f.name(), "validationActions": ["Deny"], "matchResources": here},
+        });
+        apply(f, &[policy, binding]).await?;
+        f.create(pod("one", &json!({}))?).await?;
+        let deadline = Instant::now() + TIMEOUT;
+        while f.kubectl(&["label", "pod/one", "some=label", "--dry-run=server"]).await.is_ok() {
+            ensure!(Instant::now() < deadline, "the policy is not in force");
+        }
+        f.create_provider("vpn", 1).await?;
+        let words = ["A slot is assigned, but the scheduling gate cannot be removed", "Pods are frozen"];
+        let says = |pod: &Pod| words.iter().all(|word| message(pod).contains(word));
+        f.wait_until("one", "its condition says what is wrong", says).await?;
+        f.wait_for_event::<Pod>("one", "AdmissionDenied", &words).await?;
+        f.kubectl(&["delete", "validatingadmissionpolicybinding", f.name()]).await?;
+        f.wait_until("one", "running", runs).await.map(drop)
     })
     .await
 }

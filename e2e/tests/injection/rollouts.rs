@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::{
     Framework, History,
+    control_plane::kwok::NEVER_READY,
     history::{Change, Object},
 };
 use k8s_openapi::api::{core::v1::Pod, events::v1::Event};
-use kube::ResourceExt;
+use kube::{
+    ResourceExt,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 
 use crate::{
-    manifests::{apply, deployment, is_gated, message, phase, runs, wait_for_pods},
+    manifests::{apply, deployment, is_gated, message, phase, running, runs, wait_for_pods},
     test,
 };
 
@@ -64,6 +68,37 @@ async fn one_pod_is_evicted_for_each_new_one() -> Result<()> {
         let evictions = events.iter().filter(|event| event.reason.as_deref() == Some("RevisionEvicted")).count();
         ensure!(evictions <= 2, "{evictions} Pods were evicted for two new ones");
         Ok(())
+    })
+    .await
+}
+
+/// A revision that does not work must not replace one that does.
+#[tokio::test]
+async fn the_next_pod_is_evicted_when_the_new_one_is_ready() -> Result<()> {
+    test("unready-rollout", async |f| {
+        f.create_provider("vpn", 3).await?;
+        let mut scraper = deployment("scraper", 3, &json!({}));
+        scraper["spec"]["strategy"]["rollingUpdate"] = json!({"maxSurge": 3, "maxUnavailable": 0});
+        apply(f, std::slice::from_ref(&scraper)).await?;
+        wait_for_pods(f, 3, 0).await?;
+        let template = &mut scraper["spec"]["template"];
+        template["metadata"]["annotations"] = json!({ NEVER_READY: "true" });
+        template["metadata"]["labels"]["revision"] = json!("new");
+        apply(f, &[scraper]).await?;
+        let is_new = |pod: &Pod| pod.labels().contains_key("revision");
+        let one_new = |pods: &[Pod]| pods.iter().filter(|pod| is_new(pod) && runs(pod)).count() == 1;
+        let pods = f.wait_until_all::<Pod>("a Pod of the new revision runs", one_new).await?;
+        let new = pods.iter().find(|pod| is_new(pod) && runs(pod)).context("no Pod")?.name_any();
+
+        // A slot is handed over within 3 s, so the next Pod would be evicted within 6 s.
+        let evicted = |pods: &[Pod]| pods.iter().filter(|pod| !is_new(pod) && runs(pod)).count() < 2;
+        let next = f.wait_until_all::<Pod>("a second Pod is evicted", evicted);
+        if let Ok(pods) = tokio::time::timeout(std::time::Duration::from_secs(8), next).await {
+            bail!("evicted although {new} is not ready: {:?}", pods.map(|pods| running(&pods)));
+        }
+        let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        f.api::<Pod>().patch_status(&new, &PatchParams::default(), &Patch::Strategic(&ready)).await?;
+        f.wait_until_all::<Pod>("a second Pod is evicted", evicted).await.map(drop)
     })
     .await
 }

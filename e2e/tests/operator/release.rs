@@ -214,7 +214,8 @@ async fn a_pod_deleted_by_force_leaves_its_slot_held() -> Result<()> {
         f.wait_until("user", "being deleted", |pod: &Pod| pod.metadata.deletion_timestamp.is_some()).await?;
         f.kubectl(&["delete", "pod", "user", "--force", "--grace-period=0"]).await?;
         let held = held_until(f).await?;
-        f.wait_for_event::<Mask>("first", "HeldUntilDeadline", &["vpn-0 is held until"]).await?;
+        let why = ["vpn-0 is held until", "because Pod user was removed before its node confirmed"];
+        f.wait_for_event::<Mask>("first", "HeldUntilDeadline", &why).await?;
         let second = handed_over(f, history, &first).await?;
         at_or_after(&second, &held)
     })

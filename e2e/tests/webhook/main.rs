@@ -104,6 +104,54 @@ async fn without_the_webhook_labeled_pods_are_refused_and_others_start() -> Resu
     .await
 }
 
+/// A Pod that the webhook has not seen would start without its VPN.
+#[tokio::test]
+async fn a_labeled_pod_that_the_webhook_does_not_serve_is_refused() -> Result<()> {
+    alone(Layout::Combined, 1, async |cluster, f, _| {
+        wait_until_served(f).await?;
+        f.create(pod("plain", false)?).await?;
+        // There is nothing to watch for when a policy takes effect.
+        let deadline = Instant::now() + TIMEOUT;
+        let label = ["label", "pod/plain", "vpn.beebs.dev/inject=true", "--dry-run=server"];
+        let why = loop {
+            match f.kubectl(&label).await {
+                Ok(_) => ensure!(Instant::now() < deadline, "a running Pod was labeled"),
+                Err(error) => break format!("{error:#}"),
+            }
+        };
+        ensure!(why.contains("has no effect on a Pod that exists"), "{why}");
+
+        let configuration: MutatingWebhookConfiguration = Api::all(cluster.client()?).get(NAME).await?;
+        let only_other = json!([{"op": "replace", "path": "/webhooks/0/namespaceSelector", "value": {
+            "matchLabels": {"kubernetes.io/metadata.name": "other"},
+        }}]);
+        let patch = Patch::<()>::Json(serde_json::from_value(only_other)?);
+        let api: Api<MutatingWebhookConfiguration> = Api::all(cluster.client()?);
+        api.patch(&configuration.name_any(), &PatchParams::default(), &patch).await?;
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let params = kube::api::PostParams { dry_run: true, ..Default::default() };
+            match f.api::<Pod>().create(&params, &pod("labeled", true)?).await {
+                Err(error) => {
+                    let why = error.to_string();
+                    ensure!(why.contains("No webhook of vpn-operator serves this namespace"), "{why}");
+                    break;
+                }
+                // The API server still calls the webhook.
+                Ok(admitted) => {
+                    ensure!(admitted.spec.is_some_and(|spec| spec.scheduling_gates.is_some()), "not injected");
+                    ensure!(Instant::now() < deadline, "the webhook is still called");
+                }
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        // Other Pods are not affected.
+        f.create(pod("other", false)?).await?;
+        f.wait_until("other", "running", runs).await.map(drop)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_lost_certificate_is_made_again() -> Result<()> {
     alone(Layout::Combined, 2, async |cluster, f, _| {

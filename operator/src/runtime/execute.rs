@@ -202,10 +202,10 @@ fn server_pod(pod: Option<Pod>) -> Outcome {
 }
 
 fn injected_pod(pod: Option<Pod>) -> Outcome {
-    match pod.map(|pod| InjectedPod::of(&pod)) {
+    match pod.map(|pod| InjectedPod::read(&pod)) {
         None => Outcome::Gone,
         Some(Some(view)) => Outcome::Object(Box::new(Object::InjectedPod(Box::new(view)))),
-        Some(None) => Outcome::Unknown { message: "the Pod has lost its annotation".to_owned() },
+        Some(None) => Outcome::Unknown { message: "the response has no metadata".to_owned() },
     }
 }
 

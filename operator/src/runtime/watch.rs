@@ -61,8 +61,7 @@ pub fn kind(client: &Client, kind: Kind, scope: Scope, inputs: Inputs) -> AbortH
         Kind::InjectedPod => {
             let config = config.labels(INJECT_LABEL);
             let stream = watcher(Api::<Pod>::all(client.clone()), config).default_backoff();
-            let view = |pod: &Pod| InjectedPod::of(pod).map(|view| Object::InjectedPod(Box::new(view)));
-            let events = stream.map(move |event| convert((kind, "*"), event, view));
+            let events = stream.map(injected_pod_event);
             forward(events, move |event| inputs.send(Input::Watch(event)).is_ok())
         }
         Kind::Server => objects::<OpenVPNServer>(client, kind, config, |view| Object::Server(Box::new(view)), inputs),
@@ -170,6 +169,17 @@ pub(super) fn is_forbidden(error: &watcher::Error) -> bool {
     matches!(failed, kube::Error::Api(status) if matches!(status.code, 401 | 403))
 }
 
+fn injected_pod_event(event: watcher::Result<Event<Pod>>) -> Option<WatchEvent> {
+    if let Ok(Event::Apply(pod) | Event::Delete(pod)) = &event
+        && InjectedPod::of(pod).is_none()
+    {
+        let meta = meta(&pod.metadata)?;
+        return Some(WatchEvent::LostPod(meta.key, meta.uid));
+    }
+    let view = |pod: &Pod| InjectedPod::of(pod).map(|view| Object::InjectedPod(Box::new(view)));
+    convert((Kind::InjectedPod, "*"), event, view)
+}
+
 /// Converts an event of kube. `watched` is the kind and, for the log, the objects.
 fn convert<K>(
     watched: (Kind, &str),
@@ -220,4 +230,33 @@ pub(super) fn forward<T: Send + 'static>(
         }
     });
     task.abort_handle()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_loses_its_annotation_is_not_watched_any_more() {
+        let pod = |annotations| {
+            let metadata = json!({
+                "namespace": "a", "name": "one", "uid": "u1", "resourceVersion": "7", "annotations": annotations,
+            });
+            serde_json::from_value::<Pod>(json!({"metadata": metadata})).unwrap()
+        };
+        let injected = json!({"vpn.beebs.dev/injected": r#"{"version": "2.0.0", "secret": "one-x"}"#});
+        let is_lost = |event| {
+            matches!(injected_pod_event(Ok(event)), Some(WatchEvent::LostPod(key, uid))
+            if key == ObjectKey::new("a", "one") && uid.as_str() == "u1")
+        };
+        for annotations in [json!({}), json!({"vpn.beebs.dev/injected": "junk"})] {
+            assert!(is_lost(Event::Apply(pod(annotations.clone()))));
+            assert!(is_lost(Event::Delete(pod(annotations))));
+        }
+        assert!(matches!(injected_pod_event(Ok(Event::Apply(pod(injected)))), Some(WatchEvent::Apply(_))));
+    }
 }

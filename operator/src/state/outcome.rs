@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use vpn_types::Reason;
 
 use super::{Object, PodView, ReplicaSetView};
-use crate::model::{Kind, Uid};
+use crate::model::{Kind, ObjectKey, Uid};
 
 /// The outcome of a request.
 #[derive(Clone, Debug)]
@@ -55,4 +55,6 @@ pub enum WatchEvent {
     Apply(Object),
     /// An object was deleted. This is its last state.
     Delete(Object),
+    /// An injected Pod lost its annotation, or was deleted without it.
+    LostPod(ObjectKey, Uid),
 }

@@ -76,6 +76,8 @@ pub struct Change<V> {
     pub key: ObjectKey,
     /// The view before the change, if there was one.
     pub before: Option<V>,
+    /// Whether a list showed that the object is gone: it may have changed between `before` and its end.
+    pub missed: bool,
 }
 
 impl<V: Versioned> Store<V> {
@@ -129,10 +131,20 @@ impl<V: Versioned> Store<V> {
                 if entry.get().view.uid() == view.uid() || entry.get().view.version() <= view.version() =>
             {
                 let (key, entry) = entry.remove_entry();
-                Some(Change { key, before: Some(*entry.view) })
+                Some(Change { key, before: Some(*entry.view), missed: false })
             }
             _ => None,
         }
+    }
+
+    /// Handles an object that is not watched any more, although it still exists.
+    #[must_use]
+    pub fn lost(&mut self, key: &ObjectKey, uid: &Uid) -> Option<Change<V>> {
+        if self.entries.get(key)?.view.uid() != uid {
+            return None;
+        }
+        let entry = self.entries.remove(key)?;
+        Some(Change { key: key.clone(), before: Some(*entry.view), missed: false })
     }
 
     /// Handles the start of a list.
@@ -172,7 +184,7 @@ impl<V: Versioned> Store<V> {
             if self.entries.get(&key).is_some_and(|entry| entry.assumed.is_some_and(|at| at >= epoch)) {
                 unconfirmed.push(key);
             } else if let Some(entry) = self.entries.remove(&key) {
-                changes.push(Change { key, before: Some(*entry.view) });
+                changes.push(Change { key, before: Some(*entry.view), missed: true });
             }
         }
         (changes, unconfirmed)
@@ -196,12 +208,9 @@ impl<V: Versioned> Store<V> {
     /// Removes the object with this UID, which no longer exists according to a response.
     #[must_use]
     pub fn removed(&mut self, key: &ObjectKey, uid: &Uid) -> Option<Change<V>> {
-        if self.entries.get(key)?.view.uid() != uid {
-            return None;
-        }
-        let entry = self.entries.remove(key)?;
+        let change = self.lost(key, uid)?;
         self.tombstones.insert(uid.clone(), self.epoch);
-        Some(Change { key: key.clone(), before: Some(*entry.view) })
+        Some(change)
     }
 
     fn put(&mut self, view: V, assumed: Option<Epoch>) -> Option<Change<V>> {
@@ -215,7 +224,7 @@ impl<V: Versioned> Store<V> {
         }
         let key = view.key().clone();
         let before = self.entries.insert(key.clone(), Entry { view: Box::new(view), assumed }).map(|entry| *entry.view);
-        Some(Change { key, before })
+        Some(Change { key, before, missed: false })
     }
 
     /// Replaces an entry even if the list contains an older version: the entry is from before the list started.
@@ -226,7 +235,7 @@ impl<V: Versioned> Store<V> {
         let key = view.key().clone();
         let before =
             self.entries.insert(key.clone(), Entry { view: Box::new(view), assumed: None }).map(|entry| *entry.view);
-        Some(Change { key, before })
+        Some(Change { key, before, missed: true })
     }
 }
 

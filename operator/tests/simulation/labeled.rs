@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use vpn_operator::{controllers::table, model::Kind};
+use vpn_types::inject::{INJECT_LABEL, SLOT_GATE};
 
 use crate::{
     crashes::crash_everywhere,
@@ -12,6 +13,7 @@ use crate::{
     scenarios::{check, settle, settle_and_check, settle_without},
     server::uid_of,
     user::{FOREIGN, Restarts, SHARED_MASK, key},
+    watch::Filter,
 };
 
 fn is_gated(sim: &Sim, name: &str) -> bool {
@@ -136,9 +138,10 @@ fn a_pod_that_was_lost_holds_a_shared_mask_for_a_while() {
     let mut sim = two_sharing();
     let before = sim.clock;
     sim.nodes.remove_by_force(&mut sim.server, &key("a", "one"));
-    settle_and_check(&mut sim);
+    settle(&mut sim);
     assert!(runs(&sim, "two"));
     assert!(sim.clock - before >= 300_000, "after {} ms", sim.clock - before);
+    settle_and_check(&mut sim);
 }
 
 /// Whether the garbage collector is slow or fast, and an operator runs or not.
@@ -157,10 +160,10 @@ fn a_pod_that_was_lost_holds_its_own_slot_for_a_while() {
             sim.crash(0);
         }
         settle(&mut sim);
-        sim.gc_stalled = false;
-        settle_and_check(&mut sim);
         assert!(runs(&sim, "two"));
         assert!(sim.clock - before >= 300_000, "after {} ms, {gc_stalled}, {crash}", sim.clock - before);
+        sim.gc_stalled = false;
+        settle_and_check(&mut sim);
     }
 }
 
@@ -179,6 +182,87 @@ fn a_pod_without_its_label_keeps_its_slot() {
     sim.delete(Kind::Pod, &key("a", "one"), "Background");
     settle_and_check(&mut sim);
     assert!(runs(&sim, "two"));
+}
+
+/// Nobody would remove its gate any more.
+#[test]
+fn a_gated_pod_that_loses_its_label_leaves_the_line() {
+    let mut sim = with_slots(0);
+    own(&mut sim, "one");
+    settle(&mut sim);
+    assert_eq!(sim.server.of_kind(Kind::Mask).count(), 1);
+    sim.edit(Kind::Pod, &key("a", "one"), json!({"metadata": {"labels": null}}));
+    settle(&mut sim);
+    assert_eq!(sim.server.of_kind(Kind::Mask).count(), 0);
+    assert!(is_gated(&sim, "one"));
+    sim.edit(Kind::Pod, &key("a", "one"), json!({"metadata": {"labels": {INJECT_LABEL: "true"}}}));
+    sim.slots("p", 1);
+    settle_and_check(&mut sim);
+    assert!(runs(&sim, "one"));
+}
+
+/// Its containers never ran, so nothing has to be waited for.
+#[test]
+fn a_pod_that_was_never_scheduled_hands_a_shared_mask_over_at_once() {
+    let mut sim = with_slots(1);
+    sim.mask(&key("a", SHARED_MASK), json!({"secretName": format!("{SHARED_MASK}-secret")}));
+    settle_and_check(&mut sim);
+    for name in ["one", "two"] {
+        shared(&mut sim, name);
+        settle_without(&mut sim, |chosen| matches!(chosen, Move::Node(..)));
+    }
+    assert!(!is_gated(&sim, "one") && is_gated(&sim, "two"));
+    let before = sim.clock;
+    sim.delete(Kind::Pod, &key("a", "one"), "Background");
+    settle(&mut sim);
+    assert!(runs(&sim, "two"));
+    assert!(sim.clock - before < 60_000, "after {} ms", sim.clock - before);
+    settle_and_check(&mut sim);
+}
+
+/// The Pod had no node when the watch broke. It got one, and was force-deleted, before the next list.
+#[test]
+fn a_pod_that_was_lost_while_the_watch_was_interrupted_holds_its_slot_for_a_while() {
+    let mut sim = with_slots(1);
+    let on_node = |chosen: &Move| matches!(chosen, Move::Node(..));
+    own(&mut sim, "one");
+    settle_without(&mut sim, on_node);
+    assert!(!is_gated(&sim, "one"));
+    own(&mut sim, "two");
+    settle_without(&mut sim, on_node);
+    let pods = Filter::Whole(Kind::InjectedPod);
+    let of_pods = Move::Watch(0, pods.clone());
+    settle_without(&mut sim, |chosen| *chosen == of_pods);
+    assert!(runs(&sim, "one"));
+    let before = sim.clock;
+    sim.processes[0].watches.get_mut(&pods).unwrap().restart();
+    sim.nodes.remove_by_force(&mut sim.server, &key("a", "one"));
+    settle(&mut sim);
+    assert!(runs(&sim, "two"));
+    assert!(sim.clock - before >= 300_000, "after {} ms", sim.clock - before);
+    settle_and_check(&mut sim);
+}
+
+/// A slot that nobody can use yet would be lost to all others.
+#[test]
+fn a_pod_gets_its_slot_after_its_other_scheduling_gates() {
+    let mut sim = with_slots(1);
+    let slot = json!({"name": SLOT_GATE});
+    let mut pod = sim.injected(&key("a", "one"), None, Restarts::Never);
+    pod["spec"]["schedulingGates"] = json!([{"name": "example.com/quota"}, slot]);
+    sim.create(Kind::Pod, &key("a", "one"), pod);
+    settle(&mut sim);
+    assert_eq!(sim.server.of_kind(Kind::Mask).count(), 0);
+    assert!(condition(&sim, "one").contains("remove the scheduling gate example.com/quota first"));
+    own(&mut sim, "two");
+    settle(&mut sim);
+    assert!(runs(&sim, "two"));
+    sim.edit(Kind::Pod, &key("a", "one"), json!({"spec": {"schedulingGates": [slot]}}));
+    settle(&mut sim);
+    assert!(condition(&sim, "one").contains("place 1 in line"), "{}", condition(&sim, "one"));
+    sim.delete(Kind::Pod, &key("a", "two"), "Background");
+    settle_and_check(&mut sim);
+    assert!(runs(&sim, "one"));
 }
 
 #[test]

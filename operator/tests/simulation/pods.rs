@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use vpn_operator::model::{Kind, ObjectKey};
-use vpn_types::inject::{INJECTED_ANNOTATION, Injected};
+use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected};
 
 use crate::{
     run::Sim,
@@ -52,7 +52,8 @@ pub fn may_go(sim: &Sim, mask: &Value) -> bool {
         mask["metadata"]["ownerReferences"].as_array().into_iter().flatten().find(|owner| owner["kind"] == "Pod");
     owner.is_some_and(|owner| {
         let pod = sim.server.by_uid(owner["uid"].as_str().unwrap_or_default());
-        pod.is_none_or(|(_, pod)| is_deleting(pod) || has_ended(pod))
+        let is_abandoned = |pod: &Value| pod["metadata"]["labels"].get(INJECT_LABEL).is_none() && is_gated(pod);
+        pod.is_none_or(|(_, pod)| is_deleting(pod) || has_ended(pod) || is_abandoned(pod))
     })
 }
 

@@ -148,6 +148,12 @@ impl Sim {
 
     /// Creates a Pod as the webhook admits it: with a Mask of its own, or one that it shares.
     pub fn injected_pod(&mut self, key: &ObjectKey, shares: Option<&str>, restarts: Restarts) {
+        let body = self.injected(key, shares, restarts);
+        self.create(Kind::Pod, key, body);
+    }
+
+    /// Returns such a Pod.
+    pub fn injected(&self, key: &ObjectKey, shares: Option<&str>, restarts: Restarts) -> Value {
         let secret = match shares {
             Some(mask) => format!("{mask}-secret"),
             None => format!("{}-{}", key.name, self.server.uids),
@@ -163,7 +169,7 @@ impl Sim {
         let metadata = json!({
             "labels": {INJECT_LABEL: "true"}, "annotations": {INJECTED_ANNOTATION: injected.to_string()},
         });
-        self.create(Kind::Pod, key, json!({"metadata": metadata, "spec": spec}));
+        json!({"metadata": metadata, "spec": spec})
     }
 
     pub fn slots(&mut self, name: &str, slots: u64) {

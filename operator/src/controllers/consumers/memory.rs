@@ -1,7 +1,7 @@
 //! State of the consumers controller. All of it can be lost: after a restart, the controller reads or does the same
 //! again.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{followers::Followers, throttle::Throttle};
 use crate::{
@@ -52,8 +52,8 @@ pub struct ConsumerMemory {
     pub waiting_since: Option<std::time::Duration>,
     /// How the Pod that the slot was for ended, as far as the watch on injected Pods saw it.
     pub pod_ending: Option<(Uid, Ending)>,
-    /// Release: a user disappeared without evidence that its containers ended.
-    pub unclean: bool,
+    /// Release: the name of a user that disappeared without evidence that its containers ended.
+    pub unclean: Option<Arc<str>>,
     /// Waiting: since when (monotonic) a matching provider is about to get a new condition.
     pub settling_since: Option<std::time::Duration>,
     /// A read confirmed that the provider is gone.

@@ -39,7 +39,7 @@ pub fn enqueue_acknowledgement(ctx: &mut Context, provider: &ObjectKey) {
     }
 }
 
-fn consumer_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<ConsumerView>) {
+fn consumer_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Change<ConsumerView>) {
     let now = ctx.state.consumers.get(key);
     let assigned = now.and_then(|view| view.assigned.clone());
     let assigned_before = before.as_ref().and_then(|view| view.assigned.as_ref());
@@ -80,7 +80,7 @@ fn end_follow(ctx: &mut Context, key: &ObjectKey, uid: &Uid) {
     }
 }
 
-fn reservation_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<ReservationView>) {
+fn reservation_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Change<ReservationView>) {
     let slot_of = |view: &ReservationView| Some((view.provider()?, view.slot.as_ref()?.1));
     let now = ctx.state.reservations.get(key);
     match (before.as_ref().and_then(slot_of), now.and_then(slot_of)) {
@@ -94,7 +94,7 @@ fn reservation_changed(ctx: &mut Context, state::Change { key, before }: &state:
     }
 }
 
-fn provider_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<ProviderView>) {
+fn provider_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Change<ProviderView>) {
     let now = ctx.state.providers.get(key);
     if let Some(before) = before
         && now.is_none_or(|view| view.meta.uid != before.meta.uid)
@@ -161,7 +161,7 @@ fn device_keys(logins: &Logins) -> DeviceKeys {
     DeviceKeys { common: key(&logins.common), own }
 }
 
-fn copy_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<CopyView>) {
+fn copy_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Change<CopyView>) {
     let now = ctx.state.copies.get(key);
     let is_gone = now.is_none();
     let owners: Vec<_> = before.iter().chain(now).filter_map(|view| view.consumer_uid.clone()).collect();
@@ -182,7 +182,7 @@ fn copy_changed(ctx: &mut Context, state::Change { key, before }: &state::Change
 }
 
 /// Notes how a Pod ended that a slot was for: the release may begin only after the Pod is gone.
-fn injected_pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<InjectedPod>) {
+fn injected_pod_changed(ctx: &mut Context, state::Change { key, before, missed }: &state::Change<InjectedPod>) {
     let now = ctx.state.injected_pods.get(key);
     let Some(before) = before.as_ref().filter(|before| now.is_none_or(|now| now.meta.uid != before.meta.uid)) else {
         return;
@@ -190,7 +190,11 @@ fn injected_pod_changed(ctx: &mut Context, state::Change { key, before }: &state
     let Some(consumer) = ctx.state.consumers.get(&before.mask()) else { return };
     let (uid, consumer_key) = (consumer.meta.uid.clone(), consumer.meta.key.clone());
     if consumer.slot_pod().is_some_and(|pod| pod.uid == before.meta.uid) {
-        let ending = if before.stage == PodStage::Running { Ending::Unclean } else { Ending::Clean };
+        let ending = match before.stage {
+            PodStage::Ended => Ending::Clean,
+            PodStage::Unbound if !missed => Ending::Clean,
+            PodStage::Unbound | PodStage::Running => Ending::Unclean,
+        };
         ctx.memory.consumers.of(&uid).pod_ending = Some((before.meta.uid.clone(), ending));
         ctx.enqueue(ReconcileRequest::Consumer(consumer_key));
     }

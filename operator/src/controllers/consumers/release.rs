@@ -141,10 +141,10 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
         return report(ctx, consumer, wait.reason, wait.message).or_else(|| Step::WaitUntil(wait.until));
     }
     // Gone without evidence: the watch saw the user disappear while it ran, or never saw it.
-    let unclean =
-        users.iter().any(|user| pods.get(&user.uid).is_none() && pods.ending(&user.uid) != Some(Ending::Clean));
-    if unclean {
-        ctx.memory(consumer).unclean = true;
+    let is_unclean =
+        |user: &&SlotUserView| pods.get(&user.uid).is_none() && pods.ending(&user.uid) != Some(Ending::Clean);
+    if let Some(user) = users.iter().find(is_unclean) {
+        ctx.memory(consumer).unclean = Some(user.name.clone());
     }
     Step::Idle
 }
@@ -290,16 +290,14 @@ fn finish(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&Reser
         if delay > Duration::ZERO && reservation.hold_until.is_none() {
             let until = ctx.now.wall + delay;
             let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
-            let message = format!("MaskReservation {} is held until {until}", reservation.meta.key);
+            let unclean = ctx.memory(consumer).unclean.clone();
+            let why = unclean.as_ref().map_or_else(String::new, |pod| {
+                format!(", because Pod {pod} was removed before its node confirmed that its containers had stopped")
+            });
+            let message = format!("MaskReservation {} is held until {until}{why}", reservation.meta.key);
             let operation = patch_reservation(reservation, &json!({ "holdUntil": until }));
             let reason = Reason::HeldUntilDeadline;
-            return Step::send(operation).with_event(Some(event(
-                consumer,
-                ctx.memory(consumer).unclean,
-                reason,
-                "Hold",
-                message,
-            )));
+            return Step::send(operation).with_event(Some(event(consumer, unclean.is_some(), reason, "Hold", message)));
         }
     }
     let released = consumer.assigned.as_ref().map(|assigned| {
@@ -314,7 +312,7 @@ fn finish(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&Reser
 
 /// Returns how long the slot stays held after its last user: a VPN service counts a dropped session for a while.
 fn hold(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &ReservationView) -> Duration {
-    let unclean = ctx.memory(consumer).unclean;
+    let unclean = ctx.memory(consumer).unclean.is_some();
     let provider = reservation.provider().and_then(|key| ctx.state.providers.get(&key));
     match provider {
         Some(provider) if unclean => provider.unclean_delay,

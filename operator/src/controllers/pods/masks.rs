@@ -25,10 +25,10 @@ pub fn decide(ctx: &Context, key: &ObjectKey) -> Step {
         let pod = ObjectKey { namespace: key.namespace.clone(), name: owner.name.clone() };
         return match state_of(ctx, &pod, &owner.uid) {
             PodState::Alive(pod) if !pod.meta.deleting => Step::Idle,
-            PodState::Unlabeled(until) => Step::WaitUntil(until),
+            PodState::Unlabeled { until, gated: false } => Step::WaitUntil(until),
             PodState::Unknown => Step::send(Operation::Get(Kind::InjectedPod, pod)),
-            // The release waits for its containers, and holds the slot if it cannot know that they have ended.
-            PodState::Alive(_) | PodState::Ended | PodState::Gone(_) => {
+            // Nobody removes the gate of a Pod without its label. The release waits for its containers, and holds the slot if it cannot know that they have ended.
+            PodState::Alive(_) | PodState::Unlabeled { gated: true, .. } | PodState::Ended | PodState::Gone(_) => {
                 Step::send(delete(Kind::Mask, &mask.meta, Some(Propagation::Background)))
             }
         };
@@ -52,7 +52,7 @@ fn hand_over(ctx: &Context, key: &ObjectKey, consumer: &ConsumerView) -> Step {
     let pod = ObjectKey { namespace: key.namespace.clone(), name: holder.name.clone() };
     match state_of(ctx, &pod, &holder.uid) {
         PodState::Alive(_) => Step::Idle,
-        PodState::Unlabeled(until) => Step::WaitUntil(until),
+        PodState::Unlabeled { until, .. } => Step::WaitUntil(until),
         PodState::Unknown => Step::send(Operation::Get(Kind::InjectedPod, pod)),
         PodState::Ended => set_pod(consumer, next.as_ref()),
         PodState::Gone(since) => {
@@ -85,8 +85,13 @@ enum PodState<'a> {
     Ended,
     /// Gone without evidence of its end, since this time.
     Gone(Duration),
-    /// The Pod exists without its label, and has to be read again at this time.
-    Unlabeled(Duration),
+    /// The Pod exists without its label, and has to be read again.
+    Unlabeled {
+        /// When (monotonic).
+        until: Duration,
+        /// Whether it still has the scheduling gate.
+        gated: bool,
+    },
     /// The Pod has to be read.
     Unknown,
 }
@@ -98,8 +103,10 @@ fn state_of<'a>(ctx: &'a Context, key: &ObjectKey, uid: &Uid) -> PodState<'a> {
     match ctx.memory.pods.unwatched.get(uid) {
         Some(Unwatched::Ended) => PodState::Ended,
         Some(Unwatched::Gone(since)) => PodState::Gone(*since),
-        Some(Unwatched::Unlabeled(at)) if *at + REREAD > ctx.now.monotonic => PodState::Unlabeled(*at + REREAD),
-        Some(Unwatched::Unlabeled(_)) | None => PodState::Unknown,
+        Some(Unwatched::Unlabeled { at, gated }) if *at + REREAD > ctx.now.monotonic => {
+            PodState::Unlabeled { until: *at + REREAD, gated: *gated }
+        }
+        Some(Unwatched::Unlabeled { .. } | Unwatched::Unbound) | None => PodState::Unknown,
     }
 }
 

@@ -33,6 +33,13 @@ pub enum Unwatched {
     Ended,
     /// A read found no such Pod, at this time (monotonic). Its containers may still run.
     Gone(Duration),
-    /// A read found it, at this time (monotonic): it has lost its label.
-    Unlabeled(Duration),
+    /// A read found it, at this time (monotonic): it has lost its label, or its annotation.
+    Unlabeled {
+        /// When.
+        at: Duration,
+        /// Whether it still has the scheduling gate.
+        gated: bool,
+    },
+    /// The watch saw its end, or that it lost its label, while it was not bound to a node. A read shows which.
+    Unbound,
 }

@@ -107,7 +107,16 @@ fn wait(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod) -> Step {
     if let Some((reason, message)) = unusable_mask(pod, mask) {
         return report::waiting(pod, reason, &message, ctx.now);
     }
-    let Some(mask) = mask else { return create_mask(ctx, request, pod) };
+    let Some(mask) = mask else {
+        return match &pod.other_gate {
+            // A slot that nobody can use yet would be lost to all others.
+            Some(gate) => {
+                let message = format!("Another component has to remove the scheduling gate {gate} first");
+                report::waiting(pod, Reason::OtherSchedulingGate, &message, ctx.now)
+            }
+            None => create_mask(ctx, request, pod),
+        };
+    };
     let consumer = ctx.state.consumers.get(&key).filter(|consumer| consumer.owner.as_ref() == Some(&mask.meta.uid));
     match consumer {
         Some(consumer) if consumer.is_active() => match consumer.assigned.as_deref() {
@@ -216,6 +225,11 @@ fn remove_gate(
     if !may_use(pod, consumer) {
         let decision = surge::decide(ctx, request, pod, consumer);
         return wait_and_report(decision, || line::report(ctx, pod, consumer));
+    }
+    let backoff = ctx.backoffs.get(request, RequestPriority::Slots);
+    if let Some(backoff) = backoff.filter(|backoff| backoff.is_active(ctx.now) && backoff.should_be_reported()) {
+        let message = format!("A slot is assigned, but the scheduling gate cannot be removed: {}", backoff.message);
+        return report::waiting(pod, backoff.reason, &message, ctx.now).or_else(|| Step::WaitUntil(backoff.until));
     }
     let path = format!("/spec/schedulingGates/{gate}");
     let patch = json!([

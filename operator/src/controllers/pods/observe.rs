@@ -27,7 +27,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
     }
 }
 
-fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<InjectedPod>) {
+fn pod_changed(ctx: &mut Context, state::Change { key, before, missed }: &state::Change<InjectedPod>) {
     let now = ctx.state.injected_pods.get(key);
     let mut masks: Vec<_> = before.iter().chain(now).map(InjectedPod::mask).collect();
     masks.dedup();
@@ -38,8 +38,13 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<
         ctx.memory.pods.lost.remove(uid);
         ctx.memory.pods.evicted.remove(uid);
         // Otherwise, only a read shows whether the Pod exists, because its label may have been removed.
-        if before.stage == PodStage::Ended && masks.iter().any(|mask| masks::needs(ctx, mask, uid)) {
-            ctx.memory.pods.unwatched.insert(uid.clone(), Unwatched::Ended);
+        let known = match before.stage {
+            PodStage::Ended => Some(Unwatched::Ended),
+            PodStage::Unbound if !missed => Some(Unwatched::Unbound),
+            PodStage::Unbound | PodStage::Running => None,
+        };
+        if let Some(known) = known.filter(|_| masks.iter().any(|mask| masks::needs(ctx, mask, uid))) {
+            ctx.memory.pods.unwatched.insert(uid.clone(), known);
         }
         ctx.forget(ReconcileRequest::Pod(key.clone()));
     }
@@ -107,13 +112,18 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
         (ReconcileRequest::PodMask(_), Operation::Get(Kind::InjectedPod, _), outcome) => {
             let Some(uid) = answer.expected.cloned() else { return };
             let now = ctx.now.monotonic;
+            let known = ctx.memory.pods.unwatched.get(&uid);
+            let gone = if known == Some(&Unwatched::Unbound) { Unwatched::Ended } else { Unwatched::Gone(now) };
             let found = match outcome {
-                Outcome::NotFound => Unwatched::Gone(now),
-                Outcome::Object(object) if object.meta().uid != uid => Unwatched::Gone(now),
-                Outcome::Object(_) => Unwatched::Unlabeled(now),
+                Outcome::NotFound => gone,
+                Outcome::Object(object) => match &**object {
+                    Object::InjectedPod(pod) if pod.meta.uid != uid => gone,
+                    Object::InjectedPod(pod) if pod.stage == PodStage::Ended => Unwatched::Ended,
+                    Object::InjectedPod(pod) => Unwatched::Unlabeled { at: now, gated: pod.gate.is_some() },
+                    _ => return,
+                },
                 _ => return,
             };
-            let known = ctx.memory.pods.unwatched.get(&uid);
             if !matches!(known, Some(Unwatched::Ended | Unwatched::Gone(_))) {
                 ctx.memory.pods.unwatched.insert(uid, found);
             }

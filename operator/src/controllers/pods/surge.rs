@@ -62,6 +62,13 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
     if holders.iter().any(is_going) {
         return recheck;
     }
+    // A revision that does not work must not replace one that does.
+    let starts = |other: &&InjectedPod| {
+        other.replica_set.as_ref() == Some(replica_set) && other.is_ungated() && !other.is_ready && !other.meta.deleting
+    };
+    if ctx.state.injected_pods.values().filter(starts).any(|other| other.meta.key.namespace == pod.meta.key.namespace) {
+        return recheck;
+    }
     let namespace = &pod.meta.key.namespace;
     let Some((_, all)) = ctx.memory.pods.replica_sets.get(namespace).filter(|(at, _)| *at + FRESH > now) else {
         return SurgeDecision::Step(Step::send(Operation::ListReplicaSets(namespace.clone())).provisional());

@@ -50,7 +50,7 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
     }
 }
 
-fn provider_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<ProviderView>) {
+fn provider_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Change<ProviderView>) {
     let now = ctx.state.providers.get(key);
     if let Some(before) = before
         && now.is_none_or(|view| view.meta.uid != before.meta.uid)
@@ -64,7 +64,7 @@ fn provider_changed(ctx: &mut Context, state::Change { key, before }: &state::Ch
     ctx.enqueue(ReconcileRequest::Provider(key.clone()));
 }
 
-fn verification_pod_changed(ctx: &mut Context, state::Change { key, before }: &state::Change<VerificationPod>) {
+fn verification_pod_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Change<VerificationPod>) {
     let uid = ctx.state.verification_pods.get(key).map(|pod| &pod.meta.uid);
     if let Some(before) = before
         && uid != Some(&before.meta.uid)

@@ -25,12 +25,21 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 impl InjectedPod {
     /// Returns the view of a Pod, or `None` if the webhook did not inject it.
     pub fn of(pod: &Pod) -> Option<Self> {
-        let text = pod.metadata.annotations.as_ref()?.get(INJECTED_ANNOTATION)?;
-        let injected: Injected = serde_json::from_str(text).ok()?;
+        Self::with(pod, injected(pod)?)
+    }
+
+    /// Returns the view of a Pod that may have lost its annotation. Like a Pod that has lost its label, it is not watched
+    /// any more.
+    pub fn read(pod: &Pod) -> Option<Self> {
+        Self::of(pod).or_else(|| Some(Self { labeled: false, ..Self::with(pod, Injected::default())? }))
+    }
+
+    fn with(pod: &Pod, injected: Injected) -> Option<Self> {
         let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default();
         let controller = controller(&pod.metadata);
         let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let condition = conditions.into_iter().flatten().find(|condition| condition.type_ == SLOT_ASSIGNED);
+        let find = |name| conditions.and_then(|all| all.iter().find(|condition| condition.type_ == name));
+        let condition = find(SLOT_ASSIGNED);
         Some(Self {
             meta: meta(&pod.metadata)?,
             secret: intern(&injected.secret),
@@ -39,6 +48,8 @@ impl InjectedPod {
             priority: injected.priority.unwrap_or(0),
             surge: injected.surge,
             labeled: pod.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(INJECT_LABEL)),
+            is_ready: find("Ready").is_some_and(|ready| ready.status == "True"),
+            other_gate: gates.iter().find(|gate| gate.name != SLOT_GATE).map(|gate| intern(&gate.name)),
             gate: gates.iter().position(|gate| gate.name == SLOT_GATE).and_then(|at| u16::try_from(at).ok()),
             is_controlled: controller.is_some(),
             replica_set: controller
@@ -57,6 +68,11 @@ impl InjectedPod {
             }),
         })
     }
+}
+
+fn injected(pod: &Pod) -> Option<Injected> {
+    let text = pod.metadata.annotations.as_ref()?.get(INJECTED_ANNOTATION)?;
+    serde_json::from_str(text).ok()
 }
 
 fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {

@@ -27,6 +27,10 @@ pub struct InjectedPod {
     pub labeled: bool,
     /// The position of the scheduling gate. Absent once a slot is assigned.
     pub gate: Option<u16>,
+    /// A scheduling gate of another component.
+    pub other_gate: Option<Arc<str>>,
+    /// Whether it is Ready.
+    pub is_ready: bool,
     /// Whether it has a controller, which replaces it when it is deleted.
     pub is_controlled: bool,
     /// The UID of the ReplicaSet that controls it.
@@ -76,9 +80,9 @@ impl InjectedPod {
         ObjectKey { namespace: self.meta.key.namespace.clone(), name }
     }
 
-    /// Whether it waits for its slot.
+    /// Whether it waits for its slot. A Pod that something else keeps from being scheduled does not need one yet.
     pub fn is_waiting(&self) -> bool {
-        self.gate.is_some() && !self.meta.deleting && self.stage != PodStage::Ended
+        self.gate.is_some() && self.other_gate.is_none() && !self.meta.deleting && self.stage != PodStage::Ended
     }
 
     /// Whether it may use a slot, now or soon.
