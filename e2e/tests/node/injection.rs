@@ -58,6 +58,19 @@ async fn with_slots(
     slots: usize,
     body: impl AsyncFnOnce(&Framework, &VpnService, &mut History) -> Result<()>,
 ) -> Result<()> {
+    with_account(slots, async |f, vpn, history| {
+        body(f, vpn, history).await?;
+        behind_the_vpn(vpn, history).await?;
+        history.check_slot_limits().await.map(drop)
+    })
+    .await
+}
+
+/// The same without checks at the end.
+async fn with_account(
+    slots: usize,
+    body: impl AsyncFnOnce(&Framework, &VpnService, &mut History) -> Result<()>,
+) -> Result<()> {
     let cluster = shared::cluster_with_node().await?;
     let vpn = VpnService::shared().await?;
     let operator = verification::operator(vpn).await?;
@@ -66,9 +79,7 @@ async fn with_slots(
         f.create(vpn.secret("account-credentials", Scenario::OpenVpn)?).await?;
         f.create(f.new_provider("account", slots)).await?;
         f.wait_until("account", "a usable provider", |provider: &MaskProvider| is_ready(provider)).await?;
-        body(f, vpn, &mut history).await?;
-        behind_the_vpn(vpn, &mut history).await?;
-        history.check_slot_limits().await.map(drop)
+        body(f, vpn, &mut history).await
     })
     .await
 }
@@ -188,6 +199,48 @@ pub async fn files_are_where_gluetun_reads_them() -> Result<()> {
         let pod = wait_for_ready(f, 1).await?.pop_first().context("no Pod")?;
         ensure_eq("all that the app saw", seen(f, &pod).await?, vpn.exit_address().to_string())?;
         f.kubectl(&["exec", &pod, "--container=vpn", "--", "test", "-s", &path]).await.map(drop)
+    })
+    .await
+}
+
+/// `kubectl debug` copies the Secret and the sidecar of a Pod, but neither its label nor its annotations.
+pub async fn a_copy_is_no_second_device() -> Result<()> {
+    with_account(1, async |f, vpn, history| {
+        let mut scraper = template("scraper", vpn, json!({}));
+        scraper["apiVersion"] = json!("v1");
+        scraper["kind"] = json!("Pod");
+        scraper["metadata"]["name"] = json!("scraper");
+        apply(f, &scraper).await?;
+        wait_for_ready(f, 1).await?;
+        let address = vpn.address_url();
+        let script = format!("while :; do curl --silent --max-time 1 {address} >> /tmp/seen; sleep 0.2; done");
+        let debug = async |name: &str, flags: &[&str]| {
+            let copy_to = format!("--copy-to={name}");
+            let copy = [&["debug", "scraper", &copy_to, "--container=app"], flags, &["--", "sh", "-c", &script]];
+            f.kubectl(&copy.concat()).await
+        };
+
+        debug("plain", &[]).await?;
+        let has_failed = |pod: &Pod| {
+            let last = container_status(pod, "vpn").and_then(|status| status.last_state.as_ref());
+            last.and_then(|state| state.terminated.as_ref()).is_some_and(|end| end.exit_code == 1)
+        };
+        let copy = f.wait_until("plain", "its sidecar refuses to start", has_failed).await?;
+        ensure!(container_status(&copy, "app").is_some_and(|app| app.started != Some(true)), "the app runs");
+        let log = f.kubectl(&["logs", "plain", "--container=vpn"]).await?;
+        ensure!(log.contains("has no slot of its own") && log.contains("--keep-annotations"), "{log}");
+        f.kubectl(&["delete", "pod/plain"]).await?;
+
+        debug("whole", &["--keep-labels", "--keep-annotations"]).await?;
+        let waits = |pod: &Pod| {
+            let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            conditions.filter_map(|one| one.message.as_deref()).any(|message| message.contains("place 1 in line"))
+        };
+        f.wait_until("whole", "waiting for a slot of its own", waits).await?;
+        f.kubectl(&["delete", "pod/scraper"]).await?;
+        f.wait_until("whole", "ready", |pod: &Pod| is_ready(pod)).await?;
+        ensure_eq("all that the app saw", seen(f, "whole").await?, vpn.exit_address().to_string())?;
+        behind_the_vpn(vpn, history).await
     })
     .await
 }

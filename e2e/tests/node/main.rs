@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         injection::pods_of_one_mask_behind_the_vpn,
         injection::files_are_where_gluetun_reads_them,
         injection::a_job_behind_the_vpn,
+        injection::a_copy_is_no_second_device,
         servers::ten_devices_reach_the_cluster_through_their_replicas,
         servers::a_revoked_client_is_cut_off_on_every_replica,
         servers::masks_connect_through_a_server,
