@@ -152,3 +152,14 @@ other
 {{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/* The prefix of the names of metrics: METRICS_PREFIX in extraEnv. */}}
+{{- define "vpn-operator.metricsPrefix" -}}
+{{- $prefix := "vpno" -}}
+{{- range .Values.extraEnv -}}
+{{- if eq .name "METRICS_PREFIX" -}}
+{{- $prefix = .value | required "METRICS_PREFIX in extraEnv needs a value, because alerts and dashboards contain it" -}}
+{{- end -}}
+{{- end -}}
+{{- $prefix -}}
+{{- end -}}

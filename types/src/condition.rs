@@ -41,7 +41,8 @@ closed_set! {
         NoProviderFits,
         /// Mask, MaskConsumer: Providers match, but none of them is `Ready` or `Active`.
         NoProviderUsable,
-        /// Mask, MaskConsumer: The matching provider is giving up slots because `maxSlots` was lowered.
+        /// MaskProvider: `maxSlots` was lowered, and slots beyond it are still in use. No slot is assigned until they are
+        /// released.
         ProviderDraining,
         /// Mask: The MaskConsumer of an earlier Mask with this name still exists.
         PreviousConsumerTerminating,

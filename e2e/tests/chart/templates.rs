@@ -110,6 +110,11 @@ async fn every_value_gets_where_it_belongs() -> Result<()> {
         let (name, labels) = (&object["metadata"]["name"], &object["metadata"]["labels"]);
         ensure_eq("label", (&labels["release"], &labels["app"]), (&json!("stack"), name))?;
     }
+    // The prefix of metrics is in the environment of the operator only.
+    for kind in ["PodMonitor", "PrometheusRule", "ConfigMap"] {
+        let text = serde_json::to_string(&of_kind(&objects, kind))?;
+        ensure!(!text.contains("vpno_"), "{kind}: {text}");
+    }
     let account = |part: &str| {
         let named = |object: &&&Value| object["metadata"]["name"] == release(part);
         let deployments = of_kind(&objects, "Deployment");

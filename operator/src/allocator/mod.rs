@@ -120,9 +120,14 @@ impl Allocator {
     }
 
     /// Notes that a reservation of the slot exists. This ends a grant of the slot: it became this reservation, or
-    /// another operator was first.
-    pub fn reserved(&mut self, provider: &ObjectKey, slot: u32) {
-        self.hold(provider, slot, Holder::Reservation);
+    /// another operator was first. `is_ours` says whether an operator created it.
+    pub fn reserved(&mut self, provider: &ObjectKey, slot: u32, is_ours: bool) {
+        let (holder, other) = match is_ours {
+            true => (Holder::Reservation, Holder::Foreign),
+            false => (Holder::Foreign, Holder::Reservation),
+        };
+        self.hold(provider, slot, holder);
+        self.release(provider, slot, other);
         if let Some(uid) = self.granted.get(&(provider.clone(), slot)).cloned() {
             self.end_grant(&uid);
         }
@@ -131,6 +136,7 @@ impl Allocator {
     /// Notes that the reservation of the slot is gone.
     pub fn unreserved(&mut self, provider: &ObjectKey, slot: u32) {
         self.release(provider, slot, Holder::Reservation);
+        self.release(provider, slot, Holder::Foreign);
     }
 
     /// Notes that a consumer is committed to the slot: even without its reservation, no other consumer may get it.

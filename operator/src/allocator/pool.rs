@@ -15,6 +15,8 @@ use crate::{
 pub enum Holder {
     /// The MaskReservation of the slot exists.
     Reservation,
+    /// A MaskReservation of that name exists that the operator did not create, and does not release.
+    Foreign,
     /// The slot is granted, and the reservation is in flight.
     Grant,
     /// A MaskConsumer is committed to the slot, even if its reservation was force-deleted.
@@ -24,8 +26,16 @@ pub enum Holder {
 #[derive(Clone, Copy, Debug, Default)]
 struct Holders {
     reservation: bool,
+    foreign: bool,
     grant: bool,
     consumers: usize,
+}
+
+impl Holders {
+    /// Whether the slot will be released.
+    fn is_ours(&self) -> bool {
+        self.reservation || self.grant || self.consumers > 0
+    }
 }
 
 /// Held slots. Slot numbers go up to 2³¹ − 1, so no operation iterates over all of them.
@@ -42,6 +52,7 @@ impl Slots {
         let holders = self.held.entry(slot).or_default();
         match holder {
             Holder::Reservation => holders.reservation = true,
+            Holder::Foreign => holders.foreign = true,
             Holder::Grant => holders.grant = true,
             Holder::Consumer => holders.consumers += 1,
         }
@@ -53,10 +64,11 @@ impl Slots {
         let Some(holders) = self.held.get_mut(&slot) else { return };
         match holder {
             Holder::Reservation => holders.reservation = false,
+            Holder::Foreign => holders.foreign = false,
             Holder::Grant => holders.grant = false,
             Holder::Consumer => holders.consumers = holders.consumers.saturating_sub(1),
         }
-        if !holders.reservation && !holders.grant && holders.consumers == 0 {
+        if !holders.foreign && !holders.is_ours() {
             self.held.remove(&slot);
             self.runs.remove(slot..slot.saturating_add(1));
         }
@@ -219,7 +231,7 @@ impl Pool {
 
     /// Whether a slot beyond the capacity is still held. Nothing is assigned until it is released.
     pub fn is_draining(&self) -> bool {
-        self.slots.held.last_key_value().is_some_and(|(slot, _)| *slot >= self.spec.capacity)
+        self.slots.held.range(self.spec.capacity..).any(|(_, holders)| holders.is_ours())
     }
 
     /// Returns the slot to assign next: the lowest free slot, if slots can be assigned to users or to a verification.

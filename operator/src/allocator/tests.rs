@@ -62,10 +62,26 @@ fn order_is_priority_then_age_then_name() {
 }
 
 #[test]
+fn a_foreign_reservation_beyond_the_capacity_stops_nothing() {
+    let mut allocator = Allocator::default();
+    let pool =
+        |allocator: &Allocator| allocator.pool(&provider("p")).map(|pool| (pool.is_draining(), pool.next_free()));
+    allocator.set_pool(provider("p"), spec("u", 2));
+    allocator.reserved(&provider("p"), 3, false);
+    assert_eq!(pool(&allocator), Some((false, Some(0))));
+    allocator.reserved(&provider("p"), 3, true);
+    assert_eq!(pool(&allocator), Some((true, None)));
+    allocator.unreserved(&provider("p"), 3);
+    assert_eq!(pool(&allocator), Some((false, Some(0))));
+    allocator.reserved(&provider("p"), 0, false);
+    assert_eq!(pool(&allocator), Some((false, Some(1))));
+}
+
+#[test]
 fn nothing_is_assigned_while_a_slot_beyond_the_capacity_is_held() {
     let mut allocator = Allocator::default();
     allocator.set_pool(provider("p"), spec("u", 4));
-    allocator.reserved(&provider("p"), 3);
+    allocator.reserved(&provider("p"), 3, true);
     allocator.set_pool(provider("p"), spec("u", 2));
     wait(&mut allocator, "a", 0, 0);
     assert!(allocator.settle().is_empty());
@@ -80,7 +96,7 @@ fn a_committed_consumer_keeps_its_slot_without_its_reservation() {
         if known {
             allocator.set_pool(provider("p"), spec("u", 1));
         }
-        allocator.reserved(&provider("p"), 0);
+        allocator.reserved(&provider("p"), 0, true);
         allocator.committed(&provider("p"), 0);
         allocator.unreserved(&provider("p"), 0);
         allocator.set_pool(provider("p"), spec("u", 1));
@@ -94,7 +110,7 @@ fn a_committed_consumer_keeps_its_slot_without_its_reservation() {
 #[test]
 fn held_slots_of_an_unknown_provider_stay_held_when_it_appears() {
     let mut allocator = Allocator::default();
-    allocator.reserved(&provider("p"), 0);
+    allocator.reserved(&provider("p"), 0, true);
     allocator.set_pool(provider("p"), spec("u", 2));
     wait(&mut allocator, "a", 0, 0);
     wait(&mut allocator, "b", 0, 1);
@@ -117,7 +133,7 @@ fn grants_of_a_provider_that_is_gone_are_void() {
         wait(&mut allocator, "b", 0, 1);
         assert_eq!(names(allocator.settle()), ["b"]);
         allocator.end_grant(&Uid::from("a"));
-        allocator.reserved(&provider("p"), 0);
+        allocator.reserved(&provider("p"), 0, true);
         assert!(allocator.grant(&Uid::from("b")).is_none());
     }
 }
@@ -128,7 +144,7 @@ fn a_grant_ends_when_another_consumer_reserves_the_slot_and_the_next_slot_is_gra
     allocator.set_pool(provider("p"), spec("u", 2));
     wait(&mut allocator, "a", 0, 0);
     allocator.settle();
-    allocator.reserved(&provider("p"), 0);
+    allocator.reserved(&provider("p"), 0, true);
     assert!(allocator.grant(&Uid::from("a")).is_none());
     wait(&mut allocator, "a", 0, 0);
     allocator.settle();
@@ -303,7 +319,7 @@ fn take(allocator: &mut Allocator, step: &Step) {
             allocator.set_pool(provider(POOLS[which]), spec);
         }
         Step::NoPool(which) => allocator.remove_pool(&provider(POOLS[which])),
-        Step::Reserved(which, slot) => allocator.reserved(&provider(POOLS[which]), slot),
+        Step::Reserved(which, slot) => allocator.reserved(&provider(POOLS[which]), slot, true),
         Step::Unreserved(which, slot) => allocator.unreserved(&provider(POOLS[which]), slot),
         Step::Wait { who: number, namespace, tag, priority } => {
             let wanted = [TAGS[tag]];

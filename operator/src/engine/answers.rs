@@ -9,7 +9,7 @@ use crate::{
         Backoff, Effect, EventRecord, Kind, ObjectKey, Operation, ReconcileRequest, RequestPriority, Uid,
         object_reference,
     },
-    state::{Acknowledged, Epoch, Object, Outcome},
+    state::{Acknowledged, ConsumerView, Epoch, Object, Outcome},
 };
 
 impl Engine {
@@ -74,8 +74,8 @@ impl Engine {
             }
             Outcome::Pods(_) | Outcome::ReplicaSets(_) | Outcome::Clients(_) | Outcome::Evicted => true,
             Outcome::NotFound if matches!(operation, Operation::Create(..)) => {
-                // The namespace does not exist any more.
-                self.refused(request, Reason::NamespaceTerminating, "the namespace does not exist");
+                let why = "the namespace, or the CustomResourceDefinition of this kind, does not exist";
+                self.refused(request, Reason::NamespaceTerminating, why);
                 false
             }
             Outcome::NotFound => {
@@ -197,14 +197,22 @@ impl Engine {
         let full = format!("{}: {message}", describe(operation));
         let backoff = Backoff::after(previous, reason, full, self.ctx.now);
         if backoff.failures == 1 {
-            self.report_in_event(operation, &backoff);
+            self.report_in_event(reconcile, operation, &backoff);
         }
         self.failed(request, *priority, Some(message), backoff);
     }
 
-    /// Records an Event if a status cannot be written.
-    fn report_in_event(&mut self, operation: &Operation, backoff: &Backoff) {
-        let Operation::PatchStatus(kind, key, _) = operation else { return };
+    /// Records an Event if a status, or the Secret of an assigned slot, cannot be written.
+    fn report_in_event(&mut self, reconcile: &ReconcileRequest, operation: &Operation, backoff: &Backoff) {
+        let (kind, key) = match (operation, operation.target(), reconcile) {
+            (Operation::PatchStatus(kind, key, _), ..) => (kind, key),
+            (_, Some((Kind::Secret, _)), ReconcileRequest::Consumer(key))
+                if self.ctx.state.consumers.get(key).is_some_and(ConsumerView::is_active) =>
+            {
+                (&Kind::Consumer, key)
+            }
+            _ => return,
+        };
         let (_, Some((uid, _))) = self.ctx.state.cached_version(*kind, key) else { return };
         let consumer = self.ctx.state.consumers.get(key).filter(|_| *kind == Kind::Consumer);
         let regarding = consumer.map_or_else(|| object_reference(*kind, key, &uid), |one| one.event_object());

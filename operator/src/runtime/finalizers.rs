@@ -39,7 +39,7 @@ where
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(0),
         other => other.with_context(|| format!("{kind} objects cannot be listed"))?,
     };
-    let mut removed = 0;
+    let (mut removed, mut failed) = (0, 0);
     for object in all {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let Some(at) = object.finalizers().iter().position(|finalizer| finalizer == FINALIZER) else { continue };
@@ -49,12 +49,17 @@ where
         let api = Api::<PartialObjectMeta<K>>::namespaced(client.clone(), &namespace);
         match api.patch(&name, &PatchParams::default(), &patch).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => continue,
-            result => {
-                result.with_context(|| format!("the finalizer of {kind} {namespace}/{name} cannot be removed"))?
+            // The others must not wait for it.
+            Err(error) => {
+                tracing::error!(%error, "the finalizer of {kind} {namespace}/{name} cannot be removed");
+                failed += 1;
+                continue;
             }
-        };
+            Ok(_) => {}
+        }
         tracing::info!(kind = %kind, object = format!("{namespace}/{name}"), "finalizer removed");
         removed += 1;
     }
+    anyhow::ensure!(failed == 0, "{failed} finalizers of {kind} objects cannot be removed; the log says why");
     Ok(removed)
 }

@@ -231,7 +231,11 @@ impl Project for MaskReservation {
         Some(ReservationView {
             slot: parse_reservation_name(&meta.key.name)
                 .and_then(|(provider, slot)| Some((intern(provider), u32::try_from(slot).ok()?))),
-            provider_uid: owner_of(&self.metadata, "MaskProvider").next(),
+            // A backup restores the label and the finalizer, but not the owner.
+            provider_uid: owner_of(&self.metadata, "MaskProvider").next().or_else(|| {
+                let label = self.metadata.labels.as_ref().and_then(|labels| labels.get(OWNER_LABEL));
+                label.filter(|_| meta.finalizer.is_some()).map(|uid| Uid::from(uid.as_str()))
+            }),
             consumer: ObjectKey::new(self.spec.namespace.as_str(), self.spec.name.as_str()),
             consumer_uid: Uid::from(self.spec.uid.as_str()),
             users: users
@@ -253,6 +257,7 @@ pub fn unreadable_reservation(metadata: &ObjectMeta) -> Option<ReservationView> 
     let mut unreadable = MaskReservation::new("", Default::default());
     unreadable.metadata = metadata.clone();
     unreadable.metadata.owner_references = None;
+    unreadable.metadata.labels = None;
     unreadable.project()
 }
 

@@ -55,7 +55,11 @@ pub fn allowed(sim: &Sim, operation: &Operation, before: Option<&Value>) -> Chec
     let fine = match kind {
         Kind::Consumer => is_deleting(before) || may_evict(sim, before),
         Kind::Reservation => true,
-        Kind::Secret => before["metadata"]["labels"].get(OWNER_LABEL).is_some(),
+        // A user may have removed the label.
+        Kind::Secret => {
+            before["metadata"]["labels"].get(OWNER_LABEL).is_some()
+                || before["metadata"]["ownerReferences"][0]["kind"] == "MaskConsumer"
+        }
         // Since the decision, the garbage collector may have removed the reference, and another operator may have
         // completed the release.
         Kind::Pod | Kind::InjectedPod if pods::lost_slot(sim, before) => true,

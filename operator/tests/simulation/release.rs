@@ -117,6 +117,54 @@ fn many_releases_share_a_list_of_pods() {
     assert_eq!(sim.server.of_kind(Kind::Reservation).count(), 0);
 }
 
+/// The copy may have lost what it is found by: its owner, as after a deletion with `--cascade=orphan`, or its label.
+#[test]
+fn no_slot_is_released_while_a_copy_of_the_credentials_exists() {
+    for lost in [json!({"ownerReferences": null}), json!({"labels": null})] {
+        for is_running in [true, false] {
+            let mut sim = Sim::new(&[table::all()]);
+            sim.account("p", 1);
+            sim.mask(&key("a", "m"), json!({}));
+            settle(&mut sim);
+            sim.gc_stalled = true;
+            sim.delete(Kind::Secret, &key("vpn", "p-secret"), "Background");
+            settle(&mut sim);
+            if !is_running {
+                sim.crash(0);
+            }
+            let (copy, _) = sim.server.of_kind(Kind::Secret).find(|(key, _)| &*key.namespace == "a").unwrap();
+            let copy = copy.clone();
+            sim.edit(Kind::Secret, &copy, json!({ "metadata": lost }));
+            settle(&mut sim);
+            sim.delete(Kind::Mask, &key("a", "m"), "Background");
+            settle(&mut sim);
+            assert!(sim.server.get(Kind::Consumer, &key("a", "m")).is_none());
+            assert!(sim.server.get(Kind::Secret, &copy).is_none(), "{lost} {is_running}");
+        }
+    }
+}
+
+/// A backup restores objects without their owners, and gives Masks and MaskConsumers new UIDs.
+#[test]
+fn a_reservation_from_a_backup_does_not_block_its_slot() {
+    let mut sim = Sim::new(&[table::all()]);
+    sim.account("p", 1);
+    sim.mask(&key("a", "m"), json!({}));
+    settle(&mut sim);
+    let (lock, saved) = sim.server.of_kind(Kind::Reservation).next().unwrap();
+    let (lock, mut saved) = (lock.clone(), (**saved).clone());
+    saved["metadata"] = json!({"labels": saved["metadata"]["labels"], "finalizers": saved["metadata"]["finalizers"]});
+    saved["status"] = json!({});
+    sim.delete(Kind::Mask, &key("a", "m"), "Background");
+    settle(&mut sim);
+    sim.create(Kind::Reservation, &lock, saved);
+    settle(&mut sim);
+    sim.mask(&key("a", "m"), json!({}));
+    settle(&mut sim);
+    assert_eq!(sim.phase(Kind::Mask, &key("a", "m")), "Active");
+    settle_and_check(&mut sim);
+}
+
 /// The API server removes such a Pod as soon as it is deleted, unless the request has a grace period. Then nobody would
 /// know when its containers have stopped, and the slot would be held for `uncleanDelay`.
 #[test]

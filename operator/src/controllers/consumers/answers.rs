@@ -6,7 +6,7 @@ use crate::{
     state::{CopyView, Object, Outcome, PodView},
 };
 
-use super::release::find_users;
+use super::release::{find_users, is_copy};
 
 /// Handles the outcome of a request of this controller.
 pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
@@ -95,9 +95,10 @@ fn copy_seen(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
         // The expected case, in which nothing has to be remembered.
         return;
     }
+    let is_copy = ctx.state.consumer_by_uid(uid).is_some_and(|consumer| is_copy(copy, consumer));
     let memory = ctx.memory.consumers.of(uid);
-    // If the Secret has another owner, our copy is gone, which is all that the release needs to know.
-    memory.copy_gone = !is_ours;
+    // If the Secret belongs to something else, our copy is gone, which is all that the release needs to know.
+    memory.copy_gone = !is_copy;
     memory.conflicting_secret = (!is_ours || !copy.labeled).then(|| copy.clone());
 }
 

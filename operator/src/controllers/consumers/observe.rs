@@ -81,11 +81,11 @@ fn end_follow(ctx: &mut Context, key: &ObjectKey, uid: &Uid) {
 }
 
 fn reservation_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Change<ReservationView>) {
-    let slot_of = |view: &ReservationView| Some((view.provider()?, view.slot.as_ref()?.1));
+    let slot_of = |view: &ReservationView| Some((view.provider()?, view.slot.as_ref()?.1, view.provider_uid.is_some()));
     let now = ctx.state.reservations.get(key);
     match (before.as_ref().and_then(slot_of), now.and_then(slot_of)) {
-        (_, Some((provider, slot))) => ctx.allocator.reserved(&provider, slot),
-        (Some((provider, slot)), None) => ctx.allocator.unreserved(&provider, slot),
+        (_, Some((provider, slot, is_ours))) => ctx.allocator.reserved(&provider, slot, is_ours),
+        (Some((provider, slot, _)), None) => ctx.allocator.unreserved(&provider, slot),
         (None, None) => {}
     }
     let consumers: Vec<_> = before.iter().chain(now).map(|view| view.consumer.clone()).collect();
@@ -163,18 +163,15 @@ fn device_keys(logins: &Logins) -> DeviceKeys {
 
 fn copy_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Change<CopyView>) {
     let now = ctx.state.copies.get(key);
-    let is_gone = now.is_none();
     let owners: Vec<_> = before.iter().chain(now).filter_map(|view| view.consumer_uid.clone()).collect();
     for uid in owners {
         let Some(consumer) = ctx.state.consumer_by_uid(&uid) else { continue };
         let was_its_copy = consumer.assigned.as_ref().is_some_and(|assigned| assigned.secret == key.name);
         let consumer = consumer.meta.key.clone();
-        if was_its_copy && is_gone {
-            ctx.memory.consumers.of(&uid).copy_gone = true;
-        }
         if let Some(memory) = ctx.memory.consumers.by_uid.get_mut(&uid) {
             let ConsumerMemory { copy_gone, conflicting_secret, .. } = memory;
-            *copy_gone &= is_gone || !was_its_copy;
+            // A Secret that disappears from the watch may have lost its label only.
+            *copy_gone &= !was_its_copy;
             *conflicting_secret = None;
         }
         ctx.enqueue(ReconcileRequest::Consumer(consumer));

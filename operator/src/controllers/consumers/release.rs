@@ -31,7 +31,9 @@ use super::{
 use crate::{
     controllers::{ready::ReadyCondition, status, verification},
     model::{Backoff, Effect, Kind, ObjectKey, Operation, Propagation, Step, delete, delete_pod, remove_finalizer},
-    state::{ConsumerView, Ending, Injection, NamespacePods, PodStage, PodView, ReservationView, SlotUserView},
+    state::{
+        ConsumerView, CopyView, Ending, Injection, NamespacePods, PodStage, PodView, ReservationView, SlotUserView,
+    },
 };
 
 /// How long the Pods of a release may take to stop before a status reports it. Most stop sooner, and when thousands of slots
@@ -68,7 +70,10 @@ fn report_backoff(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, backoff: &
 /// Step 1. `WaitUntil(MAX)` means "wait for the watch".
 fn remove_copies(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     let state = ctx.state;
-    if let Some(copy) = state.copies_of(&consumer.meta.uid).next() {
+    let found = state.copies_of(&consumer.meta.uid).next().cloned();
+    // The garbage collector may have removed the owner reference, and a user the label, by which it is watched.
+    let read = || ctx.conflicting_secret(consumer).filter(|secret| is_copy(secret, consumer));
+    if let Some(copy) = found.or_else(read) {
         if !copy.meta.deleting {
             return Step::send(delete(Kind::Secret, &copy.meta, None));
         }
@@ -85,6 +90,17 @@ fn remove_copies(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step
             Step::send(Operation::Get(Kind::Secret, key))
         }
         _ => Step::Idle,
+    }
+}
+
+/// Whether a Secret is the copy of an assigned consumer.
+pub fn is_copy(secret: &CopyView, consumer: &ConsumerView) -> bool {
+    match &secret.consumer_uid {
+        Some(owner) => *owner == consumer.meta.uid,
+        None => {
+            let reservation = consumer.assigned.as_ref().map(|assigned| &assigned.reservation);
+            secret.reservation.as_ref().is_some_and(|made_for| Some(made_for) == reservation)
+        }
     }
 }
 

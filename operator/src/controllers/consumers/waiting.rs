@@ -113,7 +113,10 @@ fn waiting_condition(
         None => format!("more than {} ahead in line", crate::allocator::POSITIONS_SHOWN - 1),
     };
     let names = list(usable.iter().map(|provider| {
-        let why = if allocator.pool(&provider.meta.key).is_some_and(Pool::is_short_of_keys) {
+        let pool = allocator.pool(&provider.meta.key);
+        let why = if pool.is_some_and(Pool::is_draining) {
+            " (the slots beyond maxSlots are being released first)".to_owned()
+        } else if pool.is_some_and(Pool::is_short_of_keys) {
             " (slots with the same WireGuard private key are assigned one at a time)".to_owned()
         } else {
             withheld(state, provider).map_or_else(String::new, |(_, why)| format!(" ({why})"))

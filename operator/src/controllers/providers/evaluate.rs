@@ -97,8 +97,8 @@ pub fn withheld(state: &ClusterState, provider: &ProviderView) -> Option<(u32, S
 
 /// Whether a slot beyond `maxSlots` is held.
 pub fn is_draining(state: &ClusterState, provider: &ProviderView) -> bool {
-    let highest = state.reservations_on(&provider.meta.key).next_back();
-    highest.is_some_and(|(slot, _)| slot >= provider.max_slots)
+    let mut ours = state.reservations_on(&provider.meta.key).rev().filter(|(_, one)| one.provider_uid.is_some());
+    ours.next().is_some_and(|(slot, _)| slot >= provider.max_slots)
 }
 
 /// Returns the message for waiting consumers about why a provider cannot be used.

@@ -58,7 +58,15 @@ pub struct Log {
 /// How long to wait for the last lines of gluetun after it has ended, in seconds.
 const LAST_LINES: i64 = 3;
 
-/// Evaluates a verification. `timeout` counts from the start of gluetun.
+/// Returns when the present stage of the Pod began, by the clock of its node or of the API server.
+pub fn stage_start(pod: &VerificationPod) -> DateTime<Utc> {
+    match pod.vpn {
+        Stage::Running(since) => since,
+        Stage::Waiting | Stage::Ended(_) => pod.meta.created,
+    }
+}
+
+/// Evaluates a verification. `timeout` counts from the start of gluetun. `now` is by the clock of [`stage_start`].
 pub fn evaluate(
     pod: &VerificationPod,
     log: &Log,
@@ -86,11 +94,11 @@ pub fn evaluate(
         }
         return Evaluation::InProgress(now + chrono::TimeDelta::seconds(LAST_LINES));
     }
-    let (since, limit) = match pod.vpn {
-        Stage::Running(since) => (since, timeout),
-        Stage::Waiting | Stage::Ended(_) => (pod.meta.created, settings.scheduling_timeout),
+    let limit = match pod.vpn {
+        Stage::Running(_) => timeout,
+        Stage::Waiting | Stage::Ended(_) => settings.scheduling_timeout,
     };
-    let deadline = since + chrono::TimeDelta::from_std(limit).unwrap_or(chrono::TimeDelta::MAX);
+    let deadline = stage_start(pod) + chrono::TimeDelta::from_std(limit).unwrap_or(chrono::TimeDelta::MAX);
     if now < deadline {
         return Evaluation::InProgress(deadline);
     }
@@ -152,7 +160,7 @@ fn certain_result(log: &Log) -> Option<VerificationResult> {
     if seen.exits >= 2 {
         return Some(exited_twice(seen));
     }
-    (seen.tls_failed >= 2)
+    (seen.tls_failures() >= 2)
         .then(|| handshake("The certificate of the VPN server was rejected, or the TLS handshake failed"))
 }
 
@@ -175,7 +183,7 @@ fn exited_twice(seen: &Digest) -> VerificationResult {
     if seen.auth_failed > 0 {
         return login_rejected(seen);
     }
-    if seen.unreachable > 0 || seen.tls_failed > 0 {
+    if seen.unreachable > 0 || seen.tls_failures() > 0 {
         return handshake("The VPN server could not be reached or did not answer, and OpenVPN gave up");
     }
     VerificationResult::failed(
@@ -226,7 +234,7 @@ fn timed_out(log: &Log, timeout: Duration) -> VerificationResult {
         let message = format!("Connected, but nothing could be reached through the tunnel within {secs} s");
         return VerificationResult::failed(Reason::Timeout, message);
     }
-    if seen.tls_failed > 0 || seen.unreachable > 0 {
+    if seen.tls_failures() > 0 || seen.unreachable > 0 {
         return handshake(&format!("The VPN server could not be reached or did not answer within {secs} s"));
     }
     if seen.wireguard_up {

@@ -20,6 +20,7 @@ enum Sign {
     NoTun,
     Unreachable,
     TlsFailed,
+    CertificateRejected,
     WireguardUp,
     TunnelUp,
     Unhealthy,
@@ -77,7 +78,7 @@ const SIGNS: &[(&str, Sign)] = &[
     ("Network is unreachable", Sign::Unreachable),
     ("Connection timed out", Sign::Unreachable),
     ("TLS key negotiation failed", Sign::Unreachable),
-    ("VERIFY ERROR", Sign::TlsFailed),
+    ("VERIFY ERROR", Sign::CertificateRejected),
     ("TLS handshake failed", Sign::TlsFailed),
     ("Wireguard setup is complete", Sign::WireguardUp),
     ("Initialization Sequence Completed", Sign::TunnelUp),
@@ -126,8 +127,10 @@ pub struct Digest {
     pub no_tun: bool,
     /// How often the server was unreachable or did not answer.
     pub unreachable: u32,
-    /// How often the TLS handshake failed.
-    pub tls_failed: u32,
+    /// How often the TLS handshake failed, according to its last line.
+    tls_failed: u32,
+    /// How often the certificate of the server was rejected, which also ends the handshake.
+    certificate_rejected: u32,
     /// A WireGuard interface was set up, which does not prove that the server answers.
     pub wireguard_up: bool,
     /// OpenVPN has connected.
@@ -140,6 +143,11 @@ pub struct Digest {
 }
 
 impl Digest {
+    /// How often the TLS handshake failed.
+    pub fn tls_failures(&self) -> u32 {
+        self.tls_failed.max(self.certificate_rejected)
+    }
+
     /// Adds one line.
     pub fn push(&mut self, line: &str) {
         let line = plain(line);
@@ -160,6 +168,7 @@ impl Digest {
                 Sign::NoTun => self.no_tun |= line.contains("ERROR"),
                 Sign::Unreachable => self.unreachable = self.unreachable.saturating_add(1),
                 Sign::TlsFailed => self.tls_failed = self.tls_failed.saturating_add(1),
+                Sign::CertificateRejected => self.certificate_rejected = self.certificate_rejected.saturating_add(1),
                 Sign::WireguardUp => self.wireguard_up = true,
                 Sign::TunnelUp => self.tunnel_up = true,
                 Sign::Unhealthy => self.unhealthy = self.unhealthy.saturating_add(1),

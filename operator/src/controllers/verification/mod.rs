@@ -23,8 +23,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use vpn_types::{Mask, MaskProvider, MaskSpec, Reason, VERIFIES_ANNOTATION, VERIFY_LABEL};
 
-use attempt::is_ours;
 pub use attempt::{Attempt, Attempts, Logs, key_of, provider_of};
+use attempt::{StageStart, is_ours};
 pub use evaluate::{Log, VerificationResult};
 pub use report::{Report, Verified, report, unchanged};
 pub use settings::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE};
@@ -248,8 +248,14 @@ fn follow_log(
     let nothing = Log::default();
     let log = ctx.logs.get(uid).map_or(&nothing, |(_, log)| log);
     let timeout = verify.timeout.unwrap_or(ctx.settings.timeout);
-    match evaluate::evaluate(pod, log, timeout, ctx.settings, ctx.now.wall) {
-        evaluate::Evaluation::InProgress(until) => wait_until(until, ctx.now),
+    let attempt = ctx.attempts.get_mut(&provider.meta.uid);
+    let known = attempt.as_ref().map_or(&[][..], |attempt| &attempt.stages);
+    let stage = StageStart::of(known, evaluate::stage_start(pod), ctx.now);
+    if let Some(attempt) = attempt.filter(|attempt| !attempt.stages.contains(&stage)) {
+        attempt.stages.push(stage);
+    }
+    match evaluate::evaluate(pod, log, timeout, ctx.settings, stage.now(ctx.now)) {
+        evaluate::Evaluation::InProgress(until) => Step::WaitUntil(stage.monotonic(until)),
         evaluate::Evaluation::Finished(result) => {
             let result = with_log(ctx.state, provider, slot, result, log);
             if let Some(attempt) = ctx.attempts.get_mut(&provider.meta.uid) {

@@ -85,18 +85,19 @@ fn secrets(spec: &PodSpec) -> Box<[Arc<str>]> {
 
 /// Whether the node of a bound Pod has confirmed that no container runs or will run. There are two kinds of evidence:
 ///
-/// - The phase. Kubelet sets `Succeeded` or `Failed` only when nothing runs any more, even if the Pod is being deleted
-///   (KEP-3329). If Pod garbage collection sets the phase because the node is gone, it also adds a condition. That
-///   phase is no evidence.
+/// - The phase, if it agrees with the containers. Kubelet sets `Succeeded` or `Failed` only when nothing runs any more,
+///   even if the Pod is being deleted, and no container that has run is left waiting (KEP-3329). Pod garbage collection sets
+///   the phase too, and the observed generation, because the node is gone. Mostly, it also adds a condition.
 /// - All containers of a Pod that is being deleted are terminated. Kubelet does not restart containers of such a Pod.
 fn has_ended(pod: &Pod) -> bool {
     let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else { return false };
     let conditions = status.conditions.iter().flatten();
     let collected = conditions.into_iter().any(|one| one.reason.as_deref() == Some("DeletionByPodGC"));
     let is_final = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) && !collected;
-    let is_running = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.running.is_some());
+    let is_terminated =
+        |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
     if is_final {
-        return !statuses(status).any(is_running);
+        return statuses(status).all(|status| is_terminated(status) || never_ran(status));
     }
     let main = status.container_statuses.as_deref().unwrap_or_default();
     let init = status.init_container_statuses.iter().flatten();
@@ -138,7 +139,8 @@ impl<'a> Deletion<'a> {
         let (spec, statuses) = (pod.spec.as_ref()?, pod.status.as_ref()?);
         let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
         let requested_at = deletion_time(&pod.metadata)? - chrono::TimeDelta::try_seconds(grace).unwrap_or_default();
-        let seen = statuses.observed_generation.filter(|seen| *seen > 0);
+        let by_kubelet = !matches!(statuses.phase.as_deref(), Some("Failed" | "Succeeded"));
+        let seen = statuses.observed_generation.filter(|seen| *seen > 0 && by_kubelet);
         let observed = seen.zip(pod.metadata.generation).map(|(seen, generation)| seen >= generation);
         Some(Self { spec, statuses, observed, requested_at })
     }

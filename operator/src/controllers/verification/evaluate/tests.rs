@@ -83,6 +83,7 @@ fn the_log_decides_the_result() {
     const AUTH: &str = "ERROR [openvpn] AUTH: Received control message: AUTH_FAILED";
     const LIMIT: &str = "ERROR [openvpn] AUTH: Received control message: AUTH_FAILED,[TOO_MANY_CONNECTIONS]";
     const REFUSED: &str = "INFO [openvpn] read UDPv4 [ECONNREFUSED]: Connection refused (fd=3,code=111)";
+    const HANDSHAKE: &str = "INFO [openvpn] TLS Error: TLS handshake failed";
     const VERIFY: &str = "INFO [openvpn] VERIFY ERROR: depth=1, error=self-signed certificate";
     const NONE: &str = "ERROR [vpn] finding a valid server connection: filtering servers: no server found";
     const OPTION: &str = "ERROR [openvpn] Unrecognized option or missing or extra parameter(s) in x.conf:1: foo";
@@ -95,6 +96,9 @@ fn the_log_decides_the_result() {
         (&[NONE], Some(Reason::NoServer), Reason::NoServer),
         (&[OPTION], Some(Reason::ConfigInvalid), Reason::ConfigInvalid),
         (&[VERIFY, VERIFY], Some(Reason::NoHandshake), Reason::NoHandshake),
+        // Both are of one attempt, and gluetun goes on with another server.
+        (&[VERIFY, HANDSHAKE], None, Reason::NoHandshake),
+        (&[VERIFY, HANDSHAKE, VERIFY, HANDSHAKE], Some(Reason::NoHandshake), Reason::NoHandshake),
         (&[REFUSED, REFUSED, REFUSED], None, Reason::NoHandshake),
         (&[WIREGUARD], None, Reason::NoHandshake),
         (&[UP], None, Reason::Timeout),

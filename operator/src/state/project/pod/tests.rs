@@ -61,7 +61,8 @@ fn a_final_phase_is_evidence_unless_pod_garbage_collection_set_it() {
     let collected = json!([{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}]);
     let evicted = json!([{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]);
     for phase in ["Succeeded", "Failed"] {
-        for state in [terminated(1, None), json!({"waiting": {"reason": "CrashLoopBackOff"}})] {
+        let never_ran = json!({"waiting": {"reason": "ImagePullBackOff"}});
+        for state in [terminated(1, None), never_ran] {
             let with = |conditions: &Value| {
                 pod(json!({"status": {
                     "phase": phase, "conditions": conditions, "containerStatuses": [status("a", state.clone())],
@@ -71,6 +72,17 @@ fn a_final_phase_is_evidence_unless_pod_garbage_collection_set_it() {
             assert_eq!(stage(with(&evicted)), PodStage::Ended);
             assert_eq!(stage(with(&collected)), PodStage::Running);
         }
+        // Pod garbage collection adds no condition on a node with the taint `node.kubernetes.io/out-of-service`.
+        let mut crashing = status("a", json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+        crashing["restartCount"] = json!(3);
+        let statuses = json!({"status": {"phase": phase, "containerStatuses": [crashing]}});
+        assert_eq!(stage(pod(statuses)), PodStage::Running);
+        // It also writes the generation that only kubelet can observe.
+        let was_terminated = deleted(json!({"status": {
+            "phase": phase, "conditions": collected, "observedGeneration": 2,
+            "containerStatuses": [status("a", terminated(1, Some(BEFORE)))],
+        }}));
+        assert_eq!(stage(was_terminated), PodStage::Running);
         // Rejected by kubelet: nothing has ever started.
         assert_eq!(stage(pod(json!({"status": {"phase": phase}}))), PodStage::Ended);
         // Contradictory, so not an end.
