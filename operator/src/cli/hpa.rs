@@ -172,8 +172,7 @@ impl Lint {
         let report = hpa::render(manifest, findings);
         if self.fix {
             eprint!("{report}");
-            let original = || serde_yaml::to_string(&manifest.raw).map_err(|error| error.to_string());
-            return Ok(format!("---\n{}", corrected.map_or_else(original, Ok)?));
+            return Ok(format!("---\n{}", corrected.map_or_else(|| hpa::yaml::write(&manifest.raw), Ok)?));
         }
         Ok(match corrected {
             Some(corrected) => format!("{report}\nCorrected:\n\n{corrected}\n"),

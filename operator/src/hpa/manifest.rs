@@ -33,6 +33,8 @@ pub struct Documents {
 /// What cannot be read and where, or that the file has no autoscaler.
 pub fn read(file: &str, text: &str) -> Result<Documents, String> {
     let mut found = Documents::default();
+    // Some editors on Windows begin a file with a byte order mark.
+    let text = text.trim_start_matches('\u{feff}');
     for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
         let place = format!("{file}, document {}", index + 1);
         let mut value = Value::deserialize(document).map_err(|error| format!("{place}: {error}"))?;

@@ -35,6 +35,8 @@ const NAMES: &[(&str, Meaning)] = &[
     ("masks_waiting", Meaning::Waiting),
     ("cpu_capacity_remaining", Meaning::Remaining),
     ("cpu_capacity_available", Meaning::Available),
+    ("mem_capacity_remaining", Meaning::Remaining),
+    ("mem_capacity_available", Meaning::Available),
     ("replicas_that_fit", Meaning::Fits),
 ];
 

@@ -26,6 +26,7 @@ mod simulate;
 mod svg;
 mod verdict;
 mod world;
+pub mod yaml;
 
 #[cfg(test)]
 mod tests;

@@ -163,6 +163,7 @@ fn device_keys(logins: &Logins) -> DeviceKeys {
 
 fn copy_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Change<CopyView>) {
     let now = ctx.state.copies.get(key);
+    let is_gone = now.is_none();
     let owners: Vec<_> = before.iter().chain(now).filter_map(|view| view.consumer_uid.clone()).collect();
     for uid in owners {
         let Some(consumer) = ctx.state.consumer_by_uid(&uid) else { continue };
@@ -170,8 +171,8 @@ fn copy_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Ch
         let consumer = consumer.meta.key.clone();
         if let Some(memory) = ctx.memory.consumers.by_uid.get_mut(&uid) {
             let ConsumerMemory { copy_gone, conflicting_secret, .. } = memory;
-            // A Secret that disappears from the watch may have lost its label only.
-            *copy_gone &= !was_its_copy;
+            // A Secret that disappears from the watch may have lost its label only, so that does not set it.
+            *copy_gone &= is_gone || !was_its_copy;
             *conflicting_secret = None;
         }
         ctx.enqueue(ReconcileRequest::Consumer(consumer));

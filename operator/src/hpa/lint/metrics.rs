@@ -104,6 +104,14 @@ fn workload(autoscaler: &Autoscaler, metric: &Metric, meaning: Meaning, slots: O
             let example = slots.map_or_else(String::new, |slots| {
                 format!(" Of {slots}, it uses about {}.", (f64::from(slots) / (1.0 + target)).round())
             });
+            // n' = (S − n) / T has the slope −1 / T.
+            if target <= 1.0 {
+                let why = format!(
+                    "Each replica lowers {name} by as much as one replica needs, or more, so the replicas oscillate \
+                     around {share} of what others leave."
+                );
+                return finding(Error, "average-value-on-free", why);
+            }
             let why =
                 format!("Each replica lowers {name}, so the replicas stop at {share} of what others leave.{example}");
             finding(Warning, "average-value-on-free", why)

@@ -24,13 +24,15 @@ pub fn findings(autoscaler: &Autoscaler) -> Option<Finding> {
     let (down, up) = (down.unwrap_or(default), up.unwrap_or(default));
     // From this many replicas on, one more or less is within the tolerance.
     let from = |tolerance: f64| (1.0 / tolerance - 1e-9).ceil();
-    let hides = |tolerance: f64| tolerance > 0.0 && from(tolerance) < f64::from(autoscaler.max);
+    // The maximum can lose a replica, but does not get another one.
+    let max = f64::from(autoscaler.max);
+    let hides = |tolerance: f64, most: f64| tolerance > 0.0 && from(tolerance) <= most;
     let path = autoscaler.behavior_path;
-    let directions = [(up, "scaleUp", "scales up"), (down, "scaleDown", "scales down")];
-    let hidden: Vec<_> = directions.into_iter().filter(|(tolerance, ..)| hides(*tolerance)).collect();
+    let directions = [(up, "scaleUp", "scales up", max - 1.0), (down, "scaleDown", "scales down", max)];
+    let hidden: Vec<_> = directions.into_iter().filter(|(tolerance, .., most)| hides(*tolerance, *most)).collect();
     let &(tolerance, ..) = hidden.first()?;
-    let edits = hidden.iter().map(|(_, field, _)| Edit::set(format!("{path}.{field}.tolerance"), 0)).collect();
-    let effect = hidden.iter().map(|(.., effect)| *effect).collect::<Vec<_>>().join(" or ");
+    let edits = hidden.iter().map(|(_, field, ..)| Edit::set(format!("{path}.{field}.tolerance"), 0)).collect();
+    let effect = hidden.iter().map(|(_, _, effect, _)| *effect).collect::<Vec<_>>().join(" or ");
     let why = format!(
         "With a tolerance of {}%, no change of one replica {effect} from {} replicas on. Set the tolerance to 0, which \
          Kubernetes supports from 1.35 on (beta).",

@@ -53,6 +53,17 @@ fn value_on_free_slots_names_the_range_in_which_it_settles() {
 }
 
 #[test]
+fn free_slots_oscillate_with_a_target_up_to_one() {
+    let level = |target: &str| {
+        let manifest = object("vpno_provider_slots_free", &average(target), 1, 9, "");
+        findings(&manifest, Some(20)).into_iter().find(|one| one.code == "average-value-on-free").map(|one| one.level)
+    };
+    assert_eq!(level("1"), Some(Level::Error));
+    assert_eq!(level("500m"), Some(Level::Error));
+    assert_eq!(level("2"), Some(Level::Warning));
+}
+
+#[test]
 fn each_wrong_target_has_a_code() {
     let cases = [
         (object("vpno_tag_slots_free", &average("1"), 1, 9, ""), "average-value-on-free"),
@@ -62,7 +73,9 @@ fn each_wrong_target_has_a_code() {
         (object("vpno_masks_waiting", &average("1"), 1, 9, ""), "waiting-on-workload"),
         (object("vpno_provider_slots", &average("1"), 1, 9, ""), "total-slots"),
         (object("cpu_capacity_remaining", &value(30_000), 15, 150, ""), "value-on-free"),
+        (object("mem_capacity_remaining", &value(30_000), 15, 150, ""), "value-on-free"),
         (object("vpno_claimable_slots", &average("1"), 1, 50, ""), "tolerance"),
+        (object("vpno_claimable_slots", &average("1"), 1, 10, ""), "tolerance"),
         (object("vpno_claimable_slots", &average("1"), 1, 9, ""), "slow-return"),
         (object("vpno_claimable_slots", &average("1"), 5, 5, ""), "fixed-size"),
         (object("vpno_claimable_slots", &average("1"), 5, 2, ""), "max-below-min"),
