@@ -81,6 +81,8 @@ async fn a_thousand_clients_are_issued_and_revoked_and_then_nothing_happens() ->
             certificates.and_then(|certificates| certificates.clients) == i32::try_from(CLIENTS).ok()
         })
         .await?;
+        // Events are written a few at a time.
+        audit.settled(&operator.users(), LIMIT).await?;
         let mark = audit.mark().await?;
         tokio::time::sleep(QUIET).await;
         ensure_eq("writes and reads at rest", counts(mark).await?, (0, 0))?;

@@ -22,11 +22,11 @@ use e2e::{
         http::get,
         prometheus::{Programs, Sample, scrape_configs},
     },
-    wait::TIMEOUT,
+    wait::{TIMEOUT, ready_condition},
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use vpn_types::{Mask, MaskConsumer, MaskConsumerPhase, MaskProvider};
+use vpn_types::{Mask, MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation};
 use world::{World, render};
 
 const RULES: &str = "rules/vpn-operator.yaml";
@@ -82,7 +82,7 @@ async fn known(f: &Framework, world: &World<'_>, prometheus: &Prometheus, progra
     one_tells(world, prometheus).await?;
     dashboard(f, prometheus).await?;
     alerts(prometheus).await?;
-    steady_state(world).await?;
+    steady_state(f, world).await?;
     given_back(f, prometheus).await
 }
 
@@ -255,8 +255,13 @@ async fn alerts(prometheus: &Prometheus) -> Result<()> {
 }
 
 /// Scrapes make no requests to the API server.
-async fn steady_state(world: &World<'_>) -> Result<()> {
+async fn steady_state(f: &Framework, world: &World<'_>) -> Result<()> {
     let audit = world.cluster.audit().context("no audit log")?;
+    // A release that takes long is reported in the status of its MaskReservation.
+    let told = |one: &MaskReservation| ready_condition(one).is_some_and(|ready| ready.reason == "Releasing");
+    let all_told = |all: &[MaskReservation]| all.len() == 3 && all.iter().all(told);
+    f.wait_until_all("three releases that take long", all_told).await?;
+    audit.settled(&world.users(), TIMEOUT).await?;
     let mark = audit.mark().await?;
     for _ in 0..50 {
         for part in &world.parts {

@@ -19,7 +19,7 @@ pub fn sessions_end_in_the_last_third_and_the_pod_stays_ready() {
     exporter.process.signal(Signal::TERM);
     let started = Instant::now();
     exporter.shows("openvpn_server_draining", 1.0, 5);
-    while started.elapsed() < Duration::from_millis(7500) {
+    while started.elapsed() < Duration::from_millis(6500) {
         assert_eq!(exporter.ended("drain"), 0.0, "too early: {:?}", started.elapsed());
         assert_eq!(exporter.sessions(), before);
         assert_eq!(exporter.get("/readyz").0, 200);

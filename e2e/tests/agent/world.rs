@@ -164,7 +164,7 @@ pub struct Exporter {
 impl Exporter {
     /// Returns the status and the body.
     pub fn get(&self, path: &str) -> (u16, String) {
-        self.try_get(path).unwrap_or_default()
+        eventually(&format!("an answer to {path}"), 5, || self.try_get(path))
     }
 
     fn try_get(&self, path: &str) -> Option<(u16, String)> {

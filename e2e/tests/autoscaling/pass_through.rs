@@ -11,7 +11,7 @@ use e2e::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::{SYNC, apply_text, failure, raw, wait_for_running};
+use crate::{SYNC, apply_text, failure, raw, wait_for_running, wait_for_value};
 
 /// The values of the chart for a server in front of another one.
 const VALUES: [&str; 6] = [
@@ -161,8 +161,7 @@ async fn values(f: &Framework) -> Result<()> {
         for prefix in ["vpno", "other"] {
             let metric = format!("{prefix}_provider_slots");
             let path = format!("/apis/custom.metrics.k8s.io/{version}/namespaces/{ns}/maskproviders.vpn.beebs.dev");
-            let found = raw(f, &format!("{path}/vpn/{metric}")).await?;
-            ensure_eq(&metric, found["items"][0]["value"].as_str(), Some("3"))?;
+            let found = wait_for_value(f, &format!("{path}/vpn/{metric}"), "3").await?;
             let name = if version == "v1beta1" { "metricName" } else { "metric" };
             ensure!(found["items"][0][name].to_string().contains(&metric), "{found}");
             let selected = raw(f, &format!("{path}/*/{metric}?labelSelector=no%3Dsuch")).await?;
@@ -170,8 +169,7 @@ async fn values(f: &Framework) -> Result<()> {
         }
     }
     let external = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{ns}");
-    let free = raw(f, &format!("{external}/other_provider_slots_free?labelSelector=provider%3Dvpn")).await?;
-    ensure_eq("free", free["items"][0]["value"].as_str(), Some("3"))?;
+    wait_for_value(f, &format!("{external}/other_provider_slots_free?labelSelector=provider%3Dvpn"), "3").await?;
 
     // What neither has: both say so.
     let of_pods = failure(f, &format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{ns}/pods/*/load")).await?;
@@ -277,7 +275,6 @@ async fn gone(f: &Framework, other: &Other) -> Result<()> {
     let path = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{}/maskproviders.vpn.beebs.dev/vpn", f.name());
     let message = failure(f, &format!("{path}/other_provider_slots")).await?;
     ensure!(message.contains("ServiceUnavailable") && message.contains("gives no answer"), "{message}");
-    let own = raw(f, &format!("{path}/vpno_provider_slots")).await?;
-    ensure_eq("our own", own["items"][0]["value"].as_str(), Some("3"))?;
+    wait_for_value(f, &format!("{path}/vpno_provider_slots"), "3").await?;
     discovery(f, false).await
 }

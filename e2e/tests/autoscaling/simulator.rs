@@ -70,7 +70,13 @@ async fn the_simulator_predicts_what_the_controller_does() -> Result<()> {
 
         let wanted = simulated(cluster, good, 20, 6).await?;
         f.kubectl(&["delete", "hpa", "worker"]).await?;
-        f.kubectl(&["scale", "deployment/worker", "--replicas=1"]).await?;
+        // A sync that began before the deletion may still set its count.
+        loop {
+            f.kubectl(&["scale", "deployment/worker", "--replicas=1"]).await?;
+            if replicas_over_syncs(f, "worker", 1).await? == [1].into() {
+                break;
+            }
+        }
         wait_for_running(f, 1).await?;
         let seen = changes(f, "worker", replicas, |seen| seen.len() == wanted.len());
         let (_, seen) = tokio::try_join!(apply_text(f, good), seen)?;

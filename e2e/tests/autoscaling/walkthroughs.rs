@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use e2e::{
     Cluster, Framework,
     testing::{documents::blocks, figures::report, framework::ensure_eq},
-    wait::is_active,
+    wait::{TIMEOUT, is_active, wait_until_all},
 };
 use futures::future::try_join_all;
 use serde_json::{Value, json};
@@ -172,7 +172,8 @@ async fn a_contract_settles_whatever_the_number_of_slots() -> Result<()> {
             f.create_mask(&format!("mask-{number}")).await?;
         }
         let active = |all: &[MaskConsumer]| all.iter().filter(|one| is_active(one)).count();
-        f.wait_until_all::<MaskConsumer>("all slots are used", |all| active(all) == slots).await?;
+        // The number of slots doubles every 15 s, so the largest contract takes most of the usual timeout.
+        wait_until_all(f.api(), 2 * TIMEOUT, "all slots are used", |all| active(all) == slots).await?;
         let max_slots = |provider: &MaskProvider| i32::try_from(provider.spec.max_slots).ok();
         let over_syncs = async || seen_over_syncs::<MaskProvider>(f, "vpn", SYNCS, max_slots).await;
         ensure_eq("slots while nothing changes", over_syncs().await?, [as_i32(slots)?].into())?;
@@ -184,6 +185,10 @@ async fn a_contract_settles_whatever_the_number_of_slots() -> Result<()> {
         f.wait_until::<MaskProvider>("vpn", "two slots", |provider| provider.spec.max_slots == 2).await?;
         f.wait_active("mask-0").await?;
         f.wait_active(&format!("mask-{slots}")).await?;
+        // A Mask whose slot is beyond the contract gets another one.
+        let slot = |one: &MaskConsumer| one.status.as_ref()?.provider.as_ref().map(|assigned| assigned.slot);
+        let within = |all: &[MaskConsumer]| all.iter().all(|one| slot(one).is_none_or(|slot| slot < 2));
+        f.wait_until_all("the two slots of the contract", |all| active(all) == 2 && within(all)).await?;
         ensure_eq("slots with two Masks", over_syncs().await?, [2].into())?;
         let all = f.wait_until_all::<MaskConsumer>("nobody lost a slot", |all| active(all) == 2).await?;
         ensure_eq("MaskConsumers", all.len(), 2)

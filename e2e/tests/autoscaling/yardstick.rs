@@ -14,18 +14,16 @@ use e2e::{
     Cluster, ControlPlaneOptions, Framework, Layout, Operator, OperatorOptions,
     operator::metrics_api::{self, wait_until_available},
     testing::{difference::differences, framework::local_cluster},
-    wait::TIMEOUT,
 };
 use http_body_util::BodyExt;
 use kube::Client;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
 use vpn_types::MaskProvider;
 
 use queries::{Query, Way, queries};
 use server::{Yardstick, feed, offered};
 
-use crate::{SYNC, raw};
+use crate::wait_for_value;
 
 /// An answer of a server.
 #[derive(Clone, Debug)]
@@ -117,15 +115,8 @@ async fn wait_until_known(f: &Framework) -> Result<()> {
     let path = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{}", f.name());
     let labeled = format!("{path}/maskproviders.vpn.beebs.dev/*/vpno_provider_slots?labelSelector=tier%3Db");
     let active = format!("{path}/metrics/vpno_masks?metricLabelSelector=phase%3DActive");
-    let deadline = Instant::now() + TIMEOUT;
-    loop {
-        let (labeled, active) = (raw(f, &labeled).await?, raw(f, &active).await?);
-        if labeled["items"].as_array().is_some_and(|items| items.len() == 1) && active["items"][0]["value"] == "1" {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{labeled} {active}");
-        sleep(SYNC / 10).await;
-    }
+    wait_for_value(f, &labeled, "2").await?;
+    wait_for_value(f, &active, "1").await.map(drop)
 }
 
 /// Fails unless the answers differ exactly as the query says.

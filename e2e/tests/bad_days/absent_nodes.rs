@@ -13,11 +13,16 @@ use kube::{Api, api::DeleteParams};
 use serde_json::json;
 use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskProviderReleaseSpec, MaskReservation, MaskReservationStatus};
 
-/// Returns a slot that a Pod on that node uses, and creates a Mask that waits for the slot.
-async fn occupied(cluster: &Cluster, operator: &Operator, node: &str) -> Result<(Framework, History, MaskConsumer)> {
+/// Returns a slot that a Pod on that node uses, and creates a Mask that waits for the slot. `hold` is its `uncleanDelay`.
+async fn occupied(
+    cluster: &Cluster,
+    operator: &Operator,
+    node: &str,
+    hold: &str,
+) -> Result<(Framework, History, MaskConsumer)> {
     let f = Framework::new(cluster, "lost").await?;
     f.add_logs(operator);
-    let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("4s".into()) };
+    let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some(hold.into()) };
     f.create_provider_with("vpn", 1, |spec| spec.release = Some(release)).await?;
     let history = History::start(&f.client, Some(f.name())).await?;
     let first = f.create_active_mask("first").await?;
@@ -93,9 +98,10 @@ async fn the_slot_of_a_pod_on_a_lost_node_is_held() -> Result<()> {
     let [_, stays_away, is_deleted, returns] = [0, 1, 2, 3].map(kwok::node_name);
     let client = cluster.client()?;
     let mut operator = Operator::start(&cluster, Layout::Combined).await?;
-    let forced = occupied(&cluster, &operator, &stays_away).await?;
-    let deleted = occupied(&cluster, &operator, &is_deleted).await?;
-    let back = occupied(&cluster, &operator, &returns).await?;
+    let forced = occupied(&cluster, &operator, &stays_away, "8s").await?;
+    // The operator is killed during this hold, when the other scenes are over.
+    let deleted = occupied(&cluster, &operator, &is_deleted, "20s").await?;
+    let back = occupied(&cluster, &operator, &returns, "8s").await?;
     let verified = verified_on(&cluster, &operator, &is_deleted).await?;
     for node in [&stays_away, &is_deleted, &returns] {
         kwok::lose_node(&client, node).await?;
@@ -127,12 +133,24 @@ async fn the_slot_of_a_pod_on_a_lost_node_is_held() -> Result<()> {
         };
         f.dump_on_error(test).await
     };
-    tokio::try_join!(by_force, on_return)?;
-
     let (f, mut history, first) = deleted;
-    let test = async {
+    let mut until = None;
+    let by_collector = f.dump_on_error(async {
         held(&f, &is_deleted).await?;
-        let until = held_until(&f).await?;
+        until = Some(held_until(&f).await?);
+        Ok(())
+    });
+    let interrupted = verified.dump_on_error(async {
+        verified.wait_for_reason::<MaskProvider>("account", "Interrupted").await?;
+        verified
+            .wait_for_event::<MaskProvider>("account", "Interrupted", &["verification Pod", "tried again at"])
+            .await?;
+        verified.wait_until_all::<MaskConsumer>("the slot is released", <[_]>::is_empty).await.map(drop)
+    });
+    tokio::try_join!(by_force, on_return, by_collector, interrupted)?;
+
+    let test = async {
+        let until = until.context("no hold")?;
         // The API server stores the deadline, so it survives the process.
         operator.kill().await?;
         operator.restart(&cluster).await?;
@@ -144,14 +162,6 @@ async fn the_slot_of_a_pod_on_a_lost_node_is_held() -> Result<()> {
     };
     f.dump_on_error(test).await?;
 
-    let test = async {
-        verified.wait_for_reason::<MaskProvider>("account", "Interrupted").await?;
-        verified
-            .wait_for_event::<MaskProvider>("account", "Interrupted", &["verification Pod", "tried again at"])
-            .await?;
-        verified.wait_until_all::<MaskConsumer>("the slot is released", <[_]>::is_empty).await.map(drop)
-    };
-    verified.dump_on_error(test).await?;
     operator.stop().await?;
     cluster.stop().await
 }

@@ -56,7 +56,7 @@ async fn a_clock_that_is_wrong_changes_neither_order_nor_holds() -> Result<()> {
         clock.set(offset)?;
         let operator = by(cluster, &clock).await?;
         Framework::run(cluster, &operator, "clock", async |f| {
-            let (history, first) = first_and_second(f, "3s").await?;
+            let (history, first) = first_and_second(f, "8s").await?;
             let lock = f.wait_for_reason::<MaskReservation>("vpn-0", "HeldUntilDeadline").await?;
             let until = lock.status.and_then(|status| status.hold_until).context("no holdUntil")?.timestamp();
             let second = handed_over(f, history, &first).await?;
@@ -81,7 +81,7 @@ async fn a_clock_that_is_set_back_prolongs_no_hold() -> Result<()> {
     let clock = Clock::new(cluster.state_dir(), "clock-back")?;
     let operator = by(cluster, &clock).await?;
     Framework::run(cluster, &operator, "clock-back", async |f| {
-        let (history, first) = first_and_second(f, "3s").await?;
+        let (history, first) = first_and_second(f, "8s").await?;
         f.wait_for_reason::<MaskReservation>("vpn-0", "HeldUntilDeadline").await?;
         clock.set("-1h")?;
         handed_over(f, history, &first).await?;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use vpn_types::{Mask, MaskConsumer, MaskProviderReleaseSpec, MaskReservation};
 
 /// Long enough to distinguish a held slot from a free one.
-const HOLD: &str = "4s";
+const HOLD: &str = "8s";
 
 fn runs(pod: &Pod) -> bool {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
@@ -226,7 +226,7 @@ async fn the_next_pod_of_a_shared_mask_waits_for_one_that_vanished() -> Result<(
         f.add_logs(operator);
         let test = async {
             f.wait_until_all::<Pod>("another one runs", one_runs).await?;
-            ensure!(begun.elapsed() >= Duration::from_secs(4), "after {:?}", begun.elapsed());
+            ensure!(begun.elapsed() >= Duration::from_secs(8), "after {:?}", begun.elapsed());
             Ok(())
         };
         f.dump_on_error(test).await

@@ -14,7 +14,8 @@ use vpn_types::Mask;
 use crate::ALONE;
 
 /// Messages about the process itself, which name no object.
-const OF_THE_PROCESS: [&str; 3] = ["starting", "ready: all watches have listed", "stopping"];
+const OF_THE_PROCESS: [&str; 4] =
+    ["starting", "ready: all watches have listed", "stopping", "exiting with requests in flight"];
 
 /// Masks are assigned, wait, are rejected and are released.
 async fn a_day(f: &Framework) -> Result<()> {

@@ -40,7 +40,7 @@ impl Lax {
                 let schema = json!({ "type": "object", "properties": { "spec": anything, "status": anything } });
                 version.schema = Some(serde_json::from_value(json!({ "openAPIV3Schema": schema }))?);
             }
-            api.replace(&kind.name_any(), &PostParams::default(), &definition).await?;
+            set_versions(&api, &definition).await?;
         }
         let lax = Self { api, strict };
         lax.until_accepted(probe, true).await?;
@@ -49,9 +49,7 @@ impl Lax {
 
     async fn strict(self, probe: &Framework) -> Result<()> {
         for before in &self.strict {
-            let mut definition = self.api.get(&before.name_any()).await?;
-            definition.spec = before.spec.clone();
-            self.api.replace(&before.name_any(), &PostParams::default(), &definition).await?;
+            set_versions(&self.api, before).await?;
         }
         self.until_accepted(probe, false).await
     }
@@ -77,6 +75,13 @@ impl Lax {
         }
         Ok(())
     }
+}
+
+/// Sets the versions with their schemas. A patch does not conflict with a status that is written at the same time.
+async fn set_versions(api: &Api<CustomResourceDefinition>, definition: &CustomResourceDefinition) -> Result<()> {
+    let versions = Patch::Merge(json!({ "spec": { "versions": definition.spec.versions } }));
+    api.patch(&definition.name_any(), &PatchParams::default(), &versions).await?;
+    Ok(())
 }
 
 fn raw<K: Kind>(f: &Framework) -> Api<DynamicObject> {

@@ -8,6 +8,7 @@ use e2e::{
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use kube::{Api, api::PostParams};
 use serde_json::json;
+use tokio::time::{Duration, Instant, sleep};
 use vpn_types::{MaskProvider, OpenVPNClient, OpenVPNServer};
 
 use crate::{ALONE, Release, kinds, values};
@@ -32,6 +33,16 @@ async fn may(cluster: &Cluster, user: &str, what: &str) -> Result<bool> {
     let reviews: Api<SubjectAccessReview> = Api::all(cluster.client()?);
     let answer = reviews.create(&PostParams::default(), &review).await?;
     Ok(answer.status.context("no answer")?.allowed)
+}
+
+/// Waits until the API server has seen the rules that allow this.
+async fn until_allowed(cluster: &Cluster, user: &str, what: &str) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    while !may(cluster, user, what).await? {
+        ensure!(Instant::now() < deadline, "{user} may not {what}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }
 
 async fn check(cluster: &Cluster, user: &str, allowed: &[&str], denied: &[&str]) -> Result<()> {
@@ -135,11 +146,7 @@ async fn people_see_and_ask_but_do_not_decide() -> Result<()> {
     let all = ["masks", "maskconsumers", "maskreservations", "maskproviders"];
     let here = |verb: &str, kind: &str| format!("{verb} {kind}.vpn.beebs.dev {}", f.name());
     // The controller manager aggregates roles shortly after their parts exist.
-    let aggregated = tokio::time::Instant::now() + TIMEOUT;
-    while !may(cluster, "admin-user", &here("create", "masks")).await? {
-        ensure!(tokio::time::Instant::now() < aggregated, "the roles are not aggregated");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    until_allowed(cluster, "admin-user", &here("create", "masks")).await?;
     for user in ["view-user", "edit-user", "admin-user"] {
         for kind in all {
             check(cluster, user, &[&here("list", kind)], &[&format!("list {kind}.vpn.beebs.dev")]).await?;
@@ -185,6 +192,7 @@ async fn they_are_enough_where_owner_references_are_guarded() -> Result<()> {
         let consumer = f.create_active_mask("mine").await?;
         // A user with the role `edit` starts the Pod that uses the slot, as in the README.
         f.kubectl(&["create", "rolebinding", "user", "--clusterrole=edit", "--user=somebody"]).await?;
+        until_allowed(&cluster, "somebody", &format!("create pods {}", f.name())).await?;
         let somebody = cluster.user("somebody", None).await?.client()?;
         let pods = Api::namespaced(somebody, f.name());
         let pod = owned_pod("user", &consumer, 1)?;

@@ -31,6 +31,9 @@ pub async fn the_replica_with_the_fewest_clients_goes_first() -> Result<()> {
         for name in names {
             pod_ready(f.api(), name).await?;
         }
+        // The operator asks the replicas now and then, and decides by what they said last.
+        let clients = |server: &OpenVPNServer| server.status.as_ref().and_then(|status| status.connected_clients);
+        f.wait_until("home", "three clients in its status", |server| clients(server) == Some(3)).await?;
         let mut fuller = (0, String::new());
         for (replica, _) in replicas(f).await? {
             fuller = fuller.max((sessions(f, &replica).await?.len(), replica));
@@ -80,6 +83,9 @@ async fn replicas_follow_clients(name: &str, spec: Value, target: Value) -> Resu
             pod_ready(f.api(), name).await?;
             let log = f.kubectl(&["logs", name, "--container=openvpn"]).await?;
             ensure_eq(name, log.matches("Initialization Sequence Completed").count(), 1)?;
+        }
+        // Not before all logs are read: the first replica to go would interrupt the clients that are left.
+        for name in names {
             f.delete::<Pod>(name).await?;
         }
         f.wait_until("home", "one replica", has(1)).await?;

@@ -31,7 +31,8 @@ async fn fewer_slots_are_reached_as_any_workload_is_scaled_down() -> Result<()> 
         let mut history = History::start(&f.client, Some(f.name())).await?;
         for name in ["a", "b", "c"] {
             let consumer = f.create_active_mask(name).await?;
-            f.run_pod(owned_pod(name, &consumer, 2)?).await?;
+            // Long enough that the status shows it.
+            f.run_pod(owned_pod(name, &consumer, 5)?).await?;
         }
         let before = slots(&f.api().list(&Default::default()).await?.items);
         f.kubectl(&["scale", "maskprovider/vpn", "--replicas=1"]).await?;

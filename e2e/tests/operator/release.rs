@@ -174,7 +174,8 @@ async fn a_mask_made_again_at_once_waits_for_its_predecessor() -> Result<()> {
         f.create_provider("vpn", 1).await?;
         let mut history = History::start(&f.client, Some(f.name())).await?;
         let first = f.create_active_mask("mine").await?;
-        let pod = f.run_pod(owned_pod("user", &first, GRACE)?).await?;
+        // Long enough to create the other Mask meanwhile.
+        let pod = f.run_pod(owned_pod("user", &first, 5)?).await?;
         f.delete::<Mask>("mine").await?;
         let mask = f.create_mask("mine").await?;
         let waits: Mask = f.wait_for_reason("mine", "PreviousConsumerTerminating").await?;
@@ -207,7 +208,7 @@ fn at_or_after(consumer: &MaskConsumer, held: &MaskReservationStatus) -> Result<
 #[tokio::test]
 async fn a_pod_deleted_by_force_leaves_its_slot_held() -> Result<()> {
     Framework::test("forced", async |f| {
-        let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("3s".into()) };
+        let release = MaskProviderReleaseSpec { delay: None, unclean_delay: Some("8s".into()) };
         let (history, first) = contended(f, Some(release)).await?;
         f.run_pod(owned_pod("user", &first, 600)?).await?;
         f.delete::<Mask>("first").await?;
@@ -238,7 +239,7 @@ async fn the_end_of_a_pod_without_grace_period_is_seen() -> Result<()> {
 #[tokio::test]
 async fn a_slot_may_rest_after_a_clean_end() -> Result<()> {
     Framework::test("delay", async |f| {
-        let release = MaskProviderReleaseSpec { delay: Some("2s".into()), unclean_delay: None };
+        let release = MaskProviderReleaseSpec { delay: Some("8s".into()), unclean_delay: None };
         let (history, first) = contended(f, Some(release)).await?;
         f.run_pod(owned_pod("user", &first, 1)?).await?;
         f.delete::<Mask>("first").await?;

@@ -11,18 +11,23 @@ use e2e::{
     wait::{Kind, TIMEOUT, ready_condition},
 };
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
-use vpn_types::{Mask, MaskConsumer, MaskReservation, MaskReservationSpec};
+use vpn_types::{Mask, MaskConsumer, MaskConsumerSpec, MaskReservation, MaskReservationSpec};
 
 use super::refusals::{heals, neighbours, steps_aside};
 
-/// There is nothing to watch for when a webhook takes effect, so this probes with a dry run.
+/// Waits until the API server does not create this object.
 async fn until_denied<K: Kind>(there: &Framework, probe: K) -> Result<()> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
+    until_in_force(async || there.api::<K>().create(&dry, &probe).await).await
+}
+
+/// There is nothing to watch for when a webhook takes effect, so this probes with a dry run.
+async fn until_in_force<K>(probe: impl AsyncFn() -> kube::Result<K>) -> Result<()> {
     let deadline = Instant::now() + TIMEOUT;
-    while there.api::<K>().create(&dry, &probe).await.is_ok() {
+    while probe().await.is_ok() {
         ensure!(Instant::now() < deadline, "the webhook is not in force after {TIMEOUT:?}");
         sleep(Duration::from_millis(50)).await;
     }
@@ -74,7 +79,9 @@ async fn a_webhook_that_does_not_answer_in_its_time() -> Result<()> {
 async fn a_webhook_that_answers_too_late() -> Result<()> {
     Framework::test("webhook-late", async |f| {
         let there = neighbours(f).await?;
-        let webhook = Webhook::start(&f.client, there.name(), &["secrets"], 30, Verdict::NoResponse).await?;
+        let webhook = Webhook::start(&f.client, there.name(), &["secrets"], 30, Verdict::Deny("not yet")).await?;
+        until_denied(&there, a_secret()?).await?;
+        webhook.set_verdict(Verdict::NoResponse);
         there.create_mask("mine").await?;
         let refused = there.wait_for_reason::<MaskConsumer>("mine", "RequestFailed").await?;
         there.wait_for_reason::<Mask>("mine", "RequestFailed").await?;
@@ -154,6 +161,13 @@ async fn a_webhook_that_refuses_the_status_of_consumers() -> Result<()> {
         // A MaskConsumer that cannot commit to a slot releases it, and each retry creates a new MaskReservation.
         let denied = Verdict::Deny("no statuses on a bad day");
         let webhook = Webhook::start(&f.client, there.name(), &["maskconsumers/status"], 5, denied).await?;
+        // No provider fits, so it holds no slot if the operator is faster than the webhook.
+        let unfit = MaskConsumerSpec { providers: Some(vec!["none".to_owned()]), ..Default::default() };
+        there.create(MaskConsumer::new("unfit", unfit)).await?;
+        let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+        let status = Patch::Merge(json!({ "status": { "phase": "Waiting" } }));
+        until_in_force(async || there.api::<MaskConsumer>().patch_status("unfit", &dry, &status).await).await?;
+        there.delete::<MaskConsumer>("unfit").await?;
         let watched = there.create(MaskConsumer::new("probe", Default::default())).await?;
         there.delete::<MaskConsumer>("probe").await?;
         there.wait_deleted(&watched).await?;

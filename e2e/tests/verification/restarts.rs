@@ -6,9 +6,10 @@ use e2e::{
     cluster::shared,
     pods::logs::is_running,
     vpn::{Scenario, VpnService},
-    wait::{Kind, TIMEOUT, await_condition, is_active, is_ready},
+    wait::{Kind, TIMEOUT, await_condition, is_active, is_ready, ready_condition, wait_until_all},
 };
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use serde_json::json;
 use tokio::time::timeout;
 use vpn_types::{Mask, MaskConsumer, MaskProvider};
@@ -69,14 +70,18 @@ pub async fn heals_when_the_server_is_back() -> Result<()> {
         vpn.kill().await?;
         f.create(vpn.secret("credentials", Scenario::OpenVpn)?).await?;
         let mut account: MaskProvider = serde_json::from_value(provider("account"))?;
-        account.spec.verify = serde_json::from_value(json!({"timeout": "15s"}))?;
+        account.spec.verify = serde_json::from_value(json!({"timeout": "60s"}))?;
         f.create(account).await?;
         f.create_mask("user").await?;
-        f.wait_for_reason::<MaskProvider>("account", "NoHandshake").await?;
+        // A slow machine needs part of the timeout to start the VPN client, so the waits are longer, too.
+        let failed =
+            |account: &MaskProvider| ready_condition(account).is_some_and(|ready| ready.reason == "NoHandshake");
+        wait_until_all(f.api(), 2 * TIMEOUT, "NoHandshake", |all| all.iter().any(failed)).await?;
         f.wait_for_event::<MaskProvider>("account", "NoHandshake", &["tried again at"]).await?;
         f.wait_for_reason::<Mask>("user", "NoProviderUsable").await?;
         vpn.restart().await?;
-        f.wait_active("user").await.map(drop)
+        let served = |one: &MaskConsumer| one.name_any() == "user" && is_active(one);
+        wait_until_all(f.api(), 2 * TIMEOUT, "the user has a slot", |all| all.iter().any(served)).await.map(drop)
     })
     .await
 }

@@ -65,10 +65,15 @@ fn runs(pod: &Pod) -> bool {
 
 /// Waits until the API server reaches the webhook: a change of the configuration takes effect within a second.
 async fn wait_until_served(f: &Framework) -> Result<()> {
+    create_when_served(f, &pod("probe", true)?, true).await
+}
+
+/// Creates a Pod when the API server reaches the webhook.
+async fn create_when_served(f: &Framework, pod: &Pod, dry_run: bool) -> Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        let params = kube::api::PostParams { dry_run: true, ..Default::default() };
-        match f.api::<Pod>().create(&params, &pod("probe", true)?).await {
+        let params = kube::api::PostParams { dry_run, ..Default::default() };
+        match f.api::<Pod>().create(&params, pod).await {
             Ok(_) => return Ok(()),
             Err(error) => ensure!(Instant::now() < deadline, "the webhook does not answer: {error}"),
         }
@@ -184,7 +189,9 @@ async fn a_lost_certificate_is_made_again() -> Result<()> {
         timeout(TIMEOUT, await_condition(configurations.clone(), NAME, other(second))).await.context("deleted")??;
         wait_until_served(f).await?;
         f.create_provider("vpn", 1).await?;
-        f.run_pod(pod("one", true)?).await.map(drop)
+        // The API server and the webhook may not have the same certificate yet.
+        create_when_served(f, &pod("one", true)?, false).await?;
+        f.wait_until("one", "a running Pod", runs).await.map(drop)
     })
     .await
 }
@@ -199,6 +206,13 @@ async fn requests(cluster: &Cluster, operator: &Operator, mark: Mark) -> Result<
         ours.filter(|request| !["events", "maskproviders", "leases"].contains(&&*request.resource)).count()
     };
     Ok((counts(Access::Write), counts(Access::Read)))
+}
+
+/// How often the operator has asked for a MaskConsumer since a mark.
+async fn lookups(cluster: &Cluster, operator: &Operator, mark: Mark) -> Result<usize> {
+    let all = cluster.audit().context("no audit log")?.since(mark).await?;
+    let (users, filter) = (operator.users(), Filter::default().verb("get").resource("maskconsumers"));
+    Ok(all.matching(&filter).filter(|request| users.contains(&request.user)).count())
 }
 
 async fn settled(cluster: &Cluster, operator: &Operator) -> Result<()> {
@@ -244,7 +258,11 @@ async fn counted(layout: Layout) -> Result<()> {
         let mark = cluster.audit().context("no audit log")?.mark().await?;
         let pods = create_all(f, COUNT, true).await?;
         settled(cluster, operator).await?;
-        let (writes, reads) = requests(cluster, operator, mark).await?;
+        let (writes, mut reads) = requests(cluster, operator, mark).await?;
+        if let Layout::FourProcesses = layout {
+            // A process may learn of a MaskReservation before its MaskConsumer, and asks for it then.
+            reads -= lookups(cluster, operator, mark).await?.min(COUNT);
+        }
         let each = writes as f64 / COUNT as f64;
         report(&format!(
             "{layout:?}: {COUNT} labeled Pods at once on {COUNT} slots: all run after {:.1} s, {:.2} of the time of as \
