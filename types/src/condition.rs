@@ -104,7 +104,8 @@ closed_set! {
         Available,
         /// OpenVPNServer: A replica accepts clients.
         Serving,
-        /// OpenVPNServer: The load balancer has no address yet. Set `spec.endpoint.host` if it never gets one.
+        /// OpenVPNServer: The load balancer has no address yet. The Events of the Service may say why. Set
+        /// `spec.endpoint.host` if it never gets one.
         EndpointPending,
         /// OpenVPNServer: No replica accepts clients. The message says why, as far as the Pods tell.
         PodsUnavailable,

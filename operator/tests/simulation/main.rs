@@ -20,6 +20,7 @@ mod rollover;
 mod run;
 mod scenarios;
 mod server;
+mod server_objects;
 mod servers;
 mod slots;
 mod user;

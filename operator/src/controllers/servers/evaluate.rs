@@ -58,10 +58,12 @@ impl ServersContext<'_> {
         if desired.endpoint.is_none() {
             let type_ = server.spec.service.as_ref().and_then(|service| service.type_).unwrap_or_default();
             let message = match type_ {
-                OpenVPNServiceType::LoadBalancer => {
-                    "The load balancer has no address yet. Set spec.endpoint.host if it never gets one"
-                }
-                _ => "The Service has no address yet",
+                OpenVPNServiceType::LoadBalancer => format!(
+                    "The load balancer has no address yet; `kubectl describe service {}` may say why. Set \
+                     spec.endpoint.host if it never gets one",
+                    server.meta.key.name
+                ),
+                _ => "The Service has no address yet".to_owned(),
             };
             return ReadyCondition::not_ready(OpenVPNServerPhase::Pending, Reason::EndpointPending, message);
         }

@@ -24,6 +24,7 @@ mod report;
 mod revocation;
 mod rollover;
 mod scaling;
+mod services;
 mod settings;
 mod signer;
 mod summary;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 use vpn_types::{
-    INPUTS_ANNOTATION, IpForward, MaskProviderVerifyOverridesSpec, OpenVPNServerSpec, OpenVPNServiceType,
-    RESTART_ANNOTATION, SERVER_LABEL, TrafficPolicy,
+    INPUTS_ANNOTATION, IpForward, MaskProviderVerifyOverridesSpec, OpenVPNServerSpec, RESTART_ANNOTATION, SERVER_LABEL,
     pod_metrics::{METRICS_NAMES_ANNOTATION, METRICS_PORT_ANNOTATION},
 };
 
@@ -16,6 +15,7 @@ use super::{
     drift::{self, Drift},
     enrollment,
     names::{named, owned_by},
+    services::{metrics_service, service},
 };
 use crate::{
     issuing::keys,
@@ -158,7 +158,8 @@ pub fn with_uid(mut object: Value, present: Option<&Meta>) -> Value {
     object
 }
 
-fn selector(key: &ObjectKey) -> Value {
+/// The labels by which a Service or a Deployment selects the replicas.
+pub fn selector(key: &ObjectKey) -> Value {
     json!({"app": "openvpn", "release": &*key.name})
 }
 
@@ -168,45 +169,6 @@ fn pod_labels(key: &ObjectKey) -> Value {
 
 fn config(desired: &Desired) -> Value {
     json!({"data": {"server.conf": desired.server_config, "agent.json": desired.agent_settings}})
-}
-
-fn service(server: &ServerView, desired: &Desired) -> Value {
-    let given = server.spec.service.clone().unwrap_or_default();
-    let type_ = given.type_.unwrap_or_default();
-    let is_external = type_ != OpenVPNServiceType::ClusterIP;
-    let protocol = server.spec.protocol.unwrap_or_default().as_str();
-    let mut port = json!({
-        "name": "openvpn", "port": desired.port, "protocol": protocol, "targetPort": "openvpn",
-    });
-    if let Some(node_port) = given.node_port.filter(|_| is_external) {
-        port["nodePort"] = json!(node_port);
-    }
-    let mut spec = json!({
-        "type": type_.as_str(),
-        "selector": selector(&server.meta.key),
-        "ports": [port],
-        // Clients may change their source port, and are to stay on their replica.
-        "sessionAffinity": "ClientIP",
-    });
-    if is_external {
-        let policy = given.external_traffic_policy.unwrap_or(TrafficPolicy::Local);
-        spec["externalTrafficPolicy"] = json!(policy.as_str());
-    }
-    if let Some(ranges) = given.load_balancer_source_ranges.filter(|_| type_ == OpenVPNServiceType::LoadBalancer) {
-        spec["loadBalancerSourceRanges"] = json!(ranges);
-    }
-    let metadata = json!({"labels": selector(&server.meta.key), "annotations": given.annotations.unwrap_or_default()});
-    json!({"metadata": metadata, "spec": spec})
-}
-
-/// The Service of the exporters. It must not have the labels of the other one.
-fn metrics_service(server: &ServerView) -> Value {
-    json!({
-        "spec": {
-            "selector": selector(&server.meta.key),
-            "ports": [{"name": "metrics", "port": EXPORTER_PORT, "protocol": "TCP", "targetPort": "metrics"}],
-        },
-    })
 }
 
 fn disruption_budget(server: &ServerView) -> Value {

@@ -1,0 +1,62 @@
+//! The objects of OpenVPN servers, and what servers and clients report.
+
+use serde_json::{Value, json};
+use vpn_operator::{controllers::table, model::Kind};
+
+use crate::{
+    run::Sim,
+    servers::{home, replicas},
+    user::key,
+};
+
+/// A server with this spec, after everything has settled.
+fn settled(spec: Value) -> Sim {
+    let mut sim = Sim::new(&[table::all()]);
+    sim.create(Kind::Server, &home(), json!({"spec": spec}));
+    sim.settle().unwrap();
+    sim
+}
+
+fn service(sim: &Sim) -> Value {
+    sim.server.get(Kind::Service, &home()).unwrap()["spec"].clone()
+}
+
+/// The condition `Ready` of an object.
+fn ready(sim: &Sim, kind: Kind, name: &str) -> Value {
+    sim.server.get(kind, &key("a", name)).unwrap()["status"]["conditions"][0].clone()
+}
+
+fn message(condition: &Value) -> &str {
+    condition["message"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn session_affinity_depends_on_the_type_of_the_service_unless_the_user_sets_it() {
+    for (given, expected) in [
+        (json!({}), "ClientIP"),
+        (json!({"type": "NodePort"}), "ClientIP"),
+        (json!({"type": "LoadBalancer"}), "None"),
+        (json!({"type": "LoadBalancer", "sessionAffinity": "ClientIP"}), "ClientIP"),
+        (json!({"sessionAffinity": "None"}), "None"),
+    ] {
+        let sim = settled(json!({"service": given}));
+        assert_eq!(service(&sim)["sessionAffinity"], expected, "{given}");
+    }
+}
+
+#[test]
+fn a_load_balancer_without_an_address_names_the_command_that_says_why() {
+    let mut sim = settled(json!({"service": {"type": "LoadBalancer"}}));
+    replicas(&mut sim, 1);
+    sim.settle().unwrap();
+    let condition = ready(&sim, Kind::Server, "home");
+    assert_eq!(condition["reason"], "EndpointPending");
+    assert!(message(&condition).contains("kubectl describe service home"), "{condition}");
+}
+
+#[test]
+fn the_service_has_ipv4_addresses_only() {
+    let sim = settled(json!({}));
+    assert_eq!(service(&sim)["ipFamilyPolicy"], "SingleStack");
+    assert_eq!(service(&sim)["ipFamilies"], json!(["IPv4"]));
+}
