@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use vpn_operator::{controllers::table, model::Kind};
 
 use crate::{
+    crashes::crash_everywhere,
     run::Sim,
-    servers::{home, replicas},
+    servers::{CheckResult, home, replicas},
     user::key,
 };
 
@@ -59,4 +60,28 @@ fn the_service_has_ipv4_addresses_only() {
     let sim = settled(json!({}));
     assert_eq!(service(&sim)["ipFamilyPolicy"], "SingleStack");
     assert_eq!(service(&sim)["ipFamilies"], json!(["IPv4"]));
+}
+
+/// The user removes `spec.replicas`, so that an autoscaler can scale the Deployment.
+fn hand_over_replicas(sim: &mut Sim) -> CheckResult {
+    sim.create(Kind::Server, &home(), json!({"spec": {"replicas": 3}}));
+    sim.settle()?;
+    sim.edit(Kind::Server, &home(), json!({"spec": {"replicas": null}}));
+    sim.settle()?;
+    let counts = sim.server.log.iter().filter(|event| event.kind == Kind::Deployment);
+    if let Some(other) = counts.map(|event| &event.last["spec"]["replicas"]).find(|count| **count != 3) {
+        return Err(format!("the Deployment had {other} replicas"));
+    }
+    sim.edit(Kind::Deployment, &home(), json!({"spec": {"replicas": 5}}));
+    sim.settle()?;
+    let deployment = sim.server.get(Kind::Deployment, &home()).unwrap();
+    if deployment["spec"]["replicas"] != 5 {
+        return Err(format!("the autoscaler does not decide: {deployment}"));
+    }
+    sim.stays_quiet()
+}
+
+#[test]
+fn the_number_of_replicas_stays_when_an_autoscaler_takes_over_wherever_a_process_crashes() {
+    crash_everywhere(&[table::all()], hand_over_replicas);
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     issuing::keys,
-    model::{Kind, Meta, ObjectKey, Step},
+    model::{Kind, Meta, ObjectKey, Operation, Step},
     openvpn::ClientConfig,
     state::{SecretRole, ServerObject, ServerView, Store, combined, merge_overrides},
 };
@@ -65,7 +65,10 @@ impl ServersContext<'_> {
                 Some(Drift::Correct { is_change }) => is_change.then(|| drift::corrected(server, kind, &key)),
                 None => None,
             };
-            let first = if kind == Kind::Deployment { self.rank_replicas(server) } else { Step::Idle };
+            let first = match kind {
+                Kind::Deployment => keep_replicas(server, ours).or_else(|| self.rank_replicas(server)),
+                _ => Step::Idle,
+            };
             let meta = ours.map(|ours| &ours.meta);
             return first.or_else(|| apply(kind, key, meta, with_uid(object, meta)).with_event(event));
         }
@@ -128,6 +131,21 @@ impl ServersContext<'_> {
         }
         json!({"spec": spec})
     }
+}
+
+/// Without `spec.replicas`, something else scales the Deployment. A field that nobody else has applied would get its
+/// default when the operator stops applying it, so another field manager applies it first.
+fn keep_replicas(server: &ServerView, deployment: Option<&ServerObject>) -> Step {
+    let Some(deployment) = deployment.filter(|_| server.spec.replicas.is_none()) else { return Step::Idle };
+    let Some(replicas) = deployment.replicas else { return Step::Idle };
+    let key = &deployment.meta.key;
+    let part = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": &*key.name, "namespace": &*key.namespace, "uid": deployment.meta.uid.as_str()},
+        "spec": {"replicas": replicas},
+    });
+    Step::maintain(Operation::Share(Kind::Deployment, key.clone(), part)).provisional()
 }
 
 /// Adds what all objects have, and returns the hash of it.
