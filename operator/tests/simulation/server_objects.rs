@@ -1,7 +1,9 @@
 //! The objects of OpenVPN servers, and what servers and clients report.
 
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
-use vpn_operator::{controllers::table, model::Kind};
+use time::{Duration, OffsetDateTime};
+use vpn_operator::{controllers::table, model::Kind, pki};
 
 use crate::{
     crashes::crash_everywhere,
@@ -84,4 +86,25 @@ fn hand_over_replicas(sim: &mut Sim) -> CheckResult {
 #[test]
 fn the_number_of_replicas_stays_when_an_autoscaler_takes_over_wherever_a_process_crashes() {
     crash_everywhere(&[table::all()], hand_over_replicas);
+}
+
+fn config_map(sim: &Sim, suffix: &str) -> Value {
+    sim.server.get(Kind::ConfigMap, &key("a", &format!("home-{suffix}"))).unwrap()["data"].clone()
+}
+
+#[test]
+fn a_replica_accepts_no_more_clients_than_there_are_addresses() {
+    let small = |spec: Value| {
+        let mut all = json!({"network": {"clients": "10.8.0.0/28"}});
+        all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        settled(all)
+    };
+    for spec in [json!({}), json!({"maxClients": 13})] {
+        let config = config_map(&small(spec), "config");
+        assert!(config["server.conf"].as_str().unwrap().contains("\nmax-clients 13\n"), "{config}");
+        assert!(config["agent.json"].as_str().unwrap().contains("\"maxClients\":13"), "{config}");
+    }
+    let condition = ready(&small(json!({"maxClients": 14})), Kind::Server, "home");
+    assert_eq!(condition["reason"], "InvalidSpec");
+    assert!(message(&condition).contains("spec.maxClients") && message(&condition).contains("13"), "{condition}");
 }
