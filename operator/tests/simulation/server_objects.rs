@@ -108,3 +108,14 @@ fn a_replica_accepts_no_more_clients_than_there_are_addresses() {
     assert_eq!(condition["reason"], "InvalidSpec");
     assert!(message(&condition).contains("spec.maxClients") && message(&condition).contains("13"), "{condition}");
 }
+
+#[test]
+fn a_network_that_contains_a_node_of_a_replica_is_told() {
+    let mut sim = settled(json!({}));
+    replicas(&mut sim, 1);
+    sim.edit(Kind::Pod, &key("a", "replica-0"), json!({"status": {"hostIP": "10.240.7.1"}}));
+    sim.settle().unwrap();
+    let condition = ready(&sim, Kind::Server, "home");
+    assert_eq!(condition["reason"], "NetworkOverlap", "{condition}");
+    assert!(message(&condition).contains("10.240.7.1, the address of the node of Pod replica-0"), "{condition}");
+}

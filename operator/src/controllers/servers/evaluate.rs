@@ -158,10 +158,12 @@ impl ServersContext<'_> {
     fn overlap(&self, server: &ServerView, desired: &Desired) -> Option<String> {
         let clients: Ipv4Net = desired.network.net();
         let service = desired.cluster_ip.map(|ip| ("Service", server.meta.key.name.to_string(), ip));
-        let pods = self
-            .state
-            .server_pods_of(&server.meta.key)
-            .filter_map(|pod| Some(("Pod", pod.meta.key.name.to_string(), pod.address.as_deref()?.parse().ok()?)));
+        let pods = self.state.server_pods_of(&server.meta.key).flat_map(|pod| {
+            let addresses = [("Pod", &pod.address), ("the node of Pod", &pod.node_address)];
+            addresses.into_iter().filter_map(|(kind, address)| {
+                Some((kind, pod.meta.key.name.to_string(), address.as_deref()?.parse().ok()?))
+            })
+        });
         let (kind, name, ip) = service.into_iter().chain(pods).find(|(_, _, ip)| match ip {
             std::net::IpAddr::V4(ip) => clients.contains(ip),
             std::net::IpAddr::V6(_) => false,
