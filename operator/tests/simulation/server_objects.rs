@@ -119,3 +119,21 @@ fn a_network_that_contains_a_node_of_a_replica_is_told() {
     assert_eq!(condition["reason"], "NetworkOverlap", "{condition}");
     assert!(message(&condition).contains("10.240.7.1, the address of the node of Pod replica-0"), "{condition}");
 }
+
+#[test]
+fn the_younger_of_two_clients_with_one_address_has_to_choose_another() {
+    let mut sim = settled(json!({}));
+    for name in ["phone", "laptop"] {
+        sim.create(Kind::Client, &key("a", name), json!({"spec": {"server": "home", "address": "10.240.9.9"}}));
+        sim.advance(2_000);
+    }
+    sim.settle().unwrap();
+    let condition = ready(&sim, Kind::Client, "laptop");
+    assert_eq!(condition["reason"], "InvalidSpec", "{condition}");
+    assert!(message(&condition).contains("10.240.9.9") && message(&condition).contains("phone"), "{condition}");
+    assert_eq!(config_map(&sim, "clients").as_object().unwrap().keys().collect::<Vec<_>>(), ["phone"]);
+    sim.delete(Kind::Client, &key("a", "phone"), "Background");
+    sim.settle().unwrap();
+    assert_eq!(ready(&sim, Kind::Client, "laptop")["status"], "True");
+    assert!(config_map(&sim, "clients").get("laptop").is_some());
+}

@@ -121,6 +121,10 @@ impl ServersContext<'_> {
             let why = format!("OpenVPNClient {other} has the common name {common_name} too; choose another one");
             return Err(failed(Reason::NameTaken, why));
         }
+        if let Some(other) = self.same_address(client) {
+            let address = client.spec.address.as_deref().unwrap_or_default();
+            return Err(invalid(format!("spec.address: OpenVPNClient {other} has {address} too; choose another one")));
+        }
         let Some((_, authority)) = self.authority_of(server_key) else {
             return Err(failed(
                 Reason::CertificateAuthorityMissing,
@@ -147,9 +151,14 @@ impl ServersContext<'_> {
 
     /// Returns an older client of the server with the same common name. A server cannot distinguish the two.
     fn same_name(&self, client: &ClientView) -> Option<&ObjectKey> {
-        let age = |client: &ClientView| (client.meta.created, client.meta.key.clone());
-        let mut others = self.state.clients_like(client).filter(|other| other.meta.key != client.meta.key);
-        others.find(|other| age(other) < age(client) && !other.is_doomed()).map(|other| &other.meta.key)
+        self.state.clients_like(client).find(|other| precedes(other, client)).map(|other| &other.meta.key)
+    }
+
+    /// Returns an older client of the server with the same address. A server would send packets to the last one that
+    /// connected.
+    pub fn same_address(&self, client: &ClientView) -> Option<&ObjectKey> {
+        let mut others = self.state.clients_at_address_of(client);
+        others.find(|other| precedes(other, client)).map(|other| &other.meta.key)
     }
 
     fn issue(&self, issuing: &Issuing<'_>) -> Step {
@@ -264,6 +273,12 @@ impl ServersContext<'_> {
             Step::status(operation).with_event(client_event(client, condition))
         })
     }
+}
+
+/// Whether another client has what both of them need: the older one has.
+fn precedes(other: &ClientView, client: &ClientView) -> bool {
+    let age = |client: &ClientView| (client.meta.created, client.meta.key.clone());
+    !other.is_doomed() && age(other) < age(client)
 }
 
 /// Returns the hash of what a certificate is issued for.

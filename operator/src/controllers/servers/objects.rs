@@ -78,6 +78,7 @@ impl ServersContext<'_> {
     /// The files of clients that have an address or routes of their own.
     fn client_configs(&self, server: &ServerView, desired: &Desired) -> Value {
         let clients = self.clients_of(&server.meta.key).filter(|client| !client.is_doomed());
+        let clients = clients.filter(|client| self.same_address(client).is_none());
         let files = clients.filter_map(|client| {
             let config = ClientConfig {
                 address: client.spec.address.as_deref().and_then(|address| address.parse().ok()),
