@@ -137,3 +137,24 @@ fn the_younger_of_two_clients_with_one_address_has_to_choose_another() {
     assert_eq!(ready(&sim, Kind::Client, "laptop")["status"], "True");
     assert!(config_map(&sim, "clients").get("laptop").is_some());
 }
+
+#[test]
+fn a_client_with_a_certificate_stays_ready_while_its_server_has_no_address() {
+    let mut sim = settled(json!({"service": {"type": "LoadBalancer"}}));
+    let balancer = |sim: &mut Sim, ingress: Value| {
+        sim.edit(Kind::Service, &home(), json!({"status": {"loadBalancer": {"ingress": ingress}}}));
+    };
+    balancer(&mut sim, json!([{"ip": "203.0.113.7"}]));
+    let client = |sim: &mut Sim, name| sim.create(Kind::Client, &key("a", name), json!({"spec": {"server": "home"}}));
+    client(&mut sim, "laptop");
+    sim.settle().unwrap();
+    let before = sim.server.get(Kind::Client, &key("a", "laptop")).unwrap()["status"].clone();
+    assert_eq!(before["phase"], "Ready");
+    balancer(&mut sim, json!([]));
+    client(&mut sim, "phone");
+    sim.settle().unwrap();
+    assert_eq!(ready(&sim, Kind::Client, "phone")["reason"], "ServerNotReady");
+    let after = sim.server.get(Kind::Client, &key("a", "laptop")).unwrap()["status"].clone();
+    assert_eq!(after, before);
+    sim.stays_quiet().unwrap();
+}

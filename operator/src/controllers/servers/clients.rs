@@ -60,8 +60,28 @@ impl ServersContext<'_> {
         }
         match self.issuing(client, &server_key) {
             Ok(issuing) => self.issue(&issuing),
-            Err(condition) => self.report_client(client, &condition, None),
+            Err(condition) => match self.held_while_pending(client, &condition) {
+                Some((secret, held)) => {
+                    self.report_issued(client, secret, held).or_else(|| self.wait_until(held.not_after))
+                }
+                None => self.report_client(client, &condition, None),
+            },
         }
+    }
+
+    /// Returns the certificate of a client that only waits for its server. What its Secret holds is still valid.
+    fn held_while_pending(
+        &self,
+        client: &ClientView,
+        condition: &ReadyCondition<OpenVPNClientPhase>,
+    ) -> Option<(&ServerSecretView, &IssuedView)> {
+        // A change of the spec may need another certificate or profile.
+        let is_waiting = condition.phase == OpenVPNClientPhase::Pending
+            && client.status.phase == Some(OpenVPNClientPhase::Ready)
+            && client.status.observed_generation == Some(client.meta.generation);
+        let secret = self.state.server_secrets.get(&client.meta.key).filter(|secret| is_waiting && secret.intact)?;
+        let held = secret.certificate.as_ref().filter(|held| client.issued.contains(held))?;
+        (held.not_after > self.now.wall).then_some((secret, held))
     }
 
     /// Waits until the certificates are revoked. The reconciliation of the server revokes those of all clients at once.
