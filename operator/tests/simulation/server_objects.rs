@@ -158,3 +158,26 @@ fn a_client_with_a_certificate_stays_ready_while_its_server_has_no_address() {
     assert_eq!(after, before);
     sim.stays_quiet().unwrap();
 }
+
+#[test]
+fn an_authority_of_the_user_that_has_ended_is_to_be_replaced() {
+    let mut sim = Sim::new(&[table::all()]);
+    let now = OffsetDateTime::from_unix_timestamp(sim.server.now.timestamp()).unwrap();
+    let authority = pki::Authority::new("mine", now, Duration::days(2)).unwrap();
+    let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+    let data = json!({"tls.crt": bytes(authority.certificate()), "tls.key": bytes(authority.key())});
+    sim.create(Kind::Secret, &key("a", "mine"), json!({"data": data}));
+    sim.create(Kind::Server, &home(), json!({"spec": {"pki": {"caSecret": "mine"}}}));
+    sim.settle().unwrap();
+    sim.advance(3 * 24 * 3_600_000);
+    sim.edit(Kind::Server, &home(), json!({"spec": {"port": 1195}}));
+    sim.settle().unwrap();
+    let condition = ready(&sim, Kind::Server, "home");
+    assert_eq!(condition["reason"], "CertificateAuthorityInvalid", "{condition}");
+    let message = message(&condition);
+    assert!(
+        message.contains("Secret mine of spec.pki.caSecret") && message.contains("spec.pki.generation"),
+        "{message}"
+    );
+    assert!(!message.contains("backup"), "{message}");
+}
