@@ -181,3 +181,15 @@ fn an_authority_of_the_user_that_has_ended_is_to_be_replaced() {
     );
     assert!(!message.contains("backup"), "{message}");
 }
+
+#[test]
+fn sessions_of_a_revoked_client_end_when_the_replicas_know() {
+    let mut sim = settled(json!({}));
+    sim.create(Kind::Client, &key("a", "laptop"), json!({"spec": {"server": "home"}}));
+    sim.settle().unwrap();
+    sim.edit(Kind::Client, &key("a", "laptop"), json!({"spec": {"revoked": true}}));
+    sim.settle().unwrap();
+    let condition = ready(&sim, Kind::Client, "laptop");
+    assert_eq!(condition["reason"], "Revoked", "{condition}");
+    assert!(message(&condition).contains("sessions end as soon as the replicas"), "{condition}");
+}

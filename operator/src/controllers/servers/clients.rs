@@ -104,7 +104,8 @@ impl ServersContext<'_> {
         if !is_revoked {
             return Step::Idle;
         }
-        let message = "All certificates of this client are revoked, and its sessions are ended";
+        let message =
+            "All certificates of this client are revoked, and its sessions end as soon as the replicas have read that";
         let condition = ReadyCondition::not_ready(OpenVPNClientPhase::Revoked, Reason::Revoked, message);
         self.report_client(client, &condition, None)
     }
