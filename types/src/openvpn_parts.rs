@@ -74,7 +74,8 @@ pub struct OpenVPNNetworkSpec {
     #[schemars(schema_with = "schema::routes")]
     pub routes: Option<Vec<String>>,
 
-    /// Whether clients send all traffic through the server. Default: `true`.
+    /// Whether clients send all IPv4 traffic through the server. Devices with IPv6 send their IPv6 traffic past it, unless
+    /// `spec.config.server` has lines that block it. Default: `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect_gateway: Option<bool>,
 
