@@ -16,6 +16,7 @@ mod oracle;
 mod pods;
 mod process;
 mod release;
+mod revocation;
 mod rollover;
 mod run;
 mod scenarios;

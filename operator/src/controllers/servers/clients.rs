@@ -16,7 +16,7 @@ use super::{
 use crate::{
     controllers::{ready::ReadyCondition, status},
     issuing::{Certificate, Content, ProfileSettings},
-    model::{Issue, Kind, ObjectKey, Operation, Step, add_finalizer, remove_finalizer},
+    model::{Issue, Kind, ObjectKey, Operation, Step, add_finalizer},
     openvpn::{ClientConfig, Remote, check_common_name},
     pki::Serial,
     state::{AuthorityView, ClientView, IssuedView, SecretRole, ServerSecretView, ServerView, Signer, combined},
@@ -82,32 +82,6 @@ impl ServersContext<'_> {
         let secret = self.state.server_secrets.get(&client.meta.key).filter(|secret| is_waiting && secret.intact)?;
         let held = secret.certificate.as_ref().filter(|held| client.issued.contains(held))?;
         (held.not_after > self.now.wall).then_some((secret, held))
-    }
-
-    /// Waits until the certificates are revoked. The reconciliation of the server revokes those of all clients at once.
-    fn doomed(&self, client: &ClientView, server: &ObjectKey) -> Step {
-        let is_revoked = self.is_revoked(client, server);
-        if let Some(server) =
-            self.state.servers.get(server).filter(|_| !client.meta.deleting && client.issued.is_empty())
-            && server.keystore_key().is_some()
-        {
-            return self.report_client(client, &not_issuing(server), None);
-        }
-        // Without a server and its certificate authority, no certificate is worth anything.
-        let is_moot = self.state.servers.get(server).is_none() && self.authority_of(server).is_none();
-        if client.meta.deleting {
-            return match is_revoked || is_moot {
-                true => remove_finalizer(Kind::Client, &client.meta).map_or(Step::Idle, Step::maintain),
-                false => Step::Idle,
-            };
-        }
-        if !is_revoked {
-            return Step::Idle;
-        }
-        let message =
-            "All certificates of this client are revoked, and its sessions end as soon as the replicas have read that";
-        let condition = ReadyCondition::not_ready(OpenVPNClientPhase::Revoked, Reason::Revoked, message);
-        self.report_client(client, &condition, None)
     }
 
     /// Collects what is needed to issue a certificate, or returns why it cannot be issued.
@@ -282,7 +256,7 @@ impl ServersContext<'_> {
     }
 
     /// Reports the state of a client, if it has changed.
-    fn report_client(
+    pub fn report_client(
         &self,
         client: &ClientView,
         condition: &ReadyCondition<OpenVPNClientPhase>,
@@ -335,7 +309,8 @@ fn failed(reason: Reason, message: String) -> ReadyCondition<OpenVPNClientPhase>
     ReadyCondition::not_ready(OpenVPNClientPhase::Failed, reason, message)
 }
 
-fn not_issuing(server: &ServerView) -> ReadyCondition<OpenVPNClientPhase> {
+/// Returns that the user issues the certificates.
+pub fn not_issuing(server: &ServerView) -> ReadyCondition<OpenVPNClientPhase> {
     let (name, secret) = (&server.meta.key.name, server.spec.keystore_secret().unwrap_or_default());
     let message = format!(
         "OpenVPNServer {name} has the certificates in Secret {secret}, so the operator issues and revokes none; to revoke \

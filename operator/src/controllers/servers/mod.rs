@@ -9,6 +9,7 @@ mod authority;
 mod clients;
 mod context;
 mod desired;
+mod doomed;
 mod drift;
 mod enrollment;
 mod evaluate;
