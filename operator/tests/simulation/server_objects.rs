@@ -193,3 +193,21 @@ fn sessions_of_a_revoked_client_end_when_the_replicas_know() {
     assert_eq!(condition["reason"], "Revoked", "{condition}");
     assert!(message(&condition).contains("sessions end as soon as the replicas"), "{condition}");
 }
+
+#[test]
+fn a_rolling_restart_that_is_stuck_is_told_while_replicas_serve() {
+    let mut sim = settled(json!({"replicas": 2}));
+    replicas(&mut sim, 1);
+    let progress = |sim: &mut Sim, status: &str| {
+        let condition = json!({"type": "Progressing", "status": status, "message": "ReplicaSet home-7 has timed out"});
+        sim.edit(Kind::Deployment, &home(), json!({"status": {"conditions": [condition]}}));
+        sim.settle().unwrap();
+    };
+    progress(&mut sim, "False");
+    let condition = ready(&sim, Kind::Server, "home");
+    assert_eq!(condition["status"], "True", "{condition}");
+    assert!(message(&condition).contains("ReplicaSet home-7 has timed out"), "{condition}");
+    progress(&mut sim, "True");
+    let condition = ready(&sim, Kind::Server, "home");
+    assert!(!message(&condition).contains("ReplicaSet"), "{condition}");
+}

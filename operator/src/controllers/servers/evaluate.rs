@@ -68,7 +68,11 @@ impl ServersContext<'_> {
             return ReadyCondition::not_ready(OpenVPNServerPhase::Pending, Reason::EndpointPending, message);
         }
         let replicas = if ready == 1 { "1 replica accepts".to_owned() } else { format!("{ready} replicas accept") };
-        ReadyCondition::ready(OpenVPNServerPhase::Ready, Reason::Serving, format!("{replicas} clients"))
+        let deployment = self.state.deployments.get(&server.meta.key);
+        let stuck = deployment.and_then(|deployment| deployment.stuck.as_deref()).map_or_else(String::new, |why| {
+            format!("; the rollout is stuck, so others may have the previous certificate or configuration: {why}")
+        });
+        ReadyCondition::ready(OpenVPNServerPhase::Ready, Reason::Serving, format!("{replicas} clients{stuck}"))
     }
 
     /// Returns the certificates that the operator cannot renew, with their ends, the first to end first.

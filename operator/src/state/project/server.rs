@@ -167,6 +167,7 @@ fn object(kind: Kind, metadata: &ObjectMeta, field: &str, value: &impl Serialize
         content: Arc::from(content.to_string()),
         addresses: None,
         failure: None,
+        stuck: None,
         replicas: None,
     })
 }
@@ -206,13 +207,16 @@ impl Project for Service {
 impl Project for Deployment {
     type View = ServerObject;
     fn project(&self) -> Option<ServerObject> {
-        let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-        let failure = conditions.filter(|one| one.type_ == "ReplicaFailure" && one.status == "True");
-        let failure = failure.filter_map(|one| one.message.as_deref()).map(Arc::from).next();
+        let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let message = |type_: &str, status: &str| {
+            let mut found = conditions.into_iter().flatten().filter(|one| one.type_ == type_ && one.status == status);
+            found.find_map(|one| one.message.as_deref()).map(Arc::from)
+        };
+        let (failure, stuck) = (message("ReplicaFailure", "True"), message("Progressing", "False"));
         let owns = |manager: &str| owns_replicas(&self.metadata, manager);
         let replicas = self.spec.as_ref().and_then(|spec| spec.replicas);
         let replicas = replicas.filter(|_| owns(FIELD_MANAGER) && !owns(SHARED_FIELD_MANAGER));
-        Some(ServerObject { failure, replicas, ..object(Kind::Deployment, &self.metadata, "spec", &self.spec)? })
+        Some(ServerObject { failure, stuck, replicas, ..object(Kind::Deployment, &self.metadata, "spec", &self.spec)? })
     }
 }
 
