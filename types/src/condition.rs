@@ -107,14 +107,16 @@ closed_set! {
         Available,
         /// OpenVPNServer: A replica accepts clients.
         Serving,
-        /// OpenVPNServer: The load balancer has no address yet. Set `spec.endpoint.host` if it never gets one.
+        /// OpenVPNServer: The load balancer has no address yet. The Events of the Service may say why. Set
+        /// `spec.endpoint.host` if it never gets one.
         EndpointPending,
         /// OpenVPNServer: No replica accepts clients. The message says why, as far as the Pods tell.
         PodsUnavailable,
         /// OpenVPNServer: Packets are not forwarded on the node. Enable `net.ipv4.ip_forward` there, or set
         /// `spec.ipForward`.
         ForwardingDisabled,
-        /// OpenVPNServer: The network of the clients contains addresses of Pods or Services. The message names both.
+        /// OpenVPNServer: The network of the clients contains an address of a Pod, a Service or a node. The message
+        /// names both.
         NetworkOverlap,
         /// OpenVPNServer, OpenVPNClient: The Secret with the certificate authority is gone. Restore it from a backup, or
         /// increase `spec.pki.generation` to have a new one, with which no client can connect until it has a new profile.

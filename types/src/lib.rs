@@ -67,7 +67,7 @@ pub use openvpn_client::{
 pub use openvpn_parts::{
     DeletionPolicy, IpForward, OpenVPNConfigSpec, OpenVPNDnsSpec, OpenVPNDrainSpec, OpenVPNEndpointSpec,
     OpenVPNExporterSpec, OpenVPNNetworkSpec, OpenVPNPkiSpec, OpenVPNProtocol, OpenVPNProviderSpec, OpenVPNServiceSpec,
-    OpenVPNServiceType, TrafficPolicy,
+    OpenVPNServiceType, SessionAffinity, TrafficPolicy,
 };
 pub use openvpn_server::{OpenVPNServer, OpenVPNServerSpec};
 pub use openvpn_server_status::{

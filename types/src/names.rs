@@ -15,6 +15,10 @@ pub const VERIFY_LABEL: &str = "vpn.beebs.dev/verify";
 /// Field manager of every write of the operator.
 pub const FIELD_MANAGER: &str = "vpn-operator";
 
+/// Field manager that keeps `spec.replicas` of the Deployment of an OpenVPNServer when the operator hands that field over
+/// to an autoscaler.
+pub const SHARED_FIELD_MANAGER: &str = "vpn-operator-replicas";
+
 /// Annotation on a copied Secret: UID of the `MaskReservation` that it was copied for.
 pub const RESERVATION_ANNOTATION: &str = "vpn.beebs.dev/reservation";
 

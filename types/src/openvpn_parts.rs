@@ -49,6 +49,13 @@ pub struct OpenVPNServiceSpec {
     /// for `NodePort` and `LoadBalancer`.
     #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<TrafficPolicy>,
+
+    /// Session affinity of the Service: `None` or `ClientIP`. With `None`, a NAT that changes the source port of a client
+    /// may send its UDP session to another replica, which ends it. `ClientIP` keeps the session, but the load balancers of
+    /// some clouds refuse it, and all clients behind one address connect to the same replica. Default: `None` for
+    /// `LoadBalancer`, otherwise `ClientIP`.
+    #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<SessionAffinity>,
 }
 
 /// The networks of clients, and what clients may reach.
@@ -67,7 +74,8 @@ pub struct OpenVPNNetworkSpec {
     #[schemars(schema_with = "schema::routes")]
     pub routes: Option<Vec<String>>,
 
-    /// Whether clients send all traffic through the server. Default: `true`.
+    /// Whether clients send all IPv4 traffic through the server. Devices with IPv6 send their IPv6 traffic past it, unless
+    /// `spec.config.server` has lines that block it. Default: `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect_gateway: Option<bool>,
 
@@ -232,6 +240,18 @@ closed_set! {
         Cluster,
         /// On nodes that run a replica. The server sees the addresses of clients.
         Local,
+    }
+}
+
+closed_set! {
+    /// Whether a Service sends all connections from one address to the same replica.
+    #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum SessionAffinity or () = |_| ();
+    {
+        /// To any replica. A connection stays on its replica while the client keeps its address and port.
+        None,
+        /// To the same replica for three hours.
+        ClientIP,
     }
 }
 

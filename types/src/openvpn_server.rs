@@ -77,7 +77,8 @@ pub struct OpenVPNServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<OpenVPNNetworkSpec>,
 
-    /// How many clients one replica accepts. Default: 128.
+    /// How many clients one replica accepts, at most as many as `network.clients` has addresses for. Default: 128, or
+    /// fewer if there are fewer addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65534))]
     pub max_clients: Option<i32>,

@@ -41,6 +41,7 @@ async fn the_manifests_of_the_document_work_as_they_stand() -> Result<()> {
 
         apply(f, "## Choose what clients reach").await?;
         balanced(f, "office", "203.0.113.8").await?;
+        f.wait_for_reason::<OpenVPNServer>("private", "Serving").await?;
 
         apply(f, "## Add a client").await?;
         issued(f, "guest").await?;

@@ -74,8 +74,8 @@ pub enum Content {
     },
     /// The files of revoked certificates.
     Revoked {
-        /// The certificate authority.
-        authority: Issuer,
+        /// The certificate authority, if there is one: only the list for other programs needs it.
+        authority: Option<Issuer>,
         /// The list.
         revoked: Revoked,
         /// The number of the list, which only grows.
@@ -238,7 +238,7 @@ impl Content {
             }
             Content::Revoked { authority, revoked, number } => {
                 // Not every certificate authority may sign lists, and the server does not need them.
-                let authority = authority.load(now).ok();
+                let authority = authority.as_ref().and_then(|authority| authority.load(now).ok());
                 let crl = authority.and_then(|authority| pki::crl(&authority, revoked, *number, now).ok());
                 let files = revoked.iter().map(|(serial, entry)| (serial.to_string(), bytes(&entry.common_name)));
                 let mut data: Data = files.collect();

@@ -102,7 +102,7 @@ pub fn action(operation: &Operation) -> &'static str {
         Operation::Issue(_) | Operation::Apply(Kind::ServerSecret, ..) => "UpdateSecret",
         Operation::Apply(Kind::Provider, ..) => "ApplyMaskProvider",
         Operation::Apply(Kind::Client, ..) => "ApplyOpenVPNClient",
-        Operation::Apply(..) => "ApplyServerObject",
+        Operation::Apply(..) | Operation::Share(..) => "ApplyServerObject",
         Operation::Delete { kind, .. } => match kind {
             Kind::Mask => "DeleteMask",
             Kind::Consumer => "DeleteMaskConsumer",

@@ -70,6 +70,9 @@ pub enum Operation {
     /// Server-side apply (KEP-555) of the object. With a UID, it updates the object with this UID, whatever others have
     /// changed in it. Without, it creates the object, and fails if one exists whose fields others have set.
     Apply(Kind, ObjectKey, Option<Uid>, Value),
+    /// Server-side apply of a part of an object under another field manager, which fails if somebody has changed a value
+    /// of it. The part then stays when the operator applies the object without it.
+    Share(Kind, ObjectKey, Value),
     /// Creates or updates a Secret with keys, which are generated when the request is sent.
     Issue(Box<Issue>),
     /// DELETE with a precondition on the UID, and on the version if the decision depends on it.
@@ -111,6 +114,7 @@ impl Operation {
             | Operation::JsonPatch(kind, key, _)
             | Operation::Get(kind, key)
             | Operation::Apply(kind, key, ..)
+            | Operation::Share(kind, key, _)
             | Operation::Delete { kind, key, .. } => Some((*kind, key)),
             Operation::Issue(issue) => Some((Kind::ServerSecret, &issue.key)),
             Operation::PatchPodStatus(key, _) | Operation::Evict(key, _) => Some((Kind::InjectedPod, key)),
@@ -141,6 +145,7 @@ impl Operation {
             Operation::JsonPatch(..) => Some("finalizers"),
             Operation::Create(..)
             | Operation::Apply(..)
+            | Operation::Share(..)
             | Operation::Issue(..)
             | Operation::Delete { .. }
             | Operation::Get(..)
@@ -158,6 +163,7 @@ impl Operation {
             Operation::Issue(issue) if issue.replaces.is_none() => "create",
             Operation::Issue(_)
             | Operation::Apply(..)
+            | Operation::Share(..)
             | Operation::PatchPodStatus(..)
             | Operation::PatchStatus(..)
             | Operation::Patch(..)

@@ -33,12 +33,17 @@ impl ClientNetwork {
         self.at(1)
     }
 
+    /// Returns how many clients can have an address.
+    pub fn capacity(&self) -> u32 {
+        // All but the addresses of the network, the gateway and the broadcast.
+        (1_u32 << (32 - self.0.prefix_len())) - 3
+    }
+
     /// Returns the addresses for clients without an address of their own. OpenVPN does not exclude addresses that
     /// belong to a client, so the pool is small: twice the maximum number of clients, so that most of them get the
     /// same address again. It has at most half of all addresses, unless the clients need more.
     pub fn pool(&self, max_clients: u32) -> Pool {
-        // All but the addresses of the network, the gateway and the broadcast.
-        let all = (1_u32 << (32 - self.0.prefix_len())) - 3;
+        let all = self.capacity();
         let size = max_clients.saturating_mul(2).min(all / 2).max(max_clients).clamp(1, all);
         Pool { first: self.at(2), last: self.at(1 + size) }
     }

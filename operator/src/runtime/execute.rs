@@ -18,7 +18,10 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use time::OffsetDateTime;
-use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer};
+use vpn_types::{
+    FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer,
+    SHARED_FIELD_MANAGER,
+};
 
 use super::{classify::classify, clients::count_clients};
 use crate::{
@@ -120,6 +123,7 @@ async fn dispatch(client: &Client, operation: &Operation) -> Result<Outcome, Err
         Operation::PatchStatus(kind, key, patch) => by_kind!(kind, merge_status(key, patch)),
         Operation::JsonPatch(kind, key, patch) => by_kind!(kind, json_patch(key, patch)),
         Operation::Apply(kind, key, uid, object) => by_kind!(kind, apply(key, uid.is_some(), object)),
+        Operation::Share(kind, key, part) => by_kind!(kind, share(key, part)),
         Operation::Issue(request) => issue(client, request).await,
         Operation::Delete { kind, key, uid, version, propagation, grace_period } => {
             let params = DeleteParams {
@@ -264,6 +268,11 @@ async fn apply<K: Namespaced>(
 ) -> Result<Option<K>, Error> {
     let params = PatchParams { force, ..patch_params() };
     api::<K>(client, key).patch(&key.name, &params, &Patch::Apply(object)).await.map(Some)
+}
+
+async fn share<K: Namespaced>(client: &Client, key: &ObjectKey, part: &Value) -> Result<Option<K>, Error> {
+    let params = PatchParams { field_manager: Some(SHARED_FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    api::<K>(client, key).patch(&key.name, &params, &Patch::Apply(part)).await.map(Some)
 }
 
 /// Makes the content of a Secret, outside of the threads that serve requests, and writes it.

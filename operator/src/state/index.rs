@@ -101,6 +101,8 @@ impl ClusterState {
                 move_entry(&mut self.clients_of, &change.key, change.before.as_ref().map(server_of_client), now);
                 let now = self.clients.get(&change.key).map(identity_of_client);
                 move_entry(&mut self.clients_named, &change.key, change.before.as_ref().map(identity_of_client), now);
+                let now = self.clients.get(&change.key).and_then(address_of_client);
+                move_entry(&mut self.clients_at, &change.key, change.before.as_ref().and_then(address_of_client), now);
             }
             StoreChange::ServerPod(change) => {
                 let now = self.server_pods.get(&change.key).and_then(server_of_pod);
@@ -124,6 +126,12 @@ impl ClusterState {
     /// Returns the clients that an OpenVPN server cannot distinguish from this one, because they share its common name.
     pub fn clients_like(&self, client: &ClientView) -> impl Iterator<Item = &ClientView> {
         let keys = self.clients_named.get(&identity_of_client(client)).into_iter().flatten();
+        keys.filter_map(|key| self.clients.get(key))
+    }
+
+    /// Returns the clients of the same OpenVPN server with the permanent address of this one, if it has one.
+    pub fn clients_at_address_of(&self, client: &ClientView) -> impl Iterator<Item = &ClientView> {
+        let keys = address_of_client(client).and_then(|at| self.clients_at.get(&at)).into_iter().flatten();
         keys.filter_map(|key| self.clients.get(key))
     }
 
@@ -254,6 +262,11 @@ fn server_of_client(client: &ClientView) -> ObjectKey {
 /// The server and the common name of a client.
 fn identity_of_client(client: &ClientView) -> (ObjectKey, Arc<str>) {
     (server_of_client(client), intern(client.common_name()))
+}
+
+/// The server and the permanent address of a client.
+fn address_of_client(client: &ClientView) -> Option<(ObjectKey, Arc<str>)> {
+    Some((server_of_client(client), intern(client.spec.address.as_deref()?)))
 }
 
 fn server_of_pod(pod: &ServerPodView) -> Option<ObjectKey> {

@@ -193,6 +193,8 @@ pub struct ClusterState {
     clients_of: HashMap<ObjectKey, Keys>,
     /// By server and common name.
     clients_named: HashMap<(ObjectKey, Arc<str>), Keys>,
+    /// By server and permanent address.
+    clients_at: HashMap<(ObjectKey, Arc<str>), Keys>,
     server_pods_of: HashMap<ObjectKey, Keys>,
     deleted_consumers: HashMap<Uid, DeletedConsumer>,
     /// The UID of the reservation that a recently deleted consumer was committed to, by UID of the consumer: the watch

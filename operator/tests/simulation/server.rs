@@ -15,7 +15,10 @@ use vpn_operator::{
     model::{Issue, Kind, NewObject, ObjectKey, Operation, Propagation, Uid},
     state::{InjectedPod, Object, Outcome, Project, ServerPodView, ServerSecretView, VerificationPod},
 };
-use vpn_types::{Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer, Reason};
+use vpn_types::{
+    FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer, Reason,
+    SHARED_FIELD_MANAGER,
+};
 
 pub const FOREGROUND: &str = "foregroundDeletion";
 pub const ORPHAN: &str = "orphan";
@@ -215,14 +218,27 @@ impl Server {
         let Some(present) = self.get(kind, key).cloned() else {
             return match uid {
                 Some(_) => Err(Failure::Conflict),
-                None => self.create(kind, key, with_address(kind, object.clone())),
+                None => {
+                    let object = manage_replicas(kind, &json!({}), object, FIELD_MANAGER);
+                    self.create(kind, key, with_address(kind, object))
+                }
             };
         };
         let is_ours = present["metadata"]["labels"].get(vpn_types::SERVER_LABEL).is_some();
         if uid.map_or(!is_ours, |uid| uid.as_str() != uid_of(&present)) {
             return Err(Failure::Conflict);
         }
-        self.merge(kind, key, object, false)
+        self.merge(kind, key, &manage_replicas(kind, &present, object, FIELD_MANAGER), false)
+    }
+
+    /// Server-side apply of a part by another manager, without force.
+    fn share(&mut self, kind: Kind, key: &ObjectKey, part: &Value) -> Answer {
+        let present = self.get(kind, key).ok_or(Failure::NotFound)?.clone();
+        let is_other = uid_of(&present) != uid_of(part);
+        if is_other || present["spec"]["replicas"] != part["spec"]["replicas"] {
+            return Err(Failure::Conflict);
+        }
+        self.merge(kind, key, &manage_replicas(kind, &present, part, SHARED_FIELD_MANAGER), false)
     }
 
     /// Creates a Secret with keys.
@@ -265,6 +281,7 @@ impl Server {
                 NewObject::Pod(object) => self.create(Kind::Pod, key, json!(object)),
             },
             Operation::Apply(kind, key, uid, object) => self.apply(*kind, key, uid.as_ref(), object),
+            Operation::Share(kind, key, part) => self.share(*kind, key, part),
             Operation::Issue(request) => match self.issue(request) {
                 Ok(answer) => answer,
                 Err(Refusal { reason, message }) => return Outcome::Refused { reason, message },
@@ -364,6 +381,30 @@ pub fn stored(kind: Kind) -> Kind {
         Kind::ServerSecret => Kind::Secret,
         other => other,
     }
+}
+
+/// Adds to an object that a manager applies who has applied the number of replicas. If nobody has any more, it gets its
+/// default.
+fn manage_replicas(kind: Kind, present: &Value, object: &Value, manager: &str) -> Value {
+    let mut object = object.clone();
+    if kind != Kind::Deployment {
+        return object;
+    }
+    let mut entries = present["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let had_owner = !entries.is_empty();
+    entries.retain(|entry| entry["manager"] != manager);
+    if object["spec"].get("replicas").is_some() {
+        // With force, a manager is the only one of a value that it changes.
+        if present["spec"]["replicas"] != object["spec"]["replicas"] {
+            entries.clear();
+        }
+        let fields = json!({"f:spec": {"f:replicas": {}}});
+        entries.push(json!({"manager": manager, "operation": "Apply", "fieldsV1": fields}));
+    } else if entries.is_empty() && (had_owner || present.get("spec").is_none()) {
+        object["spec"]["replicas"] = json!(1);
+    }
+    object["metadata"]["managedFields"] = json!(entries);
+    object
 }
 
 /// A Service gets an address when it is created.

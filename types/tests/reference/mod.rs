@@ -8,8 +8,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use vpn_types::{
     CERTIFICATES_VALID, FIELD_MANAGER, FINALIZER, MaskConsumerPhase, MaskPhase, MaskProviderPhase,
     MaskReservationPhase, OWNER_LABEL, OpenVPNClientPhase, OpenVPNServerPhase, READY, RESERVATION_ANNOTATION, Reason,
-    SERVER_LABEL, SHARED_CREDENTIALS, SLOT_ASSIGNED, SOURCE_HASH_ANNOTATION, VERIFIED, VERIFIES_ANNOTATION,
-    VERIFY_LABEL,
+    SERVER_LABEL, SHARED_CREDENTIALS, SHARED_FIELD_MANAGER, SLOT_ASSIGNED, SOURCE_HASH_ANNOTATION, VERIFIED,
+    VERIFIES_ANNOTATION, VERIFY_LABEL,
     inject::{INJECT_LABEL, INJECTED_ANNOTATION, SLOT_GATE},
 };
 
@@ -228,7 +228,9 @@ fn marks(text: &mut String) {
     ] {
         row(text, &[&code(key), what, on, meaning]);
     }
-    write!(text, "\nThe field manager of every write is `{FIELD_MANAGER}`.\n").unwrap();
+    write!(text, "\nThe field manager of every write is `{FIELD_MANAGER}`. When `spec.replicas` of an OpenVPNServer is removed,\n")
+        .unwrap();
+    writeln!(text, "`{SHARED_FIELD_MANAGER}` keeps the number of replicas of the Deployment.").unwrap();
 }
 
 fn row(text: &mut String, cells: &[&str]) {

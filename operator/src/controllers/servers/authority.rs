@@ -8,7 +8,7 @@ use vpn_types::{DeletionPolicy, OpenVPNPkiSpec, OpenVPNServerSpec, Reason};
 use super::{
     context::ServersContext,
     evaluate,
-    names::{named, owned_by, renewal_time, secret_labels},
+    names::{named, owned_by, renewal_time, secret_labels, time},
 };
 use crate::{
     issuing::{Certificate, Content},
@@ -75,13 +75,26 @@ impl ServersContext<'_> {
                 ),
             ),
             Some(secret) => {
-                let why = match &secret.authority {
-                    Some(authority) => format!("it ended at {}", authority.signer.not_after.to_rfc3339()),
-                    None => "it does not hold a certificate, its key and the key of tls-crypt".to_owned(),
+                let own =
+                    server.spec.pki.as_ref().and_then(|pki| pki.ca_secret.as_deref()).filter(|name| !name.is_empty());
+                let (why, advice) = match (&secret.authority, own) {
+                    (None, _) => (
+                        "it does not hold a certificate, its key and the key of tls-crypt".to_owned(),
+                        "Restore it from a backup".to_owned(),
+                    ),
+                    (Some(ended), Some(own)) => (
+                        ended_at(ended),
+                        format!(
+                            "Put the next one into Secret {own} of spec.pki.caSecret, and increase spec.pki.generation"
+                        ),
+                    ),
+                    (Some(ended), None) => {
+                        (ended_at(ended), "Increase spec.pki.generation to have a new one".to_owned())
+                    }
                 };
                 evaluate::failed(
                     Reason::CertificateAuthorityInvalid,
-                    format!("Secret {name} cannot be used: {why}. Restore it from a backup"),
+                    format!("The certificate authority in Secret {name} cannot be used: {why}. {advice}"),
                 )
             }
         })
@@ -145,6 +158,10 @@ impl ServersContext<'_> {
             secrets.into_iter().filter_map(|(suffix, role)| self.secret(&named(&server.meta.key, suffix), role));
         found.next().map_or(Step::Idle, |secret| Step::maintain(delete(Kind::ServerSecret, &secret.meta, None)))
     }
+}
+
+fn ended_at(authority: &AuthorityView) -> String {
+    format!("it ended at {}", time(authority.signer.not_after))
 }
 
 /// Returns the hash of what the certificate of a server is issued for.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     controllers::{ready::ReadyCondition, status},
     issuing::{Certificate, Content, ProfileSettings},
-    model::{Issue, Kind, ObjectKey, Operation, Step, add_finalizer, remove_finalizer},
+    model::{Issue, Kind, ObjectKey, Operation, Step, add_finalizer},
     openvpn::{ClientConfig, Remote, check_common_name},
     pki::Serial,
     state::{AuthorityView, ClientView, IssuedView, SecretRole, ServerSecretView, ServerView, Signer, combined},
@@ -60,33 +60,28 @@ impl ServersContext<'_> {
         }
         match self.issuing(client, &server_key) {
             Ok(issuing) => self.issue(&issuing),
-            Err(condition) => self.report_client(client, &condition, None),
+            Err(condition) => match self.held_while_pending(client, &condition) {
+                Some((secret, held)) => {
+                    self.report_issued(client, secret, held).or_else(|| self.wait_until(held.not_after))
+                }
+                None => self.report_client(client, &condition, None),
+            },
         }
     }
 
-    /// Waits until the certificates are revoked. The reconciliation of the server revokes those of all clients at once.
-    fn doomed(&self, client: &ClientView, server: &ObjectKey) -> Step {
-        let is_revoked = self.is_revoked(client, server);
-        if let Some(server) =
-            self.state.servers.get(server).filter(|_| !client.meta.deleting && client.issued.is_empty())
-            && server.keystore_key().is_some()
-        {
-            return self.report_client(client, &not_issuing(server), None);
-        }
-        // Without a server and its certificate authority, no certificate is worth anything.
-        let is_moot = self.state.servers.get(server).is_none() && self.authority_of(server).is_none();
-        if client.meta.deleting {
-            return match is_revoked || is_moot {
-                true => remove_finalizer(Kind::Client, &client.meta).map_or(Step::Idle, Step::maintain),
-                false => Step::Idle,
-            };
-        }
-        if !is_revoked {
-            return Step::Idle;
-        }
-        let message = "All certificates of this client are revoked, and its sessions are ended";
-        let condition = ReadyCondition::not_ready(OpenVPNClientPhase::Revoked, Reason::Revoked, message);
-        self.report_client(client, &condition, None)
+    /// Returns the certificate of a client that only waits for its server. What its Secret holds is still valid.
+    fn held_while_pending(
+        &self,
+        client: &ClientView,
+        condition: &ReadyCondition<OpenVPNClientPhase>,
+    ) -> Option<(&ServerSecretView, &IssuedView)> {
+        // A change of the spec may need another certificate or profile.
+        let is_waiting = condition.phase == OpenVPNClientPhase::Pending
+            && client.status.phase == Some(OpenVPNClientPhase::Ready)
+            && client.status.observed_generation == Some(client.meta.generation);
+        let secret = self.state.server_secrets.get(&client.meta.key).filter(|secret| is_waiting && secret.intact)?;
+        let held = secret.certificate.as_ref().filter(|held| client.issued.contains(held))?;
+        (held.not_after > self.now.wall).then_some((secret, held))
     }
 
     /// Collects what is needed to issue a certificate, or returns why it cannot be issued.
@@ -121,6 +116,10 @@ impl ServersContext<'_> {
             let why = format!("OpenVPNClient {other} has the common name {common_name} too; choose another one");
             return Err(failed(Reason::NameTaken, why));
         }
+        if let Some(other) = self.same_address(client) {
+            let address = client.spec.address.as_deref().unwrap_or_default();
+            return Err(invalid(format!("spec.address: OpenVPNClient {other} has {address} too; choose another one")));
+        }
         let Some((_, authority)) = self.authority_of(server_key) else {
             return Err(failed(
                 Reason::CertificateAuthorityMissing,
@@ -147,9 +146,14 @@ impl ServersContext<'_> {
 
     /// Returns an older client of the server with the same common name. A server cannot distinguish the two.
     fn same_name(&self, client: &ClientView) -> Option<&ObjectKey> {
-        let age = |client: &ClientView| (client.meta.created, client.meta.key.clone());
-        let mut others = self.state.clients_like(client).filter(|other| other.meta.key != client.meta.key);
-        others.find(|other| age(other) < age(client) && !other.is_doomed()).map(|other| &other.meta.key)
+        self.state.clients_like(client).find(|other| precedes(other, client)).map(|other| &other.meta.key)
+    }
+
+    /// Returns an older client of the server with the same address. A server would send packets to the last one that
+    /// connected.
+    pub fn same_address(&self, client: &ClientView) -> Option<&ObjectKey> {
+        let mut others = self.state.clients_at_address_of(client);
+        others.find(|other| precedes(other, client)).map(|other| &other.meta.key)
     }
 
     fn issue(&self, issuing: &Issuing<'_>) -> Step {
@@ -252,7 +256,7 @@ impl ServersContext<'_> {
     }
 
     /// Reports the state of a client, if it has changed.
-    fn report_client(
+    pub fn report_client(
         &self,
         client: &ClientView,
         condition: &ReadyCondition<OpenVPNClientPhase>,
@@ -264,6 +268,12 @@ impl ServersContext<'_> {
             Step::status(operation).with_event(client_event(client, condition))
         })
     }
+}
+
+/// Whether another client has what both of them need: the older one has.
+fn precedes(other: &ClientView, client: &ClientView) -> bool {
+    let age = |client: &ClientView| (client.meta.created, client.meta.key.clone());
+    !other.is_doomed() && age(other) < age(client)
 }
 
 /// Returns the hash of what a certificate is issued for.
@@ -299,7 +309,8 @@ fn failed(reason: Reason, message: String) -> ReadyCondition<OpenVPNClientPhase>
     ReadyCondition::not_ready(OpenVPNClientPhase::Failed, reason, message)
 }
 
-fn not_issuing(server: &ServerView) -> ReadyCondition<OpenVPNClientPhase> {
+/// Returns that the user issues the certificates.
+pub fn not_issuing(server: &ServerView) -> ReadyCondition<OpenVPNClientPhase> {
     let (name, secret) = (&server.meta.key.name, server.spec.keystore_secret().unwrap_or_default());
     let message = format!(
         "OpenVPNServer {name} has the certificates in Secret {secret}, so the operator issues and revokes none; to revoke \

@@ -72,8 +72,7 @@ impl Desired {
         let search_domains =
             parse_all(dns.search_domains).map_err(|why| format!("spec.network.dns.searchDomains: {why}"))?;
         let port = spec.port();
-        let max_clients = spec.max_clients.and_then(|max| u32::try_from(max).ok());
-        let max_clients = max_clients.unwrap_or(OpenVPNServerSpec::DEFAULT_MAX_CLIENTS.into());
+        let max_clients = max_clients(spec, clients)?;
         let redirect_gateway = net.redirect_gateway.unwrap_or(true);
         let agent_settings = json!({
             "version": 1,
@@ -135,6 +134,18 @@ where
 {
     let parsed = all.unwrap_or_default();
     parsed.iter().map(|text| text.parse().map_err(|why| format!("{text}: {why}"))).collect()
+}
+
+/// Returns how many clients a replica accepts. OpenVPN gives those without an address a session that does nothing.
+fn max_clients(spec: &OpenVPNServerSpec, clients: ClientNetwork) -> Result<u32, String> {
+    let capacity = clients.capacity();
+    match spec.max_clients.and_then(|max| u32::try_from(max).ok()) {
+        Some(max) if max > capacity => {
+            Err(format!("spec.maxClients: spec.network.clients {clients} has addresses for {capacity} clients only"))
+        }
+        Some(max) => Ok(max),
+        None => Ok(capacity.min(OpenVPNServerSpec::DEFAULT_MAX_CLIENTS.into())),
+    }
 }
 
 fn port(port: Option<i32>) -> Option<u16> {

@@ -58,15 +58,21 @@ impl ServersContext<'_> {
         if desired.endpoint.is_none() {
             let type_ = server.spec.service.as_ref().and_then(|service| service.type_).unwrap_or_default();
             let message = match type_ {
-                OpenVPNServiceType::LoadBalancer => {
-                    "The load balancer has no address yet. Set spec.endpoint.host if it never gets one"
-                }
-                _ => "The Service has no address yet",
+                OpenVPNServiceType::LoadBalancer => format!(
+                    "The load balancer has no address yet; `kubectl describe service {}` may say why. Set \
+                     spec.endpoint.host if it never gets one",
+                    server.meta.key.name
+                ),
+                _ => "The Service has no address yet".to_owned(),
             };
             return ReadyCondition::not_ready(OpenVPNServerPhase::Pending, Reason::EndpointPending, message);
         }
         let replicas = if ready == 1 { "1 replica accepts".to_owned() } else { format!("{ready} replicas accept") };
-        ReadyCondition::ready(OpenVPNServerPhase::Ready, Reason::Serving, format!("{replicas} clients"))
+        let deployment = self.state.deployments.get(&server.meta.key);
+        let stuck = deployment.and_then(|deployment| deployment.stuck.as_deref()).map_or_else(String::new, |why| {
+            format!("; the rollout is stuck, so others may have the previous certificate or configuration: {why}")
+        });
+        ReadyCondition::ready(OpenVPNServerPhase::Ready, Reason::Serving, format!("{replicas} clients{stuck}"))
     }
 
     /// Returns the certificates that the operator cannot renew, with their ends, the first to end first.
@@ -156,10 +162,12 @@ impl ServersContext<'_> {
     fn overlap(&self, server: &ServerView, desired: &Desired) -> Option<String> {
         let clients: Ipv4Net = desired.network.net();
         let service = desired.cluster_ip.map(|ip| ("Service", server.meta.key.name.to_string(), ip));
-        let pods = self
-            .state
-            .server_pods_of(&server.meta.key)
-            .filter_map(|pod| Some(("Pod", pod.meta.key.name.to_string(), pod.address.as_deref()?.parse().ok()?)));
+        let pods = self.state.server_pods_of(&server.meta.key).flat_map(|pod| {
+            let addresses = [("Pod", &pod.address), ("the node of Pod", &pod.node_address)];
+            addresses.into_iter().filter_map(|(kind, address)| {
+                Some((kind, pod.meta.key.name.to_string(), address.as_deref()?.parse().ok()?))
+            })
+        });
         let (kind, name, ip) = service.into_iter().chain(pods).find(|(_, _, ip)| match ip {
             std::net::IpAddr::V4(ip) => clients.contains(ip),
             std::net::IpAddr::V6(_) => false,

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 use vpn_types::{
-    INPUTS_ANNOTATION, IpForward, MaskProviderVerifyOverridesSpec, OpenVPNServerSpec, OpenVPNServiceType,
-    RESTART_ANNOTATION, SERVER_LABEL, TrafficPolicy,
+    INPUTS_ANNOTATION, IpForward, MaskProviderVerifyOverridesSpec, OpenVPNServerSpec, RESTART_ANNOTATION, SERVER_LABEL,
     pod_metrics::{METRICS_NAMES_ANNOTATION, METRICS_PORT_ANNOTATION},
 };
 
@@ -16,10 +15,11 @@ use super::{
     drift::{self, Drift},
     enrollment,
     names::{named, owned_by},
+    services::{metrics_service, service},
 };
 use crate::{
     issuing::keys,
-    model::{Kind, Meta, ObjectKey, Step},
+    model::{Kind, Meta, ObjectKey, Operation, Step},
     openvpn::ClientConfig,
     state::{SecretRole, ServerObject, ServerView, Store, combined, merge_overrides},
 };
@@ -65,7 +65,10 @@ impl ServersContext<'_> {
                 Some(Drift::Correct { is_change }) => is_change.then(|| drift::corrected(server, kind, &key)),
                 None => None,
             };
-            let first = if kind == Kind::Deployment { self.rank_replicas(server) } else { Step::Idle };
+            let first = match kind {
+                Kind::Deployment => keep_replicas(server, ours).or_else(|| self.rank_replicas(server)),
+                _ => Step::Idle,
+            };
             let meta = ours.map(|ours| &ours.meta);
             return first.or_else(|| apply(kind, key, meta, with_uid(object, meta)).with_event(event));
         }
@@ -75,6 +78,7 @@ impl ServersContext<'_> {
     /// The files of clients that have an address or routes of their own.
     fn client_configs(&self, server: &ServerView, desired: &Desired) -> Value {
         let clients = self.clients_of(&server.meta.key).filter(|client| !client.is_doomed());
+        let clients = clients.filter(|client| self.same_address(client).is_none());
         let files = clients.filter_map(|client| {
             let config = ClientConfig {
                 address: client.spec.address.as_deref().and_then(|address| address.parse().ok()),
@@ -130,6 +134,21 @@ impl ServersContext<'_> {
     }
 }
 
+/// Without `spec.replicas`, something else scales the Deployment. A field that nobody else has applied would get its
+/// default when the operator stops applying it, so another field manager applies it first.
+fn keep_replicas(server: &ServerView, deployment: Option<&ServerObject>) -> Step {
+    let Some(deployment) = deployment.filter(|_| server.spec.replicas.is_none()) else { return Step::Idle };
+    let Some(replicas) = deployment.replicas else { return Step::Idle };
+    let key = &deployment.meta.key;
+    let part = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": &*key.name, "namespace": &*key.namespace, "uid": deployment.meta.uid.as_str()},
+        "spec": {"replicas": replicas},
+    });
+    Step::maintain(Operation::Share(Kind::Deployment, key.clone(), part)).provisional()
+}
+
 /// Adds what all objects have, and returns the hash of it.
 pub fn finish(server: &ServerView, kind: Kind, key: &ObjectKey, mut object: Value) -> (Value, String) {
     let api_version = match kind {
@@ -158,7 +177,8 @@ pub fn with_uid(mut object: Value, present: Option<&Meta>) -> Value {
     object
 }
 
-fn selector(key: &ObjectKey) -> Value {
+/// The labels by which a Service or a Deployment selects the replicas.
+pub fn selector(key: &ObjectKey) -> Value {
     json!({"app": "openvpn", "release": &*key.name})
 }
 
@@ -168,45 +188,6 @@ fn pod_labels(key: &ObjectKey) -> Value {
 
 fn config(desired: &Desired) -> Value {
     json!({"data": {"server.conf": desired.server_config, "agent.json": desired.agent_settings}})
-}
-
-fn service(server: &ServerView, desired: &Desired) -> Value {
-    let given = server.spec.service.clone().unwrap_or_default();
-    let type_ = given.type_.unwrap_or_default();
-    let is_external = type_ != OpenVPNServiceType::ClusterIP;
-    let protocol = server.spec.protocol.unwrap_or_default().as_str();
-    let mut port = json!({
-        "name": "openvpn", "port": desired.port, "protocol": protocol, "targetPort": "openvpn",
-    });
-    if let Some(node_port) = given.node_port.filter(|_| is_external) {
-        port["nodePort"] = json!(node_port);
-    }
-    let mut spec = json!({
-        "type": type_.as_str(),
-        "selector": selector(&server.meta.key),
-        "ports": [port],
-        // Clients may change their source port, and are to stay on their replica.
-        "sessionAffinity": "ClientIP",
-    });
-    if is_external {
-        let policy = given.external_traffic_policy.unwrap_or(TrafficPolicy::Local);
-        spec["externalTrafficPolicy"] = json!(policy.as_str());
-    }
-    if let Some(ranges) = given.load_balancer_source_ranges.filter(|_| type_ == OpenVPNServiceType::LoadBalancer) {
-        spec["loadBalancerSourceRanges"] = json!(ranges);
-    }
-    let metadata = json!({"labels": selector(&server.meta.key), "annotations": given.annotations.unwrap_or_default()});
-    json!({"metadata": metadata, "spec": spec})
-}
-
-/// The Service of the exporters. It must not have the labels of the other one.
-fn metrics_service(server: &ServerView) -> Value {
-    json!({
-        "spec": {
-            "selector": selector(&server.meta.key),
-            "ports": [{"name": "metrics", "port": EXPORTER_PORT, "protocol": "TCP", "targetPort": "metrics"}],
-        },
-    })
 }
 
 fn disruption_budget(server: &ServerView) -> Value {

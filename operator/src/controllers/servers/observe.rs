@@ -49,10 +49,10 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
                 ctx.forget(ReconcileRequest::Client(change.key.clone()));
             }
             let server = |client: &ClientView| ObjectKey::new(&*client.meta.key.namespace, &client.spec.server);
-            // A client waits for an older one with its common name.
+            // A client waits for an older one with its common name or its address.
             let clients = change.before.iter().chain(&now);
             let alike: Vec<_> = clients
-                .flat_map(|client| ctx.state.clients_like(client))
+                .flat_map(|client| ctx.state.clients_like(client).chain(ctx.state.clients_at_address_of(client)))
                 .map(|client| client.meta.key.clone())
                 .collect();
             for key in alike.into_iter().filter(|key| *key != change.key) {

@@ -2,7 +2,8 @@
 //! and then to the files that the replicas read. Then the kubelets are notified.
 //!
 //! Invariant: the list only grows, except for certificates that have ended. It is in two Secrets, and the one with the
-//! certificate authority is written first, so the other one can be made again.
+//! certificate authority is written first, so the other one can be made again. While there is no certificate authority,
+//! the files go on from what they are, and clients that are deleted stay until the list has their certificates.
 
 use std::collections::BTreeSet;
 
@@ -28,27 +29,35 @@ impl ServersContext<'_> {
         self.state.clients_of(server)
     }
 
-    /// Whether all certificates of a client are revoked, also in the files that the replicas read.
-    pub fn is_revoked(&self, client: &ClientView, server: &ObjectKey) -> bool {
-        if client.issued.is_empty() {
-            return true;
-        }
-        let Some((_, authority)) = self.authority_of(server) else { return false };
+    /// Whether the replicas refuse all certificates of a client.
+    pub fn is_published(&self, client: &ClientView, server: &ObjectKey) -> bool {
         let files = self.secret(&named(server, "revoked"), SecretRole::Revoked);
-        client.issued.iter().all(|issued| {
-            let is_listed = authority.revoked.as_ref().is_some_and(|revoked| revoked.contains(issued.serial));
-            let is_published = files.is_some_and(|files| files.serials.contains(&issued.serial));
-            issued.not_after <= self.now.wall || (is_listed && is_published)
-        })
+        let is_published = |serial| files.is_some_and(|files| files.serials.contains(&serial));
+        client.issued.iter().all(|issued| issued.not_after <= self.now.wall || is_published(issued.serial))
+    }
+
+    /// Whether the list beside the certificate authority, which outlives the client, has all its certificates.
+    pub fn is_listed(&self, client: &ClientView, server: &ObjectKey) -> bool {
+        let revoked = self.authority_of(server).and_then(|(_, authority)| authority.revoked.as_ref());
+        let is_listed = |serial| revoked.is_some_and(|revoked| revoked.contains(serial));
+        client.issued.iter().all(|issued| issued.not_after <= self.now.wall || is_listed(issued.serial))
+    }
+
+    /// Returns the files of revoked certificates that can go on without a certificate authority. Others may be
+    /// incomplete, and would admit clients again.
+    pub fn lone_files(&self, server: &ObjectKey) -> Option<&ServerSecretView> {
+        let files = self.secret(&named(server, "revoked"), SecretRole::Revoked);
+        files.filter(|files| files.intact && files.revoked.is_some() && self.authority_of(server).is_none())
     }
 
     /// Writes the list of revoked certificates, and then the files.
     pub fn revoke(&self, server: &ObjectKey, owner: Option<&ServerView>) -> Step {
-        let Some((secret, authority)) = self.authority_of(server).filter(|_| self.may_revoke) else {
+        let authority = self.authority_of(server);
+        if !self.may_revoke || (authority.is_none() && self.lone_files(server).is_none()) {
             return Step::Idle;
-        };
+        }
         let files = self.secret(&named(server, "revoked"), SecretRole::Revoked);
-        let mut revoked = authority.revoked.clone().unwrap_or_default();
+        let mut revoked = authority.and_then(|(_, authority)| authority.revoked.clone()).unwrap_or_default();
         // Either Secret may come from a backup.
         if let Some(copy) = files.and_then(|files| files.revoked.as_ref()) {
             revoked.merge(copy);
@@ -61,25 +70,29 @@ impl ServersContext<'_> {
         if let Ok(now) = OffsetDateTime::from_unix_timestamp(self.now.wall.timestamp()) {
             revoked.drop_ended(now);
         }
-        if authority.revoked.as_ref() != Some(&revoked) {
+        if let Some((secret, authority)) = authority
+            && authority.revoked.as_ref() != Some(&revoked)
+        {
             return Step::send(write_list(secret, &revoked));
         }
         if owner.is_none() && files.is_none() && revoked.is_empty() {
             return Step::Idle;
         }
-        self.publish(server, authority, &revoked)
+        self.publish(server, authority.map(|(_, authority)| authority), &revoked)
     }
 
-    fn publish(&self, server: &ObjectKey, authority: &AuthorityView, revoked: &Revoked) -> Step {
+    fn publish(&self, server: &ObjectKey, authority: Option<&AuthorityView>, revoked: &Revoked) -> Step {
         let key = named(server, "revoked");
         let found = self.state.server_secrets.get(&key).filter(|files| files.role == Some(SecretRole::Revoked));
         let serials: BTreeSet<_> = revoked.iter().map(|(serial, _)| serial).collect();
-        let inputs = combined([&*authority.signer.fingerprint, &*revoked.to_string()]);
+        let fingerprint = authority.map_or("", |authority| &authority.signer.fingerprint);
+        let inputs = combined([fingerprint, &*revoked.to_string()]);
         let is_good = |files: &ServerSecretView| {
-            files.meta.deleting
-                || (files.intact && *files.serials == serials && files.inputs.as_deref() == Some(&*inputs))
+            // Without the certificate authority, the list for other programs cannot be made again.
+            let is_of_inputs = authority.is_none() || files.inputs.as_deref() == Some(&*inputs);
+            files.meta.deleting || (files.intact && *files.serials == serials && is_of_inputs)
         };
-        if found.is_some_and(is_good) || authority.signer.not_after <= self.now.wall {
+        if found.is_some_and(is_good) || authority.is_some_and(|it| it.signer.not_after <= self.now.wall) {
             return Step::Idle;
         }
         Step::send(Operation::Issue(Box::new(Issue {
@@ -90,7 +103,7 @@ impl ServersContext<'_> {
             // Like the certificate authority, this Secret outlives the server.
             owner: None,
             content: Content::Revoked {
-                authority: authority.issuer(&authority.signer, self.now.wall),
+                authority: authority.map(|authority| authority.issuer(&authority.signer, self.now.wall)),
                 revoked: revoked.clone(),
                 number: u64::try_from(self.now.wall.timestamp()).unwrap_or_default(),
             },

@@ -100,6 +100,15 @@ fn other_lines_are_accepted() {
     }
 }
 
+/// The recipe against leaks in the documentation of servers, from openvpn(8).
+#[test]
+fn the_lines_that_block_ipv6_are_accepted() {
+    let ifconfig = "push \"ifconfig-ipv6 fd15:53b6:dead::2/64 fd15:53b6:dead::1\"";
+    for line in ["block-ipv6", ifconfig, "push \"redirect-gateway ipv6\""] {
+        assert_eq!(check(line), Ok(()), "{line}");
+    }
+}
+
 #[test]
 fn what_is_no_domain_is_refused() {
     for text in ["cluster.local", "a", "svc.cluster.local"] {

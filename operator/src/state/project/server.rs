@@ -15,8 +15,9 @@ use k8s_openapi::{
 use serde::Serialize;
 use serde_json::json;
 use vpn_types::{
-    CERTIFICATES_VALID, DELETION_COST_ANNOTATION, INPUTS_ANNOTATION, OpenVPNClient, OpenVPNServer, RESTART_ANNOTATION,
-    REVOKED_ANNOTATION, Reason, SERVER_LABEL, SERVER_SECRET_LABEL, SLOT_LABEL,
+    CERTIFICATES_VALID, DELETION_COST_ANNOTATION, FIELD_MANAGER, INPUTS_ANNOTATION, OpenVPNClient, OpenVPNServer,
+    RESTART_ANNOTATION, REVOKED_ANNOTATION, Reason, SERVER_LABEL, SERVER_SECRET_LABEL, SHARED_FIELD_MANAGER,
+    SLOT_LABEL,
 };
 
 use super::{Project, combined, meta, owner_of, status};
@@ -166,6 +167,8 @@ fn object(kind: Kind, metadata: &ObjectMeta, field: &str, value: &impl Serialize
         content: Arc::from(content.to_string()),
         addresses: None,
         failure: None,
+        stuck: None,
+        replicas: None,
     })
 }
 
@@ -204,11 +207,26 @@ impl Project for Service {
 impl Project for Deployment {
     type View = ServerObject;
     fn project(&self) -> Option<ServerObject> {
-        let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-        let failure = conditions.filter(|one| one.type_ == "ReplicaFailure" && one.status == "True");
-        let failure = failure.filter_map(|one| one.message.as_deref()).map(Arc::from).next();
-        Some(ServerObject { failure, ..object(Kind::Deployment, &self.metadata, "spec", &self.spec)? })
+        let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let message = |type_: &str, status: &str| {
+            let mut found = conditions.into_iter().flatten().filter(|one| one.type_ == type_ && one.status == status);
+            found.find_map(|one| one.message.as_deref()).map(Arc::from)
+        };
+        let (failure, stuck) = (message("ReplicaFailure", "True"), message("Progressing", "False"));
+        let owns = |manager: &str| owns_replicas(&self.metadata, manager);
+        let replicas = self.spec.as_ref().and_then(|spec| spec.replicas);
+        let replicas = replicas.filter(|_| owns(FIELD_MANAGER) && !owns(SHARED_FIELD_MANAGER));
+        Some(ServerObject { failure, stuck, replicas, ..object(Kind::Deployment, &self.metadata, "spec", &self.spec)? })
     }
+}
+
+/// Whether a field manager has applied `spec.replicas`.
+fn owns_replicas(metadata: &ObjectMeta, manager: &str) -> bool {
+    let mut entries = metadata.managed_fields.iter().flatten();
+    entries.any(|entry| {
+        let is_applied = entry.manager.as_deref() == Some(manager) && entry.operation.as_deref() == Some("Apply");
+        is_applied && entry.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:replicas"].is_null())
+    })
 }
 
 impl ServerPodView {

@@ -211,6 +211,10 @@ pub struct ServerObject {
     pub addresses: Option<Arc<ServiceAddresses>>,
     /// Why a Deployment cannot create Pods.
     pub failure: Option<Arc<str>>,
+    /// Why the rollout of a Deployment does not progress.
+    pub stuck: Option<Arc<str>>,
+    /// The number of replicas of a Deployment that would be lost if the operator no longer applied it.
+    pub replicas: Option<i32>,
 }
 
 /// The addresses of a Service.
