@@ -127,6 +127,35 @@ async fn a_signing_request_keeps_the_key_where_it_is() -> Result<()> {
     .await
 }
 
+/// As the server is handed over to an autoscaler. Without `spec.replicas`, an apply would reset the Deployment to one replica.
+#[tokio::test]
+async fn the_replicas_stay_when_the_field_is_removed() -> Result<()> {
+    test("handed-over", async |f| {
+        create_server(f, "home", json!({"replicas": 3})).await?;
+        let has_all = |server: &OpenVPNServer| server.status.as_ref().and_then(|it| it.ready_replicas) == Some(3);
+        f.wait_until("home", "three replicas", has_all).await?;
+        let before = f.api::<Deployment>().get("home").await?;
+        f.patch::<OpenVPNServer>("home", json!({"spec": {"replicas": null}})).await?;
+        let is_handed_over = |deployment: &Deployment| {
+            let mut owners = deployment.managed_fields().iter().filter(|entry| {
+                let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:spec"]["f:replicas"]);
+                fields.is_some_and(|fields| !fields.is_null())
+            });
+            owners.next().and_then(|entry| entry.manager.as_deref()) == Some("vpn-operator-replicas")
+                && owners.next().is_none()
+        };
+        let after = f.wait_until("home", "spec.replicas is not the operator's", is_handed_over).await?;
+        let replicas = |deployment: &Deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas);
+        ensure_eq("replicas", replicas(&after), Some(3))?;
+        // It counts changes of the spec and of annotations, of which one changed. So the number was never another one.
+        ensure_eq("generation", after.metadata.generation, before.metadata.generation.map(|before| before + 1))?;
+        f.kubectl(&["scale", "deployment/home", "--replicas=2"]).await?;
+        let has_two = |server: &OpenVPNServer| server.status.as_ref().and_then(|it| it.ready_replicas) == Some(2);
+        f.wait_until("home", "two replicas", has_two).await.map(drop)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn the_authority_outlives_the_server() -> Result<()> {
     test("retained", async |f| {
