@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
+use serde_json::{Value, json};
 use vpn_types::{OpenVPNServer, SERVER_LABEL, SERVER_SECRET_LABEL};
 
 use crate::{
@@ -21,6 +22,11 @@ pub fn named(key: &ObjectKey, suffix: &str) -> ObjectKey {
 pub fn secret_labels(server: &str, role: SecretRole) -> BTreeMap<String, String> {
     let labels = [(SERVER_LABEL, server), (SERVER_SECRET_LABEL, role.as_str())];
     labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// The labels by which a Service or a Deployment selects the replicas.
+pub fn selector(key: &ObjectKey) -> Value {
+    json!({"app": "openvpn", "release": &*key.name})
 }
 
 /// Returns the reference to a server that owns an object.

@@ -14,7 +14,7 @@ use super::{
     desired::{Desired, EXPORTER_PORT, routes},
     drift::{self, Drift},
     enrollment,
-    names::{named, owned_by},
+    names::{named, owned_by, selector},
     services::{metrics_service, service},
 };
 use crate::{
@@ -175,11 +175,6 @@ pub fn with_uid(mut object: Value, present: Option<&Meta>) -> Value {
         object["metadata"]["uid"] = json!(present.uid.as_str());
     }
     object
-}
-
-/// The labels by which a Service or a Deployment selects the replicas.
-pub fn selector(key: &ObjectKey) -> Value {
-    json!({"app": "openvpn", "release": &*key.name})
 }
 
 fn pod_labels(key: &ObjectKey) -> Value {

@@ -5,7 +5,7 @@ use vpn_types::{OpenVPNServiceSpec, OpenVPNServiceType, SessionAffinity, Traffic
 
 use super::{
     desired::{Desired, EXPORTER_PORT},
-    objects::selector,
+    names::selector,
 };
 use crate::state::ServerView;
 
