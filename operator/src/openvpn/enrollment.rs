@@ -65,6 +65,9 @@ pub enum Progress {
     Refused(String),
 }
 
+/// Why a run ends without a profile.
+pub const REPLACED: &str = "another run for the same name has replaced its request";
+
 /// Returns the progress of the certificate for a certificate signing request.
 pub fn progress(client: Option<&OpenVPNClient>, csr: &str) -> Progress {
     let Some(client) = client else { return Progress::Refused("it was deleted".to_owned()) };
@@ -72,7 +75,7 @@ pub fn progress(client: Option<&OpenVPNClient>, csr: &str) -> Progress {
         return Progress::Refused("it was deleted or revoked".to_owned());
     }
     if client.spec.csr.as_deref() != Some(csr) {
-        return Progress::Refused("another run for the same name has replaced its request".to_owned());
+        return Progress::Refused(REPLACED.to_owned());
     }
     let status = client.status.clone().unwrap_or_default();
     if status.observed_generation != client.metadata.generation {

@@ -83,12 +83,18 @@ impl Clients {
         unless_conflict(patched).with_context(|| format!("cannot change OpenVPNClient {}", client.name_any()))
     }
 
-    /// Records that the profile of a client is written.
+    /// Records that the profile of a client is written. Returns whether it had not changed meanwhile.
     ///
     /// # Errors
     /// If the request fails.
-    pub async fn enrolled(&self, name: &str) -> anyhow::Result<()> {
-        let patched = self.patch(name, json!({"metadata": {"annotations": {ENROLLING_ANNOTATION: null}}})).await;
+    pub async fn enrolled(&self, client: &OpenVPNClient) -> anyhow::Result<bool> {
+        let name = client.name_any();
+        let metadata = json!({
+            "uid": client.uid(),
+            "resourceVersion": client.resource_version(),
+            "annotations": {ENROLLING_ANNOTATION: null},
+        });
+        let patched = unless_conflict(self.patch(&name, json!({ "metadata": metadata })).await);
         patched.with_context(|| format!("the profile is written, but OpenVPNClient {name} cannot be changed"))
     }
 

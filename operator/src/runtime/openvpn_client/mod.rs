@@ -17,7 +17,7 @@ use vpn_types::{OpenVPNClient, parse_duration};
 use self::{api::Clients, files::Profiles};
 use crate::{
     issuing::{ProfileSettings, keys},
-    openvpn::enrollment::{self, Enrollment, Progress},
+    openvpn::enrollment::{self, Enrollment, Progress, REPLACED},
     pki::{inspect, key_fits, new_request},
 };
 
@@ -90,6 +90,18 @@ pub async fn run(command: ClientCommand) -> ExitCode {
     }
 }
 
+/// A certificate of a client.
+struct Issued {
+    /// The name of the OpenVPNClient.
+    object: String,
+    /// The certificate signing request.
+    request: String,
+    /// The certificate, in PEM.
+    certificate: String,
+    /// The private key, in PEM.
+    key: String,
+}
+
 impl ClientCommand {
     async fn run(self) -> anyhow::Result<String> {
         match self {
@@ -110,24 +122,38 @@ impl Place {
         };
         let (ca, tls_crypt) = (public(keys::AUTHORITY)?, public(keys::TLS_CRYPT)?);
         let server = clients.server().await?;
-        let (object, certificate, key) = self.certificate(&clients, &profiles, name).await?;
+        let Issued { object, request, certificate, key } = self.certificate(&clients, &profiles, name).await?;
         ensure!(key_fits(&certificate, &key), "the certificate of OpenVPNClient {object} is for another key");
         let settings =
             ProfileSettings::of(clients.server_name(), &server.spec, remote, enrollment::remote_port(&server));
         let path = profiles.write(name, &settings.text(&ca, &tls_crypt, &certificate, Some(&key)))?;
-        clients.enrolled(&object).await?;
+        // From now on, no other run replaces the request. Until now, one may have.
+        if !self.is_enrolled(&clients, &object, &request).await? {
+            profiles.remove(name)?;
+            bail!("OpenVPNClient {object}: {REPLACED}");
+        }
         let end = chrono::DateTime::from_timestamp(inspect(&certificate)?.not_after, 0).unwrap_or_default();
         let (path, end) = (path.display(), end.format("%Y-%m-%d"));
         Ok(format!("The profile of OpenVPNClient {object} is {path}. Its certificate ends on {end}."))
     }
 
-    /// Returns the client of a name, its certificate, and its key.
-    async fn certificate(
-        &self,
-        clients: &Clients,
-        profiles: &Profiles<'_>,
-        name: &str,
-    ) -> anyhow::Result<(String, String, String)> {
+    /// Records that the profile of a client is written. Returns whether its request is still this one.
+    async fn is_enrolled(&self, clients: &Clients, object: &str, request: &str) -> anyhow::Result<bool> {
+        for _ in 0..ATTEMPTS {
+            let all = clients.list().await?;
+            let found = all.iter().find(|client| client.name_any() == object);
+            let Some(client) = found.filter(|client| client.spec.csr.as_deref() == Some(request)) else {
+                return Ok(false);
+            };
+            if clients.enrolled(client).await? {
+                return Ok(true);
+            }
+        }
+        bail!("the profile is written, but OpenVPNClient {object} changes all the time: run the command again")
+    }
+
+    /// Returns the certificate of a name.
+    async fn certificate(&self, clients: &Clients, profiles: &Profiles<'_>, name: &str) -> anyhow::Result<Issued> {
         let present = profiles.key(name);
         let has_key = |pem: &str| present.as_deref().is_some_and(|key| key_fits(pem, key));
         for _ in 0..ATTEMPTS {
@@ -135,8 +161,9 @@ impl Place {
             let found = enrollment::enrollment(&all, clients.server_name(), name, has_key);
             let found = found.map_err(anyhow::Error::msg)?;
             if let (Enrollment::Keep(client), Some(key)) = (&found, &present) {
-                let certificate = enrollment::certificate(client).context("its certificate is gone")?;
-                return Ok((client.name_any(), certificate.to_owned(), key.clone()));
+                let certificate = enrollment::certificate(client).context("its certificate is gone")?.to_owned();
+                let (object, request) = (client.name_any(), client.spec.csr.clone().unwrap_or_default());
+                return Ok(Issued { object, request, certificate, key: key.clone() });
             }
             let new = new_request(name)?;
             let (object, is_done) = match found {
@@ -150,7 +177,7 @@ impl Place {
             };
             if is_done {
                 let certificate = self.issued(clients, &object, &new.request).await?;
-                return Ok((object, certificate, new.key));
+                return Ok(Issued { object, request: new.request, certificate, key: new.key });
             }
         }
         bail!("the OpenVPNClient of {name} changes all the time: run the command again")
