@@ -49,7 +49,6 @@ pub fn rules_and_forwarding_are_set_up_once() {
             "-A FORWARD -j VPN-OPERATOR",
             "-A VPN-OPERATOR -o tun0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
             "-A VPN-OPERATOR -i tun0 -o tun0 -j DROP",
-            "-A VPN-OPERATOR -i tun0 -p tcp -m tcp --dport 9176 -j DROP",
             "-A VPN-OPERATOR -d 10.96.0.0/12 -i tun0 -j ACCEPT",
             "-A VPN-OPERATOR -i tun0 -j DROP",
             "-A INPUT -j VPN-OPERATOR-IN",

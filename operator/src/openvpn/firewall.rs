@@ -1,8 +1,8 @@
 //! The rules of a server's network, as commands for `iptables`.
 //!
 //! They are in chains of our own, which are flushed and filled again, so applying the rules is idempotent. What
-//! clients send is forwarded to declared networks only, unless everything is, and never to other clients or to the
-//! exporters of replicas. OpenVPN itself forwards between clients if it has the option `client-to-client`, past these rules.
+//! clients send is forwarded to declared networks only, unless everything is, and never to other clients. OpenVPN itself
+//! forwards between clients if it has the option `client-to-client`, past these rules.
 
 use super::settings::{AgentSettings, EXPORTER_PORT};
 
@@ -24,15 +24,13 @@ pub struct Step {
 
 /// Returns the calls that set up the rules, in their order.
 pub fn steps(settings: &AgentSettings) -> Vec<Step> {
-    let (clients, port) = (settings.clients.trunc().to_string(), EXPORTER_PORT.to_string());
+    let clients = settings.clients.trunc().to_string();
     let mut nat = Chain::new("nat", CHAIN);
     nat.rule(&["-s", &clients, "!", "-o", TUNNEL, "-j", "MASQUERADE"]);
 
     let mut forward = Chain::new("filter", CHAIN);
     forward.rule(&["-o", TUNNEL, "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT"]);
     forward.rule(&["-i", TUNNEL, "-o", TUNNEL, "-j", "DROP"]);
-    // The exporters of other replicas would take clients for Pods, because their addresses are masqueraded.
-    forward.rule(&["-i", TUNNEL, "-p", "tcp", "--dport", &port, "-j", "DROP"]);
     if settings.redirect_gateway {
         forward.rule(&["-i", TUNNEL, "-j", "ACCEPT"]);
     } else {
@@ -43,7 +41,7 @@ pub fn steps(settings: &AgentSettings) -> Vec<Step> {
     }
 
     let mut input = Chain::new("filter", INPUT_CHAIN);
-    let gateway = settings.gateway().to_string();
+    let (gateway, port) = (settings.gateway().to_string(), EXPORTER_PORT.to_string());
     input.rule(&["-i", TUNNEL, "-d", &gateway, "-p", "tcp", "--dport", &port, "-j", "ACCEPT"]);
 
     [nat.called_from("POSTROUTING"), forward.called_from("FORWARD"), input.called_from("INPUT")].concat()
@@ -114,7 +112,6 @@ mod tests {
             "filter -F VPN-OPERATOR",
             "filter -A VPN-OPERATOR -o tun0 -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
             "filter -A VPN-OPERATOR -i tun0 -o tun0 -j DROP",
-            "filter -A VPN-OPERATOR -i tun0 -p tcp --dport 9176 -j DROP",
             "filter -A VPN-OPERATOR -i tun0 -d 10.96.0.0/12 -j ACCEPT",
             "filter -A VPN-OPERATOR -i tun0 -d 192.168.0.0/24 -j ACCEPT",
             "filter -A VPN-OPERATOR -i tun0 -j DROP",
@@ -126,18 +123,16 @@ mod tests {
         ];
         assert_eq!(lines(&settings(false, &["10.96.0.0/12", "192.168.0.7/24"])), expected);
         let nothing = lines(&settings(false, &[]));
-        assert_eq!(nothing.iter().filter(|line| line.contains("-i tun0")).count(), 4);
+        assert_eq!(nothing.iter().filter(|line| line.contains("-i tun0")).count(), 3);
         assert!(nothing.contains(&"filter -A VPN-OPERATOR -i tun0 -j DROP".to_owned()));
     }
 
     #[test]
-    fn with_a_redirected_gateway_everything_but_other_clients_and_exporters_is_reached() {
+    fn with_a_redirected_gateway_everything_but_other_clients_is_reached() {
         let lines = lines(&settings(true, &["10.96.0.0/12"]));
         let position = |line: &str| lines.iter().position(|other| *other == format!("filter -A VPN-OPERATOR {line}"));
-        let accepted = position("-i tun0 -j ACCEPT");
-        for dropped in ["-i tun0 -o tun0 -j DROP", "-i tun0 -p tcp --dport 9176 -j DROP"].map(position) {
-            assert!(dropped.is_some() && dropped < accepted, "{lines:?}");
-        }
-        assert_eq!(lines.iter().filter(|line| line.contains("DROP")).count(), 2, "{lines:?}");
+        let (dropped, accepted) = (position("-i tun0 -o tun0 -j DROP"), position("-i tun0 -j ACCEPT"));
+        assert!(dropped.is_some() && dropped < accepted, "{lines:?}");
+        assert_eq!(lines.iter().filter(|line| line.contains("DROP")).count(), 1, "{lines:?}");
     }
 }
