@@ -172,7 +172,7 @@ impl Lint {
         let report = hpa::render(manifest, findings);
         if self.fix {
             eprint!("{report}");
-            return Ok(format!("---\n{}", corrected.map_or_else(|| hpa::yaml::write(&manifest.raw), Ok)?));
+            return Ok(format!("---\n{}", corrected.map_or_else(|| hpa::write(&manifest.raw), Ok)?));
         }
         Ok(match corrected {
             Some(corrected) => format!("{report}\nCorrected:\n\n{corrected}\n"),

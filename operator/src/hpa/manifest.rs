@@ -53,6 +53,14 @@ pub fn read(file: &str, text: &str) -> Result<Documents, String> {
     }
 }
 
+/// Returns a manifest as text. Kubernetes reads YAML 1.1, in which `no` and `1_000` are not strings.
+///
+/// # Errors
+/// Why it cannot be written.
+pub fn write(manifest: &Value) -> Result<String, String> {
+    serde_saphyr::to_string(manifest).map_err(|error| error.to_string())
+}
+
 fn add(value: Value, place: &str, found: &mut Documents) -> Result<(), String> {
     if value.is_null() {
         return Ok(());

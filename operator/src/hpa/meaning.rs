@@ -15,9 +15,9 @@ pub enum Meaning {
     Used,
     /// Masks without a slot.
     Waiting,
-    /// Thousandths of CPU that no Pod requests. It falls with each replica.
+    /// CPU or memory that no Pod requests. It falls with each replica.
     Remaining,
-    /// Thousandths of CPU that no other Pod requests.
+    /// CPU or memory that no other Pod requests.
     Available,
     /// Replicas for which there is room. It does not depend on the replicas.
     Fits,

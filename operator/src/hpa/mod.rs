@@ -26,7 +26,6 @@ mod simulate;
 mod svg;
 mod verdict;
 mod world;
-pub mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -35,7 +34,7 @@ pub use autoscaler::Autoscaler;
 pub use csv::csv;
 pub use expression::{Definition, parse_definition};
 pub use lint::{Finding, Level, corrected, findings, render};
-pub use manifest::{Documents, Manifest, read};
+pub use manifest::{Documents, Manifest, read, write};
 pub use report::text;
 pub use simulate::{Event, Options, Run, parse_event, seconds, simulate};
 pub use svg::svg;

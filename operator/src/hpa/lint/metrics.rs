@@ -93,13 +93,24 @@ fn workload(autoscaler: &Autoscaler, metric: &Metric, meaning: Meaning, slots: O
         |level, code, why: String| Some(Finding::new(level, code, why).with(average_of_one(autoscaler, metric, to)));
     match (meaning, metric.goal) {
         (_, Goal::Utilization) => None,
-        (Meaning::Free | Meaning::Remaining, Goal::Value(target)) => {
-            let (level, why) = value_on_free(name, meaning, target, slots);
+        (Meaning::Free, Goal::Value(target)) => {
+            let (level, why) = value_on_free(name, target, slots);
             finding(level, "value-on-free", why)
         }
-        (Meaning::Free | Meaning::Remaining, Goal::AverageValue(target)) => {
-            let unit = if meaning == Meaning::Remaining { 1000.0 } else { 1.0 };
-            let target = target as f64 / 1000.0 / unit;
+        (Meaning::Remaining, Goal::Value(target)) => {
+            let why = format!(
+                "With target type Value, Kubernetes multiplies the replicas by {name} / {}, and each replica lowers \
+                 {name}, so the replicas oscillate.",
+                display(target)
+            );
+            finding(Error, "value-on-free", why)
+        }
+        (Meaning::Remaining, Goal::AverageValue(_)) => {
+            let why = format!("Each replica lowers {name}, so the replicas stop before the capacity is used up.");
+            finding(Warning, "average-value-on-free", why)
+        }
+        (Meaning::Free, Goal::AverageValue(target)) => {
+            let target = target as f64 / 1000.0;
             let share = format!("1/{}", 1.0 + target);
             let example = slots.map_or_else(String::new, |slots| {
                 format!(" Of {slots}, it uses about {}.", (f64::from(slots) / (1.0 + target)).round())
@@ -151,9 +162,8 @@ fn workload(autoscaler: &Autoscaler, metric: &Metric, meaning: Meaning, slots: O
 
 /// A target of type Value on a metric that falls with each replica: n' = n (S − n) / T is the logistic map with the
 /// parameter S / T, which has a stable fixed point above 0 only from 1 to 3.
-fn value_on_free(name: &str, meaning: Meaning, target: i64, slots: Option<u32>) -> (Level, String) {
-    let unit = if meaning == Meaning::Remaining { 1000 } else { 1 };
-    let (target, shown) = (target as f64 / 1000.0 / f64::from(unit), display(target));
+fn value_on_free(name: &str, target: i64, slots: Option<u32>) -> (Level, String) {
+    let (target, shown) = (target as f64 / 1000.0, display(target));
     let why = format!(
         "With target type Value, Kubernetes multiplies the replicas by {name} / {shown}, and each replica lowers \
          {name}. The replicas oscillate unless others leave more than {target} and fewer than {} slots.",

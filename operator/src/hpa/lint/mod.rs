@@ -9,7 +9,7 @@ mod limits;
 mod metrics;
 mod tolerance;
 
-use super::{manifest::Manifest, yaml};
+use super::manifest::{self, Manifest};
 pub use finding::{Finding, Level};
 
 /// Returns the findings about an autoscaler, the worst first. `slots` are those in reach, if known.
@@ -47,7 +47,7 @@ pub fn corrected(manifest: &Manifest, slots: Option<u32>) -> Result<Option<Strin
     }
     match current.raw == manifest.raw {
         true => Ok(None),
-        false => yaml::write(&current.raw).map(Some),
+        false => manifest::write(&current.raw).map(Some),
     }
 }
 

@@ -46,10 +46,23 @@ fn value_on_free_slots_names_the_range_in_which_it_settles() {
     assert_eq!(finding.level, Level::Warning);
     assert!(finding.message.contains("can settle at 13"), "{}", finding.message);
     let text = corrected(&manifest, None).unwrap().unwrap();
-    assert!(text.contains("vpno_claimable_slots") && text.contains("averageValue: '1'"), "{text}");
+    assert!(text.contains("vpno_claimable_slots") && text.contains("averageValue: \"1\""), "{text}");
     assert!(text.contains("kind: Deployment\n        name: app\n      target:"), "it describes the workload: {text}");
     assert!(text.contains("tolerance: 0"), "{text}");
     assert_eq!(codes(&one(&text)), ["slow-return"]);
+}
+
+/// Kubernetes reads YAML 1.1: without quotes, these would be booleans and numbers.
+#[test]
+fn strings_in_a_corrected_manifest_stay_strings() {
+    for tag in ["no", "On", "y", "1_000", "685_230.15", "1:30", "0b1", "017", "1", "true", "null", "~"] {
+        let mut manifest = object("vpno_tag_slots_free", &value(2), 1, 20, "");
+        manifest.raw["metadata"]["labels"]["tag"] = tag.into();
+        let text = corrected(&manifest, None).unwrap().unwrap();
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("tag: ").filter(|it| *it != "default"));
+        assert!(line.is_some_and(|it| [format!("'{tag}'"), format!("\"{tag}\"")].contains(&it.to_owned())), "{text}");
+        assert_eq!(serde_yaml::from_str::<serde_yaml::Value>(&text).unwrap()["metadata"]["labels"]["tag"], tag);
+    }
 }
 
 #[test]
