@@ -76,23 +76,16 @@ impl Counter<'_> {
         self.cluster.audit().context("no audit log")?.settled(&self.users, TIMEOUT).await
     }
 
-    /// Returns the number of reads. A process of its own may learn of a MaskReservation before its MaskConsumer, and
-    /// asks for it then: that may happen once in each assignment, and does not count.
-    fn reads(&self, counts: &Counts, assignments: usize) -> usize {
-        let lookups = counts.count(&Filter::default().verb("get").resource("maskconsumers"));
-        let allowed = match self.layout {
-            Layout::Combined => 0,
-            Layout::FourProcesses => assignments,
-        };
-        counts.count(&Filter::default().access(Access::Read)) - lookups.min(allowed)
-    }
-
     fn report(&self, what: &str, figures: &str) {
         report(&format!("{:?}: {what}: {figures}", self.layout));
     }
 }
 
 impl Counts {
+    fn reads(&self) -> usize {
+        self.count(&Filter::default().access(Access::Read))
+    }
+
     fn count(&self, filter: &Filter) -> usize {
         self.requests.iter().filter(|request| filter.matches(request)).count()
     }
@@ -165,7 +158,7 @@ async fn one_assignment(layout: Layout) -> Result<()> {
         f.wait_until_all::<Event>("Assigned", |all| all.iter().any(assigned)).await?;
         let counts = counter.since(mark).await?;
         ensure_eq(&format!("writes\n{}", counts.list()), counts.slot_writes(), 6)?;
-        ensure_eq(&format!("reads\n{}", counts.list()), counter.reads(&counts, 1), 0)?;
+        ensure_eq(&format!("reads\n{}", counts.list()), counts.reads(), 0)?;
         ensure_eq(&format!("Events\n{}", counts.list()), counts.events(), 1)?;
         ensure_eq(&format!("writes of MaskProvider.status\n{}", counts.list()), counts.provider_status(), 1)?;
         counter.report("one assignment", "6 writes, 0 reads, 1 Event, 1 provider status");
@@ -200,7 +193,7 @@ async fn at_once(layout: Layout, count: usize) -> Result<()> {
                 "all Active after {:.1} s; {} writes, {} reads, {} conflicts, {} Events, {} provider statuses",
                 took.as_secs_f64(),
                 counts.slot_writes(),
-                counter.reads(&counts, count),
+                counts.reads(),
                 counts.conflicts(),
                 counts.events(),
                 counts.provider_status()
@@ -215,8 +208,7 @@ async fn at_once(layout: Layout, count: usize) -> Result<()> {
         ensure!(counts.conflicts() <= spare, "{} conflicts\n{}", counts.conflicts(), counts.list());
         let most = 6 * count + 2 * spare;
         ensure!(counts.slot_writes() <= most, "{} writes\n{}", counts.slot_writes(), counts.list());
-        let reads = counter.reads(&counts, count);
-        ensure!(reads <= 2 * spare, "{reads} reads\n{}", counts.list());
+        ensure!(counts.reads() <= 2 * spare, "{} reads\n{}", counts.reads(), counts.list());
         ensure!(counts.events() <= count, "{} Events", counts.events());
         ensure!(counts.provider_status() <= seconds, "{} provider statuses in {seconds} s", counts.provider_status());
 
@@ -277,12 +269,7 @@ async fn quiet(layout: Layout) -> Result<()> {
         let counts = counter.since(mark).await?;
         counter.report(
             "one of 100 slots handed to one of 100 waiters",
-            &format!(
-                "{} writes, {} reads, {} conflicts",
-                counts.slot_writes(),
-                counter.reads(&counts, 1),
-                counts.conflicts()
-            ),
+            &format!("{} writes, {} reads, {} conflicts", counts.slot_writes(), counts.reads(), counts.conflicts()),
         );
         ensure_eq(
             "MaskReservations asked for",

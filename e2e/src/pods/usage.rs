@@ -1,7 +1,7 @@
 //! Pods that use a slot.
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::json;
 use vpn_types::{MaskConsumer, owner_reference_for};
 
@@ -43,10 +43,12 @@ pub fn may_run(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return true };
     let conditions = status.conditions.iter().flatten();
     let collected = conditions.into_iter().any(|one| one.reason.as_deref() == Some("DeletionByPodGC"));
-    let is_final = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) && !collected;
-    let statuses = [&status.container_statuses, &status.init_container_statuses].into_iter().flatten().flatten();
-    let terminated =
-        statuses.filter(|status| status.state.as_ref().is_some_and(|state| state.terminated.is_some())).count();
+    let statuses = || [&status.container_statuses, &status.init_container_statuses].into_iter().flatten().flatten();
+    let has_ended = |status: &&ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let terminated = statuses().filter(has_ended).count();
+    // Pod garbage collection sets the phase too, sometimes without a condition.
+    let has_waiting = statuses().any(|status| !has_ended(&status) && status.restart_count > 0);
+    let is_final = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) && !collected && !has_waiting;
     let containers = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
     let is_over = pod.metadata.deletion_timestamp.is_some() && terminated >= containers;
     !is_final && !is_over

@@ -82,9 +82,7 @@ impl Setting {
         let result = f.dump_on_error(life(&f)).await;
         self.proxy.remove(std::slice::from_ref(&armed));
         result.with_context(|| armed.to_string())?;
-        // The garbage collector may delete the MaskConsumers of deleted Masks first.
-        let may_be_gone = (verb, resource) == ("delete", "maskconsumers");
-        ensure!(armed.hits() == 1 || skip > 0 || may_be_gone, "no such request: {armed}");
+        ensure!(armed.hits() == 1 || skip > 0, "no such request: {armed}");
         Ok(())
     }
 }

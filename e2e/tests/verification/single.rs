@@ -24,11 +24,11 @@ use crate::{measured, provider};
 
 /// The number of measurements, of which the median counts.
 const ROUNDS: usize = 3;
-/// Excluding Events. A slow machine writes up to three more statuses here and below, which say what takes long.
-const WRITES_TO_THE_VERDICT: usize = 15;
+/// Excluding Events.
+const WRITES_TO_THE_VERDICT: usize = 12;
 /// The last one is the status of the provider. One is the deletion of the MaskConsumer, which does not wait for the
 /// garbage collector.
-const WRITES_TO_GIVE_BACK: usize = 12;
+const WRITES_TO_GIVE_BACK: usize = 9;
 
 /// Applies an object with kubectl, as a user does.
 async fn apply(f: &Framework, object: &Value) -> Result<()> {
