@@ -125,7 +125,7 @@ fn a_crashed_pod_on_a_lost_node_keeps_the_slot() {
     let mut sim = one_slot(PodLink::Owned, Restarts::Always);
     exit(&mut sim, 0, 1);
     settle_without(&mut sim, is_start);
-    let uid = crate::server::uid_of(&sim.server.objects[&(Kind::Pod, key("a", "pod"))]).to_owned();
+    let uid = crate::metadata::uid_of(&sim.server.objects[&(Kind::Pod, key("a", "pod"))]).to_owned();
     sim.nodes.lost.push(uid);
     sim.delete(Kind::Mask, &key("a", "first"), "Background");
     settle(&mut sim);

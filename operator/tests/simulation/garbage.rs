@@ -3,7 +3,10 @@
 use serde_json::json;
 use vpn_operator::model::{Kind, ObjectKey};
 
-use crate::server::{FOREGROUND, ORPHAN, Server, finalizers, is_deleting, owners, uid_of};
+use crate::{
+    metadata::{finalizers, is_deleting, owners, uid_of},
+    server::{FOREGROUND, ORPHAN, Server},
+};
 
 /// What the garbage collector does with an object.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,12 +6,12 @@ use vpn_types::inject::{INJECT_LABEL, SLOT_GATE};
 
 use crate::{
     crashes::crash_everywhere,
+    metadata::uid_of,
     node::Act,
     oracle,
     process::separate_processes,
     run::{Move, Sim},
     scenarios::{check, settle, settle_and_check, settle_without},
-    server::uid_of,
     user::{FOREIGN, Restarts, SHARED_MASK, key},
     watch::Filter,
 };
@@ -133,15 +133,19 @@ fn pods_that_share_a_mask_run_one_after_the_other() {
     assert!(runs(&sim, "two"));
 }
 
-#[test]
-fn a_pod_that_was_lost_holds_a_shared_mask_for_a_while() {
-    let mut sim = two_sharing();
+/// Removes Pod `one` by force. Pod `two` runs only after `uncleanDelay`.
+fn lose(mut sim: Sim) {
     let before = sim.clock;
     sim.nodes.remove_by_force(&mut sim.server, &key("a", "one"));
     settle(&mut sim);
     assert!(runs(&sim, "two"));
     assert!(sim.clock - before >= 300_000, "after {} ms", sim.clock - before);
     settle_and_check(&mut sim);
+}
+
+#[test]
+fn a_pod_that_was_lost_holds_a_shared_mask_for_a_while() {
+    lose(two_sharing());
 }
 
 /// Whether the garbage collector is slow or fast, and an operator runs or not.
@@ -234,13 +238,8 @@ fn a_pod_that_was_lost_while_the_watch_was_interrupted_holds_its_slot_for_a_whil
     let of_pods = Move::Watch(0, pods.clone());
     settle_without(&mut sim, |chosen| *chosen == of_pods);
     assert!(runs(&sim, "one"));
-    let before = sim.clock;
     sim.processes[0].watches.get_mut(&pods).unwrap().restart();
-    sim.nodes.remove_by_force(&mut sim.server, &key("a", "one"));
-    settle(&mut sim);
-    assert!(runs(&sim, "two"));
-    assert!(sim.clock - before >= 300_000, "after {} ms", sim.clock - before);
-    settle_and_check(&mut sim);
+    lose(sim);
 }
 
 /// A slot that nobody can use yet would be lost to all others.

@@ -11,6 +11,7 @@ mod ends;
 mod explore;
 mod garbage;
 mod labeled;
+mod metadata;
 mod node;
 mod oracle;
 mod pods;
@@ -26,6 +27,7 @@ mod servers;
 mod slots;
 mod user;
 mod verification;
+mod views;
 mod watch;
 
 use explore::{Faults, explore};

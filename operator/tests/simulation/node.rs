@@ -7,7 +7,10 @@ use chrono::{DateTime, Duration, SecondsFormat, Utc};
 use serde_json::{Value, json};
 use vpn_operator::model::{Kind, ObjectKey};
 
-use crate::server::{Server, generation, is_deleting, owners, uid_of};
+use crate::{
+    metadata::{generation, is_deleting, owners, uid_of},
+    server::Server,
+};
 
 /// An open session of a Pod with a VPN account.
 #[derive(Clone, Debug)]

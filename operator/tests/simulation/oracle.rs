@@ -7,9 +7,10 @@ use vpn_operator::model::{Kind, ObjectKey, Operation};
 use vpn_types::{FINALIZER, OWNER_LABEL, SERVER_LABEL, SERVER_SECRET_LABEL, VERIFY_LABEL};
 
 use crate::{
+    metadata::{finalizers, generation, is_deleting, owners, uid_of},
     pods,
     run::Sim,
-    server::{FOREGROUND, Server, finalizers, generation, is_deleting, owners, uid_of},
+    server::{FOREGROUND, Server},
     slots,
 };
 

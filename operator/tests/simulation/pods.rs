@@ -5,8 +5,8 @@ use vpn_operator::model::{Kind, ObjectKey};
 use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected};
 
 use crate::{
+    metadata::{is_deleting, uid_of},
     run::Sim,
-    server::{is_deleting, uid_of},
 };
 
 fn injected(pod: &Value) -> Option<Injected> {

@@ -5,10 +5,11 @@ use vpn_operator::{controllers::table, model::Kind};
 
 use crate::{
     explore::tail,
+    metadata::uid_of,
     oracle,
     process::separate_processes,
     run::{Bias, Move, Sim},
-    server::{FOREGROUND, ORPHAN, uid_of},
+    server::{FOREGROUND, ORPHAN},
     user::{PodLink, key},
 };
 

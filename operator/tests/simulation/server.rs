@@ -3,21 +3,19 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, Pod, Secret, Service},
-    policy::v1::PodDisruptionBudget,
-};
+use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use vpn_operator::{
     issuing::Refusal,
     model::{Issue, Kind, NewObject, ObjectKey, Operation, Propagation, Uid},
-    state::{InjectedPod, Object, Outcome, Project, ServerPodView, ServerSecretView, VerificationPod},
+    state::{Object, Outcome},
 };
-use vpn_types::{
-    FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer, Reason,
-    SHARED_FIELD_MANAGER,
+use vpn_types::{FIELD_MANAGER, Reason, SHARED_FIELD_MANAGER};
+
+use crate::{
+    metadata::{finalizers, generation, is_deleting, set_finalizers, uid_of},
+    views::{project, verification_pod},
 };
 
 pub const FOREGROUND: &str = "foregroundDeletion";
@@ -342,38 +340,6 @@ pub fn refused() -> Outcome {
     Outcome::Refused { reason: Reason::QuotaExceeded, message: "exceeded quota".to_owned() }
 }
 
-/// Projects an object like the runtime.
-pub fn project(kind: Kind, value: &Value) -> Object {
-    fn typed<T: serde::de::DeserializeOwned>(value: &Value) -> T {
-        T::deserialize(value).unwrap_or_else(|error| panic!("{error}: {value}"))
-    }
-    match kind {
-        Kind::Mask => Object::Mask(typed::<Mask>(value).project().unwrap()),
-        Kind::Consumer => Object::Consumer(typed::<MaskConsumer>(value).project().unwrap()),
-        Kind::Reservation => Object::Reservation(typed::<MaskReservation>(value).project().unwrap()),
-        Kind::Provider => Object::Provider(Box::new(typed::<MaskProvider>(value).project().unwrap())),
-        Kind::Secret => Object::Copy(typed::<Secret>(value).project().unwrap()),
-        Kind::Pod => Object::Pod(typed::<Pod>(value).project().unwrap()),
-        Kind::InjectedPod => Object::InjectedPod(Box::new(InjectedPod::of(&typed::<Pod>(value)).unwrap())),
-        Kind::Server => Object::Server(Box::new(typed::<OpenVPNServer>(value).project().unwrap())),
-        Kind::Client => Object::Client(Box::new(typed::<OpenVPNClient>(value).project().unwrap())),
-        Kind::ServerSecret => Object::ServerSecret(Box::new(ServerSecretView::of(&typed::<Secret>(value)).unwrap())),
-        Kind::ServerPod => Object::ServerPod(Box::new(ServerPodView::of(&typed::<Pod>(value)).unwrap())),
-        Kind::ConfigMap => Object::ServerObject(Box::new(typed::<ConfigMap>(value).project().unwrap())),
-        Kind::Service => Object::ServerObject(Box::new(typed::<Service>(value).project().unwrap())),
-        Kind::Deployment => Object::ServerObject(Box::new(typed::<Deployment>(value).project().unwrap())),
-        Kind::PodDisruptionBudget => {
-            Object::ServerObject(Box::new(typed::<PodDisruptionBudget>(value).project().unwrap()))
-        }
-    }
-}
-
-/// Projects a verification Pod like the runtime.
-pub fn verification_pod(value: &Value) -> Object {
-    let pod = Pod::deserialize(value).unwrap();
-    Object::VerificationPod(Box::new(VerificationPod::of(&pod).unwrap()))
-}
-
 /// Returns the kind under which an object is stored.
 pub fn stored(kind: Kind) -> Kind {
     match kind {
@@ -418,38 +384,4 @@ fn with_address(kind: Kind, mut object: Value) -> Value {
 fn is_custom(kind: Kind) -> bool {
     use Kind::{Client, Consumer, Mask, Provider, Reservation, Server};
     matches!(kind, Mask | Consumer | Reservation | Provider | Server | Client)
-}
-
-pub fn uid_of(value: &Value) -> &str {
-    value["metadata"]["uid"].as_str().unwrap_or_default()
-}
-
-pub fn generation(value: &Value) -> i64 {
-    value["metadata"]["generation"].as_i64().unwrap_or(0)
-}
-
-pub fn is_deleting(value: &Value) -> bool {
-    value["metadata"].get("deletionTimestamp").is_some()
-}
-
-pub fn finalizers(value: &Value) -> Vec<String> {
-    let all = value["metadata"]["finalizers"].as_array();
-    all.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
-}
-
-pub fn set_finalizers(value: &mut Value, left: &[String]) {
-    if left.is_empty() {
-        value["metadata"].as_object_mut().unwrap().remove("finalizers");
-    } else {
-        value["metadata"]["finalizers"] = json!(left);
-    }
-}
-
-/// UID, name and `blockOwnerDeletion` of each owner.
-pub fn owners(value: &Value) -> Vec<(String, bool)> {
-    let all = value["metadata"]["ownerReferences"].as_array();
-    let owner = |owner: &Value| {
-        (owner["uid"].as_str().unwrap_or_default().to_owned(), owner["blockOwnerDeletion"] == json!(true))
-    };
-    all.into_iter().flatten().map(owner).collect()
 }

@@ -18,10 +18,10 @@ use vpn_types::{DELETION_COST_ANNOTATION, OpenVPNClient, SERVER_LABEL, SERVER_SE
 use crate::{
     crashes::crash_everywhere,
     explore::{Random, tail},
+    metadata::{owners, uid_of},
     process::separate_processes,
     rollover,
     run::Sim,
-    server::{owners, uid_of},
     user::key,
 };
 

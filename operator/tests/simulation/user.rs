@@ -5,8 +5,9 @@ use vpn_operator::model::{Kind, ObjectKey};
 use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, SLOT_GATE};
 
 use crate::{
+    metadata::{finalizers, is_deleting, uid_of},
     run::Sim,
-    server::{FOREGROUND, ORPHAN, finalizers, is_deleting, uid_of},
+    server::{FOREGROUND, ORPHAN},
 };
 
 pub const FOREIGN: &str = "example.com/finalizer";

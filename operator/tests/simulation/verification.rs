@@ -117,7 +117,7 @@ fn a_verification_label_set_by_a_user_does_not_bypass_namespaces() {
         sim.account("p", 1);
         sim.edit(Kind::Provider, &key("vpn", "p"), json!({"spec": {"namespaces": ["other"]}}));
         settle(&mut sim);
-        let uid = crate::server::uid_of(sim.server.get(Kind::Provider, &key("vpn", "p")).unwrap()).to_owned();
+        let uid = crate::metadata::uid_of(sim.server.get(Kind::Provider, &key("vpn", "p")).unwrap()).to_owned();
         let body = json!({"metadata": {"labels": {vpn_types::VERIFY_LABEL: uid}}, "spec": {}});
         sim.create(Kind::Mask, &key("vpn", "p-verify"), body.clone());
         sim.create(Kind::Mask, &key("a", "p-verify"), body);

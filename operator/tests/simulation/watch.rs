@@ -11,7 +11,10 @@ use vpn_operator::{
     state::{Object, WatchEvent, credentials_view},
 };
 
-use crate::server::{Event, Server, project, stored, verification_pod};
+use crate::{
+    server::{Event, Server, stored},
+    views::{project, verification_pod},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filter {
