@@ -153,7 +153,7 @@ other
 {{- end -}}
 {{- end -}}
 
-{{/* The prefix of the names of metrics: METRICS_PREFIX in extraEnv. */}}
+{{/* The prefix of the names of metrics: METRICS_PREFIX in extraEnv, and an underscore. */}}
 {{- define "vpn-operator.metricsPrefix" -}}
 {{- $prefix := "vpno" -}}
 {{- range .Values.extraEnv -}}
@@ -161,5 +161,5 @@ other
 {{- $prefix = .value | required "METRICS_PREFIX in extraEnv needs a value, because alerts and dashboards contain it" -}}
 {{- end -}}
 {{- end -}}
-{{- $prefix -}}
+{{- $prefix }}_
 {{- end -}}

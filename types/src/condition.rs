@@ -211,6 +211,7 @@ mod tests {
 
     #[test]
     fn reasons_round_trip() {
+        assert_eq!(Reason::ALL.len(), 74);
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
             assert_eq!(reason.to_string(), reason.as_str());

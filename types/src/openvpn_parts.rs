@@ -45,15 +45,11 @@ pub struct OpenVPNServiceSpec {
     #[schemars(length(max = 256))]
     pub load_balancer_source_ranges: Option<Vec<String>>,
 
-    /// `Local` keeps the addresses of clients; `Cluster` also accepts them on nodes without a replica. Default: `Local`
-    /// for `NodePort` and `LoadBalancer`.
+    /// On which nodes the Service accepts traffic from outside of the cluster, for `NodePort` and `LoadBalancer`.
     #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<TrafficPolicy>,
 
-    /// Session affinity of the Service: `None` or `ClientIP`. With `None`, a NAT that changes the source port of a client
-    /// may send its UDP session to another replica, which ends it. `ClientIP` keeps the session, but the load balancers of
-    /// some clouds refuse it, and all clients behind one address connect to the same replica. Default: `None` for
-    /// `LoadBalancer`, otherwise `ClientIP`.
+    /// Session affinity of the Service.
     #[serde(default, deserialize_with = "schema::lenient", skip_serializing_if = "Option::is_none")]
     pub session_affinity: Option<SessionAffinity>,
 }
@@ -217,7 +213,7 @@ closed_set! {
 }
 
 closed_set! {
-    /// Type of the Service of an OpenVPNServer.
+    /// Type of the Service of an OpenVPNServer. Default: `ClusterIP`.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub enum OpenVPNServiceType or () = |_| ();
     {
@@ -232,7 +228,8 @@ closed_set! {
 }
 
 closed_set! {
-    /// Where a Service accepts traffic from outside of the cluster.
+    /// On which nodes the Service of an OpenVPNServer accepts traffic from outside of the cluster. `Local` keeps the
+    /// addresses of clients; `Cluster` also accepts them on nodes without a replica. Default: `Local`.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum TrafficPolicy or () = |_| ();
     {
@@ -244,7 +241,10 @@ closed_set! {
 }
 
 closed_set! {
-    /// Whether a Service sends all connections from one address to the same replica.
+    /// Session affinity of the Service of an OpenVPNServer. With `None`, a NAT that changes the source port of a client may
+    /// send its UDP session to another replica, which ends it. `ClientIP` keeps the session, but the load balancers of
+    /// some clouds refuse it, and all clients behind one address connect to the same replica. Default: `None` for
+    /// `LoadBalancer`, otherwise `ClientIP`.
     #[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum SessionAffinity or () = |_| ();
     {

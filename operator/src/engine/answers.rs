@@ -6,7 +6,7 @@ use super::{Engine, InFlight};
 use crate::{
     controllers::{Answer, Failure},
     model::{
-        Backoff, Effect, EventRecord, Kind, ObjectKey, Operation, ReconcileRequest, RequestPriority, Uid,
+        Backoff, Effect, EventRecord, Kind, NewObject, ObjectKey, Operation, ReconcileRequest, RequestPriority, Uid,
         object_reference,
     },
     state::{Acknowledged, ConsumerView, Epoch, Object, Outcome},
@@ -74,7 +74,10 @@ impl Engine {
             }
             Outcome::Pods(_) | Outcome::ReplicaSets(_) | Outcome::Clients(_) | Outcome::Evicted => true,
             Outcome::NotFound if matches!(operation, Operation::Create(..)) => {
-                let why = "the namespace, or the CustomResourceDefinition of this kind, does not exist";
+                let why = match operation {
+                    Operation::Create(_, NewObject::Secret(_) | NewObject::Pod(_)) => "the namespace does not exist",
+                    _ => "the namespace, or the CustomResourceDefinition of this kind, does not exist",
+                };
                 self.refused(request, Reason::NamespaceTerminating, why);
                 false
             }

@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected, MASK_ANNOTATION, SIDECAR_ANNOTATION, SLOT_GATE};
 
 use super::{Defaults, check::check, request::Request, value};
-use crate::gluetun::{self, Environment};
+use crate::{
+    gluetun::{self, Environment},
+    model::{SHORTEST_GRACE_PERIOD, beginning},
+};
 
 /// How long the tunnel may take before kubelet restarts gluetun.
 const STARTUP_SECONDS: u64 = 120;
 /// The variable with the name of the Secret, for Pods with a VPN container of their own.
 const SECRET_VARIABLE: &str = "VPN_SECRET";
-/// The grace period in seconds of a Pod that has none. With 0, the API server removes a Pod as soon as it is deleted, and
-/// nobody knows when its containers have stopped.
-const SHORTEST_GRACE_PERIOD: u32 = 1;
 /// The ports on which gluetun listens: where the setting is, the port, and the host.
 const OWN_PORTS: [(&str, u16, &str); 2] =
     [("HTTP_CONTROL_SERVER_ADDRESS", 8000, ""), ("HEALTH_SERVER_ADDRESS", 9999, "127.0.0.1")];
@@ -143,11 +143,9 @@ fn inject(pod: &Value, inputs: &Inputs<'_>) -> Result<Value, String> {
 fn secret_of(pod: &Pod, request: &Request, inputs: &Inputs<'_>) -> Result<String, String> {
     let Some(mask) = &request.mask else {
         let name = pod.metadata.name.as_ref().or(pod.metadata.generate_name.as_ref());
-        let mut beginning = name.map_or("pod", |name| name.trim_end_matches(['-', '.'])).to_owned();
-        while beginning.len() > LONGEST_BEGINNING {
-            beginning.pop();
-        }
-        return Ok(format!("{}-{}", beginning.trim_end_matches(['-', '.']), inputs.suffix));
+        let name = name.map_or("pod", |name| name.trim_end_matches(['-', '.']));
+        let start = beginning(name, LONGEST_BEGINNING).trim_end_matches(['-', '.']);
+        return Ok(format!("{start}-{}", inputs.suffix));
     };
     match &inputs.mask {
         MaskSecret::Known(secret) => Ok(secret.clone()),
@@ -198,7 +196,7 @@ fn sidecar(spec: &PodSpec, request: &Request, defaults: &Defaults, secret: &str)
 /// Moves the servers of gluetun, which starts first, away from the ports of the other containers.
 fn own_ports(taken: &BTreeSet<u16>) -> impl Iterator<Item = (&'static str, String)> {
     OWN_PORTS.into_iter().filter(|(_, port, _)| taken.contains(port)).filter_map(|(setting, port, host)| {
-        // The two never meet.
+        // The ranges of the two do not overlap.
         let free = (port..port + 1000).find(|port| !taken.contains(port))?;
         Some((setting, format!("{host}:{free}")))
     })

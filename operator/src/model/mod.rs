@@ -15,6 +15,7 @@ mod operation;
 mod quantity;
 mod request;
 mod step;
+mod text;
 mod time;
 
 pub use backoff::Backoff;
@@ -29,9 +30,11 @@ pub use labels::{LabelMatcher, Labels, label, labels};
 pub use log_event::LogEvent;
 pub use meta::Meta;
 pub use operation::{
-    NewObject, Operation, Propagation, Replica, add_finalizer, delete, delete_pod, delete_unchanged, remove_finalizer,
+    NewObject, Operation, Propagation, Replica, SHORTEST_GRACE_PERIOD, add_finalizer, delete, delete_pod,
+    delete_unchanged, remove_finalizer,
 };
 pub use quantity::quantity_suffix;
 pub use request::{ReconcileRequest, Request, RequestPriority};
 pub use step::{Send, Step};
+pub use text::beginning;
 pub use time::Now;

@@ -209,8 +209,13 @@ pub fn delete_unchanged(kind: Kind, meta: &Meta, propagation: Option<Propagation
     Operation::Delete { kind, key, uid, version: Some(meta.version), propagation, grace_period: None }
 }
 
-/// Deletes a Pod with a grace period of its own, or with that in its spec.
-pub fn delete_pod(meta: &Meta, grace_period: Option<u32>) -> Operation {
+/// The grace period in seconds of a Pod that has none. With 0, the API server removes a Pod as soon as it is deleted, and
+/// nobody knows when its containers have stopped.
+pub const SHORTEST_GRACE_PERIOD: u32 = 1;
+
+/// Deletes a Pod so that its end can be seen.
+pub fn delete_pod(meta: &Meta, has_no_grace_period: bool) -> Operation {
     let (key, uid) = (meta.key.clone(), meta.uid.clone());
+    let grace_period = has_no_grace_period.then_some(SHORTEST_GRACE_PERIOD);
     Operation::Delete { kind: Kind::Pod, key, uid, version: None, propagation: None, grace_period }
 }

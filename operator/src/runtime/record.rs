@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer};
 
 use crate::{
-    model::{EventRecord, Kind, ObjectReference},
+    model::{EventRecord, Kind, ObjectReference, beginning},
     runtime::DEADLINE,
 };
 
@@ -113,11 +113,9 @@ fn reference(target: &ObjectReference) -> v1::ObjectReference {
     }
 }
 
-fn truncate(mut note: String) -> String {
-    if note.len() > MAX_NOTE_LENGTH {
-        let end = (0..=MAX_NOTE_LENGTH - 3).rev().find(|end| note.is_char_boundary(*end)).unwrap_or(0);
-        note.truncate(end);
-        note.push('…');
+fn truncate(note: String) -> String {
+    match note.len() > MAX_NOTE_LENGTH {
+        true => format!("{}…", beginning(&note, MAX_NOTE_LENGTH - '…'.len_utf8())),
+        false => note,
     }
-    note
 }

@@ -76,7 +76,8 @@ pub struct Change<V> {
     pub key: ObjectKey,
     /// The view before the change, if there was one.
     pub before: Option<V>,
-    /// Whether a list showed that the object is gone: it may have changed between `before` and its end.
+    /// Whether a list, and no watch event, showed that the object is gone or has changed: it may have been in other states
+    /// since `before`.
     pub missed: bool,
 }
 

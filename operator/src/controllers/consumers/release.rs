@@ -40,10 +40,6 @@ use crate::{
 /// are released at once, each status that is not written frees the slots earlier.
 const REPORT_DELAY: Duration = Duration::from_secs(3);
 
-/// The grace period in seconds with which a Pod without one is deleted. With 0, the API server would remove it at once, and
-/// nobody would know when its containers have stopped.
-const SHORTEST_GRACE_PERIOD: u32 = 1;
-
 /// Returns the next step for a consumer that is being deleted.
 pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
     if consumer.meta.finalizer.is_none() {
@@ -141,7 +137,7 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
     }
     let owned = |pod: &&&PodView| may_start(consumer, pod) && !pod.meta.deleting;
     if let Some(pod) = present.iter().find(owned) {
-        return Step::send(delete_pod(&pod.meta, pod.has_no_grace_period.then_some(SHORTEST_GRACE_PERIOD)));
+        return Step::send(delete_pod(&pod.meta, pod.has_no_grace_period));
     }
     if let Some(step) = delete_in_foreground(ctx, consumer, held, pods) {
         return step;

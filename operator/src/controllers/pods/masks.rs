@@ -27,7 +27,8 @@ pub fn decide(ctx: &Context, key: &ObjectKey) -> Step {
             PodState::Alive(pod) if !pod.meta.deleting => Step::Idle,
             PodState::Unlabeled { until, gated: false } => Step::WaitUntil(until),
             PodState::Unknown => Step::send(Operation::Get(Kind::InjectedPod, pod)),
-            // Nobody removes the gate of a Pod without its label. The release waits for its containers, and holds the slot if it cannot know that they have ended.
+            // Nobody removes the gate of a Pod without its label. The release waits for the containers of the others, and
+            // holds the slot if it cannot know that they have ended.
             PodState::Alive(_) | PodState::Unlabeled { gated: true, .. } | PodState::Ended | PodState::Gone(_) => {
                 Step::send(delete(Kind::Mask, &mask.meta, Some(Propagation::Background)))
             }

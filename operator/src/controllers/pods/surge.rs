@@ -63,10 +63,10 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
         return recheck;
     }
     // A revision that does not work must not replace one that does.
-    let starts = |other: &&InjectedPod| {
+    let is_starting = |other: &InjectedPod| {
         other.replica_set.as_ref() == Some(replica_set) && other.is_ungated() && !other.is_ready && !other.meta.deleting
     };
-    if ctx.state.injected_pods.values().filter(starts).any(|other| other.meta.key.namespace == pod.meta.key.namespace) {
+    if ctx.state.injected_pods.values().any(is_starting) {
         return recheck;
     }
     let namespace = &pod.meta.key.namespace;

@@ -33,7 +33,7 @@ pub use verification_state::{VerificationState, admits_users, verification_state
 use crate::{
     gluetun::missing_login,
     model::{
-        Backoff, Effect, EventRecord, Kind, NewObject, Now, ObjectKey, Operation, Propagation, Step, delete,
+        Backoff, Effect, EventRecord, Kind, NewObject, Now, ObjectKey, Operation, Propagation, Step, beginning, delete,
         object_reference,
     },
     state::{
@@ -289,12 +289,7 @@ fn with_log(
     if let CredentialsState::Present(credentials) = state.slot_credentials(provider, slot) {
         text = redact::redact(&text, &credentials.data);
     }
-    let mut end = text.len().min(LONGEST_MESSAGE);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    VerificationResult::Failed { reason, message: text }
+    VerificationResult::Failed { reason, message: beginning(&text, LONGEST_MESSAGE).to_owned() }
 }
 
 /// Returns the result for a rejected Pod.

@@ -128,7 +128,7 @@ impl Place {
             ProfileSettings::of(clients.server_name(), &server.spec, remote, enrollment::remote_port(&server));
         let path = profiles.write(name, &settings.text(&ca, &tls_crypt, &certificate, Some(&key)))?;
         // From now on, no other run replaces the request. Until now, one may have.
-        if !self.is_enrolled(&clients, &object, &request).await? {
+        if !self.record_profile(&clients, &object, &request).await? {
             profiles.remove(name)?;
             bail!("OpenVPNClient {object}: {REPLACED}");
         }
@@ -138,7 +138,7 @@ impl Place {
     }
 
     /// Records that the profile of a client is written. Returns whether its request is still this one.
-    async fn is_enrolled(&self, clients: &Clients, object: &str, request: &str) -> anyhow::Result<bool> {
+    async fn record_profile(&self, clients: &Clients, object: &str, request: &str) -> anyhow::Result<bool> {
         for _ in 0..ATTEMPTS {
             let all = clients.list().await?;
             let found = all.iter().find(|client| client.name_any() == object);

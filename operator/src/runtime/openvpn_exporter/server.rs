@@ -1,7 +1,7 @@
 //! The HTTP server of the exporter.
 //!
 //! It is on all addresses of the Pod, so clients reach it through the tunnel, which is how they check it. They do not
-//! learn who else is connected to this replica. That other replicas see the address of this Pod is a limit of the design.
+//! learn who else is connected to this replica. Other replicas see the address of this Pod, and cannot tell.
 
 use std::{net::SocketAddr, sync::Arc};
 
