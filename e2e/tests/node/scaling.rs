@@ -134,7 +134,10 @@ pub async fn a_workload_follows_a_metric_that_is_set_by_hand() -> Result<()> {
         f.wait_until("fake-metric", "a metric", has(1)).await?;
         let path = format!("/api/v1/namespaces/{}/services/fake-metric:8080/proxy/value", f.name());
         for (value, replicas) in [("50", 5), ("95", 10)] {
-            f.kubectl(&["create", "--raw", &path, "-f", &file("value", value)?]).await?;
+            let value = file("value", value)?;
+            // The API server learns a moment after the Pod is ready where the Service leads.
+            let set = async || Ok(f.kubectl(&["create", "--raw", &path, "-f", &value]).await.ok());
+            until("the value is set", set).await?;
             f.wait_until("follower", "as many replicas as the metric asks for", has(replicas)).await?;
         }
         Ok(())
