@@ -150,6 +150,10 @@ impl Lint {
                 }
             };
             documents.skipped.iter().for_each(|note| eprintln!("note: {note}"));
+            for error in &documents.errors {
+                eprintln!("error: {error}");
+                code = UNUSABLE;
+            }
             for manifest in &documents.manifests {
                 let findings = hpa::findings(manifest, self.slots);
                 if findings.iter().any(|finding| finding.level == Level::Error) {
@@ -184,6 +188,7 @@ impl Lint {
 impl Simulate {
     fn run(&self) -> Result<String, String> {
         let documents = hpa::read(&self.file, &read(&self.file)?)?;
+        documents.errors.iter().for_each(|error| eprintln!("note: {error}"));
         let manifest = self.choose(&documents.manifests)?;
         manifest.unknown.iter().for_each(|field| eprintln!("note: {}: there is no field {field}", manifest.place));
         let mut settings = hpa::controller::Settings::default();

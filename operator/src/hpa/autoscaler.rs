@@ -23,7 +23,7 @@ pub struct Autoscaler {
     pub keda: Option<Keda>,
 }
 
-/// What an autoscaler scales.
+/// A reference to an object, such as the one that an autoscaler scales.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     /// The version of the API.
@@ -39,6 +39,18 @@ impl Target {
     pub fn is_provider(&self) -> bool {
         self.kind == "MaskProvider"
     }
+
+    /// The resource of a workload, as in the label `resource` of a selector, unless the kind is another one.
+    pub fn resource(&self) -> Option<&'static str> {
+        Some(match self.kind.as_str() {
+            "Deployment" => "deployments.apps",
+            "StatefulSet" => "statefulsets.apps",
+            "ReplicaSet" => "replicasets.apps",
+            "Job" => "jobs.batch",
+            "Rollout" => "rollouts.argoproj.io",
+            _ => return None,
+        })
+    }
 }
 
 /// A metric of an autoscaler.
@@ -50,6 +62,8 @@ pub struct Metric {
     pub source: Source,
     /// The name. In a ScaledObject, the first known name in the query, or else the type of the trigger.
     pub name: String,
+    /// The object that a metric of type Object describes.
+    pub described: Option<Target>,
     /// The labels that the selector asks for, with the value if there is only one.
     pub labels: Vec<(String, Option<String>)>,
     /// The target.
@@ -152,6 +166,8 @@ pub struct Keda {
     pub activations: Vec<f64>,
     /// Whether there is a `fallback`.
     pub fallback: bool,
+    /// The annotation that pauses it.
+    pub paused: Option<&'static str>,
 }
 
 impl Default for Behavior {

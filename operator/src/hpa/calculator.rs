@@ -92,7 +92,15 @@ mod tests {
     const TOLERANCES: Tolerances = Tolerances { down: 0.1, up: 0.1 };
 
     fn metric(source: Source, goal: Goal) -> Metric {
-        Metric { path: String::new(), source, name: "m".into(), labels: Vec::new(), goal, trigger: None }
+        Metric {
+            path: String::new(),
+            source,
+            name: "m".into(),
+            described: None,
+            labels: Vec::new(),
+            goal,
+            trigger: None,
+        }
     }
 
     fn seen(spec: i32, status: i32, pods: i32, ready: i32) -> Observed {

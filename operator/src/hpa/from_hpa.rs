@@ -1,7 +1,9 @@
 //! Reads a HorizontalPodAutoscaler.
 
 use k8s_openapi::{
-    api::autoscaling::v2::{HorizontalPodAutoscaler, MetricIdentifier, MetricSpec, MetricTarget},
+    api::autoscaling::v2::{
+        CrossVersionObjectReference, HorizontalPodAutoscaler, MetricIdentifier, MetricSpec, MetricTarget,
+    },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
 };
 
@@ -17,6 +19,8 @@ const BEHAVIOR: &str = "spec.behavior";
 pub fn convert(from: HorizontalPodAutoscaler) -> Result<Autoscaler, String> {
     let spec = from.spec;
     let reference = spec.scale_target_ref;
+    required(&reference.kind, "spec.scaleTargetRef.kind")?;
+    required(&reference.name, "spec.scaleTargetRef.name")?;
     let metrics = spec.metrics.into_iter().flatten().enumerate();
     Ok(Autoscaler {
         kind: "HorizontalPodAutoscaler",
@@ -32,45 +36,65 @@ pub fn convert(from: HorizontalPodAutoscaler) -> Result<Autoscaler, String> {
 }
 
 fn metric(index: usize, spec: MetricSpec) -> Result<Metric, String> {
+    let MetricSpec { type_, object, external, pods, resource, container_resource } = spec;
     let path = format!("spec.metrics[{index}]");
-    let absent = |field: &str| format!("{path}.{field}: expected it, because type is {}", spec.type_);
+    let fields = [
+        ("Object", "object", object.is_some()),
+        ("External", "external", external.is_some()),
+        ("Pods", "pods", pods.is_some()),
+        ("Resource", "resource", resource.is_some()),
+        ("ContainerResource", "containerResource", container_resource.is_some()),
+    ];
+    let Some((_, field, _)) = fields.iter().find(|(name, ..)| *name == type_) else {
+        return Err(format!(
+            "{path}.type: expected Object, External, Pods, Resource or ContainerResource, but found {type_:?}"
+        ));
+    };
+    if let Some((_, other, _)) = fields.iter().find(|(name, _, is_set)| *is_set && *name != type_) {
+        return Err(format!("{path}.{other}: expected only {field}, because type is {type_}"));
+    }
+    let absent = || format!("{path}.{field}: expected it, because type is {type_}");
+    let at = format!("{path}.{field}");
     let no_selector = |name: String| MetricIdentifier { name, selector: None };
-    let (source, field, metric, target) = match spec.type_.as_str() {
-        "Object" => {
-            let it = spec.object.ok_or_else(|| absent("object"))?;
-            (Source::Object, "object", it.metric, it.target)
+    let (source, metric, described, target) = match *field {
+        "object" => {
+            let it = object.ok_or_else(absent)?;
+            let CrossVersionObjectReference { api_version, kind, name } = it.described_object;
+            required(&kind, &format!("{at}.describedObject.kind"))?;
+            required(&name, &format!("{at}.describedObject.name"))?;
+            (Source::Object, it.metric, Some(Target { api_version, kind, name }), it.target)
         }
-        "External" => {
-            let it = spec.external.ok_or_else(|| absent("external"))?;
-            (Source::External, "external", it.metric, it.target)
+        "external" => {
+            let it = external.ok_or_else(absent)?;
+            (Source::External, it.metric, None, it.target)
         }
-        "Pods" => {
-            let it = spec.pods.ok_or_else(|| absent("pods"))?;
-            (Source::Pods, "pods", it.metric, it.target)
+        "pods" => {
+            let it = pods.ok_or_else(absent)?;
+            (Source::Pods, it.metric, None, it.target)
         }
-        "Resource" => {
-            let it = spec.resource.ok_or_else(|| absent("resource"))?;
-            (Source::Other, "resource", no_selector(it.name), it.target)
+        "resource" => {
+            let it = resource.ok_or_else(absent)?;
+            (Source::Other, no_selector(it.name), None, it.target)
         }
-        "ContainerResource" => {
-            let it = spec.container_resource.ok_or_else(|| absent("containerResource"))?;
-            (Source::Other, "containerResource", no_selector(it.name), it.target)
-        }
-        other => {
-            return Err(format!(
-                "{path}.type: expected Object, External, Pods, Resource or ContainerResource, but found {other:?}"
-            ));
+        _ => {
+            let it = container_resource.ok_or_else(absent)?;
+            required(&it.container, &format!("{at}.container"))?;
+            (Source::Other, no_selector(it.name), None, it.target)
         }
     };
-    let path = format!("{path}.{field}");
-    let goal = goal(&target, &format!("{path}.target"))?;
-    if source == Source::Pods && !matches!(goal, Goal::AverageValue(_)) {
-        return Err(format!("{path}.target.type: expected AverageValue, because the metric is of type Pods"));
-    }
-    Ok(Metric { path, source, name: metric.name, labels: labels(metric.selector), goal, trigger: None })
+    let name_path = if source == Source::Other { format!("{at}.name") } else { format!("{at}.metric.name") };
+    required(&metric.name, &name_path)?;
+    let goal = goal(&target, source, &format!("{at}.target"))?;
+    let labels = labels(metric.selector);
+    Ok(Metric { path: at, source, name: metric.name, described, labels, goal, trigger: None })
 }
 
-fn goal(target: &MetricTarget, path: &str) -> Result<Goal, String> {
+/// The API server does not accept an empty text here, and neither the absence of the field.
+fn required(text: &str, path: &str) -> Result<(), String> {
+    if text.is_empty() { Err(format!("{path}: expected it")) } else { Ok(()) }
+}
+
+fn goal(target: &MetricTarget, source: Source, path: &str) -> Result<Goal, String> {
     let read = |field: &str, value: &Option<Quantity>| {
         let text = value.as_ref().ok_or_else(|| format!("{path}.{field}: expected a quantity such as 1 or 500m"))?;
         quantity::milli(&text.0)
@@ -78,12 +102,24 @@ fn goal(target: &MetricTarget, path: &str) -> Result<Goal, String> {
     };
     // The controller prefers averageValue, whatever the type says, except for objects. The API server wants them to
     // agree.
-    match target.type_.as_str() {
+    let goal = match target.type_.as_str() {
         "Value" => read("value", &target.value).map(Goal::Value),
         "AverageValue" => read("averageValue", &target.average_value).map(Goal::AverageValue),
-        "Utilization" => Ok(Goal::Utilization),
+        "Utilization" => match target.average_utilization {
+            Some(percent) if percent > 0 => Ok(Goal::Utilization),
+            _ => Err(format!("{path}.averageUtilization: expected a percentage above 0")),
+        },
         other => Err(format!("{path}.type: expected Value, AverageValue or Utilization, but found {other:?}")),
-    }
+    }?;
+    let expected = match (source, goal) {
+        (Source::Pods, Goal::Value(_) | Goal::Utilization) => "AverageValue, because the metric is of type Pods",
+        (Source::Object | Source::External, Goal::Utilization) => {
+            "Value or AverageValue, because only CPU and memory have a utilization"
+        }
+        (Source::Other, Goal::Value(_)) => "Utilization or AverageValue, because the metric is CPU or memory",
+        _ => return Ok(goal),
+    };
+    Err(format!("{path}.type: expected {expected}"))
 }
 
 fn labels(selector: Option<LabelSelector>) -> Vec<(String, Option<String>)> {

@@ -16,6 +16,14 @@ use super::{
 /// Where `behavior` is.
 const BEHAVIOR: &str = "spec.advanced.horizontalPodAutoscalerConfig.behavior";
 
+/// The annotations that pause a ScaledObject, and whether they do so with any value.
+const PAUSED: [(&str, bool); 4] = [
+    ("autoscaling.keda.sh/paused-replicas", true),
+    ("autoscaling.keda.sh/paused", false),
+    ("autoscaling.keda.sh/paused-scale-in", false),
+    ("autoscaling.keda.sh/paused-scale-out", false),
+];
+
 /// A ScaledObject. The fields that do not decide on the number of replicas are here to be known.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -110,6 +118,11 @@ pub fn convert(from: ScaledObject) -> Result<Autoscaler, String> {
     let min = spec.min_replica_count.unwrap_or(0);
     let triggers = spec.triggers.into_iter().enumerate().map(|(index, it)| trigger(index, it));
     let (metrics, activations) = triggers.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    let annotations = from.metadata.annotations.unwrap_or_default();
+    let paused = PAUSED.into_iter().find(|(name, any_value)| {
+        annotations.get(*name).is_some_and(|value| *any_value || value.parse::<bool>().unwrap_or_default())
+    });
+    let paused = paused.map(|(name, _)| name);
     let reference = spec.scale_target_ref;
     Ok(Autoscaler {
         kind: "ScaledObject",
@@ -131,6 +144,7 @@ pub fn convert(from: ScaledObject) -> Result<Autoscaler, String> {
             cooldown: spec.cooldown_period.unwrap_or(300).into(),
             activations,
             fallback: spec.fallback.is_some(),
+            paused,
         }),
     })
 }
@@ -145,7 +159,7 @@ fn trigger(index: usize, from: TriggerSpec) -> Result<(Metric, f64), String> {
         _ => {
             let goal = Goal::Utilization;
             let (source, labels, trigger) = (Source::Other, Vec::new(), None);
-            return Ok((Metric { path, source, name: from.type_, labels, goal, trigger }, 0.0));
+            return Ok((Metric { path, source, name: from.type_, described: None, labels, goal, trigger }, 0.0));
         }
     };
     let (query_key, target_key, activation_key) = keys;
@@ -169,7 +183,8 @@ fn trigger(index: usize, from: TriggerSpec) -> Result<(Metric, f64), String> {
     let name = meaning::find(&query).unwrap_or(&from.type_).to_owned();
     let labels = labels(&query);
     let trigger = Some(Trigger { query_key, query, target_key });
-    Ok((Metric { path, source: Source::External, name, labels, goal, trigger }, activation as f64 / 1000.0))
+    let metric = Metric { path, source: Source::External, name, described: None, labels, goal, trigger };
+    Ok((metric, activation as f64 / 1000.0))
 }
 
 /// Returns the labels in the braces of a query.

@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     fn keda(min: i32, idle: Option<i32>) -> Keda {
-        Keda { min, idle, polling: 30, cooldown: 300, activations: vec![0.0], fallback: false }
+        Keda { min, idle, polling: 30, cooldown: 300, activations: vec![0.0], fallback: false, paused: None }
     }
 
     #[test]

@@ -25,31 +25,44 @@ pub struct Documents {
     pub manifests: Vec<Manifest>,
     /// A sentence for each object of another kind.
     pub skipped: Vec<String>,
+    /// What cannot be read, and where.
+    pub errors: Vec<String>,
 }
 
-/// Reads the documents of a file.
+/// Reads the documents of a file. A mistake in one of them does not hide the others, unless it is one of YAML.
 ///
 /// # Errors
-/// What cannot be read and where, or that the file has no autoscaler.
+/// That the file has no autoscaler, or what cannot be read in one that has no other.
 pub fn read(file: &str, text: &str) -> Result<Documents, String> {
     let mut found = Documents::default();
     // Some editors on Windows begin a file with a byte order mark.
     let text = text.trim_start_matches('\u{feff}');
     for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
         let place = format!("{file}, document {}", index + 1);
-        let mut value = Value::deserialize(document).map_err(|error| format!("{place}: {error}"))?;
-        value.apply_merge().map_err(|error| format!("{place}: {error}"))?;
-        add(value, &place, &mut found)?;
+        let result = match Value::deserialize(document) {
+            Ok(mut value) => value
+                .apply_merge()
+                .map_err(|error| format!("{place}: {error}"))
+                .and_then(|()| add(value, &place, &mut found)),
+            // The rest of the file has no documents that can be told apart.
+            Err(error) => {
+                found.errors.push(format!("{place}: {error}"));
+                break;
+            }
+        };
+        found.errors.extend(result.err());
     }
-    match found.manifests.is_empty() {
-        true => Err(match found.skipped.is_empty() {
-            true => format!("{file}: expected a HorizontalPodAutoscaler or a ScaledObject, but the file is empty"),
-            false => format!(
-                "{file}: expected a HorizontalPodAutoscaler or a ScaledObject, but found only other objects: {}",
-                found.skipped.join("; ")
-            ),
-        }),
-        false => Ok(found),
+    let Documents { manifests, skipped, errors } = &found;
+    match (manifests.is_empty(), skipped.is_empty(), errors.is_empty()) {
+        (false, ..) => Ok(found),
+        (true, _, false) => Err(errors.join("; ")),
+        (true, true, true) => {
+            Err(format!("{file}: expected a HorizontalPodAutoscaler or a ScaledObject, but the file is empty"))
+        }
+        (true, false, true) => Err(format!(
+            "{file}: expected a HorizontalPodAutoscaler or a ScaledObject, but found only other objects: {}",
+            skipped.join("; ")
+        )),
     }
 }
 
@@ -71,10 +84,11 @@ fn add(value: Value, place: &str, found: &mut Documents) -> Result<(), String> {
         return Err(format!("{place}: expected an object of Kubernetes, but it has no kind"));
     }
     if let Some(items) = value.get("items").and_then(Value::as_sequence).filter(|_| kind.ends_with("List")) {
-        return items
-            .iter()
-            .enumerate()
-            .try_for_each(|(index, item)| add(item.clone(), &format!("{place}, item {}", index + 1), found));
+        for (index, item) in items.iter().enumerate() {
+            let result = add(item.clone(), &format!("{place}, item {}", index + 1), found);
+            found.errors.extend(result.err());
+        }
+        return Ok(());
     }
     match kind {
         "HorizontalPodAutoscaler" | "ScaledObject" => found.manifests.push(Manifest::new(place, value)?),

@@ -11,8 +11,16 @@ use crate::hpa::verdict::Verdict;
 
 /// Returns a HorizontalPodAutoscaler for a Deployment with one Object metric.
 pub fn object(metric: &str, target: &str, min: i32, max: i32, behavior: &str) -> Manifest {
-    let described = "describedObject: {apiVersion: vpn.beebs.dev/v1, kind: MaskProvider, name: p}";
-    let metric = format!("{{name: {metric}, selector: {{matchLabels: {{tag: default}}}}}}");
+    let (object, labels) = match metric {
+        _ if metric.contains("provider_") => {
+            ("apiVersion: vpn.beebs.dev/v1, kind: MaskProvider, name: p", "namespace: default")
+        }
+        _ if metric.contains("masks_") => ("apiVersion: v1, kind: Namespace, name: default", "namespace: default"),
+        _ if metric.contains("_capacity_") => ("apiVersion: v1, kind: Service, name: app", "reserve-cpu: '30'"),
+        _ => ("apiVersion: apps/v1, kind: Deployment, name: app", "tag: default"),
+    };
+    let described = format!("describedObject: {{{object}}}");
+    let metric = format!("{{name: {metric}, selector: {{matchLabels: {{{labels}}}}}}}");
     one(&format!(
         "apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler

@@ -4,7 +4,7 @@ use super::{
     edit::Edit,
     finding::{
         Finding,
-        Level::{Error, Info},
+        Level::{Error, Info, Warning},
     },
 };
 use crate::hpa::{
@@ -18,8 +18,22 @@ pub fn findings(autoscaler: &Autoscaler) -> Vec<Finding> {
     let mut found = Vec::new();
     let by_value = autoscaler.metrics.iter().find(|metric| matches!(metric.goal, Goal::Value(_)));
     if let Some(metric) = by_value.filter(|_| keda.fallback) {
-        let why = format!("KEDA ignores fallback for {}, because its metricType is not AverageValue.", metric.name);
-        found.push(Finding::new(Error, "fallback-needs-average-value", why));
+        let why = format!(
+            "KEDA before 2.18 ignores fallback for {}, because its metricType is not AverageValue.",
+            metric.name
+        );
+        found.push(Finding::new(Warning, "fallback-needs-average-value", why));
+    }
+    if let Some(idle) = keda.idle.filter(|idle| *idle > 0) {
+        let why = format!(
+            "KEDA supports only 0 for idleReplicaCount. With {idle}, its HorizontalPodAutoscaler scales to \
+             minReplicaCount again.",
+        );
+        found.push(Finding::new(Warning, "idle-not-zero", why));
+    }
+    if let Some(paused) = keda.paused {
+        let why = format!("The annotation {paused} is set. What follows is about the time without it.");
+        found.push(Finding::new(Info, "paused", why));
     }
     let claimable = autoscaler.metrics.iter().any(|metric| meaning(&metric.name) == Some(Meaning::Claimable));
     if claimable && keda.min == 0 && !autoscaler.target.is_provider() {

@@ -6,6 +6,7 @@ use super::{
         Finding, Level,
         Level::{Error, Info, Warning},
     },
+    served,
 };
 use crate::hpa::{
     autoscaler::{Autoscaler, Goal, Metric, Source},
@@ -45,7 +46,7 @@ pub fn findings(autoscaler: &Autoscaler, slots: Option<u32>) -> Vec<Finding> {
             true => provider(autoscaler, metric, meaning),
             false => workload(autoscaler, metric, meaning, slots),
         });
-        found.extend(selector(metric, meaning));
+        found.extend(served::findings(autoscaler, metric, meaning));
     }
     found
 }
@@ -179,35 +180,4 @@ fn value_on_free(name: &str, target: i64, slots: Option<u32>) -> (Level, String)
         _ => format!("With {slots} slots, they oscillate."),
     };
     (if ratio > 1.0 && ratio < 3.0 { Warning } else { Error }, format!("{why} {here}"))
-}
-
-/// Which series a metric covers.
-fn selector(metric: &Metric, meaning: Meaning) -> Option<Finding> {
-    let name = &metric.name;
-    let has = |label: &str| metric.labels.iter().any(|(key, _)| key == label);
-    let base = meaning::base(name).unwrap_or_default();
-    if metric.source == Source::External && base.starts_with("provider_") && !(has("provider") && has("namespace")) {
-        let what = match metric.trigger {
-            Some(_) => "The query must return one series.",
-            None => "Kubernetes adds up all series of an External metric.",
-        };
-        let summed = metric.trigger.as_ref().is_some_and(|trigger| trigger.query.contains('('));
-        return (!summed).then(|| {
-            let why =
-                format!("{name} has a series for each MaskProvider. {what} Select one by namespace and provider.");
-            Finding::new(Warning, "several-series", why)
-        });
-    }
-    if metric.source == Source::External
-        && metric.trigger.is_none()
-        && meaning == Meaning::Claimable
-        && !has("workload")
-    {
-        let why = format!("{name} needs the label workload in its selector, the name of the workload.");
-        return Some(Finding::new(Error, "missing-workload", why));
-    }
-    (base.starts_with("tag_") && !has("tag")).then(|| {
-        let why = format!("{name} has a series for each tag. Select the tag of the MaskProviders that the Pods use.");
-        Finding::new(Warning, "missing-tag", why)
-    })
 }

@@ -7,6 +7,7 @@ mod finding;
 mod keda;
 mod limits;
 mod metrics;
+mod served;
 mod tolerance;
 
 use super::manifest::{self, Manifest};

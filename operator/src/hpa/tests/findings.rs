@@ -47,6 +47,7 @@ fn value_on_free_slots_names_the_range_in_which_it_settles() {
     assert!(finding.message.contains("can settle at 13"), "{}", finding.message);
     let text = corrected(&manifest, None).unwrap().unwrap();
     assert!(text.contains("vpno_claimable_slots") && text.contains("averageValue: \"1\""), "{text}");
+    assert!(!text.contains("namespace: default"), "a label that the new metric does not have: {text}");
     assert!(text.contains("kind: Deployment\n        name: app\n      target:"), "it describes the workload: {text}");
     assert!(text.contains("tolerance: 0"), "{text}");
     assert_eq!(codes(&one(&text)), ["slow-return"]);
@@ -138,11 +139,130 @@ spec:
     assert_eq!(super::findings::codes(&none), Vec::<&str>::new(), "not about slots");
 }
 
+/// Returns a HorizontalPodAutoscaler of a StatefulSet with one metric on claimable slots or another metric.
+fn metric(source: &str) -> Manifest {
+    one(&format!(
+        "apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {{name: app}}
+spec:
+  scaleTargetRef: {{apiVersion: apps/v1, kind: StatefulSet, name: app}}
+  maxReplicas: 9
+  behavior: {{scaleDown: {{stabilizationWindowSeconds: 0}}}}
+  metrics:
+  - {source}
+"
+    ))
+}
+
+fn of_object(name: &str, kind: &str, object: &str, labels: &str) -> Manifest {
+    metric(&format!(
+        "{{type: Object, object: {{metric: {{name: {name}, selector: {{matchLabels: {{{labels}}}}}}}, \
+         describedObject: {{kind: {kind}, name: {object}}}, target: {{type: AverageValue, averageValue: 1}}}}}}"
+    ))
+}
+
+fn external(name: &str, labels: &str) -> Manifest {
+    metric(&format!(
+        "{{type: External, external: {{metric: {{name: {name}, selector: {{matchLabels: {{{labels}}}}}}}, \
+         target: {{type: AverageValue, averageValue: 1}}}}}}"
+    ))
+}
+
+#[test]
+fn metrics_that_do_not_exist_for_an_object_are_reported_and_corrected() {
+    let workload = "workload: app, resource: statefulsets.apps";
+    for (manifest, code, corrected_to) in [
+        (of_object("vpno_claimable_slots", "StatefulSet", "app", "tag: a, reserve: '2'"), None, None),
+        (of_object("vpno_claimable_slots", "MaskProvider", "vpn", ""), Some("not-served"), Some("kind: StatefulSet")),
+        (of_object("vpno_claimable_slots", "StatefulSet", "other", ""), Some("other-object"), Some("name: app\n")),
+        (of_object("vpno_claimable_slots", "Deployment", "app", ""), Some("other-object"), Some("kind: StatefulSet")),
+        (of_object("vpno_tag_slots_free", "StatefulSet", "app", "tag: a"), Some("not-served"), None),
+        (of_object("vpno_provider_slots_free", "Service", "app", ""), Some("not-served"), None),
+        (of_object("vpno_masks_waiting", "StatefulSet", "app", ""), Some("not-served"), None),
+        (of_object("replicas_that_fit", "StatefulSet", "app", "cpu: '1'"), Some("not-served"), Some("kind: Service")),
+        (of_object("replicas_that_fit", "Service", "app", "memory: 1Gi, reserve-cpu: '30'"), None, None),
+        (of_object("replicas_that_fit", "Service", "app", "reserve-cpu: '30'"), Some("missing-request"), None),
+        (external("vpno_claimable_slots", workload), None, None),
+        (external("vpno_claimable_slots", "workload: app"), Some("other-object"), Some("resource: statefulsets.apps")),
+        (external("vpno_claimable_slots", "workload: b, tag: t"), Some("other-object"), Some("workload: app")),
+        (external("vpno_claimable_slots", "tag: t"), Some("missing-workload"), Some("workload: app")),
+        (external("replicas_that_fit", "cpu: '1'"), Some("not-served"), None),
+        (
+            external("vpno_claimable_slots", "workload: app, resource: statefulsets.apps, a: b"),
+            Some("unknown-label"),
+            Some("workload: app"),
+        ),
+        (
+            of_object("vpno_claimable_slots", "StatefulSet", "app", "tier: a"),
+            Some("unknown-label"),
+            Some("metric:\n        name: vpno_claimable_slots\n      d"),
+        ),
+    ] {
+        let all = findings(&manifest, None);
+        let about = |finding: &&Finding| {
+            ["not-served", "other-object", "missing-request", "missing-workload", "unknown-label"]
+                .contains(&finding.code)
+        };
+        assert_eq!(all.iter().find(about).map(|it| it.code), code, "{all:?}");
+        let text = corrected(&manifest, None).unwrap();
+        if let Some(corrected_to) = corrected_to {
+            let text = text.unwrap();
+            assert!(text.contains(corrected_to), "{text}");
+            assert_eq!(findings(&one(&text), None).iter().find(about), None, "{text}");
+        }
+    }
+}
+
+#[test]
+fn what_the_api_server_refuses_is_refused() {
+    let error = |text: &str| read("f.yaml", text).unwrap_err();
+    let manifest = |spec: &str| format!("apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nspec: {{{spec}}}");
+    let target = "scaleTargetRef: {kind: Deployment, name: a}";
+    assert!(
+        error(&manifest("maxReplicas: 3, scaleTargetRef: {kind: Deployment}")).contains("spec.scaleTargetRef.name")
+    );
+    for (metric, field) in [
+        ("type: Resource, resource: {name: cpu, target: {type: Utilization}}", "resource.target.averageUtilization"),
+        ("type: Resource, resource: {name: cpu, target: {type: Value, value: 1}}", "resource.target.type"),
+        (
+            "type: ContainerResource, containerResource: {name: cpu, target: {type: AverageValue, averageValue: 1}}",
+            "container",
+        ),
+        ("type: External, external: {metric: {}, target: {type: Value, value: 1}}", "external.metric.name"),
+        (
+            "type: External, external: {metric: {name: m}, target: {type: Utilization, averageUtilization: 8}}",
+            "external.target.type",
+        ),
+        (
+            "type: External, external: {metric: {name: m}, target: {type: Value, value: 1}}, pods: {metric: {name: m}, target: {type: AverageValue, averageValue: 1}}",
+            "pods: expected only external",
+        ),
+        (
+            "type: Object, object: {metric: {name: m}, describedObject: {kind: Service}, target: {type: Value, value: 1}}",
+            "object.describedObject.name",
+        ),
+    ] {
+        let text = error(&manifest(&format!("maxReplicas: 3, {target}, metrics: [{{{metric}}}]")));
+        assert!(text.contains("spec.metrics[0].") && text.contains(field), "{text}");
+    }
+}
+
+#[test]
+fn one_mistake_does_not_hide_the_other_documents() {
+    let good = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\n\
+                spec: {maxReplicas: 3, scaleTargetRef: {kind: Deployment, name: a}}\n";
+    let documents = read("f.yaml", &format!("kind: ScaledObject\n---\n{good}---\n: a\n  b: [")).unwrap();
+    assert_eq!((documents.manifests.len(), documents.errors.len()), (1, 2), "{documents:?}");
+    assert!(documents.errors[0].contains("document 1") && documents.errors[1].contains("document 3"), "{documents:?}");
+}
+
 #[test]
 fn a_mask_provider_scales_on_the_demand() {
     let provider = |metric: &str, target: &str, max: i32| {
         let text = serde_yaml::to_string(&object(metric, target, 1, max, "").raw).unwrap();
-        one(&text.replace("apps/v1", "vpn.beebs.dev/v1").replace("kind: Deployment", "kind: MaskProvider"))
+        let text = text.replace("apps/v1", "vpn.beebs.dev/v1").replace("kind: Deployment", "kind: MaskProvider");
+        one(&text.replace("name: p\n", "name: app\n"))
     };
     let good = provider("vpno_provider_slots_demanded", &average("1"), 9);
     assert_eq!(codes(&good), ["contract"]);
@@ -187,6 +307,12 @@ fn scaled_objects_have_rules_of_their_own() {
     let trigger = "    name: t\n    useCachedMetrics: false\n    authenticationRef: {name: a}";
     let manifest = scaled_object(all, "sum(vpno_claimable_slots{tag=\"a\"})", trigger);
     assert!(findings(&manifest, None).is_empty(), "{:?}", findings(&manifest, None));
+    let idle = scaled_object("  idleReplicaCount: 1\n  minReplicaCount: 2", "sum(vpno_claimable_slots)", "");
+    assert_eq!(get(&idle, None, "idle-not-zero").level, Level::Warning);
+    let mut paused = idle;
+    paused.raw["metadata"]["annotations"]["autoscaling.keda.sh/paused"] = "true".into();
+    let paused = Manifest::new("f.yaml", paused.raw).unwrap();
+    assert_eq!(get(&paused, None, "paused").level, Level::Info);
     let never = scaled_object("  pollingInterval: 0\n  minReplicaCount: 1", "sum(vpno_claimable_slots{tag=\"a\"})", "");
     assert_eq!(get(&never, None, "polling-zero").level, Level::Error);
     assert!(simulate(&never.autoscaler, &options(5)).is_err(), "KEDA does not take it");
