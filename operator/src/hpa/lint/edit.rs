@@ -2,7 +2,7 @@
 
 use serde_yaml::{Mapping, Value};
 
-use super::served::known_labels;
+use super::labels::known_labels;
 use crate::hpa::{
     autoscaler::{Autoscaler, Metric, Source},
     meaning::{self, Meaning},

@@ -5,6 +5,7 @@
 mod edit;
 mod finding;
 mod keda;
+mod labels;
 mod limits;
 mod metrics;
 mod served;

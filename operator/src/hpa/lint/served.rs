@@ -6,6 +6,7 @@ use super::{
         Finding,
         Level::{Error, Warning},
     },
+    labels::known_labels,
 };
 use crate::hpa::{
     autoscaler::{Autoscaler, Metric, Source},
@@ -85,20 +86,6 @@ fn other_workload(autoscaler: &Autoscaler, metric: &Metric, meaning: Meaning) ->
         );
         Finding::new(Warning, "other-object", why).with(describe_target(autoscaler, metric, meaning))
     })
-}
-
-/// The labels that the selector of a metric may have, and whether they are parameters instead of labels of series.
-pub fn known_labels(meaning: Meaning, base: &str, source: Source) -> (&'static [&'static str], bool) {
-    match (meaning, source) {
-        (Meaning::Claimable, Source::External) => (&["tag", "reserve", "priority", "workload", "resource"], true),
-        (Meaning::Claimable, _) => (&["tag", "reserve", "priority"], true),
-        (Meaning::Fits | Meaning::Available, _) => {
-            (&["cpu", "memory", "reserve-cpu", "reserve-memory", "priority-below"], true)
-        }
-        _ if base.starts_with("provider_") => (&["namespace", "provider"], false),
-        _ if base.starts_with("tag_") => (&["tag"], false),
-        _ => (&["namespace"], false),
-    }
 }
 
 /// Whether the selector of a metric asks for labels that it does not have.
