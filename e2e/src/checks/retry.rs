@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 use e2e::history::OVERUSE;
 
-use super::{Failure, Outcome, captured, show};
+use super::{Failure, Outcome, captured};
 
 /// How many failed tests run again. If more fail, the change is to blame.
 const MOST: usize = 3;
@@ -40,7 +40,6 @@ fn retry_binary(outcome: &mut Outcome, command: impl Fn() -> Command) -> Result<
             outcome.passed += 1;
             outcome.flaky.push(failure);
         } else {
-            show(output)?;
             outcome.failures.push(failure);
         }
     }
