@@ -24,9 +24,6 @@ use crate::{
     wait::{Kind, TIMEOUT, is_active},
 };
 
-/// How the error of a [`History`] begins when an account had more users than slots.
-pub const OVERUSE: &str = "more users than slots";
-
 /// The delay before a failed watch is restarted.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -370,7 +367,7 @@ impl Holders {
             let limit = self.limits.get(&provider).copied().unwrap_or_default();
             ensure!(
                 holders.len() <= limit,
-                "{OVERUSE}: provider {provider} allows {limit} users and has {holders:?} at version {}",
+                "provider {provider} allows {limit} users and has {holders:?} at version {}",
                 change.version
             );
         }

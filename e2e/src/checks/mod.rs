@@ -3,7 +3,6 @@
 pub mod deny;
 mod parallel;
 mod record;
-mod retry;
 
 use std::{
     fs::File,
@@ -28,8 +27,6 @@ pub struct Outcome {
     pub ignored: Vec<String>,
     /// The tests that failed.
     pub failures: Vec<Failure>,
-    /// The tests that failed once and then passed.
-    pub flaky: Vec<Failure>,
 }
 
 /// A failed test, and how its output begins.
@@ -118,7 +115,6 @@ impl Outcome {
         self.note += &part.note;
         self.ignored.extend(part.ignored);
         self.failures.extend(part.failures);
-        self.flaky.extend(part.flaky);
     }
 }
 

@@ -16,7 +16,6 @@ use serde::Deserialize;
 use super::{
     Outcome, Runner, captured, cargo,
     record::{Inputs, Record},
-    retry::retry,
     show, shown,
 };
 
@@ -66,8 +65,8 @@ struct Binary {
 impl Runner {
     /// Runs all test binaries of a package, up to `jobs` at once. One more than the number of CPUs always run, because
     /// each is idle about half of the time; further ones start only while the CPUs are idle. A binary with a node runs
-    /// alone. Prints the output of a binary when it ends. Then failed tests run again, if only few failed. Unless `fresh`
-    /// is set, skips binaries that have passed and whose inputs have not changed.
+    /// alone. Prints the output of a binary when it ends. Unless `fresh` is set, skips binaries that have passed and
+    /// whose inputs have not changed.
     pub fn tests_at_once(&self, package: &str, jobs: usize, fresh: bool) -> Result<Outcome> {
         let mut queue = build(package)?;
         let first = || WITH_NODE.iter().chain(&LONGEST);
@@ -98,9 +97,9 @@ impl Runner {
     /// Runs the binaries in order. Those with a node come first, one at a time.
     fn at_once(&self, package: &str, mut queue: Vec<Binary>, jobs: usize, inputs: Option<&Inputs>) -> Result<Outcome> {
         let least = jobs.min(1 + thread::available_parallelism().map_or(1, usize::from));
-        let (mut total, mut failed) = (Outcome::default(), Vec::new());
+        let mut total = Outcome::default();
         let (mut processors, mut node_is_free, mut running) = (Processors::new()?, true, 0);
-        thread::scope(|scope| -> Result<()> {
+        thread::scope(|scope| {
             let (end, ends) = mpsc::channel();
             while running > 0 || !queue.is_empty() {
                 // Real Pods fail their probes if they wait for the CPU.
@@ -124,16 +123,11 @@ impl Runner {
                     if outcome.failed > 0 || !self.quiet {
                         show(output)?;
                     }
-                    match outcome.failed {
-                        0 => total.add(outcome),
-                        _ => failed.push((outcome, move || binary.command(package))),
-                    }
+                    total.add(outcome);
                 }
             }
-            Ok(())
-        })?;
-        total.add(retry(failed)?);
-        Ok(total)
+            Ok(total)
+        })
     }
 }
 
@@ -142,19 +136,15 @@ impl Binary {
         WITH_NODE.contains(&&*self.name)
     }
 
-    fn command(&self, package: &str) -> Command {
+    fn run(&self, package: &str, inputs: Option<&Inputs>) -> Result<(Outcome, File, Duration)> {
+        let began = Instant::now();
+        Record::forget(&self.path)?;
         let mut command = Command::new(&self.path);
         // The call stack of an async task is long, and tells less than the cause of the error.
         command.env("RUST_LIB_BACKTRACE", "0");
         // The directory where cargo runs tests.
         command.current_dir(PathBuf::from(e2e::host::cargo::ROOT).join(package)).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, package: &str, inputs: Option<&Inputs>) -> Result<(Outcome, File, Duration)> {
-        let began = Instant::now();
-        Record::forget(&self.path)?;
-        let (success, mut output) = captured(&mut self.command(package))?;
+        let (success, mut output) = captured(&mut command)?;
         let mut outcome = Outcome::default();
         outcome.count_all(&mut output)?;
         outcome.settle(success, || again(package, &self.name));

@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::Args;
 use e2e::{node, operator_image as image, tools::Binaries};
 
-use crate::checks::{Failure, Outcome, Runner, cargo, deny};
+use crate::checks::{Outcome, Runner, cargo, deny};
 
 /// Run all checks that a change must pass.
 #[derive(Args)]
@@ -139,7 +139,7 @@ impl Test {
 }
 
 fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
-    let Outcome { passed, failed, skipped, earlier, note, ignored: _, failures: _, flaky } = outcome;
+    let Outcome { passed, failed, skipped, earlier, note, ignored: _, failures: _ } = outcome;
     let word = match (failed, skipped, passed) {
         (1.., ..) => "FAILED",
         (0, 1.., 0) => "skipped",
@@ -149,22 +149,13 @@ fn line(name: &str, outcome: &Outcome, took: Duration) -> String {
         0 | 1 => String::new(),
         _ => format!("{passed} passed{}, {failed} failed, {skipped} skipped", of_them(*earlier)),
     };
-    let flaky = if flaky.is_empty() { String::new() } else { format!(", {} flaky", flaky.len()) };
-    let line = format!("{name:<14} {word:<8} {:>6.1} s  {count}{flaky}{note}", took.as_secs_f64());
+    let line = format!("{name:<14} {word:<8} {:>6.1} s  {count}{note}", took.as_secs_f64());
     line.trim_end().to_owned()
 }
 
 /// Describes how many of the passed tests ran earlier.
 fn of_them(earlier: usize) -> String {
     if earlier > 0 { format!(" ({earlier} of them earlier)") } else { String::new() }
-}
-
-/// Prints how tests failed.
-fn show(failures: &[Failure], word: &str) {
-    for failure in failures {
-        println!("\n{word}: {}", failure.test);
-        failure.output.iter().for_each(|line| println!("    {line}"));
-    }
 }
 
 fn summary(results: &[(String, Outcome, Duration)], took: Duration) -> ExitCode {
@@ -174,9 +165,9 @@ fn summary(results: &[(String, Outcome, Duration)], took: Duration) -> ExitCode 
         outcome.ignored.iter().for_each(|test| println!("    skipped: {test}"));
     }
     // Reports keep the end of a long output.
-    for (_, outcome, _) in results {
-        show(&outcome.flaky, "failed, and passed when it ran again alone");
-        show(&outcome.failures, "failed");
+    for failure in results.iter().flat_map(|(_, outcome, _)| &outcome.failures) {
+        println!("\nfailed: {}", failure.test);
+        failure.output.iter().for_each(|line| println!("    {line}"));
     }
     let sum = |part: fn(&Outcome) -> usize| results.iter().map(|(_, outcome, _)| part(outcome)).sum::<usize>();
     let failed = sum(|outcome| outcome.failed);
