@@ -11,7 +11,11 @@ use e2e::{
     testing::{documents::blocks, framework::ensure_eq},
     vpn::{VpnService, node_of, pod_ready},
 };
-use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{Endpoints, Pod},
+};
 use serde_json::{Value, json};
 use vpn_types::OpenVPNServer;
 
@@ -132,12 +136,15 @@ pub async fn a_workload_follows_a_metric_that_is_set_by_hand() -> Result<()> {
         };
         f.kubectl(&["apply", "-f", &file("objects.yaml", &objects)?]).await?;
         f.wait_until("fake-metric", "a metric", has(1)).await?;
+        // The proxy of the API server reads where a Service leads from this object.
+        let leads = |endpoints: &Endpoints| {
+            let mut subsets = endpoints.subsets.iter().flatten();
+            subsets.any(|subset| subset.addresses.as_ref().is_some_and(|all| !all.is_empty()))
+        };
+        f.wait_until("fake-metric", "an address", leads).await?;
         let path = format!("/api/v1/namespaces/{}/services/fake-metric:8080/proxy/value", f.name());
         for (value, replicas) in [("50", 5), ("95", 10)] {
-            let value = file("value", value)?;
-            // The API server learns a moment after the Pod is ready where the Service leads.
-            let set = async || Ok(f.kubectl(&["create", "--raw", &path, "-f", &value]).await.ok());
-            until("the value is set", set).await?;
+            f.kubectl(&["create", "--raw", &path, "-f", &file("value", value)?]).await?;
             f.wait_until("follower", "as many replicas as the metric asks for", has(replicas)).await?;
         }
         Ok(())
