@@ -1,5 +1,7 @@
 //! An autoscaler, whether it is written as a HorizontalPodAutoscaler or as a ScaledObject of KEDA.
 
+use crate::model::WORKLOADS;
+
 /// An autoscaler with the defaults of the API server filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Autoscaler {
@@ -40,16 +42,9 @@ impl Target {
         self.kind == "MaskProvider"
     }
 
-    /// The resource of a workload, as in the label `resource` of a selector, unless the kind is another one.
+    /// The resource, as in the label `resource` of a selector, if this is one of the usual workloads.
     pub fn resource(&self) -> Option<&'static str> {
-        Some(match self.kind.as_str() {
-            "Deployment" => "deployments.apps",
-            "StatefulSet" => "statefulsets.apps",
-            "ReplicaSet" => "replicasets.apps",
-            "Job" => "jobs.batch",
-            "Rollout" => "rollouts.argoproj.io",
-            _ => return None,
-        })
+        WORKLOADS.iter().find(|(.., kind)| *kind == self.kind).map(|(resource, ..)| *resource)
     }
 }
 

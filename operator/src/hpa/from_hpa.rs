@@ -89,7 +89,7 @@ fn metric(index: usize, spec: MetricSpec) -> Result<Metric, String> {
     Ok(Metric { path: at, source, name: metric.name, described, labels, goal, trigger: None })
 }
 
-/// The API server does not accept an empty text here, and neither the absence of the field.
+/// The API server accepts neither an empty string here nor an absent field, which reads as an empty string.
 fn required(text: &str, path: &str) -> Result<(), String> {
     if text.is_empty() { Err(format!("{path}: expected it")) } else { Ok(()) }
 }
@@ -100,8 +100,8 @@ fn goal(target: &MetricTarget, source: Source, path: &str) -> Result<Goal, Strin
         quantity::milli(&text.0)
             .ok_or_else(|| format!("{path}.{field}: expected a quantity such as 1 or 500m, but found {:?}", text.0))
     };
-    // The controller prefers averageValue, whatever the type says, except for objects. The API server wants them to
-    // agree.
+    // The API server accepts a type that disagrees with the fields, and for External the controller then prefers
+    // averageValue. Such a manifest says two things, so it is refused here.
     let goal = match target.type_.as_str() {
         "Value" => read("value", &target.value).map(Goal::Value),
         "AverageValue" => read("averageValue", &target.average_value).map(Goal::AverageValue),

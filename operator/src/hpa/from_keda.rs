@@ -16,7 +16,7 @@ use super::{
 /// Where `behavior` is.
 const BEHAVIOR: &str = "spec.advanced.horizontalPodAutoscalerConfig.behavior";
 
-/// The annotations that pause a ScaledObject, and whether they do so with any value.
+/// The annotations that pause a ScaledObject, and whether they do so even with the value `false`.
 const PAUSED: [(&str, bool); 4] = [
     ("autoscaling.keda.sh/paused-replicas", true),
     ("autoscaling.keda.sh/paused", false),
@@ -119,9 +119,11 @@ pub fn convert(from: ScaledObject) -> Result<Autoscaler, String> {
     let triggers = spec.triggers.into_iter().enumerate().map(|(index, it)| trigger(index, it));
     let (metrics, activations) = triggers.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
     let annotations = from.metadata.annotations.unwrap_or_default();
-    let paused = PAUSED.into_iter().find(|(name, any_value)| {
-        annotations.get(*name).is_some_and(|value| *any_value || value.parse::<bool>().unwrap_or_default())
-    });
+    // As KEDA does, with the values that Go reads as false. What is no boolean counts as true.
+    let is_false = |value: &String| ["0", "f", "F", "FALSE", "false", "False"].contains(&value.as_str());
+    let paused = PAUSED
+        .into_iter()
+        .find(|(name, any_value)| annotations.get(*name).is_some_and(|value| *any_value || !is_false(value)));
     let paused = paused.map(|(name, _)| name);
     let reference = spec.scale_target_ref;
     Ok(Autoscaler {

@@ -16,7 +16,9 @@ pub fn object(metric: &str, target: &str, min: i32, max: i32, behavior: &str) ->
             ("apiVersion: vpn.beebs.dev/v1, kind: MaskProvider, name: p", "namespace: default")
         }
         _ if metric.contains("masks_") => ("apiVersion: v1, kind: Namespace, name: default", "namespace: default"),
-        _ if metric.contains("_capacity_") => ("apiVersion: v1, kind: Service, name: app", "reserve-cpu: '30'"),
+        _ if metric.contains("_capacity_") || metric == "replicas_that_fit" => {
+            ("apiVersion: v1, kind: Service, name: app", "cpu: '1'")
+        }
         _ => ("apiVersion: apps/v1, kind: Deployment, name: app", "tag: default"),
     };
     let described = format!("describedObject: {{{object}}}");

@@ -4,7 +4,7 @@
 //! depend on the state of the cluster.
 
 use super::request::{CustomQuery, Request};
-use crate::metrics::PROVIDER;
+use crate::{metrics::PROVIDER, model::WORKLOADS};
 
 /// The resource of MaskProviders.
 pub const MASK_PROVIDERS: &str = "maskproviders.vpn.beebs.dev";
@@ -20,15 +20,11 @@ pub(super) const CLAIMABLE: &str = "claimable_slots";
 pub(super) const NAMESPACE: [&str; 3] = ["masks", "masks_waiting", "masks_oldest_wait_seconds"];
 /// The metrics of tags, without the prefix.
 pub(super) const TAG: [&str; 2] = ["tag_slots_free", "tag_masks_waiting"];
-/// The workloads that discovery lists. Others work too.
-pub(super) const WORKLOADS: [&str; 5] =
-    ["deployments.apps", "jobs.batch", "replicasets.apps", "rollouts.argoproj.io", "statefulsets.apps"];
-
 /// Returns the names of custom metrics, each as `resource/metric`.
 pub fn custom_names(prefix: &str) -> Vec<String> {
     let providers = PROVIDER.iter().map(|(name, ..)| format!("{MASK_PROVIDERS}/{prefix}_{name}"));
     let namespaces = NAMESPACE.iter().map(|name| format!("{NAMESPACES}/{prefix}_{name}"));
-    let workloads = WORKLOADS.iter().map(|resource| format!("{resource}/{prefix}_{CLAIMABLE}"));
+    let workloads = WORKLOADS.iter().map(|(resource, ..)| format!("{resource}/{prefix}_{CLAIMABLE}"));
     let mut names: Vec<_> = providers.chain(namespaces).chain(workloads).collect();
     names.sort();
     names

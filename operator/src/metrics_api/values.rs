@@ -12,15 +12,15 @@ use vpn_types::MaskConsumerPhase;
 
 use super::{
     names::{
-        CLAIMABLE, MASK_PROVIDERS, NAMESPACE, NAMESPACES, PODS, SERVICES, TAG, WORKLOADS, unknown_custom,
-        unknown_external, without_prefix,
+        CLAIMABLE, MASK_PROVIDERS, NAMESPACE, NAMESPACES, PODS, SERVICES, TAG, unknown_custom, unknown_external,
+        without_prefix,
     },
     request::{CustomQuery, Objects},
     selector::Selector,
 };
 use crate::{
     metrics::{Claim, PROVIDER, ProviderGauge, ProviderSlots, Snapshot, WorkloadKey},
-    model::ObjectKey,
+    model::{CLAIM_LABELS, DEFAULT_RESOURCE, ObjectKey, WORKLOADS},
     state::Workload,
 };
 
@@ -135,7 +135,7 @@ impl Values<'_> {
                     let why = format!("{metric} needs a selector with the label workload, the name of a workload");
                     return Err(NoValue::BadRequest(why));
                 };
-                let resource = values.get("resource").copied().unwrap_or(WORKLOADS[0]);
+                let resource = values.get("resource").copied().unwrap_or(DEFAULT_RESOURCE);
                 let claim = claim(namespace, resource, workload, &values)?;
                 let labels = values.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
                 return Ok(vec![Value { labels, ..self.claimable(&claim, metric)? }]);
@@ -234,7 +234,7 @@ pub fn parse_claim(text: &str) -> Result<Claim, String> {
     let mut values = selector.values()?;
     let namespace = values.remove("namespace").ok_or("it needs the label namespace")?;
     let workload = values.get("workload").copied().ok_or("it needs the label workload, the name of a workload")?;
-    let resource = values.get("resource").copied().unwrap_or(WORKLOADS[0]);
+    let resource = values.get("resource").copied().unwrap_or(DEFAULT_RESOURCE);
     claim(namespace, resource, workload, &values).map_err(|why| match why {
         NoValue::NotFound(why) | NoValue::UnknownMetric(why) | NoValue::BadRequest(why) | NoValue::Unavailable(why) => {
             why
@@ -244,8 +244,7 @@ pub fn parse_claim(text: &str) -> Result<Claim, String> {
 
 /// Returns the claim that the labels of a selector describe.
 fn claim(namespace: &str, resource: &str, name: &str, values: &BTreeMap<&str, &str>) -> Result<Claim, NoValue> {
-    let known = ["tag", "reserve", "priority", "workload", "resource"];
-    if let Some(unknown) = values.keys().find(|key| !known.contains(key)) {
+    if let Some(unknown) = values.keys().find(|key| !CLAIM_LABELS.contains(key)) {
         let why = format!("unknown label {unknown}: {CLAIMABLE} knows tag, reserve and priority");
         return Err(NoValue::BadRequest(why));
     }
@@ -268,15 +267,13 @@ fn claim(namespace: &str, resource: &str, name: &str, values: &BTreeMap<&str, &s
 pub fn describe(resource: &str, namespace: &str, name: &str) -> DescribedObject {
     let (api_version, kind) = match resource {
         MASK_PROVIDERS => ("vpn.beebs.dev/v1", "MaskProvider"),
-        "deployments.apps" => ("apps/v1", "Deployment"),
-        "replicasets.apps" => ("apps/v1", "ReplicaSet"),
-        "statefulsets.apps" => ("apps/v1", "StatefulSet"),
-        "jobs.batch" => ("batch/v1", "Job"),
-        "rollouts.argoproj.io" => ("argoproj.io/v1alpha1", "Rollout"),
         PODS => ("v1", "Pod"),
         SERVICES => ("v1", "Service"),
-        // A resource does not tell its kind.
-        other => (other.split_once('.').map_or("", |(_, group)| group), other),
+        other => match WORKLOADS.iter().find(|(resource, ..)| *resource == other) {
+            Some((_, api_version, kind)) => (*api_version, *kind),
+            // A resource does not tell its kind.
+            None => (other.split_once('.').map_or("", |(_, group)| group), other),
+        },
     };
     DescribedObject {
         api_version: api_version.to_owned(),

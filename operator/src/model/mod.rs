@@ -14,6 +14,7 @@ mod meta;
 mod operation;
 mod quantity;
 mod request;
+mod scaling;
 mod step;
 mod text;
 mod time;
@@ -35,6 +36,7 @@ pub use operation::{
 };
 pub use quantity::quantity_suffix;
 pub use request::{ReconcileRequest, Request, RequestPriority};
+pub use scaling::{CAPACITY_LABELS, CLAIM_LABELS, CLAIM_PARAMETERS, DEFAULT_RESOURCE, WORKLOADS};
 pub use step::{Send, Step};
 pub use text::beginning;
 pub use time::Now;

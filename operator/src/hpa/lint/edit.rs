@@ -3,9 +3,12 @@
 use serde_yaml::{Mapping, Value};
 
 use super::labels::known_labels;
-use crate::hpa::{
-    autoscaler::{Autoscaler, Metric, Source},
-    meaning::{self, Meaning},
+use crate::{
+    hpa::{
+        autoscaler::{Autoscaler, Metric, Source},
+        meaning::{self, Meaning},
+    },
+    model::{CLAIM_PARAMETERS, DEFAULT_RESOURCE},
 };
 
 /// A field and its new value, or none to remove it.
@@ -100,10 +103,10 @@ pub fn describe_target(autoscaler: &Autoscaler, metric: &Metric, meaning: Meanin
             vec![Edit::set(format!("{path}.describedObject"), mapping(fields)), keep_labels(metric, labels, [])]
         }
         (Source::External, Meaning::Claimable) if !reference.is_provider() => {
-            let resource = reference.resource().filter(|it| *it != "deployments.apps");
+            let resource = reference.resource().filter(|it| *it != DEFAULT_RESOURCE);
             let resource = resource.map(|resource| ("resource", resource));
             let workload = [("workload", reference.name.as_str())].into_iter().chain(resource);
-            vec![keep_labels(metric, &["tag", "reserve", "priority"], workload)]
+            vec![keep_labels(metric, CLAIM_PARAMETERS, workload)]
         }
         // The capacity is that for the Pods of a Service.
         (Source::Object, Meaning::Fits) => vec![

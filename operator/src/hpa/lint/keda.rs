@@ -32,7 +32,7 @@ pub fn findings(autoscaler: &Autoscaler) -> Vec<Finding> {
         found.push(Finding::new(Warning, "idle-not-zero", why));
     }
     if let Some(paused) = keda.paused {
-        let why = format!("The annotation {paused} is set. What follows is about the time without it.");
+        let why = format!("While the annotation {paused} is set, KEDA does not scale, or only in one direction.");
         found.push(Finding::new(Info, "paused", why));
     }
     let claimable = autoscaler.metrics.iter().any(|metric| meaning(&metric.name) == Some(Meaning::Claimable));

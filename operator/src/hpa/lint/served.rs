@@ -8,9 +8,12 @@ use super::{
     },
     labels::known_labels,
 };
-use crate::hpa::{
-    autoscaler::{Autoscaler, Metric, Source},
-    meaning::{self, Meaning},
+use crate::{
+    hpa::{
+        autoscaler::{Autoscaler, Metric, Source},
+        meaning::{self, Meaning},
+    },
+    model::DEFAULT_RESOURCE,
 };
 
 /// Returns the findings about the object and the selector of a metric of this operator.
@@ -44,10 +47,10 @@ fn object(autoscaler: &Autoscaler, metric: &Metric, meaning: Meaning) -> Option<
     if exists {
         return other_object(autoscaler, metric, meaning);
     }
-    let instead = described.as_ref().map_or_else(String::new, |it| format!(", not for a {}", it.kind));
+    let instead = described.as_ref().map_or_else(String::new, |it| format!(", not for {} {}", it.kind, it.name));
     let why = format!(
-        "The metrics API of this operator has {name} only {only}{instead}. Unless another server has it, the metric \
-         has no value."
+        "The metrics API of this operator has {name} only {only}{instead}. Unless another server serves it, \
+         the metric has no value."
     );
     Some(Finding::new(Warning, "not-served", why).with(describe_target(autoscaler, metric, meaning)))
 }
@@ -63,7 +66,7 @@ fn other_object(autoscaler: &Autoscaler, metric: &Metric, meaning: Meaning) -> O
         return None;
     }
     let why = format!(
-        "{} is that of {} {}, but {} {} is scaled.",
+        "{} describes {} {}, but {} {} is scaled.",
         metric.name, described.kind, described.name, scaled.kind, scaled.name
     );
     Some(Finding::new(Warning, "other-object", why).with(describe_target(autoscaler, metric, meaning)))
@@ -77,7 +80,7 @@ fn other_workload(autoscaler: &Autoscaler, metric: &Metric, meaning: Meaning) ->
     let value = |label: &str| metric.labels.iter().find(|(key, _)| key == label)?.1.as_deref();
     let scaled = &autoscaler.target;
     let workload = value("workload")?;
-    let resource = value("resource").unwrap_or("deployments.apps");
+    let resource = value("resource").unwrap_or(DEFAULT_RESOURCE);
     let is_other = workload != scaled.name || scaled.resource().is_some_and(|it| it != resource);
     is_other.then(|| {
         let why = format!(

@@ -3,8 +3,12 @@
 use super::*;
 use crate::hpa::{Finding, Level, corrected, findings};
 
+/// Returns the codes of all findings. Each is explained in the document.
 fn codes(manifest: &Manifest) -> Vec<&'static str> {
-    findings(manifest, None).iter().map(|finding| finding.code).collect()
+    let document = include_str!("../../../docs/scaling-tools.md");
+    let codes: Vec<_> = findings(manifest, None).iter().map(|finding| finding.code).collect();
+    codes.iter().for_each(|code| assert!(document.contains(&format!("`{code}`")), "{code} is not explained"));
+    codes
 }
 
 fn get(manifest: &Manifest, slots: Option<u32>, code: &str) -> Finding {
@@ -199,6 +203,7 @@ fn metrics_that_do_not_exist_for_an_object_are_reported_and_corrected() {
             Some("metric:\n        name: vpno_claimable_slots\n      d"),
         ),
     ] {
+        codes(&manifest);
         let all = findings(&manifest, None);
         let about = |finding: &&Finding| {
             ["not-served", "other-object", "missing-request", "missing-workload", "unknown-label"]
@@ -309,10 +314,12 @@ fn scaled_objects_have_rules_of_their_own() {
     assert!(findings(&manifest, None).is_empty(), "{:?}", findings(&manifest, None));
     let idle = scaled_object("  idleReplicaCount: 1\n  minReplicaCount: 2", "sum(vpno_claimable_slots)", "");
     assert_eq!(get(&idle, None, "idle-not-zero").level, Level::Warning);
-    let mut paused = idle;
-    paused.raw["metadata"]["annotations"]["autoscaling.keda.sh/paused"] = "true".into();
-    let paused = Manifest::new("f.yaml", paused.raw).unwrap();
-    assert_eq!(get(&paused, None, "paused").level, Level::Info);
+    let paused_with = |value: &str| {
+        let mut raw = idle.raw.clone();
+        raw["metadata"]["annotations"]["autoscaling.keda.sh/paused"] = value.into();
+        super::findings::codes(&Manifest::new("f.yaml", raw).unwrap()).contains(&"paused")
+    };
+    assert!(paused_with("true") && paused_with("1") && paused_with("yes") && !paused_with("false"));
     let never = scaled_object("  pollingInterval: 0\n  minReplicaCount: 1", "sum(vpno_claimable_slots{tag=\"a\"})", "");
     assert_eq!(get(&never, None, "polling-zero").level, Level::Error);
     assert!(simulate(&never.autoscaler, &options(5)).is_err(), "KEDA does not take it");

@@ -23,12 +23,9 @@ use crate::{
         Available, Cluster, Consumers, NodeView, PodView, QuantityError, Query, Resources, Totals, millis, units,
     },
     metrics_api::{selector::Selector, values::NoValue},
-    model::{LabelMatcher, ObjectKey},
+    model::{CAPACITY_LABELS, LabelMatcher, ObjectKey},
     runtime::watch::error_chain,
 };
-
-/// The labels of a metric that say what to leave free, and what a replica requests.
-const PARAMETERS: [&str; 5] = ["cpu", "memory", "reserve-cpu", "reserve-memory", "priority-below"];
 
 /// The capacity of the cluster.
 #[derive(Clone)]
@@ -161,8 +158,8 @@ fn query(
     selector: &Selector,
 ) -> Result<Query, String> {
     let values = selector.values()?;
-    if let Some(unknown) = values.keys().find(|key| !PARAMETERS.contains(key)) {
-        return Err(format!("unknown label {unknown}: {metric} knows {}", PARAMETERS.join(", ")));
+    if let Some(unknown) = values.keys().find(|key| !CAPACITY_LABELS.contains(key)) {
+        return Err(format!("unknown label {unknown}: {metric} knows {}", CAPACITY_LABELS.join(", ")));
     }
     let amount = |label: &str, parse: fn(&str) -> Result<u64, QuantityError>| {
         let text = values.get(label);
