@@ -46,9 +46,14 @@ impl Labeled {
         let cluster = Cluster::connect(ControlPlaneOptions::default()).await?;
         let operator = Operator::start_with(&cluster, OperatorOptions::new(Layout::Combined).injection(1)).await?;
         let limit = Duration::from_secs(self.limit);
-        let (mut masks, mut pods) = (None, None);
+        let (mut masks, mut plain, mut pods) = (None, None, None);
         Framework::run(&cluster, &operator, "masks", async |f| {
             masks = Some(load::run(&cluster, &operator, f, (self.pods, false, limit)).await?);
+            Ok(())
+        })
+        .await?;
+        Framework::run(&cluster, &operator, "plain", async |f| {
+            plain = Some(labeled::plain(f, self.pods, limit).await?);
             Ok(())
         })
         .await?;
@@ -58,17 +63,24 @@ impl Labeled {
             Ok(())
         })
         .await?;
-        if let (Some(masks), Some(pods)) = (masks, pods) {
+        if let (Some(masks), Some(plain), Some(pods)) = (masks, plain, pods) {
             if self.requests {
                 let [starts, releases] = pods.requests.each_ref().map(Requests::table);
                 println!("starts:\n{starts}releases:\n{releases}");
             }
             let ratio = |time: Duration| time.as_secs_f64() / masks.assigned.as_secs_f64();
-            println!("{masks}\n{pods}");
             println!(
-                "ratio to the Masks alone: {:.2} until the gates are removed, {:.2} until all run",
+                "{masks}\n{} Pods without the label: running after {:.1} s\n{pods}",
+                self.pods,
+                plain.as_secs_f64()
+            );
+            println!(
+                "ratio to the Masks alone: {:.2} until the gates are removed, {:.2} until all run, {:.2} until the Pods \
+                 without the label run; until all run, to the Masks and the Pods without the label together: {:.2}",
                 ratio(pods.ungated),
                 ratio(pods.running),
+                ratio(plain),
+                pods.running.as_secs_f64() / (masks.assigned + plain).as_secs_f64(),
             );
         }
         operator.stop().await?;

@@ -91,6 +91,28 @@ fn runs(pod: &Pod) -> bool {
     pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
 }
 
+/// Creates `count` Pods without the label at once. Returns the time until all run.
+///
+/// # Errors
+/// If they do not run within `limit`, or a Pod cannot be created.
+pub async fn plain(f: &Framework, count: usize, limit: Duration) -> Result<Duration> {
+    let began = Instant::now();
+    let made = stream::iter(0..count)
+        .map(async |number| {
+            let mut pod = labeled(&format!("pod-{number:05}"), "app")?;
+            pod.metadata.labels = None;
+            f.create(pod).await
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_for_each(async |_| Ok(()));
+    let all_run = async {
+        wait_for_count(f.api::<Pod>(), limit, "all run", count, runs).await?;
+        Ok(began.elapsed())
+    };
+    let ((), took) = tokio::try_join!(made, all_run)?;
+    Ok(took)
+}
+
 /// Creates `count` Pods at once, on as many slots, observes them for `idle` while nothing changes, and deletes them.
 ///
 /// # Errors

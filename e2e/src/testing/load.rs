@@ -138,6 +138,8 @@ pub async fn run(
         let made = stream::iter(&names).map(make).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(()));
         tokio::try_join!(made, all_run)?;
     }
+    // Statuses and Events of the assignments would otherwise count as part of the releases.
+    audit.settled(&operator.users(), limit).await?;
     let (mark, began) = (audit.mark().await?, Instant::now());
     let all_free = wait_for_count(f.api::<MaskReservation>(), limit, "all slots free", 0, |_| true);
     let deleted = stream::iter(&names)

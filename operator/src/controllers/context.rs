@@ -6,7 +6,7 @@ use super::{
     consumers::Memory as ConsumersMemory,
     pods::Memory as PodsMemory,
     providers::LastWrites,
-    reservations::Holds,
+    reservations::Memory as ReservationsMemory,
     servers::{Memory as ServersMemory, Settings as ServerSettings},
     verification::{Attempts, Logs, Settings},
 };
@@ -57,7 +57,7 @@ pub struct Memory {
     /// State of the pods controller.
     pub pods: PodsMemory,
     /// State of the reservations controller.
-    pub holds: Holds,
+    pub reservations: ReservationsMemory,
     /// State of the providers controller.
     pub last_writes: LastWrites,
     /// Verifications in progress.

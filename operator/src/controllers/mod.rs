@@ -6,6 +6,7 @@
 mod context;
 mod controller;
 pub mod table;
+mod throttle;
 
 pub mod consumers;
 pub mod masks;

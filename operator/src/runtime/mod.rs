@@ -83,11 +83,12 @@ pub async fn run(
 ) {
     let Reporting { unsynced, metrics, mut snapshot_requests } = reporting;
     let (inputs, mut received) = mpsc::unbounded_channel();
+    let permits = RequestPriority::ALL.map(|priority| Arc::new(Semaphore::new(max_concurrent(priority))));
     let mut executor = Executor {
-        publisher: record::Publisher::new(client.clone()),
+        publisher: record::Publisher::new(client.clone(), permits[RequestPriority::Slots as usize].clone()),
         client,
         inputs,
-        permits: RequestPriority::ALL.map(|priority| Arc::new(Semaphore::new(max_concurrent(priority)))),
+        permits,
         leader_until: leader_until.clone(),
         metrics,
         secret_watches: HashMap::new(),

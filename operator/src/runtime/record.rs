@@ -1,30 +1,39 @@
 //! Publishes Events. Nothing depends on whether they arrive.
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1;
 use kube::{
     Client, Resource,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation, OpenVPNClient, OpenVPNServer};
 
 use crate::{
     model::{EventRecord, Kind, ObjectReference, beginning},
-    runtime::DEADLINE,
+    runtime::{DEADLINE, SLOT_REQUESTS},
 };
 
 /// The maximum number of pending Events. Further ones are dropped.
 const MAX_PENDING: usize = 4096;
-/// The maximum number of concurrent requests. When thousands of slots are assigned or released at once, each Event takes
-/// the API server's time from them.
+/// The maximum number of concurrent requests.
 const MAX_CONCURRENT: usize = 2;
+/// How long an Event waits at most while requests for slots are in flight. When hundreds of slots are assigned or released
+/// at once, each Event takes the API server's time from them.
+const MAX_DELAY: Duration = Duration::from_secs(10);
+/// How often a waiting Event looks whether requests for slots are in flight.
+const POLL: Duration = Duration::from_millis(50);
 /// The maximum length of `note` in events.k8s.io/v1, in bytes.
 const MAX_NOTE_LENGTH: usize = 1024;
 
 /// Publishes Events in the background, in order, a few at a time.
 pub struct Publisher {
-    pending: mpsc::Sender<EventRecord>,
+    pending: mpsc::Sender<(EventRecord, Instant)>,
 }
 
 /// Sends Events to the API server.
@@ -37,15 +46,21 @@ struct Sender {
 }
 
 impl Publisher {
-    /// Creates the publisher of a process.
-    pub fn new(client: Client) -> Self {
+    /// Creates the publisher of a process. Its Events give way to requests for slots, which use `slot_permits`.
+    pub fn new(client: Client, slot_permits: Arc<Semaphore>) -> Self {
         let instance = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).ok();
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance };
         let sender = Sender { warnings: Recorder::new(client.clone(), reporter.clone()), client, reporter };
         let (pending, mut events) = mpsc::channel(MAX_PENDING);
         tokio::spawn(async move {
             let events = stream::poll_fn(|cx| events.poll_recv(cx));
-            events.for_each_concurrent(MAX_CONCURRENT, |event| sender.send(event)).await;
+            let send = async |(event, recorded): (EventRecord, Instant)| {
+                while slot_permits.available_permits() < SLOT_REQUESTS && recorded.elapsed() < MAX_DELAY {
+                    tokio::time::sleep(POLL).await;
+                }
+                sender.send(event).await;
+            };
+            events.for_each_concurrent(MAX_CONCURRENT, send).await;
         });
         Self { pending }
     }
@@ -60,7 +75,7 @@ impl Publisher {
             event.message
         );
         // Fails if too many are pending.
-        let _ = self.pending.try_send(event);
+        let _ = self.pending.try_send((event, Instant::now()));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Releases without the garbage collector, which may lag far behind.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use vpn_operator::{
     controllers::{ControllerSet, table},
@@ -7,6 +9,7 @@ use vpn_operator::{
 };
 
 use crate::{
+    metadata::uid_of,
     process::separate_processes,
     run::{Move, Sim},
     scenarios::{check, settle, settle_and_check, settle_without},
@@ -184,4 +187,39 @@ fn the_end_of_a_pod_without_grace_period_is_seen() {
         let mut reservations = sim.server.log.iter().filter(|event| event.kind == Kind::Reservation);
         assert!(!reservations.any(|event| event.last.pointer("/status/holdUntil").is_some()), "{link:?}: held");
     }
+}
+
+/// Their writes would take the API server's time from the releases.
+#[test]
+fn many_releases_that_wait_for_pods_are_reported_at_a_limited_rate() {
+    const COUNT: u64 = 20;
+    let mut sim = Sim::new(&[table::all()]);
+    sim.account("p", COUNT);
+    let masks: Vec<_> = (0..COUNT).map(|number| key("a", &format!("m{number}"))).collect();
+    for mask in &masks {
+        sim.mask(mask, json!({}));
+    }
+    settle(&mut sim);
+    for mask in &masks {
+        sim.pod(&mask.name, mask, PodLink::Owned);
+    }
+    settle(&mut sim);
+    sim.nodes.lost = sim.server.of_kind(Kind::Pod).map(|(_, pod)| uid_of(pod).to_owned()).collect();
+    for mask in &masks {
+        sim.delete(Kind::Mask, mask, "Background");
+    }
+    settle_without(&mut sim, |_| false);
+    sim.counts.clear();
+    let mut reported = Vec::new();
+    for _ in 0..40 {
+        sim.advance(500);
+        settle_without(&mut sim, |_| false);
+        reported.push(sim.total("patch", Kind::Consumer));
+    }
+    assert_eq!(reported[4], 0, "before three seconds have passed: {reported:?}");
+    let most = reported.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(most <= Some(3), "more than five a second: {reported:?}");
+    assert_eq!(reported.last(), Some(&masks.len()), "{reported:?}");
+    let phases: BTreeSet<_> = masks.iter().map(|mask| sim.phase(Kind::Consumer, mask)).collect();
+    assert_eq!(phases, ["Terminating"].into());
 }

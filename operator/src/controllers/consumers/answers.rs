@@ -14,7 +14,7 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
     match (request, outcome) {
         (ReconcileRequest::PodList(namespace), Outcome::Pods(pods)) => pods_listed(ctx, namespace, pods),
         (ReconcileRequest::PodList(namespace), _) => {
-            for consumer in ctx.memory.consumers.followers.list_failed(namespace) {
+            for consumer in ctx.memory.consumers.followers.list_failed(namespace, ctx.now) {
                 ctx.enqueue(ReconcileRequest::Consumer(consumer));
             }
         }
@@ -105,7 +105,7 @@ fn copy_seen(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
 fn pods_listed(ctx: &mut Context, namespace: &std::sync::Arc<str>, listed: &[PodView]) {
     let Some(pods) = ctx.state.pods.get_mut(namespace) else { return };
     pods.merge(listed);
-    for key in ctx.memory.consumers.followers.list_answered(namespace) {
+    for key in ctx.memory.consumers.followers.list_answered(namespace, ctx.now) {
         let Some(consumer) = ctx.state.consumers.get(&key) else { continue };
         let held: Vec<_> = ctx.state.reservations_of(&consumer.meta.uid).collect();
         let users = find_users(consumer, &held, &ctx.state.pods[namespace]);

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use vpn_types::Reason;
 
-use super::{followers::Followers, memory::ConsumerMemory, throttle::Throttle};
+use super::{
+    followers::Followers,
+    memory::{ConsumerMemory, Throttles},
+};
 use crate::{
     allocator::Allocator,
     model::{Backoff, Effect, EventRecord, Kind, Now, ObjectKey, Uid, object_reference},
@@ -19,8 +22,8 @@ pub struct ConsumerContext<'a> {
     pub allocator: &'a mut Allocator,
     /// State by UID of the consumer.
     pub memory: &'a mut HashMap<Uid, ConsumerMemory>,
-    /// Limits how often queue positions are rewritten.
-    pub throttle: &'a mut Throttle,
+    /// Limits how often statuses are written.
+    pub throttles: &'a mut Throttles,
     /// Watches to start or stop.
     pub effects: &'a mut Vec<Effect>,
     /// Releases in progress.

@@ -1,17 +1,24 @@
 //! The releases in progress in each namespace: which of them a Pod affects, and which wait for a list of its Pods.
 //!
 //! Invariant: a list serves only releases whose copied Secret was gone before the list was requested. It serves all of
-//! them at once: when a thousand Masks are deleted together, they share a few lists.
+//! them at once, and the API server gets a pause before the next one: when a thousand Masks are deleted together, they
+//! share a few lists.
 
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{
-    model::{ObjectKey, Uid},
+    model::{Now, ObjectKey, Uid},
     state::PodView,
 };
+
+/// How much longer than a list the pause after it is. Each list reads all Pods of the namespace.
+const PAUSE: u32 = 3;
+/// The longest pause.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// The releases in progress, by namespace.
 #[derive(Clone, Default)]
@@ -29,6 +36,10 @@ struct Namespace {
     wanted: BTreeSet<ObjectKey>,
     /// Consumers that the list in flight serves.
     in_flight: BTreeSet<ObjectKey>,
+    /// When (monotonic) the last list was requested.
+    requested: Duration,
+    /// When (monotonic) the next one may be requested.
+    next: Duration,
 }
 
 #[derive(Clone, Default)]
@@ -110,21 +121,28 @@ impl Followers {
         self.0.get(namespace).is_some_and(|namespace| !namespace.wanted.is_empty())
     }
 
-    /// Notes that a list is being requested.
-    pub fn list_sent(&mut self, namespace: &str) {
-        if let Some(namespace) = self.0.get_mut(namespace) {
-            namespace.in_flight.append(&mut namespace.wanted);
+    /// Requests the list that releases wait for, or returns the time (monotonic) of the next one.
+    pub fn request_list(&mut self, namespace: &str, now: Now) -> Result<(), Duration> {
+        let Some(namespace) = self.0.get_mut(namespace) else { return Ok(()) };
+        if now.monotonic < namespace.next {
+            return Err(namespace.next);
         }
+        namespace.requested = now.monotonic;
+        namespace.in_flight.append(&mut namespace.wanted);
+        Ok(())
     }
 
     /// Notes that the list has arrived, and returns the consumers that it serves.
-    pub fn list_answered(&mut self, namespace: &str) -> BTreeSet<ObjectKey> {
-        self.0.get_mut(namespace).map(|namespace| std::mem::take(&mut namespace.in_flight)).unwrap_or_default()
+    pub fn list_answered(&mut self, namespace: &str, now: Now) -> BTreeSet<ObjectKey> {
+        let Some(namespace) = self.0.get_mut(namespace) else { return BTreeSet::new() };
+        let took = now.monotonic.saturating_sub(namespace.requested);
+        namespace.next = now.monotonic + (took * PAUSE).min(MAX_PAUSE);
+        std::mem::take(&mut namespace.in_flight)
     }
 
     /// Notes that the list failed, and returns the consumers that keep waiting.
-    pub fn list_failed(&mut self, namespace: &str) -> BTreeSet<ObjectKey> {
-        let waiting = self.list_answered(namespace);
+    pub fn list_failed(&mut self, namespace: &str, now: Now) -> BTreeSet<ObjectKey> {
+        let waiting = self.list_answered(namespace, now);
         if let Some(namespace) = self.0.get_mut(namespace) {
             namespace.wanted.extend(waiting.iter().cloned());
         }
@@ -147,17 +165,19 @@ mod tests {
 
     #[test]
     fn a_list_serves_only_releases_that_wanted_it_before_it_was_requested() {
+        let at = |millis| Now { monotonic: Duration::from_millis(millis), ..Now::default() };
         let mut followers = Followers::default();
         let (one, two) = (ObjectKey::new("ns", "one"), ObjectKey::new("ns", "two"));
         assert!(followers.begin(&one.namespace, &Uid::from("1")));
         assert!(!followers.begin(&two.namespace, &Uid::from("2")));
         followers.want_list(&one);
-        followers.list_sent("ns");
+        assert_eq!(followers.request_list("ns", at(1000)), Ok(()));
         followers.want_list(&two);
-        assert_eq!(followers.list_answered("ns"), [one.clone()].into());
+        assert_eq!(followers.list_answered("ns", at(1100)), [one.clone()].into());
         assert!(followers.wants_list("ns"));
-        followers.list_sent("ns");
-        assert_eq!(followers.list_failed("ns"), [two.clone()].into());
+        assert_eq!(followers.request_list("ns", at(1399)), Err(Duration::from_millis(1400)));
+        assert_eq!(followers.request_list("ns", at(1400)), Ok(()));
+        assert_eq!(followers.list_failed("ns", at(1500)), [two.clone()].into());
         assert!(followers.wants_list("ns"));
         assert!(!followers.end(&one, &Uid::from("1")));
         assert!(followers.end(&two, &Uid::from("2")));

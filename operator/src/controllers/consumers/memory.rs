@@ -1,10 +1,11 @@
 //! State of the consumers controller. All of it can be lost: after a restart, the controller reads or does the same
 //! again.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::{followers::Followers, throttle::Throttle};
+use super::followers::Followers;
 use crate::{
+    controllers::throttle::Throttle,
     model::{ObjectKey, Uid},
     state::{CopyView, Ending, SlotUserView},
 };
@@ -14,8 +15,8 @@ use crate::{
 pub struct Memory {
     /// State by UID of the consumer; most consumers have none.
     pub by_uid: HashMap<Uid, ConsumerMemory>,
-    /// Limits how often queue positions are rewritten.
-    pub throttle: Throttle,
+    /// Limits how often statuses are written.
+    pub throttles: Throttles,
     /// Releases in progress.
     pub followers: Followers,
     /// Consumers to reconcile again after the free slots are assigned.
@@ -26,6 +27,25 @@ impl Memory {
     /// Returns the state of a consumer, and creates it if it is absent.
     pub fn of(&mut self, consumer: &Uid) -> &mut ConsumerMemory {
         self.by_uid.entry(consumer.clone()).or_default()
+    }
+}
+
+/// Limits how often statuses are written that nobody has to act on.
+#[derive(Clone)]
+pub struct Throttles {
+    /// Queue positions. The Mask follows its consumer, which doubles the writes.
+    pub positions: Throttle,
+    /// Releases that wait for Pods that are stopping. When hundreds of slots are released at once, each status takes the
+    /// API server's time from them.
+    pub releases: Throttle,
+}
+
+impl Default for Throttles {
+    fn default() -> Self {
+        Self {
+            positions: Throttle::new(Duration::from_millis(450)),
+            releases: Throttle::new(Duration::from_millis(200)),
+        }
     }
 }
 
@@ -49,13 +69,13 @@ pub struct ConsumerMemory {
     /// no dependent blocks, which may be long before the last user is gone.
     pub upgraded: bool,
     /// Release: since when (monotonic) it waits for Pods to stop.
-    pub waiting_since: Option<std::time::Duration>,
+    pub waiting_since: Option<Duration>,
     /// How the Pod that the slot was for ended, as far as the watch on injected Pods saw it.
     pub pod_ending: Option<(Uid, Ending)>,
     /// Release: the name of a user that disappeared without evidence that its containers ended.
     pub unclean: Option<Arc<str>>,
     /// Waiting: since when (monotonic) a matching provider is about to get a new condition.
-    pub settling_since: Option<std::time::Duration>,
+    pub settling_since: Option<Duration>,
     /// A read confirmed that the provider is gone.
     pub provider_gone: bool,
 }

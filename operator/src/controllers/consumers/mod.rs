@@ -14,7 +14,6 @@ mod missing;
 mod observe;
 mod release;
 mod shared;
-mod throttle;
 mod waiting;
 mod withdraw;
 
@@ -83,8 +82,10 @@ fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
             if let Some(backoff) = gate(&ctx.backoffs, request, ctx.now) {
                 return backoff;
             }
-            followers.list_sent(namespace);
-            Step::send(Operation::ListPods(namespace.clone()))
+            match followers.request_list(namespace, ctx.now) {
+                Ok(()) => Step::send(Operation::ListPods(namespace.clone())),
+                Err(until) => Step::WaitUntil(until),
+            }
         }
         ReconcileRequest::Acknowledgement(key) => acknowledge(ctx, key),
         _ => Step::Idle,
@@ -101,13 +102,13 @@ fn reconcile_consumer(ctx: &mut Context, request: &ReconcileRequest, key: &Objec
     let mut backoff = ctx.backoffs.remove(request, RequestPriority::Slots);
     let list = ReconcileRequest::PodList(key.namespace.clone());
     let list_backoff = ctx.backoffs.get(&list, RequestPriority::Slots).filter(|backoff| backoff.should_be_reported());
-    let Memory { by_uid, throttle, followers, revisit } = &mut ctx.memory.consumers;
+    let Memory { by_uid, throttles, followers, revisit } = &mut ctx.memory.consumers;
     let step = decide(
         &mut ConsumerContext {
             state: &ctx.state,
             allocator: &mut ctx.allocator,
             memory: by_uid,
-            throttle,
+            throttles,
             effects: &mut ctx.effects,
             followers,
             list_backoff: list_backoff.cloned(),

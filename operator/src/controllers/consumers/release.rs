@@ -36,8 +36,7 @@ use crate::{
     },
 };
 
-/// How long the Pods of a release may take to stop before a status reports it. Most stop sooner, and when thousands of slots
-/// are released at once, each status that is not written frees the slots earlier.
+/// How long the Pods of a release may take to stop before a status reports it. Most stop sooner.
 const REPORT_DELAY: Duration = Duration::from_secs(3);
 
 /// Returns the next step for a consumer that is being deleted.
@@ -58,7 +57,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
         .or_else(|| finish(ctx, consumer, &held))
 }
 
-fn report_backoff(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, backoff: &Backoff) -> Step {
+fn report_backoff(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, backoff: &Backoff) -> Step {
     let message = format!("Cannot release the slot: {}", backoff.message);
     report(ctx, consumer, backoff.reason, message).or_else(|| Step::WaitUntil(backoff.until))
 }
@@ -150,7 +149,7 @@ fn stop_users(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, held: &[&R
         if wait.reason == Reason::Releasing && now < report_at {
             return Step::WaitUntil(report_at.min(wait.until));
         }
-        return report(ctx, consumer, wait.reason, wait.message).or_else(|| Step::WaitUntil(wait.until));
+        return report(ctx, consumer, wait.reason, wait.message).or_sooner(|| Step::WaitUntil(wait.until));
     }
     // Gone without evidence: the watch saw the user disappear while it ran, or never saw it.
     let is_unclean =
@@ -334,7 +333,7 @@ fn hold(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reservation: &Re
     }
 }
 
-fn report(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reason: Reason, message: String) -> Step {
+fn report(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, reason: Reason, message: String) -> Step {
     // The end of a verification is not worth a status or an Event.
     if reason == Reason::Releasing && verification::verified_by(ctx.state, consumer).is_some() {
         return Step::Idle;
@@ -344,6 +343,11 @@ fn report(ctx: &ConsumerContext<'_>, consumer: &ConsumerView, reason: Reason, me
     let assigned = consumer.assigned.as_deref();
     let patch = status::consumer(&consumer.meta, &consumer.status, &condition, assigned, ctx.now.wall);
     let Some(patch) = patch else { return Step::Idle };
+    if reason == Reason::Releasing
+        && let Err(until) = ctx.throttles.releases.take(ctx.now)
+    {
+        return Step::WaitUntil(until);
+    }
     let event =
         (reason != Reason::Releasing).then(|| event(consumer, true, reason, "Release", condition.message.clone()));
     Step::status(Operation::PatchStatus(Kind::Consumer, consumer.meta.key.clone(), patch)).with_event(event)

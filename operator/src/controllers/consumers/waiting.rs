@@ -148,7 +148,7 @@ fn report(
     let rewrite = consumer.status.phase == Some(condition.phase)
         && (condition.reason == Reason::NoFreeSlot
             || consumer.ready_condition.as_ref().is_some_and(|stored| stored.reason == condition.reason));
-    if rewrite && let Err(until) = ctx.throttle.take(ctx.now) {
+    if rewrite && let Err(until) = ctx.throttles.positions.take(ctx.now) {
         return Step::WaitUntil(until);
     }
     let warning = condition.reason != Reason::NoFreeSlot;

@@ -3,14 +3,14 @@
 //! Invariant: a reservation outlives the consumer that it names (by UID). Only a watch event or a read confirms that
 //! the consumer is gone. Absence from the store does not. In doubt, the slot stays held.
 
-mod holds;
+mod memory;
 
 use std::time::Duration;
 
 use chrono::SecondsFormat;
 use vpn_types::{MaskConsumerPhase, MaskProviderReleaseSpec, MaskReservationPhase, Reason};
 
-pub use holds::Holds;
+pub use memory::Memory;
 
 use crate::{
     controllers::{
@@ -33,15 +33,14 @@ pub const UNCOMMITTED_HOLD: Duration = Duration::from_secs(15);
 /// How long a release may wait before the status of its reservation reports it. Most Pods stop sooner.
 const REPORT_DELAY: Duration = Duration::from_secs(10);
 
-/// The same for a release whose MaskConsumer reports no wait: it is in progress, or its controller does not run. When
-/// thousands of slots are released at once, each status that is not written frees the slots earlier.
+/// The same for a release whose MaskConsumer reports no wait: it is in progress, or its controller does not run.
 const SILENT_REPORT_DELAY: Duration = Duration::from_secs(30);
 
 /// Converts the stored deadline to the monotonic clock. The wall clock counts when the deadline is first seen; from
 /// then on the hold lasts at most the longest delay of the provider.
-fn deadline(state: &ClusterState, holds: &mut Holds, reservation: &ReservationView, now: Now) -> Option<Duration> {
+fn deadline(state: &ClusterState, memory: &mut Memory, reservation: &ReservationView, now: Now) -> Option<Duration> {
     let stored = reservation.hold_until?;
-    let hold = holds.entry(reservation.meta.uid.clone()).or_default();
+    let hold = memory.holds.entry(reservation.meta.uid.clone()).or_default();
     if let Some((known, at)) = hold.deadline
         && known == stored
     {
@@ -74,7 +73,7 @@ pub static CONTROLLER: Controller = Controller {
 
 fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
     let ReconcileRequest::Reservation(key) = request else { return Step::Idle };
-    decide(&ctx.state, &mut ctx.memory.holds, key, ctx.now)
+    decide(&ctx.state, &mut ctx.memory.reservations, key, ctx.now)
 }
 
 fn observe(ctx: &mut Context, change: &Change<'_>) {
@@ -85,7 +84,7 @@ fn observe(ctx: &mut Context, change: &Change<'_>) {
             if let Some(before) = &change.before
                 && now.is_none_or(|view| view.meta.uid != before.meta.uid)
             {
-                ctx.memory.holds.remove(&before.meta.uid);
+                ctx.memory.reservations.holds.remove(&before.meta.uid);
                 ctx.forget(request.clone());
             }
             ctx.enqueue(request);
@@ -121,22 +120,22 @@ fn answered(ctx: &mut Context, answer: &Answer<'_>) {
 }
 
 /// Returns the next step for the reservation of that name.
-fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) -> Step {
+fn decide(state: &ClusterState, memory: &mut Memory, key: &ObjectKey, now: Now) -> Step {
     let Some(reservation) = state.reservations.get(key) else { return Step::Idle };
     // Not created by an operator: never write to it.
     if reservation.provider_uid.is_none() {
         return Step::Idle;
     }
-    let until = deadline(state, holds, reservation, now);
+    let until = deadline(state, memory, reservation, now);
     let consumer = state.consumers.get(&reservation.consumer);
     match consumer.filter(|consumer| consumer.meta.uid == reservation.consumer_uid) {
-        Some(consumer) => follow_consumer(state, holds, reservation, consumer, now),
+        Some(consumer) => follow_consumer(state, memory, reservation, consumer, now),
         None => match state.deleted_consumer(&reservation.consumer_uid) {
             None => Step::send(Operation::Get(Kind::Consumer, reservation.consumer.clone())),
             Some(departed) => {
                 let committed = departed.committed.as_ref() == Some(&reservation.meta.uid)
                     || reservation.status.phase == Some(MaskReservationPhase::Active);
-                hold(holds, reservation, until, committed, now).or_else(|| free(reservation))
+                hold(memory, reservation, until, committed, now).or_else(|| free(reservation))
             }
         },
     }
@@ -145,7 +144,7 @@ fn decide(state: &ClusterState, holds: &mut Holds, key: &ObjectKey, now: Now) ->
 /// Returns the next step while the consumer exists.
 fn follow_consumer(
     state: &ClusterState,
-    holds: &mut Holds,
+    memory: &mut Memory,
     reservation: &ReservationView,
     consumer: &ConsumerView,
     now: Now,
@@ -170,7 +169,7 @@ fn follow_consumer(
         if verification::verified_by(state, consumer).is_some() {
             return Step::Idle;
         }
-        let hold = holds.entry(reservation.meta.uid.clone()).or_default();
+        let hold = memory.holds.entry(reservation.meta.uid.clone()).or_default();
         let waits = consumer.status.phase == Some(MaskConsumerPhase::Terminating);
         let delay = if waits { REPORT_DELAY } else { SILENT_REPORT_DELAY };
         let report_at = *hold.releasing_since.get_or_insert(now.monotonic) + delay;
@@ -178,7 +177,13 @@ fn follow_consumer(
             return Step::WaitUntil(report_at);
         }
         let message = format!("MaskConsumer {} is releasing the slot", reservation.consumer);
-        return report(reservation, MaskReservationPhase::Terminating, false, Reason::Releasing, message, now);
+        let step = report(reservation, MaskReservationPhase::Terminating, false, Reason::Releasing, message, now);
+        if matches!(step, Step::Send(_))
+            && let Err(until) = memory.releases.take(now)
+        {
+            return Step::WaitUntil(until);
+        }
+        return step;
     }
     if !committed {
         return Step::Idle;
@@ -198,7 +203,13 @@ fn follow_consumer(
 }
 
 /// Waits until the holds of a slot have expired after its consumer is gone.
-fn hold(holds: &mut Holds, reservation: &ReservationView, until: Option<Duration>, committed: bool, now: Now) -> Step {
+fn hold(
+    memory: &mut Memory,
+    reservation: &ReservationView,
+    until: Option<Duration>,
+    committed: bool,
+    now: Now,
+) -> Step {
     if let (Some(at), Some(stored)) = (until, reservation.hold_until)
         && at > now.monotonic
     {
@@ -209,7 +220,7 @@ fn hold(holds: &mut Holds, reservation: &ReservationView, until: Option<Duration
             .or_else(|| Step::WaitUntil(at));
     }
     if !committed {
-        let hold = holds.entry(reservation.meta.uid.clone()).or_default();
+        let hold = memory.holds.entry(reservation.meta.uid.clone()).or_default();
         let until = *hold.uncommitted_since.get_or_insert(now.monotonic) + UNCOMMITTED_HOLD;
         if until > now.monotonic {
             return Step::WaitUntil(until);
