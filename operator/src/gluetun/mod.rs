@@ -6,9 +6,10 @@ mod variables;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Map, Value, json};
 
-pub use crate::state::VPN as CONTAINER;
 pub use variables::{is_public, missing_login};
 
+/// The name of the container.
+pub const CONTAINER: &str = "vpn";
 /// The name of the volume with the credentials.
 pub const VOLUME: &str = "vpn-credentials";
 /// Where the credentials are mounted.

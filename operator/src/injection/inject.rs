@@ -1,15 +1,12 @@
 //! What the webhook adds to a Pod.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodSpec, Probe},
-    apimachinery::pkg::util::intstr::IntOrString,
-};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde_json::{Value, json};
 use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected, MASK_ANNOTATION, SIDECAR_ANNOTATION, SLOT_GATE};
 
-use super::{Defaults, check::check, request::Request, value};
+use super::{Defaults, again::again, check::check, ports, request::Request, value};
 use crate::{
     gluetun::{self, Environment},
     model::{SHORTEST_GRACE_PERIOD, beginning},
@@ -19,9 +16,6 @@ use crate::{
 const STARTUP_SECONDS: u64 = 120;
 /// The variable with the name of the Secret, for Pods with a VPN container of their own.
 const SECRET_VARIABLE: &str = "VPN_SECRET";
-/// The ports on which gluetun listens: where the setting is, the port, and the host.
-const OWN_PORTS: [(&str, u16, &str); 2] =
-    [("HTTP_CONTROL_SERVER_ADDRESS", 8000, ""), ("HEALTH_SERVER_ADDRESS", 9999, "127.0.0.1")];
 /// The longest beginning of the name of a Secret: the name of the Pod, shortened.
 const LONGEST_BEGINNING: usize = 200;
 
@@ -101,32 +95,22 @@ fn inject(pod: &Value, inputs: &Inputs<'_>) -> Result<Value, String> {
     let annotations = metadata.annotations.as_ref().unwrap_or(&none);
     let request = Request::parse(annotations, metadata.labels.as_ref().unwrap_or(&none))?;
     check(&typed, &request, inputs.namespace_labels, inputs.minor)?;
-    if is_again {
-        return keep(pod, request.sidecar);
-    }
-    let secret = secret_of(&typed, &request, inputs)?;
+    let secret = if is_again { None } else { Some(secret_of(&typed, &request, inputs)?) };
     let spec = typed.spec.unwrap_or_default();
+    let Some(secret) = secret else {
+        return again(pod, &spec, &request);
+    };
     push(&mut new["spec"]["schedulingGates"], json!({"name": SLOT_GATE}));
     push(&mut new["spec"]["volumes"], gluetun::volume(&secret));
-    if spec.termination_grace_period_seconds == Some(0) {
-        new["spec"]["terminationGracePeriodSeconds"] = json!(SHORTEST_GRACE_PERIOD);
-    }
+    set_fields(&mut new["spec"], request.sidecar);
     if request.sidecar {
-        // A Service named `openvpn` would set OPENVPN_PORT.
-        new["spec"]["enableServiceLinks"] = json!(false);
         let sidecar = sidecar(&spec, &request, inputs.defaults, &secret);
         match new["spec"]["initContainers"].as_array_mut() {
             Some(all) => all.insert(0, sidecar),
             None => new["spec"]["initContainers"] = json!([sidecar]),
         }
     } else {
-        let variable = json!({"name": SECRET_VARIABLE, "value": secret});
-        for list in ["initContainers", "containers"] {
-            let containers = new.pointer_mut(&format!("/spec/{list}"));
-            for container in containers.and_then(Value::as_array_mut).into_iter().flatten() {
-                push(&mut container["env"], variable.clone());
-            }
-        }
+        name_secret(&mut new["spec"], &secret);
     }
     let injected = Injected {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -138,6 +122,30 @@ fn inject(pod: &Value, inputs: &Inputs<'_>) -> Result<Value, String> {
     };
     new["metadata"]["annotations"][INJECTED_ANNOTATION] = json!(json!(injected).to_string());
     Ok(new)
+}
+
+/// Sets what the whole Pod needs.
+pub fn set_fields(spec: &mut Value, has_sidecar: bool) {
+    if spec["terminationGracePeriodSeconds"] == json!(0) {
+        spec["terminationGracePeriodSeconds"] = json!(SHORTEST_GRACE_PERIOD);
+    }
+    if has_sidecar {
+        // A Service named `openvpn` would set OPENVPN_PORT.
+        spec["enableServiceLinks"] = json!(false);
+    }
+}
+
+/// Gives the containers that do not have it yet the variable with the name of the Secret.
+pub fn name_secret(spec: &mut Value, secret: &str) {
+    let variable = json!({"name": SECRET_VARIABLE, "value": secret});
+    for list in ["initContainers", "containers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            let has_it = container["env"].as_array().is_some_and(|env| env.contains(&variable));
+            if !has_it {
+                push(&mut container["env"], variable.clone());
+            }
+        }
+    }
 }
 
 fn secret_of(pod: &Pod, request: &Request, inputs: &Inputs<'_>) -> Result<String, String> {
@@ -163,12 +171,7 @@ fn sidecar(spec: &PodSpec, request: &Request, defaults: &Defaults, secret: &str)
     if !subnets.is_empty() {
         settings.push(("FIREWALL_OUTBOUND_SUBNETS", subnets.join(",")));
     }
-    let ports = request.input_ports.clone().map_or_else(|| ports_of(spec), |ports| ports.into_iter().collect());
-    if !ports.is_empty() {
-        let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
-        settings.push(("FIREWALL_INPUT_PORTS", ports.join(",")));
-    }
-    settings.extend(own_ports(&ports));
+    settings.extend(ports::settings(spec, request));
     let image = request.image.as_ref().unwrap_or(&defaults.image);
     // Resources of the Pod (KEP-2837) are for all its containers, and those of a container must fit in them.
     let default_resources = defaults.resources.as_ref().filter(|_| spec.resources.is_none());
@@ -193,41 +196,8 @@ fn sidecar(spec: &PodSpec, request: &Request, defaults: &Defaults, secret: &str)
     Value::Object(container)
 }
 
-/// Moves the servers of gluetun, which starts first, away from the ports of the other containers.
-fn own_ports(taken: &BTreeSet<u16>) -> impl Iterator<Item = (&'static str, String)> {
-    OWN_PORTS.into_iter().filter(|(_, port, _)| taken.contains(port)).filter_map(|(setting, port, host)| {
-        // The ranges of the two do not overlap.
-        let free = (port..port + 1000).find(|port| !taken.contains(port))?;
-        Some((setting, format!("{host}:{free}")))
-    })
-}
-
-/// Returns the ports that the containers declare, and those that kubelet probes: the firewall of gluetun would drop
-/// what comes from outside of the VPN.
-fn ports_of(spec: &PodSpec) -> BTreeSet<u16> {
-    let all = || spec.init_containers.iter().flatten().chain(&spec.containers);
-    let declared = all().flat_map(|container| container.ports.iter().flatten()).map(|port| port.container_port);
-    let probed = all().flat_map(probed_ports);
-    declared.chain(probed).filter_map(|port| u16::try_from(port).ok()).collect()
-}
-
-fn probed_ports(container: &Container) -> Vec<i32> {
-    let lifecycle = container.lifecycle.iter().flat_map(|hooks| hooks.post_start.iter().chain(&hooks.pre_stop));
-    let hooks = lifecycle.filter_map(|hook| hook.http_get.as_ref().map(|get| &get.port));
-    let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
-    let probes: Vec<&Probe> = probes.into_iter().flatten().collect();
-    let http = probes.iter().filter_map(|probe| probe.http_get.as_ref().map(|get| &get.port));
-    let tcp = probes.iter().filter_map(|probe| probe.tcp_socket.as_ref().map(|socket| &socket.port));
-    let grpc = probes.iter().filter_map(|probe| probe.grpc.as_ref().map(|grpc| grpc.port));
-    let number = |port: &IntOrString| match port {
-        IntOrString::Int(port) => Some(*port),
-        // A name is that of a declared port.
-        IntOrString::String(_) => None,
-    };
-    http.chain(tcp).chain(hooks).filter_map(number).chain(grpc).collect()
-}
-
-fn is_sidecar(container: &Value) -> bool {
+/// Whether a container is the sidecar.
+pub fn is_sidecar(container: &Value) -> bool {
     container["name"] == json!(gluetun::CONTAINER)
         && container["volumeMounts"].as_array().into_iter().flatten().any(|one| one["name"] == json!(gluetun::VOLUME))
 }
@@ -235,33 +205,6 @@ fn is_sidecar(container: &Value) -> bool {
 fn is_gated(pod: &Value) -> bool {
     let gates = pod["spec"]["schedulingGates"].as_array().into_iter().flatten();
     gates.into_iter().any(|gate| gate["name"] == json!(SLOT_GATE))
-}
-
-/// Returns a Pod that was injected before, as at the reinvocation of the webhook. What other webhooks changed stays, but
-/// the sidecar has to come first.
-fn keep(pod: &Value, has_sidecar: bool) -> Result<Value, String> {
-    let mut new = pod.clone();
-    let text = pod["metadata"]["annotations"][INJECTED_ANNOTATION].as_str().unwrap_or_default();
-    let injected: Option<Injected> = serde_json::from_str(text).ok();
-    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    let has_secret = injected.is_some_and(|injected| volumes.into_iter().any(|one| is_volume(one, &injected.secret)));
-    let sidecars = new.pointer_mut("/spec/initContainers").and_then(Value::as_array_mut);
-    let is_complete = has_secret && (!has_sidecar || sidecars.is_some_and(put_first));
-    is_complete.then_some(new).ok_or_else(|| {
-        format!("annotation {INJECTED_ANNOTATION} is reserved for the operator; remove it, and the gate {SLOT_GATE}")
-    })
-}
-
-fn is_volume(volume: &Value, secret: &str) -> bool {
-    volume["name"] == json!(gluetun::VOLUME) && volume["secret"]["secretName"] == json!(secret)
-}
-
-/// Moves the sidecar to the front, unless there is none.
-fn put_first(containers: &mut Vec<Value>) -> bool {
-    let Some(position) = containers.iter().position(is_sidecar) else { return false };
-    let sidecar = containers.remove(position);
-    containers.insert(0, sidecar);
-    true
 }
 
 /// Removes what an earlier injection added.
@@ -291,7 +234,8 @@ fn retain(object: &mut Value, list: &str, keep: fn(&Value) -> bool) {
     }
 }
 
-fn push(list: &mut Value, item: Value) {
+/// Appends an item to a list that may not exist yet.
+pub fn push(list: &mut Value, item: Value) {
     match list.as_array_mut() {
         Some(items) => items.push(item),
         None => *list = json!([item]),

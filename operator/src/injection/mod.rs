@@ -4,9 +4,11 @@
 //! Invariant: a labeled Pod that is admitted waits for its slot, or is left alone because the label says so. Whatever
 //! the webhook does not understand is refused, because a Pod without the VPN is worse than no Pod.
 
+mod again;
 mod check;
 mod defaults;
 mod inject;
+mod ports;
 mod request;
 mod value;
 

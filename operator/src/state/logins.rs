@@ -14,7 +14,10 @@ use std::{
 use k8s_openapi::ByteString;
 
 use super::{CredentialsState, ProviderView};
-use crate::model::ObjectKey;
+use crate::{
+    gluetun::{is_file, is_public},
+    model::ObjectKey,
+};
 
 /// The fingerprint of an account or a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,13 +185,15 @@ impl LoginIndex {
             Some(std::str::from_utf8(&value.0).ok()?.trim()).filter(|text| !text.is_empty())
         };
         let one_of = |keys: &[&str]| keys.iter().find_map(|key| text(key));
-        let user = one_of(&["OPENVPN_USER", "USER"]).zip(one_of(&["OPENVPN_PASSWORD", "PASSWORD"]));
+        let user = one_of(&["OPENVPN_USER", "USER"]);
+        // Some services know an account by its number alone.
+        let user = user.map(|user| (user, one_of(&["OPENVPN_PASSWORD", "PASSWORD"]).unwrap_or_default()));
         let own_files = own.iter();
         let common_files = common.iter().filter(|(key, _)| !own.contains_key(*key));
         let mut files = own_files.chain(common_files).filter_map(|(_, value)| std::str::from_utf8(&value.0).ok());
         let is_wireguard = match text("VPN_TYPE") {
             Some(kind) => !kind.eq_ignore_ascii_case("openvpn"),
-            None => user.is_none(),
+            None => user.is_none_or(|(_, password)| password.is_empty()),
         };
         let device = || {
             one_of(&["WIREGUARD_PRIVATE_KEY", "AMNEZIAWG_PRIVATE_KEY"])
@@ -204,11 +209,27 @@ impl LoginIndex {
             Some((user, password)) => self.fingerprint(&["user", user, password]),
             None => {
                 let key = one_of(&["OPENVPN_KEY", "OPENVPN_ENCRYPTED_KEY"]).map(str::to_owned);
-                let key = key.map(|key| pem_key(&key).unwrap_or(key));
-                self.fingerprint(&["key", &key.or_else(|| files.find_map(pem_key))?])
+                let key = key.map(|key| pem_key(&key).unwrap_or(key)).or_else(|| files.find_map(pem_key));
+                match key {
+                    Some(key) => self.fingerprint(&["key", &key]),
+                    None => self.fingerprint_of_unknown(own, common)?,
+                }
             }
         };
         Some(Login { fingerprint, is_device: false, service })
+    }
+
+    /// Returns the fingerprint of keys with names that say nothing, such as those that overrides refer to: the accounts are
+    /// the same if all of them are.
+    fn fingerprint_of_unknown(
+        &self,
+        own: &BTreeMap<String, ByteString>,
+        common: &BTreeMap<String, ByteString>,
+    ) -> Option<Fingerprint> {
+        let all: BTreeMap<_, _> = common.iter().chain(own).collect();
+        let secret = all.into_iter().filter(|(key, _)| !is_public(key) && !is_file(key));
+        let parts: Vec<_> = secret.map(|(key, value)| (key, &value.0)).collect();
+        (!parts.is_empty()).then(|| Fingerprint(self.hashers.0.hash_one(&parts), self.hashers.1.hash_one(&parts)))
     }
 
     fn fingerprint(&self, parts: &[&str]) -> Fingerprint {

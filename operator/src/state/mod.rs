@@ -24,7 +24,7 @@ pub use outcome::{Outcome, WatchEvent};
 pub use pods::{Ending, NamespacePods};
 pub use project::{
     Project, combined, credentials_view, fingerprint, message_fingerprint, meta,
-    overrides::{INIT, PROBE, VPN, check_overrides, merge_overrides},
+    overrides::{INIT, PROBE, check_overrides, merge_overrides},
     source_hash, unreadable_reservation,
 };
 pub use store::{Acknowledged, Change, Epoch, Store, Versioned};

@@ -99,8 +99,9 @@ const EXITED: &str = "[vpn] exit status 1";
 const LAST_LINES: usize = 3;
 /// How many of the last warnings and errors are kept.
 const KEPT: usize = 6;
-/// The maximum length of a kept line, in characters.
-const LONGEST_LINE: usize = 400;
+/// The maximum length of a kept line, in characters. It is much longer than what is shown, so that no secret value is cut
+/// where it would not be recognized.
+const LONGEST_LINE: usize = 4096;
 
 /// The digest of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -293,7 +294,7 @@ mod tests {
         let mut seen = Digest::default();
         for i in 0..10_000 {
             seen.push(&format!("2026-08-01T10:00:0{}Z WARN same", i % 10));
-            seen.push(&format!("t WARN {} {}", i, "x".repeat(1000)));
+            seen.push(&format!("t WARN {} {}", i, "x".repeat(10_000)));
         }
         assert_eq!(seen.problems().count(), KEPT);
         assert!(seen.problems().all(|line| line.len() <= LONGEST_LINE));

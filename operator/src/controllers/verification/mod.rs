@@ -31,13 +31,13 @@ pub use settings::{CURL_IMAGE, IP_SERVICES, Settings, VPN_IMAGE};
 pub use verification_state::{VerificationState, admits_users, verification_state};
 
 use crate::{
-    gluetun::missing_login,
+    gluetun::{CONTAINER, missing_login},
     model::{
         Backoff, Effect, EventRecord, Kind, NewObject, Now, ObjectKey, Operation, Propagation, Step, beginning, delete,
         object_reference,
     },
     state::{
-        ClusterState, ConsumerView, CredentialsState, CredentialsView, MaskView, ProviderView, VPN, VerificationPod,
+        ClusterState, ConsumerView, CredentialsState, CredentialsView, MaskView, ProviderView, VerificationPod,
         VerifySpecView,
     },
 };
@@ -243,7 +243,7 @@ fn follow_log(
         };
         let log = Log { digest: before, missing, ..Log::default() };
         ctx.logs.insert(uid.clone(), (pod.vpn_restarts, log));
-        ctx.effects.push(Effect::FollowLog { key: pod.meta.key.clone(), uid: uid.clone(), container: VPN });
+        ctx.effects.push(Effect::FollowLog { key: pod.meta.key.clone(), uid: uid.clone(), container: CONTAINER });
     }
     let nothing = Log::default();
     let log = ctx.logs.get(uid).map_or(&nothing, |(_, log)| log);
@@ -268,6 +268,8 @@ fn follow_log(
 
 /// The maximum length of a result message, in bytes.
 const LONGEST_MESSAGE: usize = 1024;
+/// The maximum length of a line of gluetun in it, in bytes.
+const LONGEST_LINE: usize = 400;
 
 /// Adds the last warnings and errors of gluetun to a result, without any value of the Secret.
 fn with_log(
@@ -282,12 +284,14 @@ fn with_log(
     if let Some(secret) = provider.slot_secret(slot) {
         text = format!("Slot {slot} with Secret {secret}: {text}");
     }
-    let lines: Vec<_> = log.digest.problems().collect();
-    if !lines.is_empty() {
-        text = format!("{text}; gluetun: {}", lines.join(" | "));
-    }
+    // If the Secret is gone, nobody can tell what is secret in the log.
     if let CredentialsState::Present(credentials) = state.slot_credentials(provider, slot) {
         text = redact::redact(&text, &credentials.data);
+        let redacted = |line| beginning(&redact::redact(line, &credentials.data), LONGEST_LINE).to_owned();
+        let lines: Vec<_> = log.digest.problems().map(redacted).collect();
+        if !lines.is_empty() {
+            text = format!("{text}; gluetun: {}", lines.join(" | "));
+        }
     }
     VerificationResult::Failed { reason, message: beginning(&text, LONGEST_MESSAGE).to_owned() }
 }

@@ -14,7 +14,7 @@ use vpn_types::{MaskConsumer, VERIFY_LABEL, verify_name};
 use super::settings::Settings;
 use crate::gluetun::{self, Environment, is_file};
 use crate::state::{ConsumerView, ProviderView, SecretData, VerifySpecView};
-use crate::state::{INIT, PROBE, VPN, merge_overrides};
+use crate::state::{INIT, PROBE, merge_overrides};
 
 /// Reads one address from the first service that returns one. Any other answer counts as no address.
 const READ_ADDRESS: &str = r#"
@@ -113,8 +113,14 @@ pub fn build(
     let script = |text: &str| json!(["sh", "-c", format!("{READ_ADDRESS}{text}")]);
     let lifetime = settings.scheduling_timeout + timeout + SPARE;
     // The operator applies its own timeout; that of the probe must not expire first.
-    let vpn =
-        gluetun::container(&settings.vpn_image, copy, &keys, &[], settings.resources.get(VPN), lifetime.as_secs());
+    let vpn = gluetun::container(
+        &settings.vpn_image,
+        copy,
+        &keys,
+        &[],
+        settings.resources.get(gluetun::CONTAINER),
+        lifetime.as_secs(),
+    );
     let owner = json!({
         "apiVersion": MaskConsumer::api_version(&()), "kind": MaskConsumer::kind(&()),
         "name": &*consumer.meta.key.name, "uid": consumer.meta.uid.as_str(),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 
-use super::secrets_in_files;
+use super::secrets_in_files::{self, is_profile};
 use crate::gluetun::{is_file, is_public};
 
 const MARK: &str = "***";
@@ -33,13 +33,19 @@ pub fn redact(text: &str, secret: &BTreeMap<String, ByteString>) -> String {
 fn secrets_of(key: &str, value: &ByteString) -> Vec<String> {
     let value = String::from_utf8_lossy(&value.0);
     let mut secrets: Vec<String> = match key {
-        _ if is_public(key) => Vec::new(),
-        _ if is_file(key) => secrets_in_files::secrets_of(key, &value),
+        _ if is_public(key) && !is_misplaced(key, &value) => Vec::new(),
+        _ if is_file(key) || is_profile(&value) => secrets_in_files::secrets_of(key, &value),
         _ => value.lines().map(str::to_owned).chain([value.to_string()]).collect(),
     };
     secrets.iter_mut().for_each(|secret| *secret = secret.trim().to_owned());
     secrets.retain(|secret| !secret.is_empty() && !secrets_in_files::is_pem_delimiter(secret));
     secrets
+}
+
+/// Whether the value of a public setting is not what the setting is for: the content of a file, or a secret itself, where
+/// its path belongs.
+fn is_misplaced(key: &str, value: &str) -> bool {
+    value.trim().contains('\n') || (key.ends_with("_SECRETFILE") && !value.trim().starts_with('/'))
 }
 
 fn replace_words(text: &str, word: &str) -> String {
@@ -94,6 +100,20 @@ mod tests {
         }
         assert_eq!(redact("me-myself open-sesame hunter\"2", &secret), "*** *** ***");
         assert_eq!(redact(r#"password "hunter\"2""#, &secret), "password \"***\"");
+    }
+
+    #[test]
+    fn a_secret_in_the_place_of_a_path_is_redacted() {
+        let secret = secret(&[
+            ("OPENVPN_PASSWORD_SECRETFILE", "hunter2hunter2"),
+            ("OPENVPN_USER_SECRETFILE", "/run/secrets/user"),
+            ("OPENVPN_CUSTOM_CONFIG", "client\nremote a.example 1194\n<key>\nMIIE\n</key>\n"),
+            ("profile", "client\nremote b.example 1194\n<key>\nMIIF\n</key>\n"),
+            ("auth.conf", "me-myself\nopen-sesame\n"),
+        ]);
+        let text = "open hunter2hunter2, /run/secrets/user: client of a.example: MIIE MIIF me-myself open-sesame";
+        let shown = "open ***, /run/secrets/user: client of a.example: *** *** *** ***";
+        assert_eq!(redact(text, &secret), shown);
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! Secret parts of a file in a credentials Secret: the content of key and credential blocks, and the arguments of
-//! credential options. Any other file, such as `client.key`, is secret except for certificates.
+//! credential options. Any other file, such as `client.key` or one with a user name and a password, is secret except for
+//! certificates.
 
 /// Public blocks of an OpenVPN configuration. All others are secret, known or not.
 const PUBLIC_BLOCKS: [&str; 8] =
@@ -9,6 +10,15 @@ const PUBLIC_BLOCKS: [&str; 8] =
 const CREDENTIAL_OPTIONS: [&str; 7] =
     ["auth-user-pass", "auth-token", "auth-token-user", "askpass", "http-proxy-user-pass", "username", "password"];
 
+/// First words of lines of which each profile of OpenVPN or WireGuard has one.
+const PROFILE_WORDS: [&str; 7] = ["client", "remote", "dev", "proto", "tls-client", "[Interface]", "[Peer]"];
+
+/// Whether a text is a profile of OpenVPN or WireGuard.
+pub fn is_profile(content: &str) -> bool {
+    content.contains('\n')
+        && content.lines().any(|line| line.split_whitespace().next().is_some_and(|word| PROFILE_WORDS.contains(&word)))
+}
+
 /// Whether a line is a PEM delimiter.
 pub fn is_pem_delimiter(line: &str) -> bool {
     line.starts_with("-----BEGIN") || line.starts_with("-----END")
@@ -16,7 +26,7 @@ pub fn is_pem_delimiter(line: &str) -> bool {
 
 /// Returns the secret parts of a file, line by line.
 pub fn secrets_of(name: &str, content: &str) -> Vec<String> {
-    let is_configuration = name.ends_with(".conf") || name.ends_with(".ovpn");
+    let is_configuration = is_profile(content);
     let mut secrets = Vec::new();
     // Whether the block or the PEM section of the current line is secret.
     let (mut block, mut section): (Option<bool>, Option<bool>) = (None, None);
@@ -42,13 +52,16 @@ fn after_credential_option(line: &str) -> Vec<String> {
         let name = name.trim().to_ascii_lowercase();
         let is_secret = name.ends_with("key") && name != "publickey";
         if is_secret {
-            return vec![value.trim().to_owned()];
+            let without_comment = value.split(['#', ';']).next().unwrap_or_default();
+            return vec![value.trim().to_owned(), without_comment.trim().to_owned()];
         }
     }
     let mut words = line.split_whitespace();
     match words.next() {
         Some(option) if CREDENTIAL_OPTIONS.contains(&option) => {
-            words.map(|word| word.trim_matches(['"', '\'']).to_owned()).collect()
+            let values = words.map(|word| word.trim_matches(['"', '\'']));
+            // They may also name a file.
+            values.filter(|word| !word.starts_with('/')).map(str::to_owned).collect()
         }
         _ => Vec::new(),
     }
@@ -65,7 +78,17 @@ mod tests {
         assert_eq!(secrets_of("custom.conf", file), ["me", "secret", "0123abcd", "what"]);
         let wireguard =
             "[Interface]\nPrivateKey = abc=\nAddress = 10.0.0.2/32\n[Peer]\nPublicKey = def=\nPresharedKey=ghi=\n";
-        assert_eq!(secrets_of("wg0.conf", wireguard), ["abc=", "ghi="]);
+        assert_eq!(secrets_of("wg0.conf", wireguard), ["abc=", "abc=", "ghi=", "ghi="]);
+        let comment = "[Interface]\nPrivateKey = abc= # of the laptop\n";
+        assert_eq!(secrets_of("wg0.conf", comment), ["abc= # of the laptop", "abc="]);
+        let path = "client\nauth-user-pass /gluetun/auth.txt\naskpass /gluetun/pass\n";
+        assert!(secrets_of("custom.ovpn", path).is_empty());
+    }
+
+    #[test]
+    fn a_file_with_user_name_and_password_is_no_profile() {
+        assert_eq!(secrets_of("auth.conf", "me\nsecret\n"), ["me", "secret"]);
+        assert!(is_profile("# from the provider\nclient\n") && !is_profile("client") && !is_profile("me\nsecret\n"));
     }
 
     #[test]

@@ -23,7 +23,10 @@ fn an_account_is_user_and_password_and_a_device_is_its_private_key() {
     assert_eq!(account("me", "secret"), account(" me\n", "secret"));
     assert_ne!(account("me", "secret"), account("me", "other"));
     assert_ne!(account("me", "secret"), account("mes", "ecret"));
-    assert_eq!(account("me", ""), None);
+    // Such as the account number of Mullvad.
+    let number = |user| login(&[("OPENVPN_USER", user)], &[]);
+    assert_eq!(account("12345", ""), number("12345"));
+    assert_ne!(number("12345"), number("54321"));
     assert_eq!(login(&[("SERVER_COUNTRIES", "Sweden")], &[]), None);
 
     let key = login(&[("VPN_TYPE", "wireguard"), ("WIREGUARD_PRIVATE_KEY", "k1=")], &[]);
@@ -35,7 +38,7 @@ fn an_account_is_user_and_password_and_a_device_is_its_private_key() {
 
     // Gluetun does not read this key, because it connects with OpenVPN.
     let unused = [("VPN_TYPE", "openvpn"), ("WIREGUARD_PRIVATE_KEY", "k1="), ("OPENVPN_USER", "me")];
-    assert_eq!(login(&unused, &[]), None);
+    assert_eq!(login(&unused, &[]), number("me"));
 
     let certificate = "client\n<cert>\n-----BEGIN CERTIFICATE-----\nMIIC\n-----END CERTIFICATE-----\n</cert>\n<key>\n\
                        -----BEGIN PRIVATE KEY-----\nMIIE\nvQ==\n-----END PRIVATE KEY-----\n</key>\n";
@@ -43,6 +46,11 @@ fn an_account_is_user_and_password_and_a_device_is_its_private_key() {
     assert!(client.as_ref().is_some_and(|(is_device, ..)| !is_device));
     assert_eq!(login(&[("OPENVPN_KEY", "MIIEvQ==")], &[]), client);
     assert_eq!(login(&[("ta.key", "-----BEGIN OpenVPN Static key V1-----\nabcd\n")], &[]), None);
+
+    // Names that only overrides know.
+    let custom = |user| login(&[("my-user", user), ("my-password", "secret"), ("SERVER_COUNTRIES", "Sweden")], &[]);
+    assert_eq!(custom("me"), login(&[("my-user", "me"), ("my-password", "secret")], &[]));
+    assert_ne!(custom("me"), custom("you"));
 }
 
 #[test]

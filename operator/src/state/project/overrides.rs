@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use vpn_types::MaskProviderVerifyOverridesSpec;
 
+use crate::gluetun::CONTAINER;
+
 /// The container that reads the address before the VPN is up.
 pub const INIT: &str = "init";
-/// The container of gluetun.
-pub const VPN: &str = "vpn";
 /// The container that reads the address through the VPN.
 pub const PROBE: &str = "probe";
 
@@ -38,7 +38,7 @@ pub fn merge_overrides(mut pod: Pod, overrides: &MaskProviderVerifyOverridesSpec
     if let Some(mut patch) = patch {
         // `vpn` is an init container here, but was none in 1.0.1. So known containers are matched by name only.
         if let Some(spec) = &mut patch.spec {
-            let known = |container: &Container| [INIT, VPN, PROBE].contains(&&*container.name);
+            let known = |container: &Container| [INIT, CONTAINER, PROBE].contains(&&*container.name);
             let mut named: Vec<_> = spec.containers.extract_if(.., |container| known(container)).collect();
             named.extend(spec.init_containers.iter_mut().flat_map(|all| all.extract_if(.., |one| known(one))));
             for container in named {
@@ -72,7 +72,7 @@ struct Parsed {
 fn parse(overrides: &MaskProviderVerifyOverridesSpec) -> Result<Parsed, String> {
     let mut containers = Vec::new();
     if let Some(all) = &overrides.containers {
-        for (name, patch) in [(INIT, &all.init), (VPN, &all.vpn), (PROBE, &all.probe)] {
+        for (name, patch) in [(INIT, &all.init), (CONTAINER, &all.vpn), (PROBE, &all.probe)] {
             let Some(patch) = patch else { continue };
             let path = format!("containers.{name}");
             let mut patch = patch.clone();

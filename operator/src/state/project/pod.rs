@@ -128,33 +128,25 @@ struct Deletion<'a> {
     spec: &'a PodSpec,
     statuses: &'a PodStatus,
     /// Whether the node had observed the deletion when it wrote the status, according to the observed generation, which
-    /// the deletion increments (KEP-5067). `None` for kubelets before 1.34, which do not report it.
-    observed: Option<bool>,
-    /// The time of the delete request.
-    requested_at: DateTime<Utc>,
+    /// the deletion increments (KEP-5067). Kubelets before 1.34 do not report it. When a container ended is no evidence:
+    /// the clock of the node may be wrong, and kubelet may restart a container between the deletion and its observation.
+    /// Such a kubelet sets the phase when it has stopped the Pod.
+    observed: bool,
 }
 
 impl<'a> Deletion<'a> {
     fn of(pod: &'a Pod) -> Option<Self> {
         let (spec, statuses) = (pod.spec.as_ref()?, pod.status.as_ref()?);
-        let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
-        let requested_at = deletion_time(&pod.metadata)? - chrono::TimeDelta::try_seconds(grace).unwrap_or_default();
+        pod.metadata.deletion_timestamp.as_ref()?;
         let by_kubelet = !matches!(statuses.phase.as_deref(), Some("Failed" | "Succeeded"));
         let seen = statuses.observed_generation.filter(|seen| *seen > 0 && by_kubelet);
-        let observed = seen.zip(pod.metadata.generation).map(|(seen, generation)| seen >= generation);
-        Some(Self { spec, statuses, observed, requested_at })
+        let observed = seen.zip(pod.metadata.generation).is_some_and(|(seen, generation)| seen >= generation);
+        Some(Self { spec, statuses, observed })
     }
 
     fn is_final(&self, status: &ContainerStatus) -> bool {
         let Some(end) = status.state.as_ref().and_then(|state| state.terminated.as_ref()) else { return false };
-        match self.observed {
-            Some(true) => true,
-            Some(false) => !self.may_restart(&status.name, end),
-            None => {
-                let at = end.finished_at.as_ref().and_then(|at| DateTime::from_timestamp(at.0.as_second(), 0));
-                at.is_none_or(|at| at >= self.requested_at) || !self.may_restart(&status.name, end)
-            }
-        }
+        self.observed || !self.may_restart(&status.name, end)
     }
 
     /// Whether kubelet restarts a container that terminated like this, if it has not observed the deletion.

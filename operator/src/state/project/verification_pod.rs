@@ -8,11 +8,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use super::{
-    meta,
-    overrides::{PROBE, VPN},
-};
+use super::{meta, overrides::PROBE};
 use crate::{
+    gluetun::CONTAINER,
     model::Uid,
     state::views::{Exit, Stage, Stuck, VerificationPod},
 };
@@ -37,9 +35,9 @@ impl VerificationPod {
             unscheduled: unscheduled.map(|condition| Arc::from(condition.message.clone().unwrap_or_default())),
             // A Pod that failed only because a container did has neither reason nor message.
             failed: (failed && !why.is_empty()).then(|| Arc::from(why)),
-            vpn: named(VPN).map_or(Stage::Waiting, stage),
-            vpn_restarts: named(VPN).map_or(0, |status| status.restart_count),
-            vpn_exit: named(VPN).and_then(last_exit),
+            vpn: named(CONTAINER).map_or(Stage::Waiting, stage),
+            vpn_restarts: named(CONTAINER).map_or(0, |status| status.restart_count),
+            vpn_exit: named(CONTAINER).and_then(last_exit),
             probe: named(PROBE).map_or(Stage::Waiting, stage),
             stuck: all().find_map(stuck),
         })
