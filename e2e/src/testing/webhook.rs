@@ -1,5 +1,7 @@
 //! An admission webhook on loopback that allows, denies, or does not answer, like the policy engine of a cluster.
 
+pub mod mesh;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -69,26 +71,15 @@ impl Webhook {
         seconds: u8,
         verdict: Verdict,
     ) -> Result<Self> {
-        let pair = generate_simple_self_signed([Ipv4Addr::LOCALHOST.to_string()])?;
-        let authority = ByteString(pair.cert.pem().into_bytes());
-        let key = PrivateKeyDer::from_pem_slice(pair.signing_key.serialize_pem().as_bytes())?;
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![pair.cert.der().clone()], key)?;
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let url = format!("https://{}/", tcp.local_addr()?);
         let verdict = watch::Sender::new(verdict);
         let router = Router::new().route("/", post(review)).with_state(verdict.subscribe());
-        let listener = TlsListener { tcp, tls: TlsAcceptor::from(Arc::new(config)) };
-        let server = tokio::spawn(async move { serve(listener, router).await }).abort_handle();
-
+        let (client_config, server) = serve_tls(router).await?;
         let name = format!("{namespace}.vpn.example.com");
         let registration: ValidatingWebhookConfiguration = serde_json::from_value(json!({
             "metadata": { "name": name },
             "webhooks": [{
                 "name": name,
-                "clientConfig": { "url": url, "caBundle": authority },
+                "clientConfig": client_config,
                 "rules": [{
                     "apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": resources,
                 }],
@@ -114,6 +105,22 @@ impl Webhook {
         api.delete(&self.name, &DeleteParams::default()).await?;
         Ok(())
     }
+}
+
+/// Serves a router with TLS on loopback. Returns the `clientConfig` of a webhook at `/`, and the server.
+async fn serve_tls(router: Router) -> Result<(Value, AbortHandle)> {
+    let pair = generate_simple_self_signed([Ipv4Addr::LOCALHOST.to_string()])?;
+    let authority = ByteString(pair.cert.pem().into_bytes());
+    let key = PrivateKeyDer::from_pem_slice(pair.signing_key.serialize_pem().as_bytes())?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.cert.der().clone()], key)?;
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let url = format!("https://{}/", tcp.local_addr()?);
+    let listener = TlsListener { tcp, tls: TlsAcceptor::from(Arc::new(config)) };
+    let server = tokio::spawn(async move { serve(listener, router).await }).abort_handle();
+    Ok((json!({ "url": url, "caBundle": authority }), server))
 }
 
 async fn review(State(mut verdict): State<watch::Receiver<Verdict>>, review: String) -> String {

@@ -3,6 +3,7 @@
 
 mod cert_manager;
 mod latency;
+mod mesh;
 
 use std::time::{Duration, Instant};
 
