@@ -27,11 +27,11 @@ const E2E: &[&[&str]] = &[
 
 /// The floors of `operator/src`, from the bottom up.
 const OPERATOR: &[&[&str]] = &[
-    &["openvpn", "pki"],
+    &["gluetun", "openvpn", "pki"],
     &["issuing"],
     &["model"],
     &["state"],
-    &["allocator", "capacity", "certificates", "gluetun", "hpa", "scrape"],
+    &["allocator", "capacity", "certificates", "hpa", "scrape"],
     &["controllers", "injection"],
     &["engine"],
     &["metrics"],

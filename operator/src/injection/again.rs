@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use vpn_types::inject::{INJECTED_ANNOTATION, Injected, SLOT_GATE};
 
 use super::{
-    inject::{is_sidecar, name_secret, set_fields},
+    parts::{is_sidecar, name_secret, set_fields},
     ports,
     request::Request,
 };

@@ -6,16 +6,22 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde_json::{Value, json};
 use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected, MASK_ANNOTATION, SIDECAR_ANNOTATION, SLOT_GATE};
 
-use super::{Defaults, again::again, check::check, ports, request::Request, value};
+use super::{
+    Defaults,
+    again::again,
+    check::check,
+    parts::{SECRET_VARIABLE, is_sidecar, name_secret, push, set_fields},
+    ports,
+    request::Request,
+    value,
+};
 use crate::{
     gluetun::{self, Environment},
-    model::{SHORTEST_GRACE_PERIOD, beginning},
+    model::beginning,
 };
 
 /// How long the tunnel may take before kubelet restarts gluetun.
 const STARTUP_SECONDS: u64 = 120;
-/// The variable with the name of the Secret, for Pods with a VPN container of their own.
-const SECRET_VARIABLE: &str = "VPN_SECRET";
 /// The longest beginning of the name of a Secret: the name of the Pod, shortened.
 const LONGEST_BEGINNING: usize = 200;
 
@@ -124,30 +130,6 @@ fn inject(pod: &Value, inputs: &Inputs<'_>) -> Result<Value, String> {
     Ok(new)
 }
 
-/// Sets what the whole Pod needs.
-pub fn set_fields(spec: &mut Value, has_sidecar: bool) {
-    if spec["terminationGracePeriodSeconds"] == json!(0) {
-        spec["terminationGracePeriodSeconds"] = json!(SHORTEST_GRACE_PERIOD);
-    }
-    if has_sidecar {
-        // A Service named `openvpn` would set OPENVPN_PORT.
-        spec["enableServiceLinks"] = json!(false);
-    }
-}
-
-/// Gives the containers that do not have it yet the variable with the name of the Secret.
-pub fn name_secret(spec: &mut Value, secret: &str) {
-    let variable = json!({"name": SECRET_VARIABLE, "value": secret});
-    for list in ["initContainers", "containers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let has_it = container["env"].as_array().is_some_and(|env| env.contains(&variable));
-            if !has_it {
-                push(&mut container["env"], variable.clone());
-            }
-        }
-    }
-}
-
 fn secret_of(pod: &Pod, request: &Request, inputs: &Inputs<'_>) -> Result<String, String> {
     let Some(mask) = &request.mask else {
         let name = pod.metadata.name.as_ref().or(pod.metadata.generate_name.as_ref());
@@ -196,12 +178,6 @@ fn sidecar(spec: &PodSpec, request: &Request, defaults: &Defaults, secret: &str)
     Value::Object(container)
 }
 
-/// Whether a container is the sidecar.
-pub fn is_sidecar(container: &Value) -> bool {
-    container["name"] == json!(gluetun::CONTAINER)
-        && container["volumeMounts"].as_array().into_iter().flatten().any(|one| one["name"] == json!(gluetun::VOLUME))
-}
-
 fn is_gated(pod: &Value) -> bool {
     let gates = pod["spec"]["schedulingGates"].as_array().into_iter().flatten();
     gates.into_iter().any(|gate| gate["name"] == json!(SLOT_GATE))
@@ -231,14 +207,6 @@ fn strip(pod: &mut Value) {
 fn retain(object: &mut Value, list: &str, keep: fn(&Value) -> bool) {
     if let Some(all) = object.pointer_mut(list).and_then(Value::as_array_mut) {
         all.retain(keep);
-    }
-}
-
-/// Appends an item to a list that may not exist yet.
-pub fn push(list: &mut Value, item: Value) {
-    match list.as_array_mut() {
-        Some(items) => items.push(item),
-        None => *list = json!([item]),
     }
 }
 

@@ -8,6 +8,7 @@ mod again;
 mod check;
 mod defaults;
 mod inject;
+mod parts;
 mod ports;
 mod request;
 mod value;

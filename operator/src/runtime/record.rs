@@ -16,7 +16,7 @@ use vpn_types::{FIELD_MANAGER, Mask, MaskConsumer, MaskProvider, MaskReservation
 
 use crate::{
     model::{EventRecord, Kind, ObjectReference, beginning},
-    runtime::{DEADLINE, SLOT_REQUESTS},
+    runtime::DEADLINE,
 };
 
 /// The maximum number of pending Events. Further ones are dropped.
@@ -46,16 +46,18 @@ struct Sender {
 }
 
 impl Publisher {
-    /// Creates the publisher of a process. Its Events give way to requests for slots, which use `slot_permits`.
+    /// Creates the publisher of a process. Its Events give way to requests for slots, which use `slot_permits`; none is in
+    /// flight yet.
     pub fn new(client: Client, slot_permits: Arc<Semaphore>) -> Self {
         let instance = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).ok();
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance };
         let sender = Sender { warnings: Recorder::new(client.clone(), reporter.clone()), client, reporter };
+        let all_permits = slot_permits.available_permits();
         let (pending, mut events) = mpsc::channel(MAX_PENDING);
         tokio::spawn(async move {
             let events = stream::poll_fn(|cx| events.poll_recv(cx));
             let send = async |(event, recorded): (EventRecord, Instant)| {
-                while slot_permits.available_permits() < SLOT_REQUESTS && recorded.elapsed() < MAX_DELAY {
+                while slot_permits.available_permits() < all_permits && recorded.elapsed() < MAX_DELAY {
                     tokio::time::sleep(POLL).await;
                 }
                 sender.send(event).await;
