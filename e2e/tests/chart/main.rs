@@ -3,6 +3,7 @@
 mod commands;
 mod documents;
 mod followed;
+mod injection;
 mod kinds;
 mod readme;
 mod release;

@@ -47,7 +47,7 @@ async fn every_rendered_object_is_accepted_and_goes_again() -> Result<()> {
         as_the_notes_say(&release).await.with_context(|| format!("notes with {name}"))?;
         let objects = release.objects().await?;
         let rendered_names = |kind| names(&rendered, kind).len();
-        for kind in ["Deployment", "PodMonitor", "PodDisruptionBudget", "ClusterRole", "Role", "ServiceAccount"] {
+        for kind in KINDS {
             ensure_eq(kind, names(&objects, kind).len(), rendered_names(kind))?;
         }
         release.helm("uninstall", None, &["--wait"]).await?;
@@ -71,8 +71,21 @@ async fn as_the_notes_say(release: &Release<'_>) -> Result<()> {
 }
 
 const OURS: &str = "app.kubernetes.io/instance=install";
+const KINDS: [&str; 10] = [
+    "Deployment",
+    "PodMonitor",
+    "PodDisruptionBudget",
+    "ClusterRole",
+    "Role",
+    "ServiceAccount",
+    "Service",
+    "MutatingWebhookConfiguration",
+    "ValidatingAdmissionPolicy",
+    "NetworkPolicy",
+];
 const LEFT: &str = "deployments,pods,poddisruptionbudgets,podmonitors,serviceaccounts,roles,rolebindings,clusterroles,\
-                    clusterrolebindings";
+                    clusterrolebindings,services,mutatingwebhookconfigurations,validatingadmissionpolicies,\
+                    validatingadmissionpolicybindings,networkpolicies";
 
 #[tokio::test]
 async fn from_1_0_1_forth_and_back_to_the_end() -> Result<()> {
@@ -107,12 +120,12 @@ async fn life(cluster: &Cluster, f: &Framework) -> Result<()> {
 
     // Other values, and back.
     release.upgrade(&[&values("everything")]).await?;
-    ensure_eq("budgets", names(&release.objects().await?, "PodDisruptionBudget").len(), 4)?;
+    ensure_eq("budgets", names(&release.objects().await?, "PodDisruptionBudget").len(), 6)?;
     release.upgrade(&["--set=combined.enabled=true"]).await?;
     let combined = release.objects().await?;
     ensure_eq("Deployments", names(&combined, "Deployment"), vec!["upgrade-all".to_owned()])?;
     release.helm("rollback", None, &["3", "--wait", "--timeout=90s"]).await?;
-    ensure_eq("Deployments", names(&release.objects().await?, "Deployment").len(), 4)?;
+    ensure_eq("Deployments", names(&release.objects().await?, "Deployment").len(), 6)?;
     release.helm("rollback", None, &["1", "--wait", "--timeout=90s"]).await?;
     let back = release.objects().await?;
     ensure_eq("with probes", probes(&back), 0)?;

@@ -62,7 +62,7 @@ async fn controllers_may_do_no_more_than_they_have_to() -> Result<()> {
     operator::install(cluster).await?;
     let user = |part: &str| format!("system:serviceaccount:vpn-operator:vpn-operator-{part}");
     let lease = |part: &str| format!("update leases.coordination.k8s.io/vpn-operator{part} vpn-operator");
-    for part in ["masks", "consumers", "reservations", "providers", "all"] {
+    for part in ["masks", "consumers", "reservations", "providers", "pods", "all"] {
         let own = if part == "all" { lease("") } else { lease(&format!("-{part}")) };
         let other = if part == "masks" { lease("-consumers") } else { lease("-masks") };
         let never = [
@@ -84,7 +84,62 @@ async fn controllers_may_do_no_more_than_they_have_to() -> Result<()> {
     }
     check(cluster, &user("consumers"), &["create secrets", "delete pods"], &["create pods", "get pods:log"]).await?;
     let verifies = ["create pods", "get pods:log", "create masks.vpn.beebs.dev", "watch secrets"];
-    check(cluster, &user("providers"), &verifies, &["create secrets", "delete secrets", "get secrets"]).await
+    check(cluster, &user("providers"), &verifies, &["create secrets", "delete secrets", "get secrets"]).await?;
+    injection(cluster, &user("pods"), &user("webhook")).await
+}
+
+/// The pods controller and the webhook.
+async fn injection(cluster: &Cluster, pods: &str, webhook: &str) -> Result<()> {
+    let may = [
+        "watch pods",
+        "patch pods",
+        "delete pods",
+        "patch pods:status",
+        "create pods:eviction",
+        "list replicasets.apps",
+        "create masks.vpn.beebs.dev",
+        "delete masks.vpn.beebs.dev",
+        "patch maskconsumers.vpn.beebs.dev:status",
+        "watch maskproviders.vpn.beebs.dev",
+    ];
+    let never = [
+        "get secrets",
+        "create secrets",
+        "create pods",
+        "get pods:log",
+        "delete replicasets.apps",
+        "patch masks.vpn.beebs.dev:status",
+        "patch maskconsumers.vpn.beebs.dev",
+        "delete maskconsumers.vpn.beebs.dev",
+        "list maskreservations.vpn.beebs.dev",
+        "patch maskproviders.vpn.beebs.dev:status",
+        "patch mutatingwebhookconfigurations.admissionregistration.k8s.io/vpn-operator-webhook",
+    ];
+    check(cluster, pods, &may, &never).await?;
+    let may = [
+        "watch namespaces",
+        "get masks.vpn.beebs.dev",
+        "patch mutatingwebhookconfigurations.admissionregistration.k8s.io/vpn-operator-webhook",
+        "update secrets/vpn-operator-webhook vpn-operator",
+        // For the first certificate. RBAC cannot limit it to a name.
+        "create secrets vpn-operator",
+    ];
+    let never = [
+        "patch namespaces",
+        "list masks.vpn.beebs.dev",
+        "create masks.vpn.beebs.dev",
+        "get pods",
+        "create pods",
+        "create mutatingwebhookconfigurations.admissionregistration.k8s.io",
+        "patch mutatingwebhookconfigurations.admissionregistration.k8s.io/other",
+        "get secrets/vpn-operator-metrics-api vpn-operator",
+        "list secrets vpn-operator",
+        "delete secrets/vpn-operator-webhook vpn-operator",
+        "get secrets/vpn-operator-webhook default",
+        "create secrets default",
+        "update leases.coordination.k8s.io/vpn-operator-pods vpn-operator",
+    ];
+    check(cluster, webhook, &may, &never).await
 }
 
 #[tokio::test]

@@ -69,12 +69,13 @@ async fn every_value_gets_where_it_belongs() -> Result<()> {
     let Some(cluster) = local_cluster().await? else { return Ok(()) };
     let objects = chart::render(cluster, &[&values("everything")]).await?;
     let given: Value = serde_yaml::from_str(&std::fs::read_to_string(file("values/everything.yaml"))?)?;
-    ensure_eq("budgets", names(&objects, "PodDisruptionBudget").len(), 4)?;
+    ensure_eq("budgets", names(&objects, "PodDisruptionBudget").len(), 6)?;
     for deployment in of_kind(&objects, "Deployment") {
         let name = &deployment["metadata"]["name"];
         let (template, container) = (&deployment["spec"]["template"], container(deployment)?);
         let pod = &template["spec"];
-        ensure_eq("replicas", &deployment["spec"]["replicas"], &json!(2))?;
+        let replicas = if name == "vpn-operator-webhook" { 3 } else { 2 };
+        ensure_eq("replicas", &deployment["spec"]["replicas"], &json!(replicas))?;
         ensure_eq("label", &template["metadata"]["labels"]["example.com/team"], &json!("network"))?;
         ensure_eq("annotation", &template["metadata"]["annotations"]["example.com/restarted"], &json!("1"))?;
         ensure_eq("secrets", &pod["imagePullSecrets"], &json!([{ "name": "registry" }, { "name": "other-registry" }]))?;
@@ -170,6 +171,25 @@ async fn nonsense_is_refused_with_the_reason() -> Result<()> {
         ("verify.ipServices={ftp://x}", "at '/verify/ipServices/0': 'ftp://x' does not match"),
         ("imagePullPolicy=Sometimes", "value must be one of 'Always', 'IfNotPresent', 'Never'"),
         ("rbac.secretNamespaces={A_B}", "at '/rbac/secretNamespaces/0': 'A_B' does not match"),
+        ("injection.enabled=perhaps", "at '/injection/enabled': got string, want boolean"),
+        ("injection.replicas=0", "at '/injection/replicas': minimum: got 0, want 1"),
+        ("injection.images=gluetun", "at '/injection': additional properties 'images' not allowed"),
+        ("injection.image=gluetun latest", "at '/injection/image': 'gluetun latest' does not match"),
+        ("injection.resources.limits.memory=lots", "at '/injection/resources/limits/memory': 'lots' does not match"),
+        (
+            "injection.webhookResources.limit.memory=1Gi",
+            "at '/injection/webhookResources': additional properties 'limit'",
+        ),
+        ("injection.serviceAccountName=A_B", "at '/injection/serviceAccountName': 'A_B' does not match"),
+        ("injection.outboundSubnets={10.0.0.1}", "at '/injection/outboundSubnets/0': '10.0.0.1' does not match"),
+        ("injection.outboundSubnets=10.0.0.0/8", "at '/injection/outboundSubnets': got string, want array"),
+        ("injection.namespaceSelector.a=b", "at '/injection/namespaceSelector': additional properties 'a' not allowed"),
+        ("injection.namespaceSelector.matchLabels.a=1", "/matchLabels/a': got number, want string"),
+        ("injection.namespaceSelector.matchExpressions={a}", "/matchExpressions/0': got string, want object"),
+        ("injection.namespaceSelector.matchExpressions[0].key=a", "/matchExpressions/0': missing property 'operator'"),
+        ("injection.namespaceSelector.matchExpressions[0].operator=Is", "of 'In', 'NotIn', 'Exists', 'DoesNotExist'"),
+        ("injection.certificate.secretName=A_B", "at '/injection/certificate/secretName': 'A_B' does not match"),
+        ("injection.networkPolicy.enabled=1", "at '/injection/networkPolicy/enabled': got number, want boolean"),
         ("logging.format=xml", "value must be one of 'text', 'json'"),
         ("podLabels.app=mine", "podLabels must not have the key app"),
         ("replicas=2,leaderElection=false", "so leaderElection must be true"),
