@@ -192,6 +192,7 @@ async fn nonsense_is_refused_with_the_reason() -> Result<()> {
         ("injection.networkPolicy.enabled=1", "at '/injection/networkPolicy/enabled': got number, want boolean"),
         ("logging.format=xml", "value must be one of 'text', 'json'"),
         ("podLabels.app=mine", "podLabels must not have the key app"),
+        (r"podLabels.vpn\.beebs\.dev/inject=x", "podLabels must not have the key vpn.beebs.dev/inject"),
         ("replicas=2,leaderElection=false", "so leaderElection must be true"),
         ("metricsApi.passThrough.custom.service.name=a", "is set, so metricsApi.custom must be true"),
         (&behind("name=a"), "metricsApi.passThrough.custom.service needs a namespace"),
