@@ -36,9 +36,11 @@ fn the_alerts_fire_when_they_should() -> Result<()> {
     alerts_fire(&Programs::ensure()?)
 }
 
-/// Checks the alerts with promtool, and that they fire as `tests.yaml` says.
+/// Checks the alerts with promtool, and that they fire as the files of tests say.
 fn alerts_fire(programs: &Programs) -> Result<()> {
-    for (what, file) in [("check", RULES), ("test", "rules/tests.yaml")] {
+    let check = [RULES, "rules/injection.yaml"].map(|file| ("check", file));
+    let test = ["rules/tests.yaml", "rules/injection-tests.yaml"].map(|file| ("test", file));
+    for (what, file) in [check, test].concat() {
         let file = Path::new(CHART).join(file);
         let (success, text) = programs.promtool(&[what, "rules", &file.to_string_lossy()], "")?;
         ensure!(success, "{text}");

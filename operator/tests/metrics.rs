@@ -414,6 +414,11 @@ fn the_runbook_has_each_alert() {
         .zip(times)
         .map(|(name, time)| format!("| [`{name}`](#{}) | {} min |", name.to_lowercase(), time.trim_end_matches('m')))
         .collect();
+    // The alerts of injection have the names of others.
+    let of_injection = fs::read_to_string(root.join("chart/rules/injection.yaml")).unwrap();
+    for name in of_injection.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(rules.contains(&format!("- alert: {name}\n")), "{name} has no row");
+    }
     let readme = fs::read_to_string(root.join("operator/RUNBOOK.md")).unwrap();
     let (_, table) = readme.split_once("| alert | after | meaning |\n|---|---|---|\n").expect("the table is missing");
     let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();

@@ -137,11 +137,13 @@ async fn each_alert_links_to_its_section_of_the_runbook() -> Result<()> {
     ensure_eq("default", values["prometheus"]["rules"]["runbookUrl"].as_str(), Some(default.as_str()))?;
     let wiki = "https://wiki.example.com/vpn";
     for url in [&default, wiki] {
-        let set = format!("--set=prometheus.rules.enabled=true,prometheus.rules.runbookUrl={url}");
+        let set =
+            format!("--set=injection.enabled=true,prometheus.rules.enabled=true,prometheus.rules.runbookUrl={url}");
         let objects = chart::render(cluster, &[&set]).await?;
         let rule = *of_kind(&objects, "PrometheusRule").first().context("no PrometheusRule")?;
-        let alerts = rule["spec"]["groups"][0]["rules"].as_array().context("no rules")?;
-        ensure!(!alerts.is_empty(), "no alerts");
+        let groups = rule["spec"]["groups"].as_array().context("no groups")?;
+        let alerts: Vec<_> = groups.iter().filter_map(|group| group["rules"].as_array()).flatten().collect();
+        ensure!(groups.len() == 2 && !alerts.is_empty(), "{} groups, {} alerts", groups.len(), alerts.len());
         for alert in alerts {
             let anchor = alert["alert"].as_str().context("no name")?.to_lowercase();
             ensure!(anchors.contains(&anchor), "the runbook has no section {anchor}");

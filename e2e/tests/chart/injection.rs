@@ -132,6 +132,35 @@ async fn a_webhook_whose_certificate_something_else_keeps_may_not_change_it() ->
     ensure_eq("source of the CA", source, &json!("vpn-operator/webhook-tls"))
 }
 
+/// Without injection, nothing has the metrics that these alerts miss.
+#[tokio::test]
+async fn alerts_miss_the_pods_controller_and_the_webhook_only_where_they_run() -> Result<()> {
+    let Some(cluster) = local_cluster().await? else { return Ok(()) };
+    let rules = "--set=prometheus.rules.enabled=true";
+    for (enabled, expected) in [(false, vec![1]), (true, vec![1, 1])] {
+        let injection = format!("--set=injection.enabled={enabled}");
+        let objects = chart::render(cluster, &[rules, &injection]).await?;
+        let groups = named(&objects, "PrometheusRule", chart::RELEASE)?["spec"]["groups"].as_array();
+        let down = |group: &Value| {
+            let rules = group["rules"].as_array().into_iter().flatten();
+            rules.filter(|rule| rule["alert"] == "VpnOperatorDown").count()
+        };
+        ensure_eq("VpnOperatorDown", groups.context("no groups")?.iter().map(down).collect::<Vec<_>>(), expected)?;
+        let text = serde_json::to_string(&groups)?;
+        ensure_eq("pods controller", text.contains("absent(vpno_pods_reconcile_counter)"), enabled)?;
+    }
+    // The prefix of metrics and the address of the runbook are those of the values.
+    let own = [
+        "--set=prometheus.rules.runbookUrl=https://wiki",
+        "--set=extraEnv[0].name=METRICS_PREFIX,extraEnv[0].value=us",
+    ];
+    let objects = chart::render(cluster, &[&[rules, "--set=injection.enabled=true"], &own[..]].concat()).await?;
+    let alert = &named(&objects, "PrometheusRule", chart::RELEASE)?["spec"]["groups"][1]["rules"][0];
+    let expr = "absent(us_pods_reconcile_counter) or absent(us_webhook_certificate_expiry_timestamp_seconds)\n";
+    ensure_eq("expression", &alert["expr"], &json!(expr))?;
+    ensure_eq("runbook", &alert["annotations"]["runbook_url"], &json!("https://wiki#vpnoperatordown"))
+}
+
 /// Kubernetes 1.29 does not serve `admissionregistration.k8s.io/v1` ValidatingAdmissionPolicy.
 #[tokio::test]
 async fn kubernetes_1_29_gets_the_webhook_without_the_admission_policy() -> Result<()> {
