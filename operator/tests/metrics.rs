@@ -17,10 +17,11 @@ use vpn_operator::{
     metrics::{METRICS_API, Metrics, Snapshot, WEBHOOK},
     model::{Kind, Now, ObjectKey, Operation, ReconcileRequest},
     pki::Serial,
-    state::{CredentialsView, Object, Outcome, Project, ServerSecretView, WatchEvent},
+    state::{CredentialsView, InjectedPod, Object, Outcome, Project, ServerSecretView, WatchEvent},
 };
 use vpn_types::{
     MaskConsumer, MaskConsumerPhase, MaskProvider, MaskReservation, OpenVPNServer, SERVER_LABEL, SERVER_SECRET_LABEL,
+    inject::{INJECT_LABEL, INJECTED_ANNOTATION, SLOT_GATE},
 };
 
 /// The creation time of every object.
@@ -78,6 +79,17 @@ fn active(namespace: &str, name: &str, provider: &str, slot: u32) -> [Object; 2]
     }))
     .unwrap();
     [consumer, Object::Reservation(reservation.project().unwrap())]
+}
+
+/// Returns a Pod that waits with its gate.
+fn gated(namespace: &str, name: &str) -> Object {
+    let mut metadata = metadata(namespace, name);
+    metadata["labels"] = json!({INJECT_LABEL: "true"});
+    let injected = json!({"version": "2.0.0", "secret": name});
+    metadata["annotations"] = json!({INJECTED_ANNOTATION: injected.to_string()});
+    let spec = json!({"containers": [], "schedulingGates": [{"name": SLOT_GATE}]});
+    let pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+    Object::InjectedPod(Box::new(InjectedPod::of(&pod).unwrap()))
 }
 
 fn watch(engine: &mut Engine, events: impl IntoIterator<Item = WatchEvent>) {
@@ -201,6 +213,7 @@ fn sample() -> (Metrics, Engine) {
         }
     }
     let objects = objects.into_iter().chain(active("apps", "one", "paris", 0)).chain(server());
+    let objects = objects.chain([gated("apps", "three")]);
     (metrics, engine(objects))
 }
 
@@ -278,7 +291,7 @@ fn every_series_of_a_controller_exists_from_the_start() {
 fn without_a_snapshot_there_are_no_metrics_of_slots_and_masks() {
     let metrics = Metrics::new("vpno", &table::all()).unwrap();
     let text = metrics.encode(None, now()).unwrap();
-    for word in ["_slots", "vpno_masks{", "_waiting", "_usable", "_assignment"] {
+    for word in ["_slots", "vpno_masks{", "_waiting", "_usable", "_assignment", "_gated"] {
         assert!(!text.contains(word), "{word}:\n{text}");
     }
 }
@@ -300,11 +313,17 @@ fn no_series_outlives_its_object_or_names_a_mask() {
     let text = metrics.encode(Some(&Snapshot::of(&engine)), now()).unwrap();
     assert!(text.contains("vpno_provider_slots_used{namespace=\"vpn\",provider=\"paris\"} 1"), "{text}");
     assert!(text.contains("vpno_masks_oldest_wait_seconds{namespace=\"apps\"} 90"), "{text}");
-    for word in ["one", "two", "paris-0"] {
+    let pods = [("NoMask", 1, 90), ("NoSlot", 0, 0), ("SlotInUseByPod", 0, 0), ("SlotAssigned", 0, 0)];
+    for (reason, count, age) in pods.into_iter().chain([("OtherSchedulingGate", 0, 0)]) {
+        let labels = format!("{{namespace=\"apps\",reason=\"{reason}\"}}");
+        assert!(text.contains(&format!("vpno_pods_gated{labels} {count}\n")), "{reason}: {text}");
+        assert!(text.contains(&format!("vpno_pods_gated_oldest_seconds{labels} {age}\n")), "{reason}: {text}");
+    }
+    for word in ["one", "two", "three", "paris-0"] {
         assert!(!text.contains(&format!("\"{word}\"")), "{word} in {text}");
     }
     let deleted = [provider("paris", 3, &["eu"], "Active"), waiting("apps", "two", None)];
-    let deleted = deleted.into_iter().chain(active("apps", "one", "paris", 0));
+    let deleted = deleted.into_iter().chain(active("apps", "one", "paris", 0)).chain([gated("apps", "three")]);
     watch(&mut engine, deleted.map(WatchEvent::Delete));
     let text = metrics.encode(Some(&Snapshot::of(&engine)), now()).unwrap();
     for word in ["paris", "apps", "eu\""] {
@@ -329,6 +348,7 @@ fn a_hundred_thousand_masks_leave_no_series() {
         let masks: Vec<_> = (0..1000)
             .flat_map(|number| match number {
                 0..2 => active(&namespace, &format!("mask-{round}-{number}"), "paris", number + 1).to_vec(),
+                2 => vec![gated(&namespace, &format!("pod-{round}"))],
                 _ => vec![waiting(&namespace, &format!("mask-{round}-{number}"), Some(&[&tag]))],
             })
             .collect();

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use prometheus::{IntGaugeVec, Opts, core::Collector, proto::MetricFamily};
 use vpn_types::MaskConsumerPhase;
 
-use super::{Claim, ProviderSlots, Snapshot, WorkloadKey};
+use super::{Claim, GateReason, GatedPods, ProviderSlots, Snapshot, WorkloadKey};
 
 /// Returns the gauges of a snapshot.
 pub fn families(prefix: &str, snapshot: &Snapshot, now: DateTime<Utc>) -> prometheus::Result<Vec<MetricFamily>> {
@@ -39,12 +39,26 @@ pub fn families(prefix: &str, snapshot: &Snapshot, now: DateTime<Utc>) -> promet
     let mut waiting = namespaces().map(|(namespace, masks)| (vec![&**namespace], masks.waiting));
     let help = "Masks that have no slot for any reason, and are not being deleted.";
     add("masks_waiting", help, &["namespace"], &mut waiting)?;
-    let mut oldest = namespaces().map(|(namespace, masks)| {
-        let since = masks.waiting_since.map_or(0, |since| (now - since).num_seconds().max(0));
-        (vec![&**namespace], since.unsigned_abs())
-    });
+    let age = |since: Option<DateTime<Utc>>| since.map_or(0, |since| (now - since).num_seconds().max(0).unsigned_abs());
+    let mut oldest = namespaces().map(|(namespace, masks)| (vec![&**namespace], age(masks.waiting_since)));
     let help = "Longest current wait of a Mask for a slot; 0 if no Mask waits.";
     add("masks_oldest_wait_seconds", help, &["namespace"], &mut oldest)?;
+    // Every reason of a namespace exists from the start, with the value 0.
+    let pods = |value: &dyn Fn(&GatedPods, GateReason) -> u64| {
+        let series = snapshot.pods.iter().flat_map(|(namespace, pods)| {
+            let all = GateReason::ALL.map(|reason| (vec![&**namespace, reason.as_str()], value(pods, reason)));
+            all.into_iter()
+        });
+        series.collect::<Vec<_>>().into_iter()
+    };
+    let help = "Pods with the label vpn.beebs.dev/inject that have their scheduling gate, by what they wait for: \
+                NoMask, a Mask and its MaskConsumer; NoSlot, a slot; SlotInUseByPod, another Pod of the same Mask; \
+                SlotAssigned, the removal of the gate; OtherSchedulingGate, another component.";
+    add("pods_gated", help, &["namespace", "reason"], &mut pods(&GatedPods::count))?;
+    let help =
+        "Time since the creation of the oldest Pod with its scheduling gate, by what it waits for; 0 if there is none.";
+    let mut oldest = pods(&|pods, reason| age(pods.oldest(reason)));
+    add("pods_gated_oldest_seconds", help, &["namespace", "reason"], &mut oldest)?;
     Ok(families)
 }
 

@@ -1,11 +1,12 @@
 //! The metrics on `/metrics`.
 //!
 //! Invariant: the values of labels come from closed sets, namespaces, MaskProviders and their tags, never from Masks,
-//! MaskConsumers or MaskReservations. A [`Snapshot`], taken at each scrape, provides the numbers of slots and Masks. So
-//! no series outlives its object, and there is no cost without scrapes.
+//! MaskConsumers, MaskReservations or Pods. A [`Snapshot`], taken at each scrape, provides the numbers of slots, Masks and
+//! Pods. So no series outlives its object, and there is no cost without scrapes.
 
 mod claimable;
 mod controllers;
+mod gated;
 mod gauges;
 mod occupied;
 mod openvpn;
@@ -24,6 +25,7 @@ use prometheus::{
 
 pub use claimable::Claim;
 pub use controllers::action;
+pub use gated::{GateReason, GatedPods};
 pub use gauges::{PROVIDER, ProviderGauge};
 pub use provider_slots::ProviderSlots;
 pub use snapshot::{NamespaceMasks, Snapshot, TagSlots};

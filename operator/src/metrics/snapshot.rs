@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use vpn_types::MaskConsumerPhase;
 
 use super::{
+    gated::{GatedPods, gated},
     occupied::{OccupiedSlots, User, is_in_use},
     provider_slots::ProviderSlots,
     workloads::{Waiting, WorkloadKey, workloads},
@@ -34,6 +35,8 @@ pub struct Snapshot {
     pub tags: BTreeMap<Arc<str>, TagSlots>,
     /// The Masks of each namespace that has any.
     pub namespaces: BTreeMap<Arc<str>, NamespaceMasks>,
+    /// The Pods with their scheduling gate, of each namespace that has Pods that the webhook injected.
+    pub pods: BTreeMap<Arc<str>, GatedPods>,
     /// The number of waiting Masks that want the same.
     pub waiting: HashMap<Waiting, u64>,
     /// OpenVPN servers, in a process that runs them.
@@ -74,7 +77,7 @@ impl Snapshot {
     /// which watches all of these kinds, or the servers controller for the part about servers.
     pub fn of(engine: &Engine) -> Self {
         let (state, allocator) = (engine.state(), engine.allocator());
-        let mut snapshot = Self::default();
+        let mut snapshot = Self { pods: gated(state), ..Self::default() };
         let workloads = workloads(state);
         let user =
             |consumer: &ObjectKey| workloads.get(consumer).map_or(User::Other, |key| User::Workload(key.clone()));

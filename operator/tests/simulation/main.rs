@@ -10,6 +10,7 @@ mod crashes;
 mod ends;
 mod explore;
 mod garbage;
+mod gated;
 mod labeled;
 mod metadata;
 mod node;

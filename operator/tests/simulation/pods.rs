@@ -9,7 +9,7 @@ use crate::{
     run::Sim,
 };
 
-fn injected(pod: &Value) -> Option<Injected> {
+pub fn injected(pod: &Value) -> Option<Injected> {
     serde_json::from_str(pod["metadata"]["annotations"][INJECTED_ANNOTATION].as_str()?).ok()
 }
 

@@ -13,7 +13,7 @@ use vpn_operator::{
     state::ConsumerView,
 };
 
-use crate::run::Sim;
+use crate::{gated, run::Sim};
 
 type CheckResult = Result<(), String>;
 
@@ -79,7 +79,7 @@ fn consistent(engine: &Engine) -> CheckResult {
         let offer = snapshot.providers.values().filter(|provider| provider.open && provider.tags.contains(tag));
         same(|| format!("free for {tag}"), slots.free, offer.map(|provider| provider.free).sum())?;
     }
-    Ok(())
+    gated::consistent(engine, &snapshot)
 }
 
 /// Whether a consumer has no slot, no grant, and no reservation that it could adopt.
@@ -109,6 +109,7 @@ pub fn at_rest(sim: &Sim) -> CheckResult {
     }
     for engine in engines(sim) {
         let snapshot = Snapshot::of(engine);
+        gated::at_rest(sim, &snapshot)?;
         same(|| "providers".to_owned(), snapshot.providers.len(), server.of_kind(Kind::Provider).count())?;
         for (key, slots) in &snapshot.providers {
             let describe = || format!("{key}: {slots:?}");
