@@ -3,6 +3,7 @@
 
 mod jobs;
 mod manifests;
+mod own_clients;
 mod refusals;
 mod rollouts;
 mod sharing;

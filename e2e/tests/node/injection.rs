@@ -25,7 +25,7 @@ use vpn_types::{Mask, MaskProvider, MaskReservation, MaskSpec};
 use crate::verification;
 
 /// A Pod that asks for its address as soon as it starts, and again and again.
-fn template(name: &str, vpn: &VpnService, annotations: Value) -> Value {
+pub fn template(name: &str, vpn: &VpnService, annotations: Value) -> Value {
     let script = format!("while :; do curl --silent --max-time 1 {} >> /tmp/seen; sleep 0.2; done", vpn.address_url());
     json!({
         "metadata": {"labels": {"app": name, "vpn.beebs.dev/inject": "true"}, "annotations": annotations},
@@ -36,7 +36,8 @@ fn template(name: &str, vpn: &VpnService, annotations: Value) -> Value {
     })
 }
 
-fn deployment(name: &str, vpn: &VpnService, replicas: usize, annotations: Value) -> Value {
+/// A Deployment of such Pods.
+pub fn deployment(name: &str, vpn: &VpnService, replicas: usize, annotations: Value) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
         "spec": {
@@ -47,14 +48,15 @@ fn deployment(name: &str, vpn: &VpnService, replicas: usize, annotations: Value)
     })
 }
 
-async fn apply(f: &Framework, object: &Value) -> Result<()> {
+/// Applies an object, as users do.
+pub async fn apply(f: &Framework, object: &Value) -> Result<()> {
     let file = tempfile::Builder::new().suffix(".json").tempfile()?;
     std::fs::write(file.path(), object.to_string())?;
     f.kubectl(&["apply", "-f", &file.path().to_string_lossy()]).await.map(drop)
 }
 
 /// Runs a test with an account that has `slots` slots.
-async fn with_slots(
+pub async fn with_slots(
     slots: usize,
     body: impl AsyncFnOnce(&Framework, &VpnService, &mut History) -> Result<()>,
 ) -> Result<()> {
@@ -97,7 +99,7 @@ async fn behind_the_vpn(vpn: &VpnService, history: &mut History) -> Result<()> {
 }
 
 /// The largest number of Pods with running containers at the same time.
-async fn most_at_once(history: &mut History) -> Result<usize> {
+pub async fn most_at_once(history: &mut History) -> Result<usize> {
     let (mut running, mut most) = (BTreeMap::new(), 0);
     for change in history.changes().await? {
         let Object::Pod(pod) = &change.object else { continue };
@@ -111,7 +113,8 @@ async fn most_at_once(history: &mut History) -> Result<usize> {
     Ok(most)
 }
 
-async fn wait_for_ready(f: &Framework, count: usize) -> Result<BTreeSet<String>> {
+/// Waits until this many Pods are ready, and returns their names.
+pub async fn wait_for_ready(f: &Framework, count: usize) -> Result<BTreeSet<String>> {
     let is_up = |pod: &&Pod| is_ready(*pod) && pod.metadata.deletion_timestamp.is_none();
     let pods = f
         .wait_until_all::<Pod>(&format!("{count} ready Pods"), |pods| pods.iter().filter(is_up).count() == count)
@@ -120,7 +123,7 @@ async fn wait_for_ready(f: &Framework, count: usize) -> Result<BTreeSet<String>>
 }
 
 /// Returns all addresses that the app of a Pod has seen.
-async fn seen(f: &Framework, pod: &str) -> Result<String> {
+pub async fn seen(f: &Framework, pod: &str) -> Result<String> {
     let script = "until [ -s /tmp/seen ]; do sleep 0.1; done; sort -u /tmp/seen";
     let seen = f.kubectl(&["exec", pod, "--container=app", "--", "sh", "-c", script]).await?;
     Ok(seen.trim().to_owned())

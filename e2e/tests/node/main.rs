@@ -4,6 +4,7 @@ mod crashes;
 mod enrollment;
 mod failures;
 mod injection;
+mod own_clients;
 mod pods;
 mod scaling;
 mod servers;
@@ -52,6 +53,8 @@ fn main() -> ExitCode {
         injection::replicas_behind_the_vpn,
         injection::pods_of_one_mask_behind_the_vpn,
         injection::files_are_where_gluetun_reads_them,
+        own_clients::pods_with_a_client_of_their_own_take_turns,
+        own_clients::pods_with_a_client_of_their_own_share_a_mask,
         injection::a_job_behind_the_vpn,
         injection::a_copy_is_no_second_device,
         servers::ten_devices_reach_the_cluster_through_their_replicas,

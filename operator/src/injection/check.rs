@@ -55,8 +55,16 @@ pub fn check(
              annotations too, for example with kubectl debug --keep-labels --keep-annotations"
         ));
     }
-    if spec.volumes.iter().flatten().any(|volume| volume.name == gluetun::VOLUME) {
-        return Err(format!("the volume name {} is reserved for the operator; rename the volume", gluetun::VOLUME));
+    if let Some(volume) = spec.volumes.iter().flatten().find(|volume| volume.name == gluetun::VOLUME) {
+        if request.sidecar {
+            return Err(format!("the volume name {} is reserved for the operator; rename the volume", gluetun::VOLUME));
+        }
+        if volume.empty_dir.is_none() {
+            return Err(format!(
+                "the operator puts the credentials into the volume {}; declare it as emptyDir: {{}}",
+                gluetun::VOLUME
+            ));
+        }
     }
     if !request.sidecar {
         return Ok(());
@@ -69,8 +77,8 @@ pub fn check(
     }
     if let Some(container) = containers(spec).find(|container| is_gluetun(container)) {
         return Err(format!(
-            "container {} is a VPN client already; set the annotation {SIDECAR_ANNOTATION}: none, and mount the volume \
-             {} in it",
+            "container {} is a VPN client already; set the annotation {SIDECAR_ANNOTATION}: none, declare the \
+             volume {} as emptyDir: {{}}, and mount it in this container",
             container.name,
             gluetun::VOLUME
         ));

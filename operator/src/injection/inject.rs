@@ -107,6 +107,9 @@ fn inject(pod: &Value, inputs: &Inputs<'_>) -> Result<Value, String> {
         return again(pod, &spec, &request);
     };
     push(&mut new["spec"]["schedulingGates"], json!({"name": SLOT_GATE}));
+    // The API server admits no template whose containers mount a volume that it does not declare. So a template with a
+    // VPN container declares it as an empty directory.
+    retain(&mut new, "/spec/volumes", |volume| volume["name"] != json!(gluetun::VOLUME));
     push(&mut new["spec"]["volumes"], gluetun::volume(&secret));
     set_fields(&mut new["spec"], request.sidecar);
     if request.sidecar {

@@ -121,6 +121,16 @@ fn a_vpn_container_of_ones_own_gets_the_secret() {
     assert_eq!(new["spec"]["initContainers"], json!(null));
     assert_eq!(new["spec"]["containers"][0]["env"], json!([{"name": "VPN_SECRET", "value": "scraper-6f-abc123"}]));
     assert_eq!(new["spec"]["volumes"][0]["secret"]["secretName"], "scraper-6f-abc123");
+    // As a template has to declare it.
+    let with_volume = |volume: Value| {
+        pod(json!({"vpn.beebs.dev/sidecar": "none"}), json!({"volumes": [{"name": "data", "emptyDir": {}}, volume]}))
+    };
+    let declared = injected(&with_volume(json!({"name": "vpn-credentials", "emptyDir": {}})));
+    let secret = json!({"name": "vpn-credentials", "secret": {"secretName": "scraper-6f-abc123"}});
+    assert_eq!(declared["spec"]["volumes"], json!([{"name": "data", "emptyDir": {}}, secret]));
+    assert_eq!(answer(&declared), Answer::Unchanged);
+    let other = with_volume(json!({"name": "vpn-credentials", "secret": {"secretName": "mine"}}));
+    assert!(refusal(&other).contains("emptyDir: {}"));
     let restricted = answer_in(
         &labels("restricted"),
         &pod(json!({"vpn.beebs.dev/sidecar": "none"}), json!({})),
