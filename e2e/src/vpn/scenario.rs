@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use super::{
     client::{CONFIG_FILE, CREDENTIALS_DIR},
-    endpoints::{Endpoints, LIMITED_USER, PASSWORD, USER, wireguard_address},
+    endpoints::{Endpoints, LIMITED_USER, PASSWORD, USER, WIREGUARD_KEYS, wireguard_address},
 };
 
 /// An address in the Pod range that no Pod has: the highest addresses are assigned last.
@@ -19,6 +19,10 @@ pub enum Scenario {
     OpenVpnTcp,
     /// WireGuard with the key of this index below [`WIREGUARD_KEYS`](super::WIREGUARD_KEYS); works.
     WireGuard(usize),
+    /// OpenVPN, without the variable that names the path of the configuration; works with a VPN client of the operator.
+    OpenVpnFile,
+    /// WireGuard with the last key, with all settings in the file `wg0.conf`; works with a VPN client of the operator.
+    WireGuardFile,
     /// The server refuses the password.
     WrongPassword,
     /// User name and password are empty.
@@ -80,6 +84,19 @@ impl Scenario {
                 set("OPENVPN_USER", USER);
                 set("OPENVPN_PASSWORD", PASSWORD);
             }
+            Self::WireGuardFile => {
+                let index = WIREGUARD_KEYS - 1;
+                set("VPN_TYPE", "wireguard");
+                let file = format!(
+                    "[Interface]\nPrivateKey = {}\nAddress = {}/32\n\n[Peer]\nPublicKey = {}\nAllowedIPs = 0.0.0.0/0\n\
+                     Endpoint = {}:51820\n",
+                    vpn.keys[index].private,
+                    wireguard_address(index),
+                    vpn.server_key.public,
+                    vpn.server
+                );
+                set("wg0.conf", &file);
+            }
             Self::UnknownProvider => set("VPN_SERVICE_PROVIDER", "no-such-provider"),
             _ => self.openvpn(vpn, set),
         }
@@ -126,7 +143,9 @@ impl Scenario {
         if self != Self::NoConfig {
             set(CONFIG_FILE, &config);
         }
-        set("OPENVPN_CUSTOM_CONFIG", &format!("{CREDENTIALS_DIR}/{CONFIG_FILE}"));
+        if self != Self::OpenVpnFile {
+            set("OPENVPN_CUSTOM_CONFIG", &format!("{CREDENTIALS_DIR}/{CONFIG_FILE}"));
+        }
         let (user, password) = match self {
             Self::TooManyConnections => (LIMITED_USER, PASSWORD),
             Self::WrongPassword => (USER, "a-wrong-password"),

@@ -62,6 +62,8 @@ fn expected(case: Scenario) -> (&'static [&'static str], Option<i32>) {
         Scenario::HostName => (&[CONFIG_ERROR, "host is not an IP address: vpn.example.com"], Some(1)),
         Scenario::NoConfig => (&[CONFIG_ERROR, "file does not exist"], Some(1)),
         Scenario::InvalidKey => (&[CONFIG_ERROR, "private key is not valid"], Some(1)),
+        Scenario::OpenVpnFile => (&[CONFIG_ERROR, "filepath not specified"], Some(1)),
+        Scenario::WireGuardFile => (&[CONFIG_ERROR, "private key is not set"], Some(1)),
         Scenario::UnknownProvider => (&[CONFIG_ERROR, "VPN provider name is not valid"], Some(1)),
         Scenario::NoServer => {
             (&["ERROR [vpn] finding a valid server connection: filtering servers: no server found"], None)
@@ -88,6 +90,8 @@ pub async fn each_failure_says_what_it_is() -> Result<()> {
             Scenario::UnknownOption,
             Scenario::HostName,
             Scenario::NoConfig,
+            Scenario::OpenVpnFile,
+            Scenario::WireGuardFile,
             Scenario::InvalidKey,
             Scenario::UnknownProvider,
             Scenario::NoServer,

@@ -1,6 +1,7 @@
 //! Tests that need a node that runs containers.
 
 mod crashes;
+mod credential_files;
 mod enrollment;
 mod failures;
 mod injection;
@@ -53,6 +54,8 @@ fn main() -> ExitCode {
         injection::replicas_behind_the_vpn,
         injection::pods_of_one_mask_behind_the_vpn,
         injection::files_are_where_gluetun_reads_them,
+        credential_files::an_openvpn_configuration_that_no_variable_names,
+        credential_files::a_wireguard_configuration,
         own_clients::pods_with_a_client_of_their_own_take_turns,
         own_clients::pods_with_a_client_of_their_own_share_a_mask,
         injection::a_job_behind_the_vpn,

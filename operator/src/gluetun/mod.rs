@@ -27,21 +27,30 @@ pub const INJECTED_VARIABLE: &str = "VPN_OPERATOR_INJECTED";
 /// 2. A container that was killed leaves rules in the network of the Pod, and gluetun would fail with `file exists`.
 /// 3. Each key of the Secret that is a file is put to where gluetun reads it: to the path in a variable, such as
 ///    `OPENVPN_CUSTOM_CONFIG`, else to the default of gluetun. The names of the keys are not known when a Pod is created.
+/// 4. gluetun has no default for that variable. If a custom provider has only one OpenVPN configuration, that is it.
 const START: &str = r#"if [ -z "${VPN_OPERATOR_INJECTED-true}" ]; then
   echo "This Pod is a copy of a Pod with a slot, and has no slot of its own. Copy its labels and annotations too: kubectl debug --keep-labels --keep-annotations"
   exit 1
 fi
 ip rule delete table 51820 2>/dev/null
 ip -6 rule delete table 51820 2>/dev/null
+profiles=0
 for file in /gluetun/credentials/*; do
   key=${file##*/}
   case $key in *.conf|*.ovpn|*.crt|*.pem|*.key) ;; *) continue ;; esac
   path=$(env | sed -n 's|^[A-Za-z0-9_]*=[[:space:]]*\(/[^:]*[^:[:space:]]\)[[:space:]]*$|\1|p' | grep "/$key\$" | head -n 1)
   if [ -z "$path" ]; then
-    case $key in wg0.conf) path=/gluetun/wireguard/wg0.conf ;; *) path=/gluetun/$key ;; esac
+    path=/gluetun/$key
+    case $key in
+      wg0.conf) path=/gluetun/wireguard/wg0.conf ;;
+      *.conf|*.ovpn) profile=$path; profiles=$((profiles + 1)) ;;
+    esac
   fi
   if [ ! -e "$path" ]; then mkdir -p "${path%/*}" && ln -s "$file" "$path"; fi
 done
+if [ "$VPN_SERVICE_PROVIDER,${VPN_TYPE:-openvpn},$OPENVPN_CUSTOM_CONFIG,$profiles" = custom,openvpn,,1 ]; then
+  export OPENVPN_CUSTOM_CONFIG="$profile"
+fi
 exec /gluetun-entrypoint"#;
 
 /// Whether a key of a Secret is the name of a file.
