@@ -4,6 +4,7 @@ mod crashes;
 mod credential_files;
 mod enrollment;
 mod failures;
+mod gates;
 mod injection;
 mod own_clients;
 mod pods;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         credential_files::a_wireguard_configuration,
         own_clients::pods_with_a_client_of_their_own_take_turns,
         own_clients::pods_with_a_client_of_their_own_share_a_mask,
+        gates::a_gate_that_is_removed_by_hand_lets_nothing_run,
         injection::a_job_behind_the_vpn,
         injection::a_copy_is_no_second_device,
         servers::ten_devices_reach_the_cluster_through_their_replicas,

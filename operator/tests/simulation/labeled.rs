@@ -6,7 +6,7 @@ use vpn_types::inject::{INJECT_LABEL, SLOT_GATE};
 
 use crate::{
     crashes::crash_everywhere,
-    metadata::uid_of,
+    metadata::{is_deleting, uid_of},
     node::Act,
     oracle,
     process::separate_processes,
@@ -203,6 +203,24 @@ fn a_gated_pod_that_loses_its_label_leaves_the_line() {
     sim.slots("p", 1);
     settle_and_check(&mut sim);
     assert!(runs(&sim, "one"));
+}
+
+#[test]
+fn a_pod_whose_gate_is_removed_by_hand_is_deleted() {
+    for is_shared in [false, true] {
+        let mut sim = if is_shared { two_sharing() } else { with_slots(0) };
+        if !is_shared {
+            own(&mut sim, "two");
+            settle(&mut sim);
+        }
+        let gates = sim.server.get(Kind::Pod, &key("a", "two")).unwrap()["spec"]["schedulingGates"].clone();
+        assert_eq!(gates, json!([{"name": SLOT_GATE}]));
+        sim.edit(Kind::Pod, &key("a", "two"), json!({"spec": {"schedulingGates": null}}));
+        settle_without(&mut sim, |chosen| matches!(chosen, Move::Node(..)));
+        let pod = sim.server.get(Kind::Pod, &key("a", "two"));
+        assert!(pod.is_none_or(|pod| is_deleting(pod)), "{is_shared} {pod:?}");
+        settle_and_check(&mut sim);
+    }
 }
 
 /// Its containers never ran, so nothing has to be waited for.

@@ -57,12 +57,18 @@ pub fn may_go(sim: &Sim, mask: &Value) -> bool {
     })
 }
 
-/// Whether the operator may delete an injected Pod: the slot that it has, or is about to get, is taken back.
+/// Whether the operator may delete an injected Pod: the slot that it has, or is about to get, is taken back, or
+/// somebody else removed the gate.
 pub fn lost_slot(sim: &Sim, pod: &Value) -> bool {
     let Some(injected) = injected(pod) else { return false };
     let key = |name: &str| ObjectKey::new(pod["metadata"]["namespace"].as_str().unwrap(), name);
     let consumer = sim.server.get(Kind::Consumer, &key(injected.mask.as_ref().unwrap_or(&injected.secret)));
-    consumer.is_none_or(|consumer| is_deleting(consumer))
+    let has_lost = |consumer: &Value| {
+        let is_named = consumer["status"]["pod"]["uid"] == pod["metadata"]["uid"];
+        let has_slot = consumer["status"]["phase"] == "Active" && (injected.mask.is_none() || is_named);
+        is_deleting(consumer) || !is_gated(pod) && !has_slot
+    };
+    consumer.is_none_or(|consumer| has_lost(consumer))
         || sim.server.log.iter().any(|event| {
             event.kind == Kind::Consumer
                 && is_deleting(&event.last)

@@ -14,6 +14,11 @@ pub fn may_use(pod: &InjectedPod, consumer: &ConsumerView) -> bool {
     pod.shares.is_none() || consumer.pod.as_ref().is_some_and(|named| named.uid == pod.meta.uid)
 }
 
+/// Whether a Pod without the scheduling gate may stay: the slot is its own, or is being released, which ends the Pod.
+pub fn may_stay(pod: &InjectedPod, consumer: &ConsumerView) -> bool {
+    consumer.meta.deleting || consumer.is_active() && may_use(pod, consumer)
+}
+
 /// Returns the Pods that wait for the slot of a shared Mask, in order.
 pub fn waiting<'a>(ctx: &'a Context, mask: &ObjectKey, consumer: &ConsumerView) -> Vec<&'a InjectedPod> {
     let secret = consumer.assigned.as_ref().map(|assigned| assigned.secret.clone());

@@ -16,7 +16,7 @@ use crate::{
 pub struct Memory {
     /// Pods that are gone, or are not watched any more.
     pub unwatched: HashMap<Uid, Unwatched>,
-    /// Pods that lost their gate and whose MaskConsumer is gone, according to a read.
+    /// Pods that lost their gate and have no slot, according to a read.
     pub lost: HashSet<Uid>,
     /// The ReplicaSets of a namespace, and when (monotonic) they were listed.
     pub replica_sets: HashMap<Arc<str>, (Duration, Vec<ReplicaSetView>)>,

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
 use vpn_types::{Mask, MaskConsumerPhase, MaskSpec, Reason, inject::SLOT_GATE};
 
-use line::may_use;
+use line::{may_stay, may_use};
 pub use memory::Memory;
 use surge::SurgeDecision;
 
@@ -86,7 +86,7 @@ fn decide(ctx: &Context, request: &ReconcileRequest, key: &ObjectKey) -> Step {
 fn keep(ctx: &Context, pod: &InjectedPod) -> Step {
     // Not only that of the present Mask: the release of an earlier one may still be in progress.
     let consumer = ctx.state.consumers.get(&pod.mask());
-    if let Some(consumer) = consumer.filter(|consumer| consumer.meta.deleting || may_use(pod, consumer)) {
+    if let Some(consumer) = consumer.filter(|consumer| may_stay(pod, consumer)) {
         return match consumer.assigned.as_deref().filter(|_| consumer.is_active()) {
             Some(assigned) => report::assigned(pod, assigned, ctx.now),
             None => Step::Idle,
@@ -95,7 +95,9 @@ fn keep(ctx: &Context, pod: &InjectedPod) -> Step {
     if !ctx.memory.pods.lost.contains(&pod.meta.uid) {
         return Step::send(Operation::Get(Kind::Consumer, pod.mask()));
     }
-    let message = "This Pod runs without a slot of its own".to_owned();
+    let message = format!(
+        "This Pod has neither a slot nor the scheduling gate {SLOT_GATE}, which nobody but the operator may remove"
+    );
     let event = report::event(pod, true, Reason::Evicted, "Evict", message);
     Step::send(delete(Kind::InjectedPod, &pod.meta, None)).with_event([event])
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{line::may_use, masks, memory::Unwatched, surge};
+use super::{line::may_stay, masks, memory::Unwatched, surge};
 use crate::{
     controllers::{Answer, Change, Context},
     model::{Kind, ObjectKey, Operation, ReconcileRequest, Uid},
@@ -133,7 +133,7 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
             let is_lost = match outcome {
                 Outcome::NotFound => true,
                 Outcome::Object(object) => match &**object {
-                    Object::Consumer(consumer) => !may_use(pod, consumer),
+                    Object::Consumer(consumer) => !may_stay(pod, consumer),
                     _ => false,
                 },
                 _ => false,
