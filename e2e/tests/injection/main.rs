@@ -1,6 +1,7 @@
 //! Pods with the label `vpn.beebs.dev/inject`, as users see them, on nodes that run no containers. All tests here share
 //! one cluster, one operator and two webhooks.
 
+mod controllers;
 mod gates;
 mod jobs;
 mod manifests;
