@@ -36,17 +36,36 @@ pub type Scenario = fn(&mut Sim) -> Result<(), String>;
 
 /// Runs a scenario once for each of its requests, and each way in which a process can crash during it.
 pub fn crash_everywhere(roles: &[ControllerSet], scenario: Scenario) {
-    let mut undisturbed = Sim::new(roles);
-    scenario(&mut undisturbed).unwrap();
-    let requests: usize = undisturbed.counts.values().sum();
-    for crash in [Crash::Before, Crash::After, Crash::Late] {
-        for at in 0..requests {
-            let mut sim = Sim::new(roles);
-            sim.crash_at = Some((at, crash));
-            if let Err(what) = scenario(&mut sim) {
-                panic!("crash {crash:?} at request {at}: {what}\n{}\n{what}", tail(&sim.trace));
-            }
+    for crash in CRASHES {
+        for at in 0..requests(roles, scenario) {
+            crash_at(roles, scenario, at, crash);
         }
+    }
+}
+
+/// Runs a scenario once for each of its requests, and one of the ways in which a process can crash during it.
+pub fn crash_everywhere_in_turn(roles: &[ControllerSet], scenario: Scenario) {
+    for at in 0..requests(roles, scenario) {
+        crash_at(roles, scenario, at, CRASHES[at % CRASHES.len()]);
+    }
+}
+
+const CRASHES: [Crash; 3] = [Crash::Before, Crash::After, Crash::Late];
+
+/// The number of requests of a scenario without a crash.
+fn requests(roles: &[ControllerSet], scenario: Scenario) -> usize {
+    let mut undisturbed = Sim::new(roles);
+    if let Err(what) = scenario(&mut undisturbed) {
+        panic!("{what}\n{}\n{what}", tail(&undisturbed.trace));
+    }
+    undisturbed.counts.values().sum()
+}
+
+fn crash_at(roles: &[ControllerSet], scenario: Scenario, at: usize, crash: Crash) {
+    let mut sim = Sim::new(roles);
+    sim.crash_at = Some((at, crash));
+    if let Err(what) = scenario(&mut sim) {
+        panic!("crash {crash:?} at request {at}: {what}\n{}\n{what}", tail(&sim.trace));
     }
 }
 

@@ -46,6 +46,9 @@ pub fn task(server: &Server, id: &(Kind, ObjectKey)) -> Option<GcTask> {
     let (mut solid, mut loose, mut waiting) = (0, Vec::new(), false);
     for (uid, _) in owners {
         match server.by_uid(&uid) {
+            None if server.deployments.iter().any(|one| one.replica_sets.iter().any(|set| set.uid == uid)) => {
+                solid += 1
+            }
             None => loose.push(uid),
             Some((_, owner)) if is_deleting(owner) && finalizers(owner).iter().any(|name| name == FOREGROUND) => {
                 waiting = true;

@@ -2,13 +2,16 @@
 
 use serde_json::json;
 use vpn_operator::{controllers::table, model::Kind};
-use vpn_types::inject::{INJECT_LABEL, SLOT_GATE};
+use vpn_types::{
+    SLOT_ASSIGNED,
+    inject::{INJECT_LABEL, SLOT_GATE},
+};
 
 use crate::{
     crashes::crash_everywhere,
     metadata::{is_deleting, uid_of},
     node::Act,
-    oracle,
+    oracle, pods,
     process::separate_processes,
     run::{Move, Sim},
     scenarios::{check, settle, settle_and_check, settle_without},
@@ -23,7 +26,7 @@ fn is_gated(sim: &Sim, name: &str) -> bool {
 
 fn condition(sim: &Sim, name: &str) -> String {
     let pod = sim.server.get(Kind::Pod, &key("a", name)).unwrap();
-    let condition = &pod["status"]["conditions"][0];
+    let condition = pods::condition(pod, SLOT_ASSIGNED).unwrap();
     format!("{} {}", condition["status"].as_str().unwrap(), condition["message"].as_str().unwrap())
 }
 

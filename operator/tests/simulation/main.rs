@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod crashes;
+mod deployments;
 mod ends;
+mod evictions;
 mod explore;
 mod garbage;
 mod gated;
@@ -19,6 +21,7 @@ mod pods;
 mod process;
 mod release;
 mod revocation;
+mod rollouts;
 mod rollover;
 mod run;
 mod scenarios;

@@ -9,6 +9,7 @@ use vpn_operator::model::{Kind, ObjectKey};
 
 use crate::{
     metadata::{generation, is_deleting, owners, uid_of},
+    pods,
     server::Server,
 };
 
@@ -77,6 +78,9 @@ fn secret_of(pod: &Value) -> Option<&str> {
 fn is_verification(pod: &Value) -> bool {
     pod["metadata"]["labels"].get(vpn_types::VERIFY_LABEL).is_some()
 }
+
+/// The image of a container that runs, and never becomes ready.
+pub const IMAGE_THAT_NEVER_BECOMES_READY: &str = "broken";
 
 /// A password that no VPN service accepts.
 pub const BAD_PASSWORD: &str = "YmFk";
@@ -350,9 +354,17 @@ fn report(server: &mut Server, key: &ObjectKey, runtime: &Runtime) {
         (false, _) if runtime.credentials.is_some() => "Running",
         (false, _) => "Pending",
     };
-    let status = json!({
+    let mut status = json!({
         "phase": phase, "observedGeneration": known,
         "initContainerStatuses": statuses(sidecars), "containerStatuses": statuses(containers),
     });
+    if pods::injected(&pod).is_some() {
+        let works = specs.iter().all(|(spec, _)| spec["image"] != IMAGE_THAT_NEVER_BECOMES_READY);
+        let is_ready = works && !runtime.finished && runtime.containers.iter().all(|container| container.running);
+        let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.retain(|condition| condition["type"] != "Ready");
+        conditions.push(json!({"type": "Ready", "status": if is_ready { "True" } else { "False" }}));
+        status["conditions"] = json!(conditions);
+    }
     server.merge(Kind::Pod, key, &json!({ "status": status }), true).unwrap();
 }

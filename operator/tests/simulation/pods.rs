@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 use vpn_operator::model::{Kind, ObjectKey};
-use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected};
+use vpn_types::{
+    SLOT_ASSIGNED,
+    inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected},
+};
 
 use crate::{
     metadata::{is_deleting, uid_of},
@@ -13,12 +16,17 @@ pub fn injected(pod: &Value) -> Option<Injected> {
     serde_json::from_str(pod["metadata"]["annotations"][INJECTED_ANNOTATION].as_str()?).ok()
 }
 
-fn is_gated(pod: &Value) -> bool {
+pub fn is_gated(pod: &Value) -> bool {
     pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty())
 }
 
-fn has_ended(pod: &Value) -> bool {
+pub fn has_ended(pod: &Value) -> bool {
     matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+}
+
+/// Returns a condition of a Pod.
+pub fn condition<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
+    pod["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == name)
 }
 
 /// Holds after every step.
@@ -99,7 +107,7 @@ pub fn at_rest(sim: &Sim) -> Result<(), String> {
                 return Err(format!("Pod {key} waits although nobody uses the slot: {consumer:?}"));
             }
         }
-        let condition = pod["status"]["conditions"].as_array().into_iter().flatten().next();
+        let condition = condition(pod, SLOT_ASSIGNED);
         if condition.is_none_or(|condition| (condition["status"] == "True") == is_gated(pod)) {
             return Err(format!("Pod {key} does not say whether it has a slot: {pod}"));
         }

@@ -7,12 +7,12 @@ use vpn_operator::{
     controllers::{ControllerSet, table},
     engine::Input,
     metrics::action,
-    model::{Effect, Kind, LogEvent, Now, ObjectKey, Request},
+    model::{Effect, Kind, LogEvent, Now, ObjectKey, Operation, Request},
     state::Outcome,
 };
 
 use crate::{
-    garbage,
+    deployments, evictions, garbage,
     node::{Act, Nodes},
     oracle,
     process::{InFlight, Process, describe, outcome_name, start_process, start_watch},
@@ -38,6 +38,8 @@ pub enum Move {
     Tick(usize),
     Garbage(Kind, ObjectKey),
     Node(ObjectKey, Act),
+    /// The controllers of a Deployment and its ReplicaSets.
+    Deployment(ObjectKey, deployments::Act),
 }
 
 pub struct Sim {
@@ -50,6 +52,9 @@ pub struct Sim {
     pub counts: BTreeMap<(&'static str, Option<Kind>), usize>,
     /// The UIDs of reservations that a user removed by force.
     pub forced: Vec<String>,
+    pub evictions: Vec<evictions::Eviction>,
+    /// Whether a Pod may be evicted when the one before it is gone, though nobody has its slot yet.
+    pub late_handovers: bool,
     pub clock: u64,
     /// Whether the garbage collector does nothing.
     pub gc_stalled: bool,
@@ -100,6 +105,8 @@ impl Sim {
             trace: Vec::new(),
             counts: BTreeMap::new(),
             forced: Vec::new(),
+            evictions: Vec::new(),
+            late_handovers: false,
             clock: 0,
             gc_stalled: false,
             bias: Bias::Even,
@@ -131,6 +138,10 @@ impl Sim {
         for (key, pod) in self.server.of_kind(Kind::Pod) {
             let acts = self.nodes.acts(&self.server, pod).into_iter();
             moves.extend(acts.map(|act| Move::Node(key.clone(), act)));
+        }
+        for deployment in &self.server.deployments {
+            let acts = deployment.acts(&self.server).into_iter();
+            moves.extend(acts.map(|act| Move::Deployment(deployment.key.clone(), act)));
         }
         moves
     }
@@ -169,6 +180,10 @@ impl Sim {
                 self.note(format!("node {key}: {act:?}"));
                 self.nodes.act(&mut self.server, &key, act);
             }
+            Move::Deployment(key, act) => {
+                self.note(format!("Deployment {key}: {act:?}"));
+                self.act_on_deployment(&key, act);
+            }
         }
         oracle::always(self)
     }
@@ -180,6 +195,9 @@ impl Sim {
         let outcome = self.server.handle(&operation);
         self.note(format!("apply {} -> {}", describe(&operation), outcome_name(&outcome)));
         *self.counts.entry((operation.verb(), operation.target().map(|(kind, _)| kind))).or_default() += 1;
+        if let (Operation::Evict(key, _), Outcome::Evicted, Some(before)) = (&operation, &outcome, &before) {
+            evictions::accepted(self, key, before)?;
+        }
         let changed = matches!(outcome, Outcome::Object(_) | Outcome::Gone);
         self.in_flight[i].outcome = Some(outcome);
         if changed {

@@ -14,7 +14,9 @@ use vpn_operator::{
 use vpn_types::{FIELD_MANAGER, Reason, SHARED_FIELD_MANAGER};
 
 use crate::{
+    deployments::Deployment,
     metadata::{finalizers, generation, is_deleting, set_finalizers, uid_of},
+    pods::has_ended,
     views::{project, verification_pod},
 };
 
@@ -46,6 +48,9 @@ pub struct Server {
     pub now: DateTime<Utc>,
     pub version: u64,
     pub uids: u64,
+    pub deployments: Vec<Deployment>,
+    /// Whether a PodDisruptionBudget allows no eviction.
+    pub budget_refuses: bool,
 }
 
 pub type Answer = Result<Option<Rc<Value>>, Failure>;
@@ -268,6 +273,20 @@ impl Server {
         })
     }
 
+    /// The subresource `eviction`. A budget protects no Pod that has ended, or is being deleted.
+    fn evict(&mut self, key: &ObjectKey, uid: &Uid) -> Outcome {
+        let is_protected = |pod: &Rc<Value>| uid_of(pod) == uid.as_str() && !is_deleting(pod) && !has_ended(pod);
+        if self.budget_refuses && self.get(Kind::Pod, key).is_some_and(is_protected) {
+            let message = "Cannot evict pod as it would violate the pod's disruption budget.".to_owned();
+            return Outcome::Refused { reason: Reason::EvictionRefused, message };
+        }
+        match self.delete(Kind::Pod, key, Some(uid.as_str()), None, None, None) {
+            Ok(_) => Outcome::Evicted,
+            Err(Failure::NotFound) => Outcome::NotFound,
+            Err(_) => Outcome::Conflict,
+        }
+    }
+
     /// Handles a request of the operator.
     pub fn handle(&mut self, operation: &Operation) -> Outcome {
         let answer = match operation {
@@ -296,18 +315,17 @@ impl Server {
             }
             Operation::PatchPodStatus(key, patch) => self.merge_conditions(key, patch),
             Operation::Evict(key, uid) => {
-                return match self.delete(Kind::Pod, key, Some(uid.as_str()), None, None, None) {
-                    Ok(_) => Outcome::Evicted,
-                    Err(Failure::NotFound) => Outcome::NotFound,
-                    Err(_) => Outcome::Conflict,
-                };
+                return self.evict(key, uid);
             }
             Operation::CountClients(_, replicas) => {
                 // Each has another number, and some do not answer.
                 let answers = replicas.iter().enumerate().filter(|(number, _)| number % 3 < 2);
                 return Outcome::Clients(answers.map(|(number, one)| (one.uid.clone(), number as u64)).collect());
             }
-            Operation::ListReplicaSets(_) => return Outcome::ReplicaSets(Vec::new()),
+            Operation::ListReplicaSets(namespace) => {
+                let deployments = self.deployments.iter().filter(|one| one.key.namespace == *namespace);
+                return Outcome::ReplicaSets(deployments.flat_map(Deployment::views).collect());
+            }
             Operation::Get(kind, key) => self.get(*kind, key).cloned().map(Some).ok_or(Failure::NotFound),
             Operation::ListPods(namespace) => {
                 let pods = self.of_kind(Kind::Pod).filter(|(key, _)| key.namespace == *namespace);

@@ -18,9 +18,12 @@ use crate::{
 pub const FRESH: Duration = Duration::from_secs(5);
 /// When to decide again while another Pod is stopping or ahead in line.
 const RECHECK: Duration = Duration::from_secs(1);
-/// How old a Mask has to be before a Pod is evicted for it. The evicted Pod is replaced at once, and the Mask of that Pod
-/// must be younger. Creation times have a resolution of one second.
+/// How old a Mask, or a Pod that shares one, has to be before a Pod is evicted for it. The evicted Pod is replaced at once,
+/// and that one must be younger. Creation times have a resolution of one second.
 const SETTLED: TimeDelta = TimeDelta::seconds(2);
+/// How long a process evicts nothing after its start. It does not know the evictions of the process before it, and the slot
+/// of an evicted Pod may be on its way to the next Pod.
+const AFTER_START: Duration = Duration::from_secs(5);
 
 /// What a waiting Pod does about Pods of older revisions.
 pub enum SurgeDecision {
@@ -62,6 +65,12 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
     if holders.iter().any(is_going) {
         return recheck;
     }
+    if now < AFTER_START {
+        return SurgeDecision::WaitUntil(AFTER_START);
+    }
+    if holders.iter().any(|holder| is_slot_held(ctx, holder)) {
+        return recheck;
+    }
     // A revision that does not work must not replace one that does.
     let is_starting = |other: &InjectedPod| {
         other.replica_set.as_ref() == Some(replica_set) && other.is_ungated() && !other.is_ready && !other.meta.deleting
@@ -80,9 +89,12 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
     let Some(oldest) = candidates.into_iter().find(|holder| is_first_in_line(ctx, pod, consumer, holder)) else {
         return SurgeDecision::Wait;
     };
-    let created = consumer.mask.as_ref().map_or(consumer.meta.created, |mask| mask.created);
+    let created = match &pod.shares {
+        Some(_) => pod.meta.created,
+        None => consumer.mask.as_ref().map_or(consumer.meta.created, |mask| mask.created),
+    };
     match (created + SETTLED - ctx.now.wall).to_std() {
-        Ok(rest) if pod.shares.is_none() && !rest.is_zero() => SurgeDecision::WaitUntil(now + rest),
+        Ok(rest) if !rest.is_zero() => SurgeDecision::WaitUntil(now + rest),
         _ => SurgeDecision::Step(evict(ctx, request, pod, oldest)),
     }
 }
@@ -116,6 +128,15 @@ fn holders<'a>(ctx: &'a Context, pod: &InjectedPod, consumer: &ConsumerView) -> 
 fn assigned_to<'a>(ctx: &'a Context, pod: &InjectedPod) -> Option<&'a Assigned> {
     let consumer = ctx.state.consumers.get(&pod.mask())?;
     consumer.assigned.as_deref().filter(|assigned| assigned.secret == pod.secret)
+}
+
+/// Whether the provider of a Pod holds a slot for a while after its release. After a restart, it does so for longer than
+/// `holdUntil` says.
+fn is_slot_held(ctx: &Context, pod: &InjectedPod) -> bool {
+    assigned_to(ctx, pod).is_some_and(|assigned| {
+        let mut reservations = ctx.state.reservations_on(&assigned.provider);
+        reservations.any(|(_, reservation)| reservation.hold_until.is_some())
+    })
 }
 
 /// Returns the older revisions of the Deployment of a ReplicaSet by UID, or `None` if it is not the newest itself.
