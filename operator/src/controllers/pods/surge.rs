@@ -18,11 +18,11 @@ use crate::{
 pub const FRESH: Duration = Duration::from_secs(5);
 /// When to decide again while another Pod is stopping or ahead in line.
 const RECHECK: Duration = Duration::from_secs(1);
-/// How old a Mask, or a Pod that shares one, has to be before a Pod is evicted for it. The evicted Pod is replaced at once,
-/// and that one must be younger. Creation times have a resolution of one second.
+/// How old a Mask, or a Pod that shares one, has to be before a Pod is evicted for it. The evicted Pod is replaced at
+/// once, and that one must be younger. Creation times have a resolution of one second.
 const SETTLED: TimeDelta = TimeDelta::seconds(2);
-/// How long a process evicts nothing after its start. It does not know the evictions of the process before it, and the slot
-/// of an evicted Pod may be on its way to the next Pod.
+/// How long a process evicts nothing after its start. It does not know the evictions of the process before it, and the
+/// slot of an evicted Pod may be on its way to the next Pod.
 const AFTER_START: Duration = Duration::from_secs(5);
 
 /// What a waiting Pod does about Pods of older revisions.
@@ -130,8 +130,8 @@ fn assigned_to<'a>(ctx: &'a Context, pod: &InjectedPod) -> Option<&'a Assigned> 
     consumer.assigned.as_deref().filter(|assigned| assigned.secret == pod.secret)
 }
 
-/// Whether the provider of a Pod holds a slot for a while after its release. After a restart, it does so for longer than
-/// `holdUntil` says.
+/// Whether the provider of a Pod holds a slot for a while after its release. After a restart, it does so for longer
+/// than `holdUntil` says.
 fn is_slot_held(ctx: &Context, pod: &InjectedPod) -> bool {
     assigned_to(ctx, pod).is_some_and(|assigned| {
         let mut reservations = ctx.state.reservations_on(&assigned.provider);
