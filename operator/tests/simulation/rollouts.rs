@@ -185,6 +185,21 @@ fn a_slot_that_is_held_after_its_release_goes_to_the_new_pod() {
     }
 }
 
+/// Such as that of a lost Pod of another workload.
+#[test]
+fn a_slot_that_is_held_for_long_does_not_delay_a_rollout() {
+    let mut sim = deployed(3, 2, 1, PLAIN);
+    sim.edit(Kind::Provider, &key("vpn", "p"), json!({"spec": {"release": {"delay": "2h"}}}));
+    sim.mask(&key("a", "other"), json!({}));
+    settle(&mut sim);
+    sim.delete(Kind::Mask, &key("a", "other"), "Background");
+    settle_without(&mut sim, |_| false);
+    sim.edit(Kind::Provider, &key("vpn", "p"), json!({"spec": {"release": {"delay": "0s"}}}));
+    sim.roll_out(PLAIN);
+    run_for(&mut sim, 600);
+    check(&sim, sim.is_rolled_out());
+}
+
 /// The watches of the operator are far behind when the eviction is accepted.
 #[test]
 fn a_late_watch_causes_no_second_eviction() {

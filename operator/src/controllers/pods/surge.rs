@@ -25,6 +25,10 @@ const SETTLED: TimeDelta = TimeDelta::seconds(2);
 /// slot of an evicted Pod may be on its way to the next Pod.
 const AFTER_START: Duration = Duration::from_secs(5);
 
+/// The longest hold of a slot that a Pod waits for instead of an eviction. The slot of a lost Pod may be held for much
+/// longer, and that Pod may be of another workload.
+const LONGEST_HOLD: TimeDelta = TimeDelta::seconds(120);
+
 /// What a waiting Pod does about Pods of older revisions.
 pub enum SurgeDecision {
     /// Nothing: it waits in line.
@@ -130,12 +134,13 @@ fn assigned_to<'a>(ctx: &'a Context, pod: &InjectedPod) -> Option<&'a Assigned> 
     consumer.assigned.as_deref().filter(|assigned| assigned.secret == pod.secret)
 }
 
-/// Whether the provider of a Pod holds a slot for a while after its release. After a restart, it does so for longer
+/// Whether the provider of a Pod holds a slot for a short while after its release. After a restart, it does so for longer
 /// than `holdUntil` says.
 fn is_slot_held(ctx: &Context, pod: &InjectedPod) -> bool {
     assigned_to(ctx, pod).is_some_and(|assigned| {
-        let mut reservations = ctx.state.reservations_on(&assigned.provider);
-        reservations.any(|(_, reservation)| reservation.hold_until.is_some())
+        let reservations = ctx.state.reservations_on(&assigned.provider);
+        let mut ends = reservations.filter_map(|(_, reservation)| reservation.hold_until);
+        ends.any(|end| end - ctx.now.wall <= LONGEST_HOLD)
     })
 }
 
