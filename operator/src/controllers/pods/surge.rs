@@ -27,7 +27,7 @@ const AFTER_START: Duration = Duration::from_secs(5);
 
 /// The longest hold of a slot that a Pod waits for instead of an eviction. The slot of a lost Pod may be held for much
 /// longer, and that Pod may be of another workload.
-const LONGEST_HOLD: TimeDelta = TimeDelta::seconds(120);
+const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(10);
 
 /// What a waiting Pod does about Pods of older revisions.
 pub enum SurgeDecision {
