@@ -8,10 +8,9 @@ use vpn_types::inject::{INJECT_LABEL, INJECTED_ANNOTATION, Injected, MASK_ANNOTA
 
 use super::{
     Defaults,
-    again::again,
     check::check,
-    parts::{SECRET_VARIABLE, is_sidecar, name_secret, push, set_fields},
-    ports,
+    parts::{SECRET_VARIABLE, add_secret_variable, is_sidecar, push, set_pod_fields},
+    ports, reinvocation,
     request::Request,
     value,
 };
@@ -101,17 +100,17 @@ fn inject(pod: &Value, inputs: &Inputs<'_>) -> Result<Value, String> {
     let annotations = metadata.annotations.as_ref().unwrap_or(&none);
     let request = Request::parse(annotations, metadata.labels.as_ref().unwrap_or(&none))?;
     check(&typed, &request, inputs.namespace_labels, inputs.minor)?;
-    let secret = if is_again { None } else { Some(secret_of(&typed, &request, inputs)?) };
+    if is_again {
+        return reinvocation::adapt(pod, &typed.spec.unwrap_or_default(), &request);
+    }
+    let secret = secret_of(&typed, &request, inputs)?;
     let spec = typed.spec.unwrap_or_default();
-    let Some(secret) = secret else {
-        return again(pod, &spec, &request);
-    };
     push(&mut new["spec"]["schedulingGates"], json!({"name": SLOT_GATE}));
     // The API server admits no template whose containers mount a volume that it does not declare. So a template with a
     // VPN container declares it as an empty directory.
     retain(&mut new, "/spec/volumes", |volume| volume["name"] != json!(gluetun::VOLUME));
     push(&mut new["spec"]["volumes"], gluetun::volume(&secret));
-    set_fields(&mut new["spec"], request.sidecar);
+    set_pod_fields(&mut new["spec"], request.sidecar);
     if request.sidecar {
         let sidecar = sidecar(&spec, &request, inputs.defaults, &secret);
         match new["spec"]["initContainers"].as_array_mut() {
@@ -119,7 +118,7 @@ fn inject(pod: &Value, inputs: &Inputs<'_>) -> Result<Value, String> {
             None => new["spec"]["initContainers"] = json!([sidecar]),
         }
     } else {
-        name_secret(&mut new["spec"], &secret);
+        add_secret_variable(&mut new["spec"], &secret);
     }
     let injected = Injected {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -4,12 +4,12 @@
 //! Invariant: a labeled Pod that is admitted waits for its slot, or is left alone because the label says so. Whatever
 //! the webhook does not understand is refused, because a Pod without the VPN is worse than no Pod.
 
-mod again;
 mod check;
 mod defaults;
 mod inject;
 mod parts;
 mod ports;
+mod reinvocation;
 mod request;
 mod value;
 

@@ -7,8 +7,8 @@ use crate::{gluetun, model::SHORTEST_GRACE_PERIOD};
 /// The variable with the name of the Secret, for Pods with a VPN container of their own.
 pub const SECRET_VARIABLE: &str = "VPN_SECRET";
 
-/// Sets what the whole Pod needs.
-pub fn set_fields(spec: &mut Value, has_sidecar: bool) {
+/// Sets the fields of the Pod, beside those of its containers.
+pub fn set_pod_fields(spec: &mut Value, has_sidecar: bool) {
     if spec["terminationGracePeriodSeconds"] == json!(0) {
         spec["terminationGracePeriodSeconds"] = json!(SHORTEST_GRACE_PERIOD);
     }
@@ -18,8 +18,8 @@ pub fn set_fields(spec: &mut Value, has_sidecar: bool) {
     }
 }
 
-/// Gives the containers that do not have it yet the variable with the name of the Secret.
-pub fn name_secret(spec: &mut Value, secret: &str) {
+/// Adds the variable with the name of the Secret to the containers that do not have it yet.
+pub fn add_secret_variable(spec: &mut Value, secret: &str) {
     let variable = json!({"name": SECRET_VARIABLE, "value": secret});
     for list in ["initContainers", "containers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {

@@ -1,5 +1,5 @@
-//! What the webhook changes in a Pod that it has changed before. The API server calls it again after other webhooks, such
-//! as that of a service mesh.
+//! The reinvocation of the webhook: the API server calls it again for a Pod that it has changed, after other webhooks such
+//! as that of a service mesh have changed the Pod too.
 //!
 //! Invariant: whether another webhook adds a container before or after the first call makes no difference. What others
 //! changed in the sidecar stays.
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use vpn_types::inject::{INJECTED_ANNOTATION, Injected, SLOT_GATE};
 
 use super::{
-    parts::{is_sidecar, name_secret, set_fields},
+    parts::{add_secret_variable, is_sidecar, set_pod_fields},
     ports,
     request::Request,
 };
@@ -21,7 +21,7 @@ use crate::gluetun;
 /// # Errors
 ///
 /// If something else has set the annotation of the webhook.
-pub fn again(pod: &Value, others: &PodSpec, request: &Request) -> Result<Value, String> {
+pub fn adapt(pod: &Value, others: &PodSpec, request: &Request) -> Result<Value, String> {
     let mut new = pod.clone();
     let text = pod["metadata"]["annotations"][INJECTED_ANNOTATION].as_str().unwrap_or_default();
     let injected: Option<Injected> = serde_json::from_str(text).ok();
@@ -29,9 +29,9 @@ pub fn again(pod: &Value, others: &PodSpec, request: &Request) -> Result<Value, 
     let injected = injected.filter(|injected| volumes.into_iter().any(|one| is_volume(one, &injected.secret)));
     let spec = &mut new["spec"];
     let is_complete = injected.is_some_and(|injected| {
-        set_fields(spec, request.sidecar);
+        set_pod_fields(spec, request.sidecar);
         if !request.sidecar {
-            name_secret(spec, &injected.secret);
+            add_secret_variable(spec, &injected.secret);
             return true;
         }
         let sidecar = spec["initContainers"].as_array_mut().and_then(put_first);
