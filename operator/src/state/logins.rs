@@ -227,8 +227,10 @@ impl LoginIndex {
         common: &BTreeMap<String, ByteString>,
     ) -> Option<Fingerprint> {
         let all: BTreeMap<_, _> = common.iter().chain(own).collect();
-        let secret = all.into_iter().filter(|(key, _)| !is_public(key) && !is_file(key));
-        let parts: Vec<_> = secret.map(|(key, value)| (key, &value.0)).collect();
+        let is_secret =
+            |key: &str, value: &ByteString| !is_public(key) && !is_file(key) && !value.0.trim_ascii().is_empty();
+        let parts: Vec<_> =
+            all.into_iter().filter(|(key, value)| is_secret(key, value)).map(|(key, value)| (key, &value.0)).collect();
         (!parts.is_empty()).then(|| Fingerprint(self.hashers.0.hash_one(&parts), self.hashers.1.hash_one(&parts)))
     }
 

@@ -101,7 +101,7 @@ const LAST_LINES: usize = 3;
 const KEPT: usize = 6;
 /// The maximum length of a kept line, in characters. It is much longer than what is shown, so that no secret value is cut
 /// where it would not be recognized.
-const LONGEST_LINE: usize = 4096;
+const LONGEST_KEPT: usize = 4096;
 
 /// The digest of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -229,7 +229,7 @@ fn problem(line: &str) -> Option<String> {
 fn from_level(line: &str) -> String {
     let levels = ["ERROR ", "WARN ", "INFO "];
     let start = levels.iter().filter_map(|level| line.find(level)).min().unwrap_or(0);
-    line[start..].chars().take(LONGEST_LINE).collect()
+    line[start..].chars().take(LONGEST_KEPT).collect()
 }
 
 #[cfg(test)]
@@ -297,6 +297,6 @@ mod tests {
             seen.push(&format!("t WARN {} {}", i, "x".repeat(10_000)));
         }
         assert_eq!(seen.problems().count(), KEPT);
-        assert!(seen.problems().all(|line| line.len() <= LONGEST_LINE));
+        assert!(seen.problems().all(|line| line.len() <= LONGEST_KEPT));
     }
 }

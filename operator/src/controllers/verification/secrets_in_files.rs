@@ -10,13 +10,18 @@ const PUBLIC_BLOCKS: [&str; 8] =
 const CREDENTIAL_OPTIONS: [&str; 7] =
     ["auth-user-pass", "auth-token", "auth-token-user", "askpass", "http-proxy-user-pass", "username", "password"];
 
-/// First words of lines of which each profile of OpenVPN or WireGuard has one.
-const PROFILE_WORDS: [&str; 7] = ["client", "remote", "dev", "proto", "tls-client", "[Interface]", "[Peer]"];
-
-/// Whether a text is a profile of OpenVPN or WireGuard.
+/// Whether a text is a profile of OpenVPN or WireGuard: it has a section of WireGuard, a block of OpenVPN, or an option of
+/// OpenVPN with its argument, of which each profile has one. A file with a user name and a password has none of them.
 pub fn is_profile(content: &str) -> bool {
-    content.contains('\n')
-        && content.lines().any(|line| line.split_whitespace().next().is_some_and(|word| PROFILE_WORDS.contains(&word)))
+    content.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("[Interface]" | "[Peer]") => true,
+            Some("remote" | "dev" | "proto") => words.next().is_some(),
+            Some(block) => block.starts_with('<') && block.ends_with('>'),
+            None => false,
+        }
+    })
 }
 
 /// Whether a line is a PEM delimiter.
@@ -26,7 +31,7 @@ pub fn is_pem_delimiter(line: &str) -> bool {
 
 /// Returns the secret parts of a file, line by line.
 pub fn secrets_of(name: &str, content: &str) -> Vec<String> {
-    let is_configuration = is_profile(content);
+    let is_configuration = name.ends_with(".ovpn") || is_profile(content);
     let mut secrets = Vec::new();
     // Whether the block or the PEM section of the current line is secret.
     let (mut block, mut section): (Option<bool>, Option<bool>) = (None, None);
@@ -88,7 +93,9 @@ mod tests {
     #[test]
     fn a_file_with_user_name_and_password_is_no_profile() {
         assert_eq!(secrets_of("auth.conf", "me\nsecret\n"), ["me", "secret"]);
-        assert!(is_profile("# from the provider\nclient\n") && !is_profile("client") && !is_profile("me\nsecret\n"));
+        assert_eq!(secrets_of("auth.conf", "client\nremote\n"), ["client", "remote"]);
+        assert!(secrets_of("custom.ovpn", "client\n").is_empty());
+        assert!(secrets_of("custom.conf", "# from the provider\nclient\ndev tun\n").is_empty());
     }
 
     #[test]

@@ -51,6 +51,8 @@ fn an_account_is_user_and_password_and_a_device_is_its_private_key() {
     let custom = |user| login(&[("my-user", user), ("my-password", "secret"), ("SERVER_COUNTRIES", "Sweden")], &[]);
     assert_eq!(custom("me"), login(&[("my-user", "me"), ("my-password", "secret")], &[]));
     assert_ne!(custom("me"), custom("you"));
+    // Not filled in yet.
+    assert_eq!(login(&[("OPENVPN_USER", ""), ("OPENVPN_PASSWORD", " ")], &[]), None);
 }
 
 #[test]
