@@ -2,7 +2,10 @@
 //! slot only when the new Pod is ready: a deadlock. So one Pod of the oldest revision is evicted, unless a
 //! PodDisruptionBudget refuses that. The new Pod gets the slot if it is first in the queue.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use vpn_types::{Reason, inject::Surge};
@@ -24,7 +27,6 @@ const SETTLED: TimeDelta = TimeDelta::seconds(2);
 /// How long a process evicts nothing after its start. It does not know the evictions of the process before it, and the
 /// slot of an evicted Pod may be on its way to the next Pod.
 const AFTER_START: Duration = Duration::from_secs(5);
-
 /// The longest hold of a slot that a Pod waits for instead of an eviction. The slot of a lost Pod may be held for much
 /// longer, and that Pod may be of another workload.
 const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(10);
@@ -72,7 +74,9 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
     if now < AFTER_START {
         return SurgeDecision::WaitUntil(AFTER_START);
     }
-    if holders.iter().any(|holder| is_slot_held(ctx, holder)) {
+    let providers: HashSet<_> =
+        holders.iter().filter_map(|holder| assigned_to(ctx, holder)).map(|assigned| &assigned.provider).collect();
+    if providers.into_iter().any(|provider| holds_slot(ctx, provider)) {
         return recheck;
     }
     // A revision that does not work must not replace one that does.
@@ -134,14 +138,11 @@ fn assigned_to<'a>(ctx: &'a Context, pod: &InjectedPod) -> Option<&'a Assigned> 
     consumer.assigned.as_deref().filter(|assigned| assigned.secret == pod.secret)
 }
 
-/// Whether the provider of a Pod holds a slot for a short while after its release. After a restart, it does so for longer
+/// Whether a provider holds a slot after its release, for at most [`LONGEST_HOLD`]. After a restart, it does so for longer
 /// than `holdUntil` says.
-fn is_slot_held(ctx: &Context, pod: &InjectedPod) -> bool {
-    assigned_to(ctx, pod).is_some_and(|assigned| {
-        let reservations = ctx.state.reservations_on(&assigned.provider);
-        let mut ends = reservations.filter_map(|(_, reservation)| reservation.hold_until);
-        ends.any(|end| end - ctx.now.wall <= LONGEST_HOLD)
-    })
+fn holds_slot(ctx: &Context, provider: &ObjectKey) -> bool {
+    let mut ends = ctx.state.reservations_on(provider).filter_map(|(_, reservation)| reservation.hold_until);
+    ends.any(|end| end - ctx.now.wall <= LONGEST_HOLD)
 }
 
 /// Returns the older revisions of the Deployment of a ReplicaSet by UID, or `None` if it is not the newest itself.
