@@ -24,9 +24,10 @@ impl Engine {
         for deferred in deferred.into_iter().flatten() {
             self.enqueue(deferred);
         }
-        if matches!(request.reconcile, ReconcileRequest::Unreadable(..)) {
-            // The response cannot be decoded either, so the Event is recorded whatever the outcome.
+        if let ReconcileRequest::Unreadable(kind, key) = &request.reconcile {
+            self.report_answered((*kind, key), &request, outcome);
             self.record(request.events);
+            self.enqueue(request.reconcile);
             return;
         }
         if let Some(controller) = self.controllers.handler(&request.reconcile) {
@@ -48,6 +49,23 @@ impl Engine {
 
     fn record(&mut self, events: Vec<EventRecord>) {
         self.ctx.effects.extend(events.into_iter().map(Effect::RecordEvent));
+    }
+
+    /// Handles the outcome of the report of an object that cannot be decoded, and neither can the response.
+    fn report_answered(&mut self, (kind, key): (Kind, &ObjectKey), request: &InFlight, outcome: Outcome) {
+        let failure = match outcome {
+            Outcome::Refused { reason, message } => Some((reason, message)),
+            Outcome::Unknown { message } => Some((Reason::RequestFailed, message)),
+            Outcome::Conflict => Some((Reason::RequestFailed, "the object has changed".to_owned())),
+            _ => None,
+        };
+        let InFlight { reconcile, priority, .. } = request;
+        self.unreadable.answered(kind, key, failure.is_none());
+        let before = self.ctx.backoffs.remove(reconcile, *priority);
+        if let Some((reason, message)) = failure {
+            let backoff = Backoff::after(before.as_ref(), reason, message, self.ctx.now);
+            self.ctx.backoffs.insert(reconcile, *priority, backoff);
+        }
     }
 
     /// Applies an outcome to the stores, or sets a backoff. Returns true on success.
@@ -102,7 +120,7 @@ impl Engine {
                 self.refused(request, reason, &message);
                 false
             }
-            Outcome::Unknown { message } => {
+            Outcome::Undecodable { message } | Outcome::Unknown { message } => {
                 self.unanswered(request, message);
                 false
             }

@@ -28,6 +28,8 @@ pub enum Input {
     Undecodable {
         /// The object.
         target: ObjectReference,
+        /// `metadata.resourceVersion`.
+        version: u64,
         /// The error of the decoder.
         error: String,
     },

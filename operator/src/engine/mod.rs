@@ -25,7 +25,7 @@ use in_flight_limits::InFlightLimits;
 pub use input::Input;
 use queue::WorkQueue;
 use secret_watches::SecretWatches;
-use unreadable::Unreadable;
+use unreadable::UnreadableObjects;
 use writes_in_flight::WritesInFlight;
 
 use crate::{
@@ -74,7 +74,7 @@ pub struct Engine {
     secret_watches: SecretWatches,
     /// Objects to read before any other decision about them.
     to_read: HashMap<ReconcileRequest, (Kind, ObjectKey)>,
-    unreadable: HashMap<(Kind, ObjectKey), Unreadable>,
+    unreadable: UnreadableObjects,
     in_flight: HashMap<u64, InFlight>,
     in_progress: HashSet<ReconcileRequest>,
     writes_in_flight: WritesInFlight,
@@ -106,7 +106,7 @@ impl Engine {
             queue: WorkQueue::default(),
             secret_watches: SecretWatches::default(),
             to_read: HashMap::new(),
-            unreadable: HashMap::new(),
+            unreadable: UnreadableObjects::default(),
             in_flight: HashMap::new(),
             in_progress: HashSet::new(),
             writes_in_flight: WritesInFlight::default(),
@@ -197,7 +197,7 @@ impl Engine {
                 Input::Log(pod, event) => self.log_event(&pod, &event),
                 Input::ConnectedClients(server, uid, count) => self.connected_clients(&server, &uid, count),
                 Input::Answer(id, outcome) => self.answered(id, outcome),
-                Input::Undecodable { target, error } => self.undecodable(target, error),
+                Input::Undecodable { target, version, error } => self.undecodable(&target, version, error),
                 Input::Lead => self.leading = true,
                 Input::Tick => {}
             }
@@ -307,13 +307,7 @@ impl Engine {
     fn next_step(&mut self, request: &ReconcileRequest) -> Step {
         match request {
             ReconcileRequest::Read(..) => Step::Idle,
-            ReconcileRequest::Unreadable(kind, key) => match self.unreadable.get_mut(&(*kind, key.clone())) {
-                Some(unreadable) if !unreadable.reported => {
-                    unreadable.reported = true;
-                    unreadable.report(*kind, key, self.ctx.now)
-                }
-                _ => Step::Idle,
-            },
+            ReconcileRequest::Unreadable(kind, key) => self.unreadable.report(*kind, key, self.ctx.now),
             request => match self.controllers.handler(request) {
                 Some(controller) => (controller.reconcile)(&mut self.ctx, request),
                 None => Step::Idle,

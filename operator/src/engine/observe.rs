@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Unreadable, secret_watches::SecretUser};
+use super::{Engine, secret_watches::SecretUser};
 use crate::{
     controllers::Change,
     model::{Kind, LogEvent, ObjectKey, ObjectReference, ReconcileRequest, Uid},
@@ -31,6 +31,7 @@ impl Engine {
     /// Handles a change of a store.
     pub(super) fn changed(&mut self, change: StoreChange) {
         self.ctx.state.reindex(&change);
+        self.forget_unreadable(&change);
         if let StoreChange::Provider(change) = &change
             && self.controllers.need_credentials()
         {
@@ -133,14 +134,27 @@ impl Engine {
         self.observe(&Change::ConnectedClients { server, uid, count });
     }
 
-    /// Handles an object that cannot be decoded. It is skipped, and reported once.
-    pub(super) fn undecodable(&mut self, target: ObjectReference, error: String) {
-        let (kind, key) = (target.kind, target.key.clone());
-        let known = self.unreadable.get(&(kind, key.clone()));
-        if known.is_none_or(|known| known.uid != target.uid || known.error != error) {
-            let unreadable = Unreadable { uid: target.uid, error, reported: false };
-            self.unreadable.insert((kind, key.clone()), unreadable);
-            self.enqueue(ReconcileRequest::Unreadable(kind, key));
+    /// Handles an object that cannot be decoded. It is skipped, and reported.
+    pub(super) fn undecodable(&mut self, object: &ObjectReference, version: u64, error: String) {
+        if self.unreadable.add(object, version, error) {
+            self.enqueue(ReconcileRequest::Unreadable(object.kind, object.key.clone()));
+        }
+    }
+
+    /// Forgets an object that can be decoded again.
+    fn forget_unreadable(&mut self, change: &StoreChange) {
+        let (kind, key) = match change {
+            StoreChange::Mask(change) => (Kind::Mask, &change.key),
+            StoreChange::Consumer(change) => (Kind::Consumer, &change.key),
+            StoreChange::Reservation(change) => (Kind::Reservation, &change.key),
+            StoreChange::Provider(change) => (Kind::Provider, &change.key),
+            StoreChange::Server(change) => (Kind::Server, &change.key),
+            StoreChange::Client(change) => (Kind::Client, &change.key),
+            _ => return,
+        };
+        let (_, view) = self.ctx.state.cached_version(kind, key);
+        if view.is_some_and(|view| self.unreadable.forget(kind, key, &view)) {
+            self.forget(&ReconcileRequest::Unreadable(kind, key.clone()));
         }
     }
 }

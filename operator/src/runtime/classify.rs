@@ -10,8 +10,11 @@ use crate::{model::Operation, state::Outcome};
 
 /// Returns the outcome of a request that failed with this error.
 pub fn classify(operation: &Operation, error: &Error) -> Outcome {
-    let Error::Api(status) = error else {
-        return Outcome::Unknown { message: error.to_string() };
+    let status = match error {
+        Error::Api(status) => status,
+        // A failure is decoded as a status, so this is the object.
+        Error::SerdeError(error) => return Outcome::Undecodable { message: error.to_string() },
+        error => return Outcome::Unknown { message: error.to_string() },
     };
     let message = status.message.clone();
     let refused = |reason| Outcome::Refused { reason, message: message.clone() };

@@ -64,6 +64,9 @@ fn log(operation: &Operation, outcome: &Outcome) {
         Outcome::Unknown { message } => {
             tracing::warn!(kind, object, verb, part, message, "outcome unknown, reading the object");
         }
+        Outcome::Undecodable { message } => {
+            tracing::warn!(kind, object, verb, part, message, "request succeeded, but the response cannot be decoded");
+        }
         Outcome::Object(_)
         | Outcome::Gone
         | Outcome::Pods(_)
@@ -236,7 +239,7 @@ async fn get_reservation(client: &Client, key: &ObjectKey) -> Result<Outcome, Er
     Ok(match read {
         Some(DeserializeGuard(Err(invalid))) => match unreadable_reservation(&invalid.metadata) {
             Some(view) => Outcome::Object(Box::new(Object::Reservation(view))),
-            None => Outcome::Unknown { message: invalid.error },
+            None => Outcome::Undecodable { message: invalid.error },
         },
         Some(DeserializeGuard(Ok(reservation))) => shown(Some(reservation), Object::Reservation),
         None => Outcome::NotFound,

@@ -118,9 +118,10 @@ where
                 let metadata = meta(&invalid.metadata)?;
                 let (kind_name, object) = (kind.as_str(), &metadata.key);
                 tracing::error!(kind = kind_name, %object, error = invalid.error, "cannot be decoded");
+                let version = metadata.version;
                 let target = ObjectReference { kind, key: metadata.key, uid: metadata.uid };
                 // Fails when the process is stopping.
-                let _ = unreadable.send(Input::Undecodable { target, error: invalid.error.clone() });
+                let _ = unreadable.send(Input::Undecodable { target, version, error: invalid.error.clone() });
                 let is_lock = kind == Kind::Reservation;
                 is_lock.then(|| unreadable_reservation(&invalid.metadata))?.map(Object::Reservation)
             }

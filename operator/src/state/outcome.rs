@@ -35,6 +35,11 @@ pub enum Outcome {
         /// The message of the API server.
         message: String,
     },
+    /// Success, but the response cannot be decoded.
+    Undecodable {
+        /// The error of the decoder.
+        message: String,
+    },
     /// It is not known whether the request took effect: timeout, connection lost, 500, 503, 504.
     Unknown {
         /// The error.

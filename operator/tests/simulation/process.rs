@@ -88,6 +88,7 @@ pub fn outcome_name(outcome: &Outcome) -> String {
         Outcome::AlreadyExists => "409 exists".to_owned(),
         Outcome::Conflict => "409 conflict".to_owned(),
         Outcome::Refused { .. } => "refused".to_owned(),
+        Outcome::Undecodable { .. } => "undecodable".to_owned(),
         Outcome::Unknown { .. } => "unknown".to_owned(),
     }
 }

@@ -41,7 +41,11 @@ pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
             }
         }
         // A certificate may exist now, whether or not the response says so.
-        (ReconcileRequest::Client(key), Operation::Issue(_), Outcome::Object(_) | Outcome::Unknown { .. }) => {
+        (
+            ReconcileRequest::Client(key),
+            Operation::Issue(_),
+            Outcome::Object(_) | Outcome::Undecodable { .. } | Outcome::Unknown { .. },
+        ) => {
             if let Some(client) = ctx.state.clients.get(key) {
                 ctx.memory.servers.recorded.remove(&client.meta.uid);
             }
