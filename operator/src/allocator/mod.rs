@@ -15,9 +15,12 @@ use std::{
 };
 
 pub use pool::{DeviceKeys, Holder, Pool, PoolSpec, Slots};
-pub use queue::{POSITIONS_SHOWN, Queue, Rank, Requirements};
+pub use queue::{POSITIONS_SHOWN, Queue, Requirements};
 
-use crate::model::{ObjectKey, Uid};
+use crate::{
+    model::{ObjectKey, Uid},
+    state::Rank,
+};
 
 /// A slot granted to a consumer, which has to create the reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]

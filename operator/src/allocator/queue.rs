@@ -1,12 +1,10 @@
 //! A queue of consumers that match the same providers.
 
-use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
-
-use chrono::{DateTime, Utc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     model::{ObjectKey, Uid},
-    state::{ProviderView, Tags},
+    state::{ProviderView, Rank, Tags},
 };
 
 /// How many consumers of a queue are shown their position.
@@ -42,21 +40,6 @@ impl Requirements {
     pub fn fit(&self, provider: &ProviderView) -> bool {
         self.match_provider(&provider.meta.uid, &provider.tags, provider.namespaces.as_ref())
     }
-}
-
-/// The order in a queue: fields in the order of their weight.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank {
-    /// Higher first.
-    pub priority: Reverse<i32>,
-    /// Creation time of the Mask (of the consumer if a user created it): older first.
-    pub created: DateTime<Utc>,
-    /// Name (then namespace) of the consumer.
-    pub name: Arc<str>,
-    /// The consumer.
-    pub key: ObjectKey,
-    /// UID of the consumer.
-    pub uid: Uid,
 }
 
 /// Queued consumers in order.

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Change, ClientView, ClusterState, ConsumerView, CopyView, InjectedPod, Keys, MaskView, PodLine, ReservationView,
-    ServerPodView, StoreChange,
+    Change, ClientView, ClusterState, ConsumerView, CopyView, InjectedPod, Keys, MaskView, ReservationView,
+    ServerPodView, StoreChange, pod_queues::Place,
 };
 use crate::model::{ObjectKey, Uid, intern};
 
@@ -141,46 +141,24 @@ impl ClusterState {
         keys.filter_map(|key| self.server_pods.get(key))
     }
 
-    /// Returns the first Pod of each ReplicaSet of a namespace that waits for a slot.
-    pub fn first_waiting_pods(&self, namespace: &str) -> impl Iterator<Item = &InjectedPod> {
-        let sets = self.waiting_pods.get(namespace).into_iter().flatten();
-        sets.filter_map(|(_, line)| self.injected_pods.get(&line.first()?.1))
+    /// Returns the first Pod of each ReplicaSet of a namespace that waits for a slot of its own.
+    pub fn first_waiting_pods(&self, namespace: &str) -> impl Iterator<Item = &ObjectKey> {
+        self.pod_queues.first_of_each(namespace)
     }
 
-    /// Whether no other Pod of its ReplicaSet that waits is older.
+    /// Whether a Pod is the first of its ReplicaSet that waits for a slot of its own.
     pub fn is_first_waiting_pod(&self, pod: &InjectedPod) -> bool {
-        let sets = self.waiting_pods.get(&pod.meta.key.namespace);
-        let line = pod.replica_set.as_ref().and_then(|set| sets?.get(set));
-        line.and_then(PodLine::first).is_none_or(|(age, _)| *age >= pod.age())
+        self.pod_queues.is_first(pod)
     }
 
     fn reindex_injected_pod(&mut self, change: &Change<InjectedPod>) {
         let now = self.injected_pods.get(&change.key);
         let before = change.before.as_ref();
         move_entry(&mut self.pods_of_mask, &change.key, before.map(InjectedPod::mask), now.map(InjectedPod::mask));
-        let place = |pod: &InjectedPod| {
-            let set = pod.replica_set.clone().filter(|_| pod.is_waiting())?;
-            Some((pod.meta.key.namespace.clone(), set, (pod.age(), pod.meta.key.clone())))
-        };
+        let consumer = |pod: &InjectedPod| self.consumers.get(&pod.mask());
+        let place = |pod: &InjectedPod| Place::of(pod, consumer(pod)?);
         let (before, now) = (before.and_then(place), now.and_then(place));
-        if before == now {
-            return;
-        }
-        if let Some((namespace, set, place)) = before
-            && let Some(sets) = self.waiting_pods.get_mut(&namespace)
-            && let Some(line) = sets.get_mut(&set)
-        {
-            line.remove(&place);
-            if line.is_empty() {
-                sets.remove(&set);
-            }
-            if sets.is_empty() {
-                self.waiting_pods.remove(&namespace);
-            }
-        }
-        if let Some((namespace, set, place)) = now {
-            self.waiting_pods.entry(namespace).or_default().entry(set).or_default().insert(place);
-        }
+        self.pod_queues.move_pod(before, now);
     }
 
     fn reindex_mask(&mut self, change: &Change<MaskView>) {
@@ -194,6 +172,11 @@ impl ClusterState {
 
     fn reindex_consumer(&mut self, change: &Change<ConsumerView>) {
         let now = self.consumers.get(&change.key);
+        for pod in self.pods_of_mask.get(&change.key).into_iter().flatten() {
+            let Some(pod) = self.injected_pods.get(pod) else { continue };
+            let place = |consumer| Place::of(pod, consumer);
+            self.pod_queues.move_pod(change.before.as_ref().and_then(place), now.and_then(place));
+        }
         if let Some(owner) = change.before.as_ref().and_then(|before| before.owner.as_ref())
             && now.is_none_or(|now| now.owner.as_ref() != Some(owner))
         {

@@ -5,13 +5,14 @@ mod events;
 mod index;
 mod logins;
 mod outcome;
+mod pod_queues;
 mod pods;
 mod project;
 mod store;
 mod views;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -31,6 +32,7 @@ pub use store::{Acknowledged, Change, Epoch, Store, Versioned};
 pub use views::*;
 
 use crate::model::{Kind, Meta, ObjectKey, Uid};
+use pod_queues::PodQueues;
 
 /// The view of an object of any kind.
 #[derive(Clone, Debug)]
@@ -141,9 +143,6 @@ pub enum StoreChange {
 /// The keys of objects that belong to another one, in order. Most often there is one.
 type Keys = SmallVec<[ObjectKey; 1]>;
 
-/// The waiting Pods of a ReplicaSet, the oldest first.
-type PodLine = BTreeSet<(Age, ObjectKey)>;
-
 /// The cache.
 #[derive(Clone, Default)]
 pub struct ClusterState {
@@ -188,8 +187,7 @@ pub struct ClusterState {
     slots_of: HashMap<ObjectKey, BTreeMap<u32, ObjectKey>>,
     copies_of: HashMap<Uid, Keys>,
     pods_of_mask: HashMap<ObjectKey, Keys>,
-    /// The Pods that wait for a slot, by namespace and by UID of their ReplicaSet.
-    waiting_pods: HashMap<Arc<str>, HashMap<Uid, PodLine>>,
+    pod_queues: PodQueues,
     clients_of: HashMap<ObjectKey, Keys>,
     /// By server and common name.
     clients_named: HashMap<(ObjectKey, Arc<str>), Keys>,

@@ -3,18 +3,20 @@
 use serde_json::json;
 use vpn_operator::{
     controllers::table,
-    model::{Kind, Operation},
+    model::{Kind, NewObject, ObjectKey, Operation},
 };
 use vpn_types::{Reason, SLOT_ASSIGNED, inject::Surge};
 
 use crate::{
     crashes::{crash_everywhere, crash_everywhere_in_turn},
     deployments::Template,
+    metadata::is_deleting,
     oracle, pods,
     process::separate_processes,
     run::{Bias, Move, Sim},
-    scenarios::{check, settle, settle_and_check, settle_without},
+    scenarios::{check, settle, settle_and_check, settle_without, settle_without_any},
     user::{SHARED_MASK, key},
+    watch::Filter,
 };
 
 const PLAIN: Template = Template { shares: false, surge: Surge::Evict, is_broken: false };
@@ -200,6 +202,56 @@ fn a_slot_that_is_held_for_long_does_not_delay_a_rollout() {
     check(&sim, sim.is_rolled_out());
 }
 
+/// Whether the API server would create a Mask of a Pod now.
+fn creates_mask(sim: &Sim, chosen: &Move) -> bool {
+    matches!(chosen, Move::Apply(i) if matches!(sim.in_flight[*i].operation, Operation::Create(_, NewObject::Mask(_))))
+}
+
+fn creates_mask_named(sim: &Sim, chosen: &Move, mask: &ObjectKey) -> bool {
+    matches!(chosen, Move::Apply(i) if sim.in_flight[*i].operation.target() == Some((Kind::Mask, mask)))
+}
+
+/// Returns the Masks that the operator has requested, by name.
+fn requested_masks(sim: &Sim) -> Vec<ObjectKey> {
+    let creates = sim.in_flight.iter().filter(|one| matches!(one.operation, Operation::Create(_, NewObject::Mask(_))));
+    let mut keys: Vec<_> = creates.filter_map(|one| Some(one.operation.target()?.1.clone())).collect();
+    keys.sort();
+    keys
+}
+
+/// The queue for slots goes by the age of the Masks, which have not been created in the order of their Pods.
+#[test]
+fn a_rollout_completes_if_the_masks_are_in_another_order_than_their_pods() {
+    let mut sim = deployed(2, 2, 2, PLAIN);
+    sim.roll_out(PLAIN);
+    settle_without_any(&mut sim, creates_mask);
+    let masks = requested_masks(&sim);
+    assert_eq!(masks.len(), 2);
+    for mask in masks.iter().rev() {
+        let at = sim.in_flight.iter().position(|one| one.operation.target() == Some((Kind::Mask, mask))).unwrap();
+        let result = sim.apply(at);
+        check(&sim, result);
+        sim.advance(1_000);
+    }
+    settle_and_check(&mut sim);
+    check(&sim, sim.is_rolled_out());
+    assert_eq!(sim.evictions.len(), 2);
+}
+
+/// The oldest Pod of the new revision cannot get a Mask, and so waits in no queue.
+#[test]
+fn a_pod_without_a_mask_does_not_hold_up_the_others_of_a_rollout() {
+    let mut sim = deployed(3, 3, 2, PLAIN);
+    sim.roll_out(PLAIN);
+    settle_without_any(&mut sim, creates_mask);
+    let masks = requested_masks(&sim);
+    settle_without_any(&mut sim, |sim, chosen| creates_mask_named(sim, chosen, &masks[0]));
+    sim.advance(1_000);
+    sim.server.create(Kind::Mask, &masks[0], json!({"spec": {}})).unwrap();
+    let evicted = |sim: &Sim| sim.evictions.iter().any(|one| one.pod.name.starts_with("web-1"));
+    run_until(&mut sim, evicted);
+}
+
 /// The watches of the operator are far behind when the eviction is accepted.
 #[test]
 fn a_late_watch_causes_no_second_eviction() {
@@ -210,6 +262,30 @@ fn a_late_watch_causes_no_second_eviction() {
         sim.advance(1_000);
         settle_without(&mut sim, |chosen| matches!(chosen, Move::Watch(..)));
     }
+    assert_eq!(sim.evictions.len(), 1);
+    settle_and_check(&mut sim);
+    check(&sim, sim.is_rolled_out());
+    assert_eq!(sim.evictions.len(), 3);
+}
+
+/// The operator learns that the MaskConsumer of the evicted Pod is gone before it learns that the Pod is.
+#[test]
+fn a_late_watch_of_pods_causes_no_second_eviction() {
+    let mut sim = deployed(3, 3, 1, PLAIN);
+    sim.roll_out(PLAIN);
+    run_until(&mut sim, |sim| !sim.evictions.is_empty());
+    run_until(&mut sim, |sim| sim.server.of_kind(Kind::Consumer).any(|(_, consumer)| is_deleting(consumer)));
+    let is_held_back = |sim: &Sim, chosen: &Move| match chosen {
+        Move::Watch(_, watch) => *watch == Filter::Whole(Kind::InjectedPod),
+        Move::Apply(i) => matches!(sim.in_flight[*i].operation, Operation::Create(_, NewObject::Reservation(_))),
+        _ => false,
+    };
+    settle_without_any(&mut sim, is_held_back);
+    assert!(!sim.server.of_kind(Kind::Consumer).any(|(_, consumer)| is_deleting(consumer)), "the release is over");
+    // Any change of a Pod or its objects leads to a new decision.
+    let waiting = sim.server.of_kind(Kind::Consumer).find(|(key, _)| key.name.starts_with("web-2")).unwrap().0.clone();
+    sim.edit(Kind::Consumer, &waiting, json!({"metadata": {"labels": {"note": "changed"}}}));
+    settle_without_any(&mut sim, is_held_back);
     assert_eq!(sim.evictions.len(), 1);
     settle_and_check(&mut sim);
     check(&sim, sim.is_rolled_out());

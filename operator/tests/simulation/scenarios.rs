@@ -181,7 +181,7 @@ pub fn settle_without(sim: &mut Sim, blocked: impl Fn(&Move) -> bool) {
     settle_without_any(sim, |_, chosen| blocked(chosen));
 }
 
-fn settle_without_any(sim: &mut Sim, blocked: impl Fn(&Sim, &Move) -> bool) {
+pub fn settle_without_any(sim: &mut Sim, blocked: impl Fn(&Sim, &Move) -> bool) {
     for turn in 0..1_000 {
         let moves: Vec<_> = sim.moves().into_iter().filter(|chosen| !blocked(sim, chosen)).collect();
         if moves.is_empty() {

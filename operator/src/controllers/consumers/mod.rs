@@ -22,7 +22,7 @@ use serde_json::json;
 use context::ConsumerContext;
 pub use memory::Memory;
 pub use observe::observe;
-pub use waiting::{rank, requirements};
+pub use waiting::requirements;
 
 use super::{Backoffs, Context, Controller, Scope};
 use crate::{

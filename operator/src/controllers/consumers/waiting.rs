@@ -1,13 +1,13 @@
 //! Waiting: queues a consumer, and reports once why it waits. Only the first few consumers get their queue position,
 //! and it is rewritten at a limited rate.
 
-use std::{cmp::Reverse, time::Duration};
+use std::time::Duration;
 
 use vpn_types::{MaskConsumerPhase, Reason};
 
 use super::context::{ConsumerContext, event};
 use crate::{
-    allocator::{Allocator, Pool, QueuePosition, Rank, Requirements},
+    allocator::{Allocator, Pool, QueuePosition, Requirements},
     controllers::{
         providers::{is_about_to_change, why_not_usable, withheld},
         ready::ReadyCondition,
@@ -27,7 +27,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
         return report(ctx, consumer, &condition).or_else(|| Step::WaitUntil(until));
     }
     let is_new = ctx.allocator.position(uid) == QueuePosition::NotQueued;
-    ctx.allocator.wait(uid, requirements(ctx.state, consumer), rank(consumer));
+    ctx.allocator.wait(uid, requirements(ctx.state, consumer), consumer.rank());
     if is_new {
         // It may get a slot at once: do not write a status about a wait that does not happen.
         ctx.revisit.push(consumer.meta.key.clone());
@@ -65,18 +65,6 @@ pub fn requirements(state: &ClusterState, consumer: &ConsumerView) -> Requiremen
         namespace: consumer.meta.key.namespace.clone(),
         tags: consumer.tags.clone(),
         verifies: verification::verified_by(state, consumer).map(|provider| provider.meta.uid.clone()),
-    }
-}
-
-/// Returns the place of a consumer in the order of a queue.
-pub fn rank(consumer: &ConsumerView) -> Rank {
-    Rank {
-        priority: Reverse(consumer.priority),
-        // The age of the Mask, not of the consumer: a recreated consumer keeps its queue position.
-        created: consumer.mask.as_ref().map_or(consumer.meta.created, |mask| mask.created),
-        name: consumer.meta.key.name.clone(),
-        key: consumer.meta.key.clone(),
-        uid: consumer.meta.uid.clone(),
     }
 }
 

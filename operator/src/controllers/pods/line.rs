@@ -34,6 +34,11 @@ pub fn waiting<'a>(ctx: &'a Context, mask: &ObjectKey, consumer: &ConsumerView) 
     pods
 }
 
+/// Whether a Pod is the first that waits for the slot of its shared Mask.
+pub fn is_first(ctx: &Context, pod: &InjectedPod, consumer: &ConsumerView) -> bool {
+    waiting(ctx, &pod.mask(), consumer).first().is_some_and(|first| first.meta.uid == pod.meta.uid)
+}
+
 /// Reports which Pod has the slot, and the place of this one.
 pub fn report(ctx: &Context, pod: &InjectedPod, consumer: &ConsumerView) -> Step {
     let Some(first) = &consumer.pod else { return Step::Idle };

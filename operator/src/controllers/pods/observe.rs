@@ -6,7 +6,7 @@ use super::{line::may_stay, masks, memory::Unwatched, surge};
 use crate::{
     controllers::{Answer, Change, Context},
     model::{Kind, ObjectKey, Operation, ReconcileRequest, Uid},
-    state::{self, InjectedPod, Object, Outcome, PodStage, StoreChange},
+    state::{self, ConsumerView, InjectedPod, Object, Outcome, PodStage, StoreChange},
 };
 
 /// Observes a change.
@@ -18,13 +18,28 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
             forget(ctx, &change.key, before);
             mask_changed(ctx, &change.key);
         }
-        Change::Store(StoreChange::Consumer(change)) => {
-            let before = change.before.as_ref().and_then(|consumer| consumer.pod.as_ref()).map(|pod| &pod.uid);
-            forget(ctx, &change.key, before);
-            mask_changed(ctx, &change.key);
-        }
+        Change::Store(StoreChange::Consumer(change)) => consumer_changed(ctx, change),
         _ => {}
     }
+}
+
+fn consumer_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Change<ConsumerView>) {
+    let pod = before.as_ref().and_then(|consumer| consumer.pod.as_ref()).map(|pod| &pod.uid);
+    forget(ctx, key, pod);
+    let now = ctx.state.consumers.get(key);
+    let place = |consumer: &ConsumerView| consumer.is_waiting().then(|| consumer.rank());
+    let has_moved = before.as_ref().and_then(place) != now.and_then(place);
+    if let Some(released) = before.as_ref().and_then(|before| before.assigned.as_deref())
+        && now.and_then(|now| now.assigned.as_ref()).is_none_or(|now| now.reservation != released.reservation)
+        // Its end will be seen when nothing shows any more which slot it had.
+        && ctx.state.pods_of_mask(key).any(InjectedPod::is_ungated)
+    {
+        record_handover(ctx, &released.provider, false);
+    }
+    if has_moved {
+        first_waiting_pods_changed(ctx, &key.namespace);
+    }
+    mask_changed(ctx, key);
 }
 
 fn pod_changed(ctx: &mut Context, state::Change { key, before, missed }: &state::Change<InjectedPod>) {
@@ -51,15 +66,15 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before, missed }: &state:
     if before.as_ref().is_some_and(InjectedPod::is_waiting)
         != ctx.state.injected_pods.get(key).is_some_and(InjectedPod::is_waiting)
     {
-        // For one of them, a Pod of an older revision may be evicted.
-        let first: Vec<_> = ctx.state.first_waiting_pods(&key.namespace).map(|pod| pod.meta.key.clone()).collect();
-        for pod in first {
-            ctx.enqueue(ReconcileRequest::Pod(pod));
-        }
+        first_waiting_pods_changed(ctx, &key.namespace);
     }
-    let is_ungated = ctx.state.injected_pods.get(key).is_some_and(InjectedPod::is_ungated);
-    if let Some(before) = before.as_ref().filter(|before| before.is_ungated() && !is_ungated) {
-        record_handover(ctx, before);
+    let now = ctx.state.injected_pods.get(key);
+    if let Some(before) = before.as_ref().filter(|before| before.is_ungated())
+        && !now.is_some_and(InjectedPod::is_ungated)
+        && let Some(assigned) = ctx.state.consumers.get(&before.mask()).and_then(|one| one.assigned.as_deref())
+    {
+        let (provider, is_lost) = (assigned.provider.clone(), before.stage == PodStage::Running && now.is_none());
+        record_handover(ctx, &provider, is_lost);
     }
     for mask in masks {
         let others: Vec<_> = ctx.state.pods_of_mask(&mask).map(|pod| pod.meta.key.clone()).collect();
@@ -71,19 +86,26 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before, missed }: &state:
     ctx.enqueue(ReconcileRequest::Pod(key.clone()));
 }
 
+/// A Pod has joined or left a queue. For the first of each, a Pod of an older revision may be evicted.
+fn first_waiting_pods_changed(ctx: &mut Context, namespace: &str) {
+    let first: Vec<_> = ctx.state.first_waiting_pods(namespace).cloned().collect();
+    for pod in first {
+        ctx.enqueue(ReconcileRequest::Pod(pod));
+    }
+}
+
 /// How long the release of a slot and its next assignment may take, beyond the time for which the slot is held.
 const HANDOVER: Duration = Duration::from_secs(3);
 
 /// Notes that the slot of a Pod will be free soon, so that no other Pod is evicted for it.
-fn record_handover(ctx: &mut Context, pod: &InjectedPod) {
-    let assigned = ctx.state.consumers.get(&pod.mask()).and_then(|consumer| consumer.assigned.as_deref());
-    let Some(provider) = assigned.and_then(|assigned| ctx.state.providers.get(&assigned.provider)) else { return };
-    let is_lost = pod.stage == PodStage::Running && ctx.state.injected_pods.get(&pod.meta.key).is_none();
+fn record_handover(ctx: &mut Context, provider: &ObjectKey, is_lost: bool) {
+    let Some(provider) = ctx.state.providers.get(provider) else { return };
     let hold = if is_lost { provider.unclean_delay } else { provider.release_delay };
     let now = ctx.now.monotonic;
-    let until = now + hold + HANDOVER;
-    ctx.memory.pods.handing_over.retain(|_, until| *until > now);
-    ctx.memory.pods.handing_over.insert(provider.meta.key.clone(), until);
+    let handing_over = &mut ctx.memory.pods.handing_over;
+    handing_over.retain(|_, until| *until > now);
+    let until = handing_over.entry(provider.meta.key.clone()).or_default();
+    *until = (*until).max(now + hold + HANDOVER);
 }
 
 /// Forgets a Pod that is gone when its Mask does not need it any more.

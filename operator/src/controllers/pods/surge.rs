@@ -47,8 +47,12 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
     let Some(replica_set) = pod.replica_set.as_ref().filter(|_| pod.shares.is_some() || is_full()) else {
         return SurgeDecision::Wait;
     };
+    let is_first = match pod.shares {
+        Some(_) => line::is_first(ctx, pod, consumer),
+        None => ctx.state.is_first_waiting_pod(pod),
+    };
     // The others of its ReplicaSet are behind it anyway.
-    if !ctx.state.is_first_waiting_pod(pod) {
+    if !is_first {
         return SurgeDecision::Wait;
     }
     let holders = holders(ctx, pod, consumer);
@@ -158,16 +162,13 @@ fn older_revisions(all: &[ReplicaSetView], of: &Uid) -> Option<HashMap<Uid, u64>
 /// Whether the slot of `holder` would go to the Pod.
 fn is_first_in_line(ctx: &Context, pod: &InjectedPod, consumer: &ConsumerView, holder: &InjectedPod) -> bool {
     if pod.shares.is_some() {
-        return line::waiting(ctx, &pod.mask(), consumer).first().is_some_and(|first| first.meta.uid == pod.meta.uid);
+        return line::is_first(ctx, pod, consumer);
     }
     let provider = assigned_to(ctx, holder).and_then(|assigned| ctx.state.providers.get(&assigned.provider));
     let Some(provider) = provider else { return false };
-    let rank = consumers::rank(consumer);
-    let waits = |other: &&ConsumerView| other.assigned.is_none() && !other.meta.deleting;
-    let ahead = |other: &ConsumerView| {
-        consumers::rank(other) < rank && consumers::requirements(&ctx.state, other).fit(provider)
-    };
-    !ctx.state.consumers.values().filter(waits).any(ahead)
+    let rank = consumer.rank();
+    let ahead = |other: &ConsumerView| other.rank() < rank && consumers::requirements(&ctx.state, other).fit(provider);
+    !ctx.state.consumers.values().filter(|other| other.is_waiting()).any(ahead)
 }
 
 fn evict(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, oldest: &InjectedPod) -> Step {

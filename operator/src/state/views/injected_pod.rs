@@ -65,15 +65,7 @@ pub struct PodConditionView {
     pub since: DateTime<Utc>,
 }
 
-/// What the Pods of a ReplicaSet are ordered by: their creation, and the name of the Mask.
-pub type Age = (DateTime<Utc>, Arc<str>);
-
 impl InjectedPod {
-    /// Returns what the Pods of a ReplicaSet are ordered by.
-    pub fn age(&self) -> Age {
-        (self.meta.created, self.shares.as_ref().unwrap_or(&self.secret).clone())
-    }
-
     /// Returns the key of the Mask whose slot it uses.
     pub fn mask(&self) -> ObjectKey {
         let name = self.shares.as_ref().unwrap_or(&self.secret).clone();

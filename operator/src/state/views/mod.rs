@@ -7,7 +7,7 @@ mod provider;
 mod secret;
 mod server;
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use vpn_types::{MaskConsumerPhase, MaskPhase, MaskReservationPhase, Reason};
@@ -161,6 +161,23 @@ impl ConsumerView {
         of_mask.or(self.pod.as_deref())
     }
 
+    /// Whether it waits for a slot.
+    pub fn is_waiting(&self) -> bool {
+        self.assigned.is_none() && !self.meta.deleting
+    }
+
+    /// Returns its place in the order of a queue.
+    pub fn rank(&self) -> Rank {
+        Rank {
+            priority: Reverse(self.priority),
+            // The age of the Mask, not of the consumer: a recreated consumer keeps its queue position.
+            created: self.mask.as_ref().map_or(self.meta.created, |mask| mask.created),
+            name: self.meta.key.name.clone(),
+            key: self.meta.key.clone(),
+            uid: self.meta.uid.clone(),
+        }
+    }
+
     /// Whether a slot is assigned and not being released.
     pub fn is_active(&self) -> bool {
         self.assigned.is_some() && self.status.phase == Some(MaskConsumerPhase::Active) && !self.meta.deleting
@@ -173,6 +190,21 @@ impl ConsumerView {
             None => object_reference(Kind::Consumer, &self.meta.key, &self.meta.uid),
         }
     }
+}
+
+/// The order in a queue: fields in the order of their weight.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// Higher first.
+    pub priority: Reverse<i32>,
+    /// Creation time of the Mask (of the consumer if a user created it): older first.
+    pub created: DateTime<Utc>,
+    /// Name (then namespace) of the consumer.
+    pub name: Arc<str>,
+    /// The consumer.
+    pub key: ObjectKey,
+    /// UID of the consumer.
+    pub uid: Uid,
 }
 
 /// The Pod that may use the slot of a Mask that Pods share.
