@@ -202,13 +202,13 @@ impl Engine {
         if !is_read {
             self.read_back(request);
         }
-        let previous = self.ctx.backoffs.get(reconcile, RequestPriority::Slots);
+        let previous = self.ctx.backoffs.get(reconcile, *priority);
         let mut backoff = Backoff::after(previous, Reason::RequestFailed, message, self.ctx.now);
         if !is_read && *priority == RequestPriority::Slots && backoff.failures >= Backoff::TOO_MANY_UNKNOWN {
             backoff.message = format!("{}: {}", describe(operation), backoff.message);
             self.failed(request, RequestPriority::Slots, None, backoff);
         } else {
-            self.ctx.backoffs.insert(reconcile, RequestPriority::Slots, backoff);
+            self.ctx.backoffs.insert(reconcile, *priority, backoff);
         }
     }
 

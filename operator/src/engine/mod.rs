@@ -198,7 +198,10 @@ impl Engine {
                 Input::ConnectedClients(server, uid, count) => self.connected_clients(&server, &uid, count),
                 Input::Answer(id, outcome) => self.answered(id, outcome),
                 Input::Undecodable { target, version, error } => self.undecodable(&target, version, error),
-                Input::Lead => self.leading = true,
+                Input::Lead => {
+                    self.leading = true;
+                    self.ctx.memory.pods.leading_since = now.monotonic;
+                }
                 Input::Tick => {}
             }
         }
@@ -285,23 +288,28 @@ impl Engine {
         match step {
             Step::Idle => {}
             Step::WaitUntil(at) => self.queue.push_at(request, at),
-            Step::Send(send) => match self.ctx.backoffs.get(&request, send.priority) {
-                Some(backoff) if backoff.gate && backoff.is_active(self.ctx.now) => {
-                    let until = backoff.until;
-                    self.queue.push_at(request, until);
+            Step::Send(send) => {
+                if let Some(until) = self.delay(&request, &send) {
+                    let wake = send.wake.filter(|wake| *wake > self.ctx.now.monotonic).unwrap_or(Duration::MAX);
+                    self.queue.push_at(request, until.min(wake));
+                } else {
+                    self.send(request, *send);
                 }
-                _ => {
-                    let target = send.operation.written();
-                    // What is read is needed to decide anything at all.
-                    if target.is_some() && self.limits.defer(send.priority, &request) {
-                        return;
-                    }
-                    if !target.is_some_and(|target| self.writes_in_flight.defer(target, send.priority, &request)) {
-                        self.send(request, *send);
-                    }
-                }
-            },
+            }
         }
+    }
+
+    /// Returns until when (monotonic) a request cannot be sent. `Duration::MAX`: its item is enqueued when it can.
+    fn delay(&mut self, request: &ReconcileRequest, send: &Send) -> Option<Duration> {
+        let backoff = self.ctx.backoffs.get(request, send.priority);
+        if let Some(backoff) = backoff.filter(|backoff| backoff.gate && backoff.is_active(self.ctx.now)) {
+            return Some(backoff.until);
+        }
+        // What is read is needed to decide anything at all.
+        let target = send.operation.written()?;
+        let is_deferred =
+            self.limits.defer(send.priority, request) || self.writes_in_flight.defer(target, send.priority, request);
+        is_deferred.then_some(Duration::MAX)
     }
 
     fn next_step(&mut self, request: &ReconcileRequest) -> Step {
@@ -328,7 +336,7 @@ impl Engine {
     }
 
     fn send(&mut self, reconcile: ReconcileRequest, send: Send) {
-        let Send { operation, priority, events, clears_backoff } = send;
+        let Send { operation, priority, events, clears_backoff, .. } = send;
         let id = self.next_id;
         self.next_id += 1;
         let state = &self.ctx.state;

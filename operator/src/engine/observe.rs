@@ -12,6 +12,9 @@ use crate::{
 impl Engine {
     /// Handles an event of the watch on a kind.
     pub(super) fn watch_event(&mut self, event: WatchEvent) {
+        if let WatchEvent::Lost(kind, key, uid) = &event {
+            self.unreadable.deleted(*kind, key, uid);
+        }
         let update = self.ctx.state.watch_event(event);
         for (kind, key) in update.unconfirmed {
             self.read_unconfirmed(kind, key);

@@ -26,6 +26,8 @@ pub struct Send {
     pub events: Vec<EventRecord>,
     /// Whether its success clears a backoff. It does not for the first of several steps if a later one failed before.
     pub clears_backoff: bool,
+    /// When to decide again if it cannot be sent before (monotonic).
+    pub wake: Option<Duration>,
 }
 
 impl Step {
@@ -45,7 +47,7 @@ impl Step {
     }
 
     fn with(priority: RequestPriority, operation: Operation) -> Self {
-        Step::Send(Box::new(Send { operation, priority, events: Vec::new(), clears_backoff: true }))
+        Step::Send(Box::new(Send { operation, priority, events: Vec::new(), clears_backoff: true, wake: None }))
     }
 
     /// Publishes Events when the request succeeds.
@@ -62,6 +64,18 @@ impl Step {
             send.clears_backoff = false;
         }
         self
+    }
+
+    /// Decides again at this time (monotonic), even if this step is a request that cannot be sent before.
+    pub fn and_wait_until(self, time: Duration) -> Self {
+        match self {
+            Step::Idle => Step::WaitUntil(time),
+            Step::WaitUntil(earlier) => Step::WaitUntil(earlier.min(time)),
+            Step::Send(mut send) => {
+                send.wake = Some(time);
+                Step::Send(send)
+            }
+        }
     }
 
     /// Returns this step if it is a request. Otherwise returns the other one, with a wait no longer than that of this one.

@@ -51,7 +51,10 @@ fn forbidden(message: &str) -> Reason {
         Reason::LimitRangeExceeded
     } else if contains(&["violates PodSecurity"]) {
         Reason::PodSecurityForbidden
-    } else if contains(&["cannot set blockOwnerDeletion"]) || (contains(&["User \""]) && contains(&[" cannot "])) {
+    } else if contains(&["cannot set blockOwnerDeletion", "cannot set an ownerRef on a resource you can't delete"])
+        || (contains(&["User \""]) && contains(&[" cannot "]))
+    {
+        // The first two phrases are of the plugin OwnerReferencesPermissionEnforcement.
         Reason::Forbidden
     } else {
         Reason::AdmissionDenied
@@ -79,6 +82,10 @@ mod tests {
             ),
             (
                 r#"secrets "x" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: , <nil>"#,
+                Reason::Forbidden,
+            ),
+            (
+                r#"secrets "x" is forbidden: cannot set an ownerRef on a resource you can't delete: , <nil>"#,
                 Reason::Forbidden,
             ),
             (

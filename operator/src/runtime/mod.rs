@@ -45,6 +45,7 @@ use crate::{
     engine::{Engine, Input},
     metrics::{Metrics, Snapshot},
     model::{Effect, Kind, Now, ObjectKey, Request, RequestPriority, Uid},
+    state::Outcome,
 };
 
 /// The maximum number of concurrent requests of [`RequestPriority::Slots`].
@@ -203,6 +204,8 @@ impl Executor {
             let _permit = permits.acquire_owned().await;
             // A process that was suspended may no longer be the leader.
             if !is_leader(&leader_until) {
+                let message = "this process is not the leader".to_owned();
+                let _ = inputs.send(Input::Answer(request.id, Outcome::Unknown { message }));
                 return;
             }
             metrics.requested(&request.reconcile, &request.operation);

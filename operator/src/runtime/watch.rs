@@ -112,6 +112,10 @@ where
     let stream = watcher(api, config).default_backoff();
     let unreadable = inputs.clone();
     let events = stream.map(move |event| {
+        if let Ok(Event::Delete(DeserializeGuard(Err(invalid)))) = &event {
+            let metadata = meta(&invalid.metadata)?;
+            return Some(WatchEvent::Lost(kind, metadata.key, metadata.uid));
+        }
         convert((kind, "*"), event, |guard| match &guard.0 {
             Ok(object) => object.project().map(wrap),
             Err(invalid) => {
@@ -175,7 +179,7 @@ fn injected_pod_event(event: watcher::Result<Event<Pod>>) -> Option<WatchEvent> 
         && InjectedPod::of(pod).is_none()
     {
         let meta = meta(&pod.metadata)?;
-        return Some(WatchEvent::LostPod(meta.key, meta.uid));
+        return Some(WatchEvent::Lost(Kind::InjectedPod, meta.key, meta.uid));
     }
     let view = |pod: &Pod| InjectedPod::of(pod).map(|view| Object::InjectedPod(Box::new(view)));
     convert((Kind::InjectedPod, "*"), event, view)
@@ -251,7 +255,7 @@ mod tests {
         };
         let injected = json!({"vpn.beebs.dev/injected": r#"{"version": "2.0.0", "secret": "one-x"}"#});
         let is_lost = |event| {
-            matches!(injected_pod_event(Ok(event)), Some(WatchEvent::LostPod(key, uid))
+            matches!(injected_pod_event(Ok(event)), Some(WatchEvent::Lost(Kind::InjectedPod, key, uid))
             if key == ObjectKey::new("a", "one") && uid.as_str() == "u1")
         };
         for annotations in [json!({}), json!({"vpn.beebs.dev/injected": "junk"})] {

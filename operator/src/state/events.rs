@@ -129,7 +129,7 @@ impl ClusterState {
             WatchEvent::Apply(object) => {
                 with_object!(self, object, |store, view, wrap| store.applied(view).map(wrap), None)
             }
-            WatchEvent::LostPod(key, uid) => self.injected_pods.lost(&key, &uid).map(StoreChange::InjectedPod),
+            WatchEvent::Lost(kind, key, uid) => with_store!(self, kind, |store, wrap| store.lost(&key, &uid).map(wrap)),
             WatchEvent::Delete(object) => {
                 with_object!(self, object, |store, view, wrap| store.deleted(&view).map(wrap), None)
             }
@@ -218,7 +218,7 @@ impl ClusterState {
                 pods.deleted(&pod);
                 return Some(PodsChange::Pod(pod));
             }
-            WatchEvent::InitApply(_) | WatchEvent::Apply(_) | WatchEvent::Delete(_) | WatchEvent::LostPod(..) => {}
+            WatchEvent::InitApply(_) | WatchEvent::Apply(_) | WatchEvent::Delete(_) | WatchEvent::Lost(..) => {}
         }
         None
     }

@@ -60,6 +60,7 @@ pub enum WatchEvent {
     Apply(Object),
     /// An object was deleted. This is its last state.
     Delete(Object),
-    /// An injected Pod lost its annotation, or was deleted without it.
-    LostPod(ObjectKey, Uid),
+    /// There is no view of an object any more: an injected Pod lost its annotation, or was deleted without it, or an
+    /// object that cannot be decoded was deleted.
+    Lost(Kind, ObjectKey, Uid),
 }

@@ -24,7 +24,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
         let condition = ReadyCondition::not_ready(MaskConsumerPhase::Waiting, backoff.reason, backoff.message.clone());
         let until = backoff.until;
         ctx.allocator.leave(uid);
-        return report(ctx, consumer, &condition).or_else(|| Step::WaitUntil(until));
+        return report(ctx, consumer, &condition).and_wait_until(until);
     }
     let is_new = ctx.allocator.position(uid) == QueuePosition::NotQueued;
     ctx.allocator.wait(uid, requirements(ctx.state, consumer), consumer.rank());

@@ -99,7 +99,7 @@ fn decide(state: &ClusterState, key: &ObjectKey, backoff: Option<&Backoff>, now:
     }
     match consumer {
         None => match backoff.filter(|backoff| backoff.is_active(now)) {
-            Some(backoff) => report(mask, &in_backoff(backoff), now).or_else(|| Step::WaitUntil(backoff.until)),
+            Some(backoff) => report(mask, &in_backoff(backoff), now).and_wait_until(backoff.until),
             None => Step::send(create_consumer(mask)),
         },
         Some(consumer) if consumer.owner.as_ref() == Some(&mask.meta.uid) && !consumer.meta.deleting => {

@@ -147,7 +147,7 @@ fn wait(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod) -> Step {
 fn wait_and_report(decision: SurgeDecision, report: impl FnOnce() -> Step) -> Step {
     match decision {
         SurgeDecision::Wait => report(),
-        SurgeDecision::WaitUntil(at) => report().or_else(|| Step::WaitUntil(at)),
+        SurgeDecision::WaitUntil(at) => report().and_wait_until(at),
         SurgeDecision::Step(step) => step,
     }
 }
@@ -175,7 +175,7 @@ fn create_mask(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod) -> 
     let backoff = ctx.backoffs.get(request, RequestPriority::Slots);
     if let Some(backoff) = backoff.filter(|backoff| backoff.is_active(ctx.now)) {
         let message = format!("Cannot create the Mask: {}", backoff.message);
-        return report::waiting(pod, backoff.reason, &message, ctx.now).or_else(|| Step::WaitUntil(backoff.until));
+        return report::waiting(pod, backoff.reason, &message, ctx.now).and_wait_until(backoff.until);
     }
     let mut mask = Mask::new(
         &pod.secret,
@@ -231,7 +231,7 @@ fn remove_gate(
     let backoff = ctx.backoffs.get(request, RequestPriority::Slots);
     if let Some(backoff) = backoff.filter(|backoff| backoff.is_active(ctx.now) && backoff.should_be_reported()) {
         let message = format!("A slot is assigned, but the scheduling gate cannot be removed: {}", backoff.message);
-        return report::waiting(pod, backoff.reason, &message, ctx.now).or_else(|| Step::WaitUntil(backoff.until));
+        return report::waiting(pod, backoff.reason, &message, ctx.now).and_wait_until(backoff.until);
     }
     let path = format!("/spec/schedulingGates/{gate}");
     let patch = json!([

@@ -216,8 +216,7 @@ fn hold(
         let stored = stored.to_rfc3339_opts(SecondsFormat::Secs, true);
         let message = format!("The last Pod is gone; the slot is held until {stored}");
         let phase = MaskReservationPhase::Terminating;
-        return report(reservation, phase, false, Reason::HeldUntilDeadline, message, now)
-            .or_else(|| Step::WaitUntil(at));
+        return report(reservation, phase, false, Reason::HeldUntilDeadline, message, now).and_wait_until(at);
     }
     if !committed {
         let hold = memory.holds.entry(reservation.meta.uid.clone()).or_default();

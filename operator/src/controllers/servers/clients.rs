@@ -53,7 +53,7 @@ impl ServersContext<'_> {
         }
         if let Some(backoff) = &self.backoff {
             let condition = failed(backoff.reason, backoff.message.clone());
-            return self.report_client(client, &condition, None).or_else(|| Step::WaitUntil(backoff.until));
+            return self.report_client(client, &condition, None).and_wait_until(backoff.until);
         }
         if let Some(why) = self.secret_taken(client) {
             return self.report_client(client, &failed(Reason::NameTaken, why), None);

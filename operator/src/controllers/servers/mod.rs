@@ -47,7 +47,7 @@ use crate::{
         controller::{keep_backoff, nothing_to_settle},
     },
     issuing::Refusal,
-    model::{Kind, ObjectKey, ReconcileRequest, RequestPriority, Step, add_finalizer, remove_finalizer},
+    model::{Backoff, Kind, ObjectKey, ReconcileRequest, RequestPriority, Step, add_finalizer, remove_finalizer},
     state::ServerView,
 };
 
@@ -102,7 +102,9 @@ fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
         state: &ctx.state,
         memory: &ctx.memory.servers,
         settings: &ctx.servers,
-        backoff: active(RequestPriority::Maintenance).cloned().or_else(|| revocation_backoff.clone()),
+        backoff: (active(RequestPriority::Maintenance).cloned())
+            .or_else(|| revocation_backoff.clone())
+            .filter(Backoff::should_be_reported),
         may_revoke: revocation_backoff.is_none(),
         now: ctx.now,
     };
@@ -140,7 +142,7 @@ impl ServersContext<'_> {
         }
         if let Some(backoff) = &self.backoff {
             let step = self.report(server, &evaluate::in_backoff(backoff));
-            return step.or_else(|| Step::WaitUntil(backoff.until));
+            return step.and_wait_until(backoff.until);
         }
         if let Some(obstacle) = self.obstacle(server) {
             return self.report(server, &obstacle);
