@@ -1,12 +1,16 @@
 //! Answers to requests of the consumers controller that the stores do not handle.
 
+use vpn_types::Reason;
+
+use super::{
+    context::event,
+    release::{find_users, is_copy},
+};
 use crate::{
     controllers::{Answer, Context, context::Failure},
     model::{Backoff, Kind, NewObject, ObjectKey, Operation, Propagation, ReconcileRequest, Uid},
     state::{CopyView, Object, Outcome, PodView},
 };
-
-use super::release::{find_users, is_copy};
 
 /// Handles the outcome of a request of this controller.
 pub fn answered(ctx: &mut Context, answer: &Answer<'_>) {
@@ -99,7 +103,24 @@ fn copy_seen(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
     let memory = ctx.memory.consumers.of(uid);
     // If the Secret belongs to something else, our copy is gone, which is all that the release needs to know.
     memory.copy_gone = !is_copy;
-    memory.conflicting_secret = (!is_ours || !copy.labeled).then(|| copy.clone());
+    let before = memory.conflicting_secret.take();
+    memory.conflicting_secret = (!is_ours || !copy.labeled).then(|| (copy.clone(), ctx.now.monotonic));
+    if !is_copy && before.is_none_or(|(before, _)| before.meta.uid != copy.meta.uid) {
+        report_foreign_secret(ctx, uid, copy);
+    }
+}
+
+/// Records that a Secret has the name of the copy of an active consumer. A consumer without a slot reports that in its
+/// status.
+fn report_foreign_secret(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
+    let Some(consumer) = ctx.state.consumer_by_uid(uid).filter(|consumer| consumer.is_active()) else { return };
+    let message = format!(
+        "Secret {} was deleted, and the one that has its name now does not belong to this MaskConsumer; delete it, and \
+         the credentials are copied again",
+        copy.meta.key.name
+    );
+    let taken = event(consumer, true, Reason::SecretNameTaken, "Restore", message);
+    ctx.record(taken);
 }
 
 fn pods_listed(ctx: &mut Context, namespace: &std::sync::Arc<str>, listed: &[PodView]) {

@@ -1,6 +1,6 @@
 //! The input of a decision for a MaskConsumer.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use vpn_types::Reason;
 
@@ -10,9 +10,12 @@ use super::{
 };
 use crate::{
     allocator::Allocator,
-    model::{Backoff, Effect, EventRecord, Kind, Now, ObjectKey, Uid, object_reference},
+    model::{Backoff, Effect, EventRecord, Kind, Now, ObjectKey, Operation, Step, Uid, object_reference},
     state::{ClusterState, ConsumerView, CopyView, ReservationView},
 };
+
+/// How often a Secret that is not watched is read again.
+const SECRET_RECHECK: Duration = Duration::from_secs(30);
 
 /// The input of a decision for a consumer.
 pub struct ConsumerContext<'a> {
@@ -51,7 +54,21 @@ impl ConsumerContext<'_> {
 
     /// Returns the conflicting Secret of a consumer.
     pub fn conflicting_secret(&mut self, consumer: &ConsumerView) -> Option<CopyView> {
-        self.existing_memory(consumer)?.conflicting_secret.clone()
+        Some(self.existing_memory(consumer)?.conflicting_secret.as_ref()?.0.clone())
+    }
+
+    /// Waits until a Secret changes. If it is not labeled, no watch delivers that, and it is read now and then.
+    pub fn wait_for_secret(&mut self, consumer: &ConsumerView, secret: &CopyView) -> Step {
+        if secret.labeled {
+            return Step::WaitUntil(Duration::MAX);
+        }
+        let now = self.now.monotonic;
+        let read = self.existing_memory(consumer).and_then(|memory| memory.conflicting_secret.as_ref());
+        let due = read.map_or(now, |(_, at)| *at + SECRET_RECHECK);
+        match due <= now {
+            true => Step::send(Operation::Get(Kind::Secret, secret.meta.key.clone())),
+            false => Step::WaitUntil(due),
+        }
     }
 
     /// Returns the last backoff while it is active.

@@ -6,6 +6,7 @@ use vpn_types::{MaskProviderPhase, Reason};
 use super::{
     assign,
     context::{ConsumerContext, event, reservations},
+    observe::releases_on_failure,
     withdraw::{delete_reservation, remove_copy},
 };
 use crate::{
@@ -39,7 +40,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
         return evict(consumer, why);
     }
     if provider.status.phase == Some(MaskProviderPhase::ErrVerifyFailed)
-        && provider.verify.as_ref().is_some_and(|verify| verify.release_on_failure)
+        && releases_on_failure(provider)
         && consumer.verifies.is_none()
     {
         let why = format!("MaskProvider {} failed verification (spec.verify.onFailure: Release)", assigned.provider);
@@ -65,8 +66,8 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
             evict(consumer, format!("MaskReservation {key} is now held by MaskConsumer {}", reservation.consumer))
         }
         Some(reservation) => keep_copy(ctx, consumer, assigned, provider, reservation)
-            .or_else(|| keep_status(ctx, consumer, assigned, reservation))
-            .or_else(|| free_surplus(ctx, consumer, assigned, reservation)),
+            .or_sooner(|| keep_status(ctx, consumer, assigned, reservation))
+            .or_sooner(|| free_surplus(ctx, consumer, assigned, reservation)),
     }
 }
 
@@ -95,7 +96,9 @@ fn keep_copy(
             let event = restored(consumer, "Secret", &key);
             Step::maintain(assign::copy_credentials(consumer, reservation, provider, source, key)).with_event(event)
         }
-        Some(copy) if copy.consumer_uid.as_ref() != Some(&consumer.meta.uid) || copy.meta.deleting => Step::Idle,
+        Some(copy) if copy.consumer_uid.as_ref() != Some(&consumer.meta.uid) || copy.meta.deleting => {
+            ctx.wait_for_secret(consumer, &copy)
+        }
         Some(copy) if assign::is_current(&copy, reservation, source) => Step::Idle,
         Some(copy) => {
             // A copy without the hash of its source was created by an older version.

@@ -55,8 +55,8 @@ impl Default for Throttles {
 pub struct ConsumerMemory {
     /// The reservation that is being withdrawn because the assignment was rejected.
     pub withdrawing: Option<Uid>,
-    /// The conflicting Secret, as read after W3 found the name taken.
-    pub conflicting_secret: Option<CopyView>,
+    /// The conflicting Secret, as read after W3 found the name taken, and when (monotonic).
+    pub conflicting_secret: Option<(CopyView, Duration)>,
     /// Release: the copied Secret is confirmed to be gone.
     pub copy_gone: bool,
     /// Release: the Pods that still use the slot. Absent until they have been listed.

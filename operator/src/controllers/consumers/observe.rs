@@ -111,6 +111,7 @@ fn provider_changed(ctx: &mut Context, state::Change { key, before, .. }: &state
                 || before.status.phase != now.status.phase
                 || before.secret != now.secret
                 || before.slot_secrets != now.slot_secrets
+                || releases_on_failure(before) != releases_on_failure(now)
         }
         _ => true,
     };
@@ -121,10 +122,23 @@ fn provider_changed(ctx: &mut Context, state::Change { key, before, .. }: &state
     enqueue_acknowledgement(ctx, key);
 }
 
+pub fn releases_on_failure(provider: &ProviderView) -> bool {
+    provider.verify.as_ref().is_some_and(|verify| verify.release_on_failure)
+}
+
 fn enqueue_holders(ctx: &mut Context, provider: &ObjectKey) {
     // Highest slot first: the order of eviction when `maxSlots` is lowered.
-    let holders = ctx.state.reservations_on(provider).rev().map(|(_, view)| view.consumer.clone());
-    for consumer in holders.collect::<Vec<_>>() {
+    let state = &ctx.state;
+    let holder = |(slot, view): (u32, &ReservationView)| {
+        if !view.is_unreadable() {
+            return Some(view.consumer.clone());
+        }
+        let has_slot = |consumer: &&ConsumerView| {
+            consumer.assigned.as_ref().is_some_and(|assigned| assigned.provider == *provider && assigned.slot == slot)
+        };
+        state.consumers.values().find(has_slot).map(|consumer| consumer.meta.key.clone())
+    };
+    for consumer in state.reservations_on(provider).rev().filter_map(holder).collect::<Vec<_>>() {
         ctx.enqueue(ReconcileRequest::Consumer(consumer));
     }
 }
@@ -164,7 +178,15 @@ fn device_keys(logins: &Logins) -> DeviceKeys {
 fn copy_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Change<CopyView>) {
     let now = ctx.state.copies.get(key);
     let is_gone = now.is_none();
-    let owners: Vec<_> = before.iter().chain(now).filter_map(|view| view.consumer_uid.clone()).collect();
+    let mut owners: Vec<_> = before.iter().chain(now).filter_map(|view| view.consumer_uid.clone()).collect();
+    if owners.is_empty() {
+        // Something has removed its owner reference, or it never had one.
+        let uses = |consumer: &&ConsumerView| {
+            consumer.meta.key.namespace == key.namespace
+                && consumer.assigned.as_ref().is_some_and(|assigned| assigned.secret == key.name)
+        };
+        owners.extend(ctx.state.consumers.values().filter(uses).map(|consumer| consumer.meta.uid.clone()));
+    }
     for uid in owners {
         let Some(consumer) = ctx.state.consumer_by_uid(&uid) else { continue };
         let was_its_copy = consumer.assigned.as_ref().is_some_and(|assigned| assigned.secret == key.name);

@@ -59,7 +59,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
 
 fn report_backoff(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView, backoff: &Backoff) -> Step {
     let message = format!("Cannot release the slot: {}", backoff.message);
-    report(ctx, consumer, backoff.reason, message).or_else(|| Step::WaitUntil(backoff.until))
+    report(ctx, consumer, backoff.reason, message).and_wait_until(backoff.until)
 }
 
 /// Step 1. `WaitUntil(MAX)` means "wait for the watch".
@@ -76,7 +76,8 @@ fn remove_copies(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step
             "A finalizer of another component keeps Secret {}; the slot is held until that finalizer is removed",
             copy.meta.key.name
         );
-        return report(ctx, consumer, Reason::HeldByFinalizer, message).or_else(|| Step::WaitUntil(Duration::MAX));
+        let wait = ctx.wait_for_secret(consumer, &copy);
+        return report(ctx, consumer, Reason::HeldByFinalizer, message).or_else(|| wait);
     }
     // A committed consumer has a copy. If the store has none, the watch may lag: only a read confirms that it is gone.
     match &consumer.assigned {

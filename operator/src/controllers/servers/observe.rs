@@ -3,7 +3,7 @@
 use crate::{
     controllers::{Change, Context},
     model::{ObjectKey, ReconcileRequest, Uid},
-    state::{ClientView, StoreChange},
+    state::{ClientView, SecretRole, StoreChange},
 };
 
 /// Observes a change.
@@ -69,8 +69,8 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
             let now = ctx.state.server_secrets.get(&change.key);
             let is_gone = now.is_none();
             let server = now.or(change.before.as_ref()).and_then(|secret| secret.server.clone());
-            let is_of_client = ctx.state.clients.get(&change.key).is_some();
-            if is_of_client {
+            let role = now.or(change.before.as_ref()).and_then(|secret| secret.role);
+            if ctx.state.clients.get(&change.key).is_some() {
                 ctx.enqueue(ReconcileRequest::Client(change.key.clone()));
             }
             let Some(server) = server else { return };
@@ -79,8 +79,8 @@ pub fn observe(ctx: &mut Context, change: &Change<'_>) {
             if is_gone {
                 enqueue_namespace(ctx, &change.key.namespace);
             }
-            // The certificate authority, or the files of revoked certificates.
-            if !is_of_client {
+            // The certificate authority, or the files of revoked certificates. A client may have such a name too.
+            if !matches!(role, Some(SecretRole::Client)) {
                 enqueue_clients(ctx, &server);
             }
         }
