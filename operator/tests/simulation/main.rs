@@ -32,6 +32,7 @@ mod slots;
 mod user;
 mod verification;
 mod views;
+mod wakeups;
 mod watch;
 
 use explore::{Faults, explore};

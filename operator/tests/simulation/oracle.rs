@@ -99,7 +99,12 @@ fn may_evict(sim: &Sim, consumer: &Value) -> bool {
         Some(provider) => is_deleting(provider) || uid_of(provider) != uid,
     };
     let forced = sim.forced.iter().any(|uid| *uid == text(consumer, "/status/provider/reservation"));
-    orphaned || mask_gone || (slot.is_some() && (lowered || provider_gone || forced))
+    // The decision may be older than the present state.
+    let failed = sim.server.log.iter().any(|event| {
+        let is_failed = text(&event.last, "/status/phase") == "ErrVerifyFailed";
+        uid_of(&event.last) == uid && is_failed && text(&event.last, "/spec/verify/onFailure") == "Release"
+    });
+    orphaned || mask_gone || (slot.is_some() && (lowered || provider_gone || forced || failed))
 }
 
 /// I6: finalizers, owner references and labels of others stay unchanged.

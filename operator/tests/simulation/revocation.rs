@@ -88,3 +88,20 @@ fn a_revocation_that_is_blocked_says_so() {
     assert!(told["message"].as_str().unwrap().contains("home-revoked"), "{told}");
     sim.stays_quiet().unwrap();
 }
+
+/// The name of the client is that of a Secret of the server.
+#[test]
+fn a_client_with_an_unfortunate_name_holds_up_no_other() {
+    for name in ["home-revoked", "home-ca"] {
+        let mut sim = Sim::new(&[table::all()]);
+        sim.create(Kind::Server, &home(), json!({"spec": {}}));
+        sim.settle().unwrap();
+        for client in [name, "laptop"] {
+            sim.create(Kind::Client, &key("a", client), json!({"spec": {"server": "home"}}));
+        }
+        sim.settle().unwrap();
+        sim.delete(Kind::Client, &key("a", "laptop"), "Background");
+        sim.settle().unwrap();
+        assert!(sim.server.get(Kind::Client, &key("a", "laptop")).is_none(), "{name}");
+    }
+}

@@ -3,7 +3,7 @@
 use serde_json::json;
 use vpn_operator::{
     controllers::table,
-    model::{Kind, NewObject, ObjectKey, Operation},
+    model::{Kind, NewObject, Operation},
 };
 use vpn_types::{Reason, SLOT_ASSIGNED, inject::Surge};
 
@@ -14,18 +14,18 @@ use crate::{
     oracle, pods,
     process::separate_processes,
     run::{Bias, Move, Sim},
-    scenarios::{check, settle, settle_and_check, settle_without, settle_without_any},
+    scenarios::{check, run_for, run_until, settle, settle_and_check, settle_without, settle_without_any},
     user::{SHARED_MASK, key},
     watch::Filter,
 };
 
-const PLAIN: Template = Template { shares: false, surge: Surge::Evict, is_broken: false };
+pub const PLAIN: Template = Template { shares: false, surge: Surge::Evict, is_broken: false };
 const SHARING: Template = Template { shares: true, ..PLAIN };
 const WAITING: Template = Template { surge: Surge::Wait, ..PLAIN };
 const BROKEN: Template = Template { is_broken: true, ..PLAIN };
 
 /// A Deployment whose first revision runs.
-fn deployed(slots: u64, replicas: usize, max_surge: usize, template: Template) -> Sim {
+pub fn deployed(slots: u64, replicas: usize, max_surge: usize, template: Template) -> Sim {
     let mut sim = Sim::new(&[table::all()]);
     sim.account("p", slots);
     settle(&mut sim);
@@ -33,30 +33,6 @@ fn deployed(slots: u64, replicas: usize, max_surge: usize, template: Template) -
     settle_and_check(&mut sim);
     check(&sim, sim.is_rolled_out());
     sim
-}
-
-/// Lets time pass in which timers may never end.
-fn run_for(sim: &mut Sim, seconds: u64) {
-    let end = sim.clock + seconds * 1_000;
-    run_until(sim, |sim| sim.clock >= end);
-}
-
-fn run_until(sim: &mut Sim, is_over: impl Fn(&Sim) -> bool) {
-    for turn in 0..50_000 {
-        if is_over(sim) {
-            return;
-        }
-        let moves = sim.moves();
-        match moves.len() {
-            0 => sim.advance(500),
-            all => {
-                sim.advance_quietly();
-                let result = sim.make(moves[turn * 7919 % all].clone());
-                check(sim, result);
-            }
-        }
-    }
-    check(sim, Err("what the test waits for does not happen".to_owned()));
 }
 
 /// The reason and the message of the Pod that waits.
@@ -200,56 +176,6 @@ fn a_slot_that_is_held_for_long_does_not_delay_a_rollout() {
     sim.roll_out(PLAIN);
     run_for(&mut sim, 600);
     check(&sim, sim.is_rolled_out());
-}
-
-/// Whether the API server would create a Mask of a Pod now.
-fn creates_mask(sim: &Sim, chosen: &Move) -> bool {
-    matches!(chosen, Move::Apply(i) if matches!(sim.in_flight[*i].operation, Operation::Create(_, NewObject::Mask(_))))
-}
-
-fn creates_mask_named(sim: &Sim, chosen: &Move, mask: &ObjectKey) -> bool {
-    matches!(chosen, Move::Apply(i) if sim.in_flight[*i].operation.target() == Some((Kind::Mask, mask)))
-}
-
-/// Returns the Masks that the operator has requested, by name.
-fn requested_masks(sim: &Sim) -> Vec<ObjectKey> {
-    let creates = sim.in_flight.iter().filter(|one| matches!(one.operation, Operation::Create(_, NewObject::Mask(_))));
-    let mut keys: Vec<_> = creates.filter_map(|one| Some(one.operation.target()?.1.clone())).collect();
-    keys.sort();
-    keys
-}
-
-/// The queue for slots goes by the age of the Masks, which have not been created in the order of their Pods.
-#[test]
-fn a_rollout_completes_if_the_masks_are_in_another_order_than_their_pods() {
-    let mut sim = deployed(2, 2, 2, PLAIN);
-    sim.roll_out(PLAIN);
-    settle_without_any(&mut sim, creates_mask);
-    let masks = requested_masks(&sim);
-    assert_eq!(masks.len(), 2);
-    for mask in masks.iter().rev() {
-        let at = sim.in_flight.iter().position(|one| one.operation.target() == Some((Kind::Mask, mask))).unwrap();
-        let result = sim.apply(at);
-        check(&sim, result);
-        sim.advance(1_000);
-    }
-    settle_and_check(&mut sim);
-    check(&sim, sim.is_rolled_out());
-    assert_eq!(sim.evictions.len(), 2);
-}
-
-/// The oldest Pod of the new revision cannot get a Mask, and so waits in no queue.
-#[test]
-fn a_pod_without_a_mask_does_not_hold_up_the_others_of_a_rollout() {
-    let mut sim = deployed(3, 3, 2, PLAIN);
-    sim.roll_out(PLAIN);
-    settle_without_any(&mut sim, creates_mask);
-    let masks = requested_masks(&sim);
-    settle_without_any(&mut sim, |sim, chosen| creates_mask_named(sim, chosen, &masks[0]));
-    sim.advance(1_000);
-    sim.server.create(Kind::Mask, &masks[0], json!({"spec": {}})).unwrap();
-    let evicted = |sim: &Sim| sim.evictions.iter().any(|one| one.pod.name.starts_with("web-1"));
-    run_until(&mut sim, evicted);
 }
 
 /// The watches of the operator are far behind when the eviction is accepted.

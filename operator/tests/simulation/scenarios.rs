@@ -24,6 +24,30 @@ pub fn settle(sim: &mut Sim) {
     check(sim, result);
 }
 
+/// Lets time pass in which timers may never end.
+pub fn run_for(sim: &mut Sim, seconds: u64) {
+    let end = sim.clock + seconds * 1_000;
+    run_until(sim, |sim| sim.clock >= end);
+}
+
+pub fn run_until(sim: &mut Sim, is_over: impl Fn(&Sim) -> bool) {
+    for turn in 0..50_000 {
+        if is_over(sim) {
+            return;
+        }
+        let moves = sim.moves();
+        match moves.len() {
+            0 => sim.advance(500),
+            all => {
+                sim.advance_quietly();
+                let result = sim.make(moves[turn * 7919 % all].clone());
+                check(sim, result);
+            }
+        }
+    }
+    check(sim, Err("what the test waits for does not happen".to_owned()));
+}
+
 pub fn settle_and_check(sim: &mut Sim) {
     settle(sim);
     check(sim, oracle::at_rest(sim));

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use vpn_types::Reason;
+
 use super::{line::may_stay, masks, memory::Unwatched, surge};
 use crate::{
     controllers::{Answer, Change, Context},
-    model::{Kind, ObjectKey, Operation, ReconcileRequest, Uid},
+    model::{Kind, ObjectKey, Operation, ReconcileRequest, RequestPriority, Uid},
     state::{self, ConsumerView, InjectedPod, Object, Outcome, PodStage, StoreChange},
 };
 
@@ -29,12 +31,16 @@ fn consumer_changed(ctx: &mut Context, state::Change { key, before, .. }: &state
     let now = ctx.state.consumers.get(key);
     let place = |consumer: &ConsumerView| consumer.is_waiting().then(|| consumer.rank());
     let has_moved = before.as_ref().and_then(place) != now.and_then(place);
+    let is_active = now.is_some_and(ConsumerView::is_active);
     if let Some(released) = before.as_ref().and_then(|before| before.assigned.as_deref())
         && now.and_then(|now| now.assigned.as_ref()).is_none_or(|now| now.reservation != released.reservation)
         // Its end will be seen when nothing shows any more which slot it had.
         && ctx.state.pods_of_mask(key).any(InjectedPod::is_ungated)
     {
         record_handover(ctx, &released.provider, false);
+    }
+    if is_active {
+        forget_refused_evictions(ctx, key);
     }
     if has_moved {
         first_waiting_pods_changed(ctx, &key.namespace);
@@ -84,6 +90,17 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before, missed }: &state:
         ctx.enqueue(ReconcileRequest::PodMask(mask));
     }
     ctx.enqueue(ReconcileRequest::Pod(key.clone()));
+}
+
+/// What refused the eviction of another Pod does not refuse that this one starts.
+fn forget_refused_evictions(ctx: &mut Context, mask: &ObjectKey) {
+    for pod in ctx.state.pods_of_mask(mask) {
+        let request = ReconcileRequest::Pod(pod.meta.key.clone());
+        let backoff = ctx.backoffs.get(&request, RequestPriority::Slots);
+        if backoff.is_some_and(|backoff| backoff.reason == Reason::EvictionRefused) {
+            ctx.backoffs.remove(&request, RequestPriority::Slots);
+        }
+    }
 }
 
 /// A Pod has joined or left a queue. For the first of each, a Pod of an older revision may be evicted.

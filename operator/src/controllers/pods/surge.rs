@@ -21,11 +21,14 @@ use crate::{
 pub const FRESH: Duration = Duration::from_secs(5);
 /// When to decide again while another Pod is stopping or ahead in line.
 const RECHECK: Duration = Duration::from_secs(1);
+/// When to decide again while others are ahead in line for all slots of older revisions. Each decision needs a new list of
+/// ReplicaSets.
+const QUEUE_RECHECK: Duration = Duration::from_secs(30);
 /// How old a Mask, or a Pod that shares one, has to be before a Pod is evicted for it. The evicted Pod is replaced at
 /// once, and that one must be younger. Creation times have a resolution of one second.
 const SETTLED: TimeDelta = TimeDelta::seconds(2);
-/// How long a process evicts nothing after its start. It does not know the evictions of the process before it, and the
-/// slot of an evicted Pod may be on its way to the next Pod.
+/// How long a process evicts nothing after it has become the leader. It does not know the evictions of the leader before it,
+/// and the slot of an evicted Pod may be on its way to the next Pod.
 const AFTER_START: Duration = Duration::from_secs(5);
 /// The longest hold of a slot that a Pod waits for instead of an eviction. The slot of a lost Pod may be held for much
 /// longer, and that Pod may be of another workload.
@@ -75,8 +78,9 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
     if holders.iter().any(is_going) {
         return recheck;
     }
-    if now < AFTER_START {
-        return SurgeDecision::WaitUntil(AFTER_START);
+    let started = memory.leading_since + AFTER_START;
+    if now < started {
+        return SurgeDecision::WaitUntil(started);
     }
     let providers: HashSet<_> =
         holders.iter().filter_map(|holder| assigned_to(ctx, holder)).map(|assigned| &assigned.provider).collect();
@@ -91,15 +95,21 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
         return recheck;
     }
     let namespace = &pod.meta.key.namespace;
-    let Some((_, all)) = ctx.memory.pods.replica_sets.get(namespace).filter(|(at, _)| *at + FRESH > now) else {
+    let Some((at, all)) = ctx.memory.pods.replica_sets.get(namespace).filter(|(at, _)| *at + FRESH > now) else {
         return SurgeDecision::Step(Step::send(Operation::ListReplicaSets(namespace.clone())).provisional());
     };
-    let Some(older) = older_revisions(all, replica_set) else { return SurgeDecision::Wait };
+    let Some(older) = older_revisions(all, replica_set) else {
+        // The list may be from before the newest rollout. One that was made for this decision is not.
+        return if *at == now { SurgeDecision::Wait } else { SurgeDecision::WaitUntil(*at + FRESH) };
+    };
     let revision = |pod: &InjectedPod| older.get(pod.replica_set.as_ref()?).copied();
     let mut candidates: Vec<_> = holders.into_iter().filter(|holder| revision(holder).is_some()).collect();
     candidates.sort_by_key(|pod| (revision(pod), pod.meta.created, pod.meta.key.clone()));
-    let Some(oldest) = candidates.into_iter().find(|holder| is_first_in_line(ctx, pod, consumer, holder)) else {
+    if candidates.is_empty() {
         return SurgeDecision::Wait;
+    }
+    let Some(oldest) = candidates.into_iter().find(|holder| is_first_in_line(ctx, pod, consumer, holder)) else {
+        return SurgeDecision::WaitUntil(now + QUEUE_RECHECK);
     };
     let created = match &pod.shares {
         Some(_) => pod.meta.created,
@@ -182,8 +192,7 @@ fn evict(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, oldest: &
     let backoff = ctx.backoffs.get(request, RequestPriority::Slots);
     if let Some(backoff) = backoff.filter(|backoff| backoff.is_active(ctx.now)) {
         let message = format!("{what}, and cannot be evicted: {}; {avoid}", backoff.message);
-        return report::waiting(pod, Reason::EvictionRefused, &message, ctx.now)
-            .or_else(|| Step::WaitUntil(backoff.until));
+        return report::waiting(pod, Reason::EvictionRefused, &message, ctx.now).and_wait_until(backoff.until);
     }
     let message =
         format!("Evicted for Pod {}, which belongs to a newer revision and needs the slot", pod.meta.key.name);
