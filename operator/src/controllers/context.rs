@@ -1,6 +1,6 @@
 //! The state that controllers share. What each controller keeps for itself is in [`Memory`].
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     consumers::Memory as ConsumersMemory,
@@ -44,6 +44,8 @@ pub struct Context {
     pub work: Vec<WorkChange>,
     /// Counters for metrics.
     pub counters: Counters,
+    /// Since when (monotonic) this process is the leader.
+    pub leading_since: Duration,
     /// The current time.
     pub now: Now,
 }

@@ -51,8 +51,10 @@ impl Engine {
         self.ctx.effects.extend(events.into_iter().map(Effect::RecordEvent));
     }
 
-    /// Handles the outcome of the report of an object that cannot be decoded, and neither can the response.
+    /// Handles the outcome of the report of an object that cannot be decoded. The response to a success cannot be decoded
+    /// either.
     fn report_answered(&mut self, (kind, key): (Kind, &ObjectKey), request: &InFlight, outcome: Outcome) {
+        let is_gone = matches!(outcome, Outcome::Gone | Outcome::NotFound);
         let failure = match outcome {
             Outcome::Refused { reason, message } => Some((reason, message)),
             Outcome::Unknown { message } => Some((Reason::RequestFailed, message)),
@@ -60,6 +62,9 @@ impl Engine {
             _ => None,
         };
         let InFlight { reconcile, priority, .. } = request;
+        if is_gone {
+            self.unreadable.gone(kind, key);
+        }
         self.unreadable.answered(kind, key, failure.is_none());
         let before = self.ctx.backoffs.remove(reconcile, *priority);
         if let Some((reason, message)) = failure {
@@ -133,10 +138,14 @@ impl Engine {
         let is_read = operation.is_read();
         if *clears_backoff && (!is_read || matches!(reconcile, ReconcileRequest::Read(..))) {
             self.ctx.backoffs.remove(reconcile, *priority);
-        } else if let Some(backoff) = self.ctx.backoffs.get_mut(reconcile, *priority).filter(|_| is_read) {
+        } else if is_read {
             // The state of the object is known again, so the next request need not wait.
-            if backoff.failures < Backoff::TOO_MANY_UNKNOWN {
-                backoff.until = backoff.until.min(self.ctx.now.monotonic);
+            for priority in RequestPriority::ALL {
+                if let Some(backoff) = self.ctx.backoffs.get_mut(reconcile, priority)
+                    && backoff.failures < Backoff::TOO_MANY_UNKNOWN
+                {
+                    backoff.until = backoff.until.min(self.ctx.now.monotonic);
+                }
             }
         }
     }
@@ -204,8 +213,10 @@ impl Engine {
         }
         let previous = self.ctx.backoffs.get(reconcile, *priority);
         let mut backoff = Backoff::after(previous, Reason::RequestFailed, message, self.ctx.now);
-        if !is_read && *priority == RequestPriority::Slots && backoff.failures >= Backoff::TOO_MANY_UNKNOWN {
+        if !is_read {
             backoff.message = format!("{}: {}", describe(operation), backoff.message);
+        }
+        if !is_read && *priority == RequestPriority::Slots && backoff.failures >= Backoff::TOO_MANY_UNKNOWN {
             self.failed(request, RequestPriority::Slots, None, backoff);
         } else {
             self.ctx.backoffs.insert(reconcile, *priority, backoff);

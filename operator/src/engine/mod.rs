@@ -100,6 +100,7 @@ impl Engine {
                 effects: Vec::new(),
                 work: Vec::new(),
                 counters: Counters::default(),
+                leading_since: Duration::ZERO,
                 now: Now::default(),
             },
             controllers,
@@ -200,7 +201,7 @@ impl Engine {
                 Input::Undecodable { target, version, error } => self.undecodable(&target, version, error),
                 Input::Lead => {
                     self.leading = true;
-                    self.ctx.memory.pods.leading_since = now.monotonic;
+                    self.ctx.leading_since = now.monotonic;
                 }
                 Input::Tick => {}
             }

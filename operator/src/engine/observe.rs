@@ -6,14 +6,16 @@ use super::{Engine, secret_watches::SecretUser};
 use crate::{
     controllers::Change,
     model::{Kind, LogEvent, ObjectKey, ObjectReference, ReconcileRequest, Uid},
-    state::{CredentialsState, CredentialsView, StoreChange, WatchEvent},
+    state::{CredentialsState, CredentialsView, ReservationView, StoreChange, WatchEvent},
 };
 
 impl Engine {
     /// Handles an event of the watch on a kind.
     pub(super) fn watch_event(&mut self, event: WatchEvent) {
-        if let WatchEvent::Lost(kind, key, uid) = &event {
-            self.unreadable.deleted(*kind, key, uid);
+        if let WatchEvent::Lost(kind, key, uid) = &event
+            && self.unreadable.deleted(*kind, key, uid)
+        {
+            self.forget(&ReconcileRequest::Unreadable(*kind, key.clone()));
         }
         let update = self.ctx.state.watch_event(event);
         for (kind, key) in update.unconfirmed {
@@ -155,6 +157,10 @@ impl Engine {
             StoreChange::Client(change) => (Kind::Client, &change.key),
             _ => return,
         };
+        let reservation = self.ctx.state.reservations.get(key).filter(|_| kind == Kind::Reservation);
+        if reservation.is_some_and(ReservationView::is_unreadable) {
+            return;
+        }
         let (_, view) = self.ctx.state.cached_version(kind, key);
         if view.is_some_and(|view| self.unreadable.forget(kind, key, &view)) {
             self.forget(&ReconcileRequest::Unreadable(kind, key.clone()));

@@ -1,6 +1,7 @@
 //! Objects that cannot be decoded: the operator skips them, and reports that in their status and in an Event.
 //!
-//! Invariant: each is reported once, until its status is written, or until it can be decoded again.
+//! Invariant: the operator reports an object until its status is written. It reports it again only if the error changes,
+//! or if the object could be decoded in between.
 
 use std::collections::HashMap;
 
@@ -74,15 +75,21 @@ impl UnreadableObjects {
     /// Forgets an object if this view of it is newer. Returns true if it did.
     pub fn forget(&mut self, kind: Kind, key: &ObjectKey, (uid, version): &(Uid, u64)) -> bool {
         let id = (kind, key.clone());
-        // A response may be older than what the watch has delivered. An undecodable lock has a view too.
+        // A response may be older than what the watch has delivered.
         let is_older = |known: &Unreadable| known.uid != *uid || known.version < *version;
         self.0.get(&id).is_some_and(is_older) && self.0.remove(&id).is_some()
     }
 
-    /// Forgets an object that was deleted.
-    pub fn deleted(&mut self, kind: Kind, key: &ObjectKey, uid: &Uid) {
+    /// Forgets an object that was deleted. Returns true if it did.
+    pub fn deleted(&mut self, kind: Kind, key: &ObjectKey, uid: &Uid) -> bool {
         let id = (kind, key.clone());
-        if self.0.get(&id).is_some_and(|known| known.uid == *uid) {
+        self.0.get(&id).is_some_and(|known| known.uid == *uid) && self.0.remove(&id).is_some()
+    }
+
+    /// Forgets an object that did not exist when its status was written, unless another error was found since.
+    pub fn gone(&mut self, kind: Kind, key: &ObjectKey) {
+        let id = (kind, key.clone());
+        if self.0.get(&id).is_some_and(|known| known.is_requested) {
             self.0.remove(&id);
         }
     }

@@ -26,7 +26,7 @@ pub struct Send {
     pub events: Vec<EventRecord>,
     /// Whether its success clears a backoff. It does not for the first of several steps if a later one failed before.
     pub clears_backoff: bool,
-    /// When to decide again if it cannot be sent before (monotonic).
+    /// When to decide again (monotonic) if the request is not sent before.
     pub wake: Option<Duration>,
 }
 
@@ -72,7 +72,7 @@ impl Step {
             Step::Idle => Step::WaitUntil(time),
             Step::WaitUntil(earlier) => Step::WaitUntil(earlier.min(time)),
             Step::Send(mut send) => {
-                send.wake = Some(time);
+                send.wake = Some(send.wake.map_or(time, |earlier| earlier.min(time)));
                 Step::Send(send)
             }
         }
@@ -83,11 +83,7 @@ impl Step {
         match (self, other) {
             (step @ Step::Send(_), _) => step,
             (Step::Idle, other) => other(),
-            (Step::WaitUntil(time), other) => match other() {
-                Step::Idle => Step::WaitUntil(time),
-                Step::WaitUntil(later) => Step::WaitUntil(later.min(time)),
-                step => step,
-            },
+            (Step::WaitUntil(time), other) => other().and_wait_until(time),
         }
     }
 

@@ -113,6 +113,7 @@ where
     let unreadable = inputs.clone();
     let events = stream.map(move |event| {
         if let Ok(Event::Delete(DeserializeGuard(Err(invalid)))) = &event {
+            // It has no status to report in any more. Its key and UID are enough.
             let metadata = meta(&invalid.metadata)?;
             return Some(WatchEvent::Lost(kind, metadata.key, metadata.uid));
         }

@@ -40,7 +40,8 @@ pub enum Outcome {
         /// The error of the decoder.
         message: String,
     },
-    /// It is not known whether the request took effect: timeout, connection lost, 500, 503, 504.
+    /// It is not known whether the request took effect: timeout, connection lost, 500, 503, 504. Or this process was no
+    /// longer the leader, and did not send it.
     Unknown {
         /// The error.
         message: String,

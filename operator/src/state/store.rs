@@ -138,9 +138,10 @@ impl<V: Versioned> Store<V> {
         }
     }
 
-    /// Handles an object that is not watched any more, although it still exists.
+    /// Handles an object of which there is no view any more: it was deleted, or is not watched any more.
     #[must_use]
     pub fn lost(&mut self, key: &ObjectKey, uid: &Uid) -> Option<Change<V>> {
+        self.tombstones.remove(uid);
         if self.entries.get(key)?.view.uid() != uid {
             return None;
         }

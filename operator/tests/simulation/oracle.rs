@@ -10,7 +10,7 @@ use crate::{
     metadata::{finalizers, generation, is_deleting, owners, uid_of},
     pods,
     run::Sim,
-    server::{FOREGROUND, Server},
+    server::{Event, FOREGROUND, Server},
     slots,
 };
 
@@ -99,10 +99,16 @@ fn may_evict(sim: &Sim, consumer: &Value) -> bool {
         Some(provider) => is_deleting(provider) || uid_of(provider) != uid,
     };
     let forced = sim.forced.iter().any(|uid| *uid == text(consumer, "/status/provider/reservation"));
-    // The decision may be older than the present state.
-    let failed = sim.server.log.iter().any(|event| {
+    // The decision may be older than the present state, but not older than the slot of the consumer.
+    let log = &sim.server.log;
+    let is_assigned =
+        |event: &Event| uid_of(&event.last) == uid_of(consumer) && text(&event.last, "/status/phase") == "Active";
+    let assigned = log.iter().position(is_assigned).unwrap_or(log.len());
+    let is_of_provider = |event: &&Event| uid_of(&event.last) == uid;
+    let at_assignment = log[..assigned].iter().rfind(is_of_provider);
+    let failed = at_assignment.into_iter().chain(log[assigned..].iter().filter(is_of_provider)).any(|event| {
         let is_failed = text(&event.last, "/status/phase") == "ErrVerifyFailed";
-        uid_of(&event.last) == uid && is_failed && text(&event.last, "/spec/verify/onFailure") == "Release"
+        is_failed && text(&event.last, "/spec/verify/onFailure") == "Release"
     });
     orphaned || mask_gone || (slot.is_some() && (lowered || provider_gone || forced || failed))
 }

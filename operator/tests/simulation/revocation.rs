@@ -1,16 +1,19 @@
 //! Revocation while the certificate authority is lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::json;
 use vpn_operator::{
     controllers::table,
-    model::{Kind, ObjectKey},
+    model::{Kind, ObjectKey, Operation},
+    state::Outcome,
 };
+use vpn_types::Reason;
 
 use crate::{
     crashes::crash_everywhere,
     run::Sim,
+    scenarios::run_until,
     servers::{CheckResult, check, home},
     user::key,
 };
@@ -104,4 +107,34 @@ fn a_client_with_an_unfortunate_name_holds_up_no_other() {
         sim.settle().unwrap();
         assert!(sim.server.get(Kind::Client, &key("a", "laptop")).is_none(), "{name}");
     }
+}
+
+/// Such as 429 of API Priority and Fairness: it is not worth a report, and there is nothing to read back.
+#[test]
+fn a_revocation_that_is_refused_once_is_repeated() {
+    let mut sim = Sim::new(&[table::all()]);
+    sim.create(Kind::Server, &home(), json!({"spec": {}}));
+    sim.create(Kind::Client, &key("a", "laptop"), json!({"spec": {"server": "home"}}));
+    sim.settle().unwrap();
+    let lists = [key("a", "home-ca"), key("a", "home-revoked")];
+    let mut refused = HashSet::new();
+    sim.delete(Kind::Client, &key("a", "laptop"), "Background");
+    for _ in 0..lists.len() {
+        let write = |sim: &Sim| {
+            let is_new = |operation: &Operation| {
+                let target = operation.written().map(|(_, key)| key);
+                target.is_some_and(|target| lists.contains(target) && !refused.contains(target))
+            };
+            sim.in_flight.iter().position(|one| one.outcome.is_none() && is_new(&one.operation))
+        };
+        run_until(&mut sim, |sim| write(sim).is_some());
+        let at = write(&sim).unwrap();
+        let (_, target) = sim.in_flight[at].operation.written().unwrap();
+        let target = target.clone();
+        let message = "too many requests".to_owned();
+        sim.in_flight[at].outcome = Some(Outcome::Refused { reason: Reason::RequestFailed, message });
+        refused.insert(target);
+    }
+    sim.settle().unwrap();
+    assert!(sim.server.get(Kind::Client, &key("a", "laptop")).is_none());
 }

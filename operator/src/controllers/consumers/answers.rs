@@ -115,9 +115,9 @@ fn copy_seen(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
 fn report_foreign_secret(ctx: &mut Context, uid: &Uid, copy: &CopyView) {
     let Some(consumer) = ctx.state.consumer_by_uid(uid).filter(|consumer| consumer.is_active()) else { return };
     let message = format!(
-        "Secret {} was deleted, and the one that has its name now does not belong to this MaskConsumer; delete it, and \
-         the credentials are copied again",
-        copy.meta.key.name
+        "Secret {} does not belong to MaskConsumer {}: something created it after the copy of the credentials was \
+         deleted. Delete it, and the operator copies the credentials again",
+        copy.meta.key.name, consumer.meta.key.name
     );
     let taken = event(consumer, true, Reason::SecretNameTaken, "Restore", message);
     ctx.record(taken);
@@ -141,8 +141,7 @@ fn pods_listed(ctx: &mut Context, namespace: &std::sync::Arc<str>, listed: &[Pod
 pub fn failed(ctx: &mut Context, failure: &Failure<'_>, mut backoff: Backoff) -> Option<Backoff> {
     if let ReconcileRequest::Consumer(key) = failure.request
         && let Some(consumer) = ctx.state.consumers.get(key)
-        && consumer.assigned.is_none()
-        && !consumer.meta.deleting
+        && consumer.is_waiting()
     {
         let uid = consumer.meta.uid.clone();
         match failure.operation {

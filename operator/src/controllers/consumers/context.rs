@@ -57,7 +57,7 @@ impl ConsumerContext<'_> {
         Some(self.existing_memory(consumer)?.conflicting_secret.as_ref()?.0.clone())
     }
 
-    /// Waits until a Secret changes. If it is not labeled, no watch delivers that, and it is read now and then.
+    /// Waits until a Secret changes. No watch delivers one without the label, so it is read every [`SECRET_RECHECK`].
     pub fn wait_for_secret(&mut self, consumer: &ConsumerView, secret: &CopyView) -> Step {
         if secret.labeled {
             return Step::WaitUntil(Duration::MAX);

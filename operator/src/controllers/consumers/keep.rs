@@ -6,7 +6,6 @@ use vpn_types::{MaskProviderPhase, Reason};
 use super::{
     assign,
     context::{ConsumerContext, event, reservations},
-    observe::releases_on_failure,
     withdraw::{delete_reservation, remove_copy},
 };
 use crate::{
@@ -40,7 +39,7 @@ pub fn decide(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step {
         return evict(consumer, why);
     }
     if provider.status.phase == Some(MaskProviderPhase::ErrVerifyFailed)
-        && releases_on_failure(provider)
+        && provider.releases_on_failure()
         && consumer.verifies.is_none()
     {
         let why = format!("MaskProvider {} failed verification (spec.verify.onFailure: Release)", assigned.provider);

@@ -111,7 +111,7 @@ fn provider_changed(ctx: &mut Context, state::Change { key, before, .. }: &state
                 || before.status.phase != now.status.phase
                 || before.secret != now.secret
                 || before.slot_secrets != now.slot_secrets
-                || releases_on_failure(before) != releases_on_failure(now)
+                || before.releases_on_failure() != now.releases_on_failure()
         }
         _ => true,
     };
@@ -120,10 +120,6 @@ fn provider_changed(ctx: &mut Context, state::Change { key, before, .. }: &state
         enqueue_holders(ctx, key);
     }
     enqueue_acknowledgement(ctx, key);
-}
-
-pub fn releases_on_failure(provider: &ProviderView) -> bool {
-    provider.verify.as_ref().is_some_and(|verify| verify.release_on_failure)
 }
 
 fn enqueue_holders(ctx: &mut Context, provider: &ObjectKey) {
@@ -179,8 +175,8 @@ fn copy_changed(ctx: &mut Context, state::Change { key, before, .. }: &state::Ch
     let now = ctx.state.copies.get(key);
     let is_gone = now.is_none();
     let mut owners: Vec<_> = before.iter().chain(now).filter_map(|view| view.consumer_uid.clone()).collect();
-    if owners.is_empty() {
-        // Something has removed its owner reference, or it never had one.
+    if !owners.iter().any(|uid| ctx.state.consumer_by_uid(uid).is_some()) {
+        // Its owner reference was removed, or it is of a MaskConsumer that is gone.
         let uses = |consumer: &&ConsumerView| {
             consumer.meta.key.namespace == key.namespace
                 && consumer.assigned.as_ref().is_some_and(|assigned| assigned.secret == key.name)

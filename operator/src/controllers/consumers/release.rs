@@ -76,8 +76,10 @@ fn remove_copies(ctx: &mut ConsumerContext<'_>, consumer: &ConsumerView) -> Step
             "A finalizer of another component keeps Secret {}; the slot is held until that finalizer is removed",
             copy.meta.key.name
         );
-        let wait = ctx.wait_for_secret(consumer, &copy);
-        return report(ctx, consumer, Reason::HeldByFinalizer, message).or_else(|| wait);
+        return match ctx.wait_for_secret(consumer, &copy) {
+            Step::WaitUntil(at) => report(ctx, consumer, Reason::HeldByFinalizer, message).and_wait_until(at),
+            read => read,
+        };
     }
     // A committed consumer has a copy. If the store has none, the watch may lag: only a read confirms that it is gone.
     match &consumer.assigned {

@@ -14,8 +14,6 @@ use crate::{
 /// State of the pods controller.
 #[derive(Clone, Default)]
 pub struct Memory {
-    /// Since when (monotonic) this process is the leader.
-    pub leading_since: Duration,
     /// Pods that are gone, or are not watched any more.
     pub unwatched: HashMap<Uid, Unwatched>,
     /// Pods that lost their gate and have no slot, according to a read.

@@ -20,12 +20,9 @@ use line::{may_stay, may_use};
 pub use memory::Memory;
 use surge::SurgeDecision;
 
-use super::{
-    Context, Controller, Scope,
-    controller::{keep_backoff, nothing_to_settle},
-};
+use super::{Context, Controller, Failure, Scope, controller::nothing_to_settle};
 use crate::{
-    model::{Kind, NewObject, ObjectKey, Operation, ReconcileRequest, RequestPriority, Step, delete},
+    model::{Backoff, Kind, NewObject, ObjectKey, Operation, ReconcileRequest, RequestPriority, Step, delete},
     state::{Assigned, ConsumerView, InjectedPod, MaskView, PodStage},
 };
 
@@ -57,9 +54,15 @@ pub static CONTROLLER: Controller = Controller {
     reconcile,
     observe: observe::observe,
     answered: observe::answered,
-    failed: keep_backoff,
+    failed,
     settle: nothing_to_settle,
 };
+
+/// A failure to evict another Pod does not delay this one.
+fn failed(_: &mut Context, failure: &Failure<'_>, backoff: Backoff) -> Option<Backoff> {
+    let is_about_others = matches!(failure.operation, Operation::Evict(..) | Operation::ListReplicaSets(_));
+    Some(if is_about_others { backoff.without_gate() } else { backoff })
+}
 
 fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
     match request {
@@ -229,7 +232,9 @@ fn remove_gate(
         return wait_and_report(decision, || line::report(ctx, pod, consumer));
     }
     let backoff = ctx.backoffs.get(request, RequestPriority::Slots);
-    if let Some(backoff) = backoff.filter(|backoff| backoff.is_active(ctx.now) && backoff.should_be_reported()) {
+    if let Some(backoff) =
+        backoff.filter(|backoff| backoff.gate && backoff.is_active(ctx.now) && backoff.should_be_reported())
+    {
         let message = format!("A slot is assigned, but the scheduling gate cannot be removed: {}", backoff.message);
         return report::waiting(pod, backoff.reason, &message, ctx.now).and_wait_until(backoff.until);
     }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use vpn_types::Reason;
-
 use super::{line::may_stay, masks, memory::Unwatched, surge};
 use crate::{
     controllers::{Answer, Change, Context},
-    model::{Kind, ObjectKey, Operation, ReconcileRequest, RequestPriority, Uid},
+    model::{Kind, ObjectKey, Operation, ReconcileRequest, Uid},
     state::{self, ConsumerView, InjectedPod, Object, Outcome, PodStage, StoreChange},
 };
 
@@ -29,18 +27,15 @@ fn consumer_changed(ctx: &mut Context, state::Change { key, before, .. }: &state
     let pod = before.as_ref().and_then(|consumer| consumer.pod.as_ref()).map(|pod| &pod.uid);
     forget(ctx, key, pod);
     let now = ctx.state.consumers.get(key);
-    let place = |consumer: &ConsumerView| consumer.is_waiting().then(|| consumer.rank());
+    let has_pod = |consumer: &ConsumerView| consumer.mask.as_ref().is_some_and(|mask| mask.pod.is_some());
+    let place = |consumer: &ConsumerView| (consumer.is_waiting() && has_pod(consumer)).then(|| consumer.rank());
     let has_moved = before.as_ref().and_then(place) != now.and_then(place);
-    let is_active = now.is_some_and(ConsumerView::is_active);
     if let Some(released) = before.as_ref().and_then(|before| before.assigned.as_deref())
-        && now.and_then(|now| now.assigned.as_ref()).is_none_or(|now| now.reservation != released.reservation)
-        // Its end will be seen when nothing shows any more which slot it had.
+        && now.is_none_or(|now| now.assigned.is_none())
+        // The watch on Pods is late: when it delivers the end of the Pod, nothing names its slot any more.
         && ctx.state.pods_of_mask(key).any(InjectedPod::is_ungated)
     {
         record_handover(ctx, &released.provider, false);
-    }
-    if is_active {
-        forget_refused_evictions(ctx, key);
     }
     if has_moved {
         first_waiting_pods_changed(ctx, &key.namespace);
@@ -92,17 +87,6 @@ fn pod_changed(ctx: &mut Context, state::Change { key, before, missed }: &state:
     ctx.enqueue(ReconcileRequest::Pod(key.clone()));
 }
 
-/// What refused the eviction of another Pod does not refuse that this one starts.
-fn forget_refused_evictions(ctx: &mut Context, mask: &ObjectKey) {
-    for pod in ctx.state.pods_of_mask(mask) {
-        let request = ReconcileRequest::Pod(pod.meta.key.clone());
-        let backoff = ctx.backoffs.get(&request, RequestPriority::Slots);
-        if backoff.is_some_and(|backoff| backoff.reason == Reason::EvictionRefused) {
-            ctx.backoffs.remove(&request, RequestPriority::Slots);
-        }
-    }
-}
-
 /// A Pod has joined or left a queue. For the first of each, a Pod of an older revision may be evicted.
 fn first_waiting_pods_changed(ctx: &mut Context, namespace: &str) {
     let first: Vec<_> = ctx.state.first_waiting_pods(namespace).cloned().collect();
@@ -118,6 +102,9 @@ const HANDOVER: Duration = Duration::from_secs(3);
 fn record_handover(ctx: &mut Context, provider: &ObjectKey, is_lost: bool) {
     let Some(provider) = ctx.state.providers.get(provider) else { return };
     let hold = if is_lost { provider.unclean_delay } else { provider.release_delay };
+    if is_lost && hold > surge::LONGEST_HOLD {
+        return;
+    }
     let now = ctx.now.monotonic;
     let handing_over = &mut ctx.memory.pods.handing_over;
     handing_over.retain(|_, until| *until > now);

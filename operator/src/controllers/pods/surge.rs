@@ -21,9 +21,6 @@ use crate::{
 pub const FRESH: Duration = Duration::from_secs(5);
 /// When to decide again while another Pod is stopping or ahead in line.
 const RECHECK: Duration = Duration::from_secs(1);
-/// When to decide again while others are ahead in line for all slots of older revisions. Each decision needs a new list of
-/// ReplicaSets.
-const QUEUE_RECHECK: Duration = Duration::from_secs(30);
 /// How old a Mask, or a Pod that shares one, has to be before a Pod is evicted for it. The evicted Pod is replaced at
 /// once, and that one must be younger. Creation times have a resolution of one second.
 const SETTLED: TimeDelta = TimeDelta::seconds(2);
@@ -32,7 +29,7 @@ const SETTLED: TimeDelta = TimeDelta::seconds(2);
 const AFTER_START: Duration = Duration::from_secs(5);
 /// The longest hold of a slot that a Pod waits for instead of an eviction. The slot of a lost Pod may be held for much
 /// longer, and that Pod may be of another workload.
-const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(10);
+pub const LONGEST_HOLD: Duration = Duration::from_secs(10 * 60);
 
 /// What a waiting Pod does about Pods of older revisions.
 pub enum SurgeDecision {
@@ -64,7 +61,11 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
     }
     let now = ctx.now.monotonic;
     let recheck = SurgeDecision::WaitUntil(now + RECHECK);
-    if !holders.iter().any(|holder| is_first_in_line(ctx, pod, consumer, holder)) {
+    let providers: HashSet<_> =
+        holders.iter().filter_map(|holder| assigned_to(ctx, holder)).map(|assigned| &assigned.provider).collect();
+    let is_first_for = |provider: &&ObjectKey| pod.shares.is_some() || is_first_in_line(ctx, consumer, provider);
+    let first_for: HashSet<_> = providers.iter().copied().filter(is_first_for).collect();
+    if first_for.is_empty() {
         return recheck;
     }
     // One at a time: the slot of a Pod that is already going may be the one that the new Pod gets.
@@ -78,12 +79,10 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
     if holders.iter().any(is_going) {
         return recheck;
     }
-    let started = memory.leading_since + AFTER_START;
+    let started = ctx.leading_since + AFTER_START;
     if now < started {
         return SurgeDecision::WaitUntil(started);
     }
-    let providers: HashSet<_> =
-        holders.iter().filter_map(|holder| assigned_to(ctx, holder)).map(|assigned| &assigned.provider).collect();
     if providers.into_iter().any(|provider| holds_slot(ctx, provider)) {
         return recheck;
     }
@@ -94,23 +93,30 @@ pub fn decide(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, cons
     if ctx.state.injected_pods.values().any(is_starting) {
         return recheck;
     }
-    let namespace = &pod.meta.key.namespace;
-    let Some((at, all)) = ctx.memory.pods.replica_sets.get(namespace).filter(|(at, _)| *at + FRESH > now) else {
-        return SurgeDecision::Step(Step::send(Operation::ListReplicaSets(namespace.clone())).provisional());
+    let Some((listed, all)) = memory.replica_sets.get(&pod.meta.key.namespace) else {
+        return list_replica_sets(ctx, request, pod);
     };
+    let is_fresh = *listed + FRESH > now;
     let Some(older) = older_revisions(all, replica_set) else {
-        // The list may be from before the newest rollout. One that was made for this decision is not.
-        return if *at == now { SurgeDecision::Wait } else { SurgeDecision::WaitUntil(*at + FRESH) };
+        // The list may be older than the newest rollout, unless this decision requested it.
+        return match is_fresh {
+            true if *listed == now => SurgeDecision::Wait,
+            true => SurgeDecision::WaitUntil(*listed + FRESH),
+            false => list_replica_sets(ctx, request, pod),
+        };
     };
     let revision = |pod: &InjectedPod| older.get(pod.replica_set.as_ref()?).copied();
     let mut candidates: Vec<_> = holders.into_iter().filter(|holder| revision(holder).is_some()).collect();
-    candidates.sort_by_key(|pod| (revision(pod), pod.meta.created, pod.meta.key.clone()));
     if candidates.is_empty() {
         return SurgeDecision::Wait;
     }
-    let Some(oldest) = candidates.into_iter().find(|holder| is_first_in_line(ctx, pod, consumer, holder)) else {
-        return SurgeDecision::WaitUntil(now + QUEUE_RECHECK);
-    };
+    candidates.sort_by_key(|pod| (revision(pod), pod.meta.created, pod.meta.key.clone()));
+    let gets_slot =
+        |holder: &&InjectedPod| assigned_to(ctx, holder).is_some_and(|assigned| first_for.contains(&assigned.provider));
+    let Some(oldest) = candidates.into_iter().find(gets_slot) else { return recheck };
+    if !is_fresh {
+        return list_replica_sets(ctx, request, pod);
+    }
     let created = match &pod.shares {
         Some(_) => pod.meta.created,
         None => consumer.mask.as_ref().map_or(consumer.meta.created, |mask| mask.created),
@@ -156,7 +162,8 @@ fn assigned_to<'a>(ctx: &'a Context, pod: &InjectedPod) -> Option<&'a Assigned> 
 /// than `holdUntil` says.
 fn holds_slot(ctx: &Context, provider: &ObjectKey) -> bool {
     let mut ends = ctx.state.reservations_on(provider).filter_map(|(_, reservation)| reservation.hold_until);
-    ends.any(|end| end - ctx.now.wall <= LONGEST_HOLD)
+    // It may be over.
+    ends.any(|end| (end - ctx.now.wall).to_std().unwrap_or_default() <= LONGEST_HOLD)
 }
 
 /// Returns the older revisions of the Deployment of a ReplicaSet by UID, or `None` if it is not the newest itself.
@@ -169,16 +176,23 @@ fn older_revisions(all: &[ReplicaSetView], of: &Uid) -> Option<HashMap<Uid, u64>
     is_newest.then(|| siblings.into_iter().map(|one| (one.uid.clone(), one.revision)).collect())
 }
 
-/// Whether the slot of `holder` would go to the Pod.
-fn is_first_in_line(ctx: &Context, pod: &InjectedPod, consumer: &ConsumerView, holder: &InjectedPod) -> bool {
-    if pod.shares.is_some() {
-        return line::is_first(ctx, pod, consumer);
-    }
-    let provider = assigned_to(ctx, holder).and_then(|assigned| ctx.state.providers.get(&assigned.provider));
-    let Some(provider) = provider else { return false };
+/// Whether the next slot of a provider would go to a Pod with a Mask of its own.
+fn is_first_in_line(ctx: &Context, consumer: &ConsumerView, provider: &ObjectKey) -> bool {
+    let Some(provider) = ctx.state.providers.get(provider) else { return false };
     let rank = consumer.rank();
     let ahead = |other: &ConsumerView| other.rank() < rank && consumers::requirements(&ctx.state, other).fit(provider);
     !ctx.state.consumers.values().filter(|other| other.is_waiting()).any(ahead)
+}
+
+fn list_replica_sets(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod) -> SurgeDecision {
+    let backoff = ctx.backoffs.get(request, RequestPriority::Slots).filter(|backoff| backoff.is_active(ctx.now));
+    SurgeDecision::Step(match backoff {
+        Some(backoff) => {
+            let message = format!("Cannot find out which Pods are of older revisions: {}", backoff.message);
+            report::waiting(pod, backoff.reason, &message, ctx.now).and_wait_until(backoff.until)
+        }
+        None => Step::send(Operation::ListReplicaSets(pod.meta.key.namespace.clone())).provisional(),
+    })
 }
 
 fn evict(ctx: &Context, request: &ReconcileRequest, pod: &InjectedPod, oldest: &InjectedPod) -> Step {

@@ -47,7 +47,7 @@ use crate::{
         controller::{keep_backoff, nothing_to_settle},
     },
     issuing::Refusal,
-    model::{Backoff, Kind, ObjectKey, ReconcileRequest, RequestPriority, Step, add_finalizer, remove_finalizer},
+    model::{Kind, ObjectKey, ReconcileRequest, RequestPriority, Step, add_finalizer, remove_finalizer},
     state::ServerView,
 };
 
@@ -97,21 +97,25 @@ pub static CONTROLLER: Controller = Controller {
 
 fn reconcile(ctx: &mut Context, request: &ReconcileRequest) -> Step {
     let active = |priority| ctx.backoffs.get(request, priority).filter(|backoff| backoff.is_active(ctx.now));
-    let revocation_backoff = active(RequestPriority::Slots).cloned();
+    let reported = |priority| active(priority).filter(|backoff| backoff.should_be_reported()).cloned();
+    let revocation_retry = active(RequestPriority::Slots).map(|backoff| backoff.until);
     let view = ServersContext {
         state: &ctx.state,
         memory: &ctx.memory.servers,
         settings: &ctx.servers,
-        backoff: (active(RequestPriority::Maintenance).cloned())
-            .or_else(|| revocation_backoff.clone())
-            .filter(Backoff::should_be_reported),
-        may_revoke: revocation_backoff.is_none(),
+        backoff: reported(RequestPriority::Maintenance).or_else(|| reported(RequestPriority::Slots)),
+        may_revoke: revocation_retry.is_none(),
         now: ctx.now,
     };
-    match request {
+    let step = match request {
         ReconcileRequest::Server(key) => view.server(key),
         ReconcileRequest::Client(key) => view.client(key),
         _ => Step::Idle,
+    };
+    match revocation_retry {
+        // Until then, the step is not about the revocation.
+        Some(until) => step.and_wait_until(until),
+        None => step,
     }
 }
 

@@ -99,6 +99,11 @@ pub struct SharedCondition {
 }
 
 impl ProviderView {
+    /// Whether a failed verification takes slots back: `spec.verify.onFailure` is `Release`.
+    pub fn releases_on_failure(&self) -> bool {
+        self.verify.as_ref().is_some_and(|verify| verify.release_on_failure)
+    }
+
     /// Whether its phase allows assignments.
     pub fn is_usable(&self) -> bool {
         matches!(self.status.phase, Some(MaskProviderPhase::Ready | MaskProviderPhase::Active)) && !self.meta.deleting
