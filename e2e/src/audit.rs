@@ -213,11 +213,12 @@ impl Requests {
     }
 }
 
-/// A client is idle when it has sent no request for this long. The operator writes some statuses up to a second late.
-const IDLE: Duration = Duration::from_secs(2);
+/// A client is idle when it has sent no request for this long. The audit log has a request when it ends, and the operator
+/// gives each of them five seconds.
+const IDLE: Duration = Duration::from_secs(6);
 
 impl AuditLog {
-    /// Waits until these users have sent no request for two seconds, other than watches and renewals of leases.
+    /// Waits until these users have sent no request for six seconds, other than watches and renewals of leases.
     ///
     /// # Errors
     /// If that does not happen within `limit`.

@@ -105,25 +105,32 @@ pub async fn wait_for_count<K: Kind>(
     holds: impl Fn(&K) -> bool,
 ) -> Result<()> {
     let mut stream = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
-    let (mut listed, mut those) = (false, HashSet::new());
+    let (mut listed, mut those, mut last_error) = (false, HashSet::new(), None);
     let wait = async {
         while !listed || those.len() != count {
-            match stream.next().await.context("the watch ended")?? {
-                watcher::Event::Init => those.clear(),
-                watcher::Event::InitApply(object) | watcher::Event::Apply(object) if holds(&object) => {
+            match stream.next().await.context("the watch ended")? {
+                Ok(watcher::Event::Init) => those.clear(),
+                Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) if holds(&object) => {
                     those.insert(object.name_any());
                 }
-                watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
+                Ok(
+                    watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object),
+                ) => {
                     those.remove(&object.name_any());
                 }
-                watcher::Event::InitDone => listed = true,
+                Ok(watcher::Event::InitDone) => listed = true,
+                // The watch starts again by itself.
+                Err(error) => last_error = Some(error),
             }
         }
         anyhow::Ok(())
     };
     match timeout(limit, wait).await {
         Ok(result) => result,
-        Err(_) => Err(anyhow!("{} rather than {count} after {limit:?}: {what}", those.len())),
+        Err(_) => {
+            let error = last_error.map_or_else(String::new, |error| format!(" (the last error: {error})"));
+            Err(anyhow!("{} rather than {count} after {limit:?}: {what}{error}", those.len()))
+        }
     }
 }
 

@@ -253,7 +253,9 @@ async fn alerts(prometheus: &Prometheus) -> Result<()> {
         names.sort();
         names == ["VpnProviderUnusable", "VpnSlotsHeld"]
     };
-    prometheus.wait_until("ALERTS", "VpnProviderUnusable and VpnSlotsHeld", expected).await.map(drop)
+    // How fast the API server answers depends on the machine. The tests of the rules check that alert.
+    let alerts = r#"ALERTS{alertname!="VpnOperatorApiSlow"}"#;
+    prometheus.wait_until(alerts, "VpnProviderUnusable and VpnSlotsHeld", expected).await.map(drop)
 }
 
 /// Scrapes make no requests to the API server.

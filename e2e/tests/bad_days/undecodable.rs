@@ -62,6 +62,8 @@ impl Lax {
             (raw::<MaskConsumer>(f), object::<MaskConsumer>("probe", json!({ "providers": "london" }))),
             (raw::<MaskProvider>(f), object::<MaskProvider>("probe", json!({ "maxSlots": 1, "secret": 5 }))),
             (raw::<MaskReservation>(f), object::<MaskReservation>("probe", json!({ "name": 1 }))),
+            (raw::<OpenVPNServer>(f), object::<OpenVPNServer>("probe", json!({ "maxClients": "many" }))),
+            (raw::<OpenVPNClient>(f), object::<OpenVPNClient>("probe", json!({ "server": "nowhere", "duration": 5 }))),
         ];
         for (api, probe) in unreadable {
             loop {

@@ -89,16 +89,22 @@ pub async fn ten_devices_reach_the_cluster_through_their_replicas() -> Result<()
             pod_ready(f.api(), name).await?;
         }
         let replicas = replicas(f).await?;
-        let (mut connected, mut most) = (BTreeSet::new(), Vec::new());
-        for (replica, address) in &replicas {
-            let devices = sessions(f, replica).await?;
-            for name in &devices {
+        // A replica asks OpenVPN for its clients at most once a second.
+        let connected = until("all devices are shown", async || {
+            let mut connected = Vec::new();
+            for (replica, _) in &replicas {
+                connected.push(sessions(f, replica).await?);
+            }
+            let shown: BTreeSet<_> = connected.iter().flatten().cloned().collect();
+            Ok((shown == names).then_some(connected))
+        })
+        .await?;
+        for (devices, (_, address)) in connected.iter().zip(&replicas) {
+            for name in devices {
                 ensure_eq(&format!("address of {name}"), &seen_address(f, vpn, name).await?, address)?;
             }
-            connected.extend(devices.iter().cloned());
-            most = if devices.len() > most.len() { devices } else { most };
         }
-        ensure_eq("connected devices", connected, names)?;
+        let most = connected.into_iter().max_by_key(Vec::len).context("no replica")?;
         let counts = |server: &OpenVPNServer| server.status.as_ref().and_then(|status| status.connected_clients);
         f.wait_until("home", "all devices in its status", |server| counts(server) == Some(10)).await?;
         // Nothing listens on that port, so a reachable device refuses the connection.

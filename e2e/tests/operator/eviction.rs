@@ -67,7 +67,8 @@ async fn a_deleted_provider_stays_until_its_last_user_is_gone() -> Result<()> {
         let provider = f.create_provider("vpn", 1).await?;
         let mut history = History::start(&f.client, Some(f.name())).await?;
         let consumer = f.create_active_mask("mine").await?;
-        let pod = f.run_pod(owned_pod("user", &consumer, 2)?).await?;
+        // Long enough that the status shows it.
+        let pod = f.run_pod(owned_pod("user", &consumer, 5)?).await?;
         f.delete::<MaskProvider>("vpn").await?;
         f.wait_for_reason::<MaskProvider>("vpn", "Deleting").await?;
         f.wait_for_event::<MaskProvider>("vpn", "Deleting", &["slots still to be released"]).await?;

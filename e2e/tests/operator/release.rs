@@ -213,8 +213,8 @@ async fn a_pod_deleted_by_force_leaves_its_slot_held() -> Result<()> {
         f.run_pod(owned_pod("user", &first, 600)?).await?;
         f.delete::<Mask>("first").await?;
         f.wait_until("user", "being deleted", |pod: &Pod| pod.metadata.deletion_timestamp.is_some()).await?;
-        f.kubectl(&["delete", "pod", "user", "--force", "--grace-period=0"]).await?;
-        let held = held_until(f).await?;
+        let force = ["delete", "pod", "user", "--force", "--grace-period=0"];
+        let (_, held) = tokio::try_join!(f.kubectl(&force), held_until(f))?;
         let why = ["vpn-0 is held until", "because Pod user was removed before its node confirmed"];
         f.wait_for_event::<Mask>("first", "HeldUntilDeadline", &why).await?;
         let second = handed_over(f, history, &first).await?;
