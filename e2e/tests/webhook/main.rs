@@ -209,18 +209,6 @@ async fn requests(cluster: &Cluster, operator: &Operator, mark: Mark) -> Result<
     Ok((counts(Access::Write), counts(Access::Read)))
 }
 
-async fn settled(cluster: &Cluster, operator: &Operator) -> Result<()> {
-    for _ in 0..20 {
-        let mark = cluster.audit().context("no audit log")?.mark().await?;
-        // The audit log has a request when it ends, and the operator gives each of them five seconds.
-        sleep(Duration::from_secs(6)).await;
-        if requests(cluster, operator, mark).await? == (0, 0) {
-            return Ok(());
-        }
-    }
-    anyhow::bail!("the operator never became idle")
-}
-
 async fn create_all(f: &Framework, count: usize, is_labeled: bool) -> Result<Duration> {
     let before = Instant::now();
     let create = stream::iter(0..count).map(|number| async move {
@@ -245,14 +233,15 @@ async fn counted(layout: Layout) -> Result<()> {
     const COUNT: usize = 50;
     alone(layout, 1, async |cluster, f, operator| {
         f.create_provider("vpn", COUNT).await?;
+        let audit = cluster.audit().context("no audit log")?;
         let masks = create_all(f, COUNT, false).await?;
         f.clear(Duration::from_secs(120)).await?;
         f.kubectl(&["delete", "secret", "vpn-credentials"]).await?;
         f.create_provider("vpn", COUNT).await?;
-        settled(cluster, operator).await?;
-        let mark = cluster.audit().context("no audit log")?.mark().await?;
+        audit.settled(&operator.users(), TIMEOUT).await?;
+        let mark = audit.mark().await?;
         let pods = create_all(f, COUNT, true).await?;
-        settled(cluster, operator).await?;
+        audit.settled(&operator.users(), TIMEOUT).await?;
         let (writes, reads) = requests(cluster, operator, mark).await?;
         let each = writes as f64 / COUNT as f64;
         report(&format!(
@@ -266,7 +255,7 @@ async fn counted(layout: Layout) -> Result<()> {
         ensure!(writes <= 9 * COUNT + COUNT / 5, "{each:.2} writes each");
         ensure!(reads <= COUNT / 5, "{reads} reads");
 
-        let mark = cluster.audit().context("no audit log")?.mark().await?;
+        let mark = audit.mark().await?;
         // Not a wait for an event: nothing may happen in this period.
         sleep(Duration::from_secs(20)).await;
         let idle = requests(cluster, operator, mark).await?;

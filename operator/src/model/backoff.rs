@@ -17,7 +17,7 @@ pub struct Backoff {
     pub until: Duration,
     /// The number of consecutive failures.
     pub failures: u32,
-    /// Whether every request for this object has to wait. If not, only the assignment waits, while it is undone.
+    /// Whether every request for this object has to wait. If not, the controller decides which of them wait.
     pub gate: bool,
 }
 
@@ -36,7 +36,7 @@ impl Backoff {
         Self { reason, message, until: now.monotonic + delay, failures, gate: true }
     }
 
-    /// Delays only the assignment, not the requests that undo it.
+    /// Leaves it to the controller which requests wait.
     pub fn without_gate(mut self) -> Self {
         self.gate = false;
         self

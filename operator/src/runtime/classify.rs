@@ -12,7 +12,7 @@ use crate::{model::Operation, state::Outcome};
 pub fn classify(operation: &Operation, error: &Error) -> Outcome {
     let status = match error {
         Error::Api(status) => status,
-        // A failure is decoded as a status, so this is the object.
+        // kube decodes the response to a failed request as a `Status`, so this is the object of a successful one.
         Error::SerdeError(error) => return Outcome::Undecodable { message: error.to_string() },
         error => return Outcome::Unknown { message: error.to_string() },
     };
